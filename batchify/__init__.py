@@ -1,0 +1,52 @@
+"""Call a batch function one item at a time, and have it run in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchify._decorator import microbatch
+from batchify._registry import aclose_all, batchers, close_all
+from batchify._stats import BatchStats, Percentiles
+from batchify._threads import SyncMicrobatcher
+from batchify.errors import (
+    BatchAbortedError,
+    BatcherClosedError,
+    BatchifyError,
+    BatchResultError,
+    DeadlineError,
+    QueueFullError,
+    ReentrantCallError,
+)
+
+if TYPE_CHECKING:
+    from batchify._asyncio import AsyncMicrobatcher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncMicrobatcher",
+    "BatchAbortedError",
+    "BatchResultError",
+    "BatchStats",
+    "BatcherClosedError",
+    "BatchifyError",
+    "DeadlineError",
+    "Percentiles",
+    "QueueFullError",
+    "ReentrantCallError",
+    "SyncMicrobatcher",
+    "aclose_all",
+    "batchers",
+    "close_all",
+    "microbatch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # asyncio is half of what an import would cost, and who batches for threads does not need it.
+    if name == "AsyncMicrobatcher":
+        from batchify._asyncio import AsyncMicrobatcher  # noqa: PLC0415
+
+        return AsyncMicrobatcher
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,279 @@
+"""The asyncio engine: one batcher, on whichever event loop calls it.
+
+Decides: which loop's line a call stands in, and when the batcher is open.
+Must not know: threads, decorators.
+
+There is one ``LoopEngine`` for each event loop, made at first use and gone with the loop. ``_engines`` is a plain dict
+keyed by weak references because that can be copied in one step while other threads attach their loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, get_running_loop
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
+
+from batchify import _outcome
+from batchify._config import for_engine
+from batchify._loop import LoopEngine
+from batchify._registry import announce
+from batchify._signature import is_async
+from batchify._stats import Stats, together
+from batchify.errors import BatcherClosedError, closed
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from typing_extensions import Self
+
+    from batchify._config import Config
+    from batchify._stats import BatchStats
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AsyncMicrobatcher(Generic[T, R]):
+    """Collect single items that tasks submit, and hand them to a batch function together.
+
+    It works on any number of event loops, also one after the other: calls on one loop share batches. The first
+    ``submit`` starts it.
+
+    Args:
+        batch_fn: takes a list of items and returns one result for each, in order. A plain ``def`` function is run in a
+            thread of its own, so that the loop stays free.
+        max_batch_size: most items in one call of ``batch_fn``.
+        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive: never
+            wait for company that cannot help.
+        name: used in errors and statistics; the name of ``batch_fn`` if not given.
+        concurrency: most batches that run at once on one loop.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        batch_fn: Callable[[list[T]], Any],
+        max_batch_size: int = 32,
+        batch_wait_timeout_s: float | None = 0.002,
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        config = for_engine(batch_fn, max_batch_size, batch_wait_timeout_s, name, concurrency)
+        self._build(lambda: batch_fn, config)
+
+    @classmethod
+    def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
+        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then."""
+        self = cls.__new__(cls)
+        self._build(source, config)
+        return self
+
+    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> None:
+        self._config = config
+        # The thread that a plain function runs in.
+        self._off_loop = None if is_async(source()) else OffLoop(source, config)
+        self._source = self._off_loop or source
+        self._engines: dict[ref[AbstractEventLoop], LoopEngine] = {}
+        # The engine that was used last. Looking it up is what a call pays for working on any loop.
+        self._engine: LoopEngine | None = None
+        self._closed = False
+        # What engines counted whose loops are gone.
+        self._past = Stats()
+        announce(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<AsyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
+
+    @property
+    def name(self) -> str:
+        """The name in errors and statistics."""
+        return self._config.name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        return not self._closed and bool(self._engines)
+
+    @property
+    def stats(self) -> BatchStats:
+        """A snapshot of what happened on all loops, from whichever thread it is asked for."""
+        self._forget_closed_loops()
+        return together(self.name, self.parts())
+
+    def parts(self) -> list[Stats]:
+        """Return the counters that ``stats`` adds up."""
+        return [self._past, *(engine.stats for engine in list(self._engines.values()))]
+
+    def reset_stats(self) -> None:
+        """Start counting anew; what waits and runs stays counted."""
+        for part in self.parts():
+            part.reset()
+
+    async def submit(self, item: T) -> R:
+        """Return the result for ``item``, which travels with what else is submitted meanwhile.
+
+        Cancelling the caller takes the item out if it has not left yet, and drops its result if it has.
+
+        Raises:
+            BatcherClosedError: it has been stopped.
+            BatchResultError: the batch function did not return one result for each item.
+            BatchAbortedError: the batch was cancelled, but not by this caller.
+            Exception: whatever the batch function raised, as an exception object of this caller's own.
+        """
+        loop = get_running_loop()
+        engine = self._engine
+        if engine is None or engine.loop() is not loop:
+            engine = self._attach(loop)
+        future, ticket = engine.join(item, loop)
+        try:
+            return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
+        except (CancelledError, GeneratorExit):
+            engine.leave(ticket, future)
+            raise
+
+    def put(self, item: T) -> Future[R]:
+        """Queue ``item`` at once and return the future of its result; a running event loop is needed.
+
+        Cancelling the future takes the item out if it has not left yet.
+
+        Raises:
+            RuntimeError: there is no running event loop.
+            BatcherClosedError: it has been stopped.
+        """
+        loop = get_running_loop()
+        engine = self._attach(loop)
+        future, ticket = engine.join(item, loop)
+        future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
+        return future
+
+    async def submit_many(self, items: Iterable[T]) -> list[R]:
+        """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does."""
+        return await asyncio.gather(*[self.put(item) for item in items])
+
+    def flush(self) -> None:
+        """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
+        for loop, engine in self._active():
+            if loop is _running_loop():
+                engine.push("flush")
+            else:
+                loop.call_soon_threadsafe(engine.push, "flush")
+
+    async def start(self) -> None:
+        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
+        self._closed = False
+        self._attach(get_running_loop())
+
+    async def stop(self) -> None:
+        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine."""
+        self._shut()
+        for loop, engine in self._active():
+            if loop is get_running_loop():
+                await engine.drain()
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.drain(), loop))
+        self._end_threads()
+
+    aclose = stop
+
+    def close(self) -> None:
+        """Do what ``stop()`` does, from a thread without a running event loop.
+
+        Raises:
+            RuntimeError: called on an event loop that has items to run, and would wait for itself.
+        """
+        here = _running_loop()
+        active = self._active()
+        if any(loop is here for loop, _ in active):
+            msg = f"{self.name}: close() would block the event loop that has to run its batches; use: await {self.name}.aclose()"
+            raise RuntimeError(msg)
+        self._shut()
+        for loop, engine in active:
+            asyncio.run_coroutine_threadsafe(engine.drain(), loop).result()
+        self._end_threads()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._engine = None
+
+    def _end_threads(self) -> None:
+        if self._off_loop is not None:
+            self._off_loop.close()
+
+    def _attach(self, loop: AbstractEventLoop) -> LoopEngine:
+        """Return the engine for ``loop``, made now if need be."""
+        if self._closed:
+            raise BatcherClosedError(closed(self.name))
+        engine = self._engines.get(ref(loop))
+        if engine is None:
+            self._forget_closed_loops()
+            engine = LoopEngine(loop, self._source, self._config)
+            self._engines[ref(loop, self._forget)] = engine
+        self._engine = engine
+        return engine
+
+    def _active(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
+        """Return the engines that have work, with their loops, which run."""
+        self._forget_closed_loops()
+        known = [(key(), engine) for key, engine in list(self._engines.items())]
+        return [(loop, engine) for loop, engine in known if loop is not None and loop.is_running() and not engine.idle]
+
+    def _forget_closed_loops(self) -> None:
+        for key in list(self._engines):
+            loop = key()
+            if loop is None or loop.is_closed():
+                self._forget(key)
+
+    def _forget(self, key: ref[AbstractEventLoop]) -> None:
+        engine = self._engines.pop(key, None)
+        if engine is None:
+            return
+        if self._engine is engine:
+            self._engine = None
+        engine.abandon()
+        self._past.absorb(engine.stats)
+
+
+class OffLoop:
+    """Where the batch function comes from if it is a plain one: it is wrapped to run in threads of its own."""
+
+    def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
+        self._source = source
+        self._config = config
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:
+        return partial(self._run, self._source())
+
+    async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
+        return await get_running_loop().run_in_executor(self._pool, _outcome.off_loop, fn, self._config.name, items)
+
+    def close(self) -> None:
+        """End the threads when they are done with what they were given."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+
+
+def _running_loop() -> AbstractEventLoop | None:
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,99 @@
+"""The narrow bridge between the thread engine and event loops: how a task waits for an answer from a worker thread.
+
+Must not know: batches, the core, who else waits.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError, get_running_loop
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from batchify._outcome import for_callers
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+    from batchify._workers import ThreadEngine
+
+
+class Mailbox:
+    """Answers on their way to one loop. The loop is woken once for all that are put in before it looks."""
+
+    __slots__ = ("_answered", "_woken")
+
+    def __init__(self) -> None:
+        self._answered: deque[LoopCaller] = deque()
+        self._woken = False
+
+    def put(self, caller: LoopCaller) -> None:
+        """Deliver the answer of ``caller`` on its loop. May be called from any thread."""
+        self._answered.append(caller)
+        if not self._woken:
+            self._woken = True
+            # The loop may be closed by now: then nobody is left to be told.
+            with suppress(RuntimeError):
+                caller.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        # First this, then the rest: what is put in meanwhile is either seen here or wakes the loop again.
+        self._woken = False
+        while self._answered:
+            self._answered.popleft().tell()
+
+
+class LoopCaller:
+    """A caller that awaits its answer on an event loop. It waits as ``_waiters`` describes."""
+
+    __slots__ = ("_mailbox", "_name", "error", "future", "loop", "value")
+
+    def __init__(self, loop: AbstractEventLoop, name: str) -> None:
+        self.loop = loop
+        self.future = loop.create_future()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._name = name
+        mailbox = _mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = _mailboxes[loop] = Mailbox()
+        self._mailbox = mailbox
+
+    def starts(self) -> bool:
+        return not self.future.done()
+
+    wanted = starts
+
+    def wake(self) -> None:
+        self._mailbox.put(self)
+
+    def tell(self) -> None:
+        """Hand the answer over, on the loop."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(for_callers(self.error, self._name, on_loop=True))
+
+
+_mailboxes: WeakKeyDictionary[AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+
+
+async def asubmit(engine: ThreadEngine, item: Any) -> Any:
+    """Await the result for ``item`` from ``engine`` without blocking the loop."""
+    caller = LoopCaller(get_running_loop(), engine.name)
+    ticket = engine.enter(item, caller)
+    try:
+        return await caller.future
+    except (CancelledError, GeneratorExit):
+        caller.future.cancel()
+        engine.leave(ticket)
+        raise
+
+
+async def in_thread(fn: Callable[[], None]) -> None:
+    """Await ``fn()``, which blocks, without blocking the loop."""
+    await get_running_loop().run_in_executor(None, fn)

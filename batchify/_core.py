@@ -1,0 +1,272 @@
+"""The core: which items leave together, when, and why.
+
+Rules
+-----
+1. Everything that decides about batches lives here. A shell (asyncio, threads, a simulator) only does what it is told.
+2. There is no clock, lock, loop or future in here, and nothing is called back: ``now`` is an argument, a waiter is an
+   opaque object that is handed back with its batch, and whoever calls must not call from two threads at once.
+3. An arrival that changes nothing costs three appends. Everything else happens once a batch.
+
+Theory
+------
+Items stand in one line, in order of arrival: three parallel lists (items, waiters, times of arrival). The line's head
+is an index that moves on as batches leave; what lies before it is cut off now and then, so that a departure costs three
+slices and no shifting. A *ticket* is the number of an arrival, counted from the first one; it says where in the line an
+item stands, so that a caller can leave from the middle at a constant price: its place is marked ``GONE``.
+
+A shell repeats ``take()`` until it returns ``None``:
+
+    ticket = core.add(item, waiter, now)    an item arrived
+    batch = core.take(now)                  the next batch that may leave now, or None
+    core.finish(batch, now)                 the batch is over, however it ended
+    core.withdraw(ticket)                   the caller left, before its item did
+    core.abandon(ticket)                    the caller left, after its item did
+
+It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` hands out the ticket that equals ``alarm``: the
+number of the next arrival that can change the answer. That is the first one of an empty line, or the one that fills a
+batch; while all slots are busy there is none. ``rang()`` acknowledges it and says whether a full batch may leave.
+"""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+from batchify._timing import Adaptive, Window
+
+if TYPE_CHECKING:
+    from batchify._config import Config
+
+GONE: Any = object()
+NEVER = -1
+# Below this length the line is not worth cutting.
+SHORT = 1024
+
+
+class Line:
+    """Arrivals in order, as parallel lists. It is replaced whole when it is cut, so that any thread may count it."""
+
+    __slots__ = ("arrived", "base", "items", "waiters")
+
+    def __init__(self, base: int, items: list[Any], waiters: list[Any], arrived: list[float]) -> None:
+        # The ticket of the first place.
+        self.base = base
+        self.items = items
+        self.waiters = waiters
+        self.arrived = arrived
+
+    def __getitem__(self, part: slice) -> Line:
+        return Line(self.base + part.start, self.items[part], self.waiters[part], self.arrived[part])
+
+    def keep(self, stays: list[bool]) -> None:
+        """Keep only the places for which ``stays`` is true."""
+        self.items = list(compress(self.items, stays))
+        self.waiters = list(compress(self.waiters, stays))
+        self.arrived = list(compress(self.arrived, stays))
+
+
+class Batch(Line):
+    """A part of the line that leaves, with what is known of it. The batch function owns ``items`` and may change it."""
+
+    __slots__ = ("departed", "left", "max_size", "reason", "tickets")
+
+    def __init__(self, front: Line, reason: str, max_size: int, now: float) -> None:
+        super().__init__(front.base, front.items, front.waiters, front.arrived)
+        # The arrivals it was taken from, those that had left before it departed included.
+        self.tickets = range(front.base, front.base + len(front.waiters))
+        self.reason = reason
+        # How many items would have been a full batch.
+        self.max_size = max_size
+        self.departed = now
+        # How many of its callers left after it departed.
+        self.left = 0
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.waiters)}, {self.reason}, departed at {self.departed:g}>"
+
+    def drop(self, gone: list[bool]) -> None:
+        """Take out those for whom ``gone`` is true, who left at the last moment and will call ``abandon()`` yet."""
+        self.keep([not g for g in gone])
+        self.left -= sum(gone)
+
+
+class Core:
+    """The waiting line of one batcher and the slots its batches run in."""
+
+    __slots__ = (
+        "_concurrency",
+        "_freed_at",
+        "_freed_before",
+        "_gone",
+        "_head",
+        "_line",
+        "_max_size",
+        "_pushed",
+        "_pushed_before",
+        "_timing",
+        "alarm",
+        "running",
+    )
+
+    def __init__(self, config: Config) -> None:
+        self._max_size = config.max_size
+        self._concurrency = config.concurrency
+        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
+        self._line = Line(0, [], [], [])
+        # The place in the line where waiting begins; it is never GONE.
+        self._head = 0
+        # Places marked GONE behind the head.
+        self._gone = 0
+        # The batches that have left and are not over, oldest first.
+        self.running: list[Batch] = []
+        # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
+        self._freed_at = float("-inf")
+        self._freed_before = 0
+        # Tickets below this one leave without waiting any longer, for the reason beside it.
+        self._pushed_before = 0
+        self._pushed = ""
+        # The ticket whose arrival makes take() worth asking, or NEVER.
+        self.alarm = 0
+
+    def __repr__(self) -> str:
+        return f"<Core: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._line.waiters) - self._head - self._gone
+
+    @property
+    def arrivals(self) -> int:
+        """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
+        line = self._line
+        return line.base + len(line.waiters)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
+        if not self.waiting or len(self.running) >= self._concurrency:
+            return None
+        arrived = self._line.arrived[self._head]
+        if self.waiting >= self._max_size or self._line.base + self._head < self._pushed_before:
+            return arrived
+        return self._timing.due(arrived, len(self.running))
+
+    def add(self, item: Any, waiter: Any, now: float) -> int:
+        """Put ``item`` at the end of the line and return its ticket; when that equals ``alarm``, call ``rang()``."""
+        line = self._line
+        waiters = line.waiters
+        ticket = line.base + len(waiters)
+        waiters.append(waiter)
+        line.items.append(item)
+        line.arrived.append(now)
+        return ticket
+
+    def rang(self) -> bool:
+        """Set the next alarm after this one rang; say whether a full batch may leave now."""
+        self._set_alarm()
+        return self.waiting >= self._max_size and len(self.running) < self._concurrency
+
+    def take(self, now: float) -> Batch | None:
+        """Return the next batch that may leave at ``now``, or ``None``."""
+        reason = self._reason(now)
+        if reason is None:
+            self._set_alarm()
+            return None
+        batch = self._cut(reason, now)
+        self.running.append(batch)
+        self._timing.departed(now)
+        self._set_alarm()
+        return batch
+
+    def finish(self, batch: Batch, now: float) -> None:
+        """Free the slot of ``batch``."""
+        if len(self.running) == self._concurrency:
+            self._freed_at = now
+            self._freed_before = self.arrivals
+        self.running.remove(batch)
+        self._timing.ended(now - batch.departed)
+        self._set_alarm()
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take out an item whose caller left, and say whether it was still waiting. Doing it twice does no harm."""
+        line = self._line
+        place = ticket - line.base
+        if place < self._head or line.waiters[place] is GONE:
+            return False
+        line.items[place] = line.waiters[place] = GONE
+        self._gone += 1
+        self._advance(self._head)
+        self._set_alarm()
+        return True
+
+    def abandon(self, ticket: int) -> Batch | None:
+        """Note that a caller left whose item is running; return its batch if that was the last caller of it."""
+        batch = next((b for b in self.running if ticket in b.tickets), None)
+        if batch is None:
+            return None
+        batch.left += 1
+        return batch if batch.left == len(batch.waiters) else None
+
+    def push(self, reason: str) -> None:
+        """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
+        self._pushed = reason
+        self._pushed_before = self.arrivals
+
+    def _reason(self, now: float) -> str | None:
+        """Say why a batch may leave now, ``None`` if none may."""
+        if not self.waiting or len(self.running) >= self._concurrency:
+            return None
+        if self.waiting >= self._max_size:
+            return "full"
+        head = self._line.base + self._head
+        if head < self._pushed_before:
+            return self._pushed
+        due = self._timing.due(self._line.arrived[self._head], len(self.running))
+        if due > now:
+            return None
+        if head < self._freed_before and due <= self._freed_at:
+            return "slot"
+        return "idle" if isinstance(self._timing, Adaptive) and not self.running else "timeout"
+
+    def _cut(self, reason: str, now: float) -> Batch:
+        """Take the first items of the line, at most ``max_size``, out of it."""
+        start = self._head
+        end = min(start + self._max_size, len(self._line.waiters))
+        if self._gone:
+            end = self._stretch(end)
+        batch = Batch(self._line[start:end], reason, self._max_size, now)
+        if self._gone:
+            batch.keep([w is not GONE for w in batch.waiters])
+            self._gone -= end - start - len(batch.waiters)
+        self._advance(end)
+        return batch
+
+    def _stretch(self, end: int) -> int:
+        """Move ``end`` on until as many items stand before it as a batch may have, not counting those that left."""
+        waiters = self._line.waiters
+        missing = sum(w is GONE for w in waiters[self._head : end])
+        while missing and end < len(waiters):
+            missing -= waiters[end] is not GONE
+            end += 1
+        return end
+
+    def _advance(self, head: int) -> None:
+        """Let waiting begin at ``head`` or the first place after it that is not GONE; cut the line now and then."""
+        waiters = self._line.waiters
+        end = len(waiters)
+        while head < end and waiters[head] is GONE:
+            head += 1
+            self._gone -= 1
+        if head == end or head > max(SHORT, end // 2):
+            self._line = self._line[head:end]
+            head = 0
+        self._head = head
+
+    def _set_alarm(self) -> None:
+        if len(self.running) >= self._concurrency:
+            self.alarm = NEVER
+        elif not self.waiting:
+            self.alarm = self.arrivals
+        else:
+            self.alarm = self.arrivals + self._max_size - self.waiting - 1

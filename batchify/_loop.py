@@ -1,0 +1,217 @@
+"""One batcher on one event loop: does what the core says.
+
+Decides: nothing about batches. It keeps one timer for the head of the line, runs batches as tasks, and answers futures.
+Must not know: threads, other loops, decorators.
+
+All that an engine does happens on its loop's thread. "At once" is the end of the current iteration of the loop, so that
+calls made together travel together, and so that callers who were just answered can come back before the next batch
+leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, get_running_loop
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from batchify import _outcome
+from batchify._core import Core
+from batchify._stats import Stats
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Handle, Task
+    from collections.abc import Awaitable, Callable
+
+    from batchify._config import Config
+    from batchify._core import Batch
+
+    BatchFunction = Callable[[list[Any]], Awaitable[Any]]
+
+SOON = float("-inf")
+
+
+class LoopEngine:
+    """One batcher's line on one event loop."""
+
+    __slots__ = ("_context", "_drained", "_fn", "_handle", "_name", "_source", "_tasks", "_when", "core", "loop", "now", "stats")
+
+    def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
+        # Weak, so that an idle engine does not keep its loop alive.
+        self.loop = ref(loop)
+        self.now = loop.time
+        self.core = core = Core(config)
+        self.stats = Stats(lambda: core.arrivals)
+        self._name = config.name
+        # Where the batch function comes from; held itself only while there is something to run it for.
+        self._source = source
+        self._fn: BatchFunction | None = None
+        # Batches run in copies of this empty context, not in some caller's.
+        self._context = Context()
+        self._tasks: dict[Batch, Task[None]] = {}
+        # The one callback that will ask the core again, and the time it was set for.
+        self._handle: Handle | None = None
+        self._when = SOON
+        # Done when nothing waits and nothing runs; made for who waits for that.
+        self._drained: Future[None] | None = None
+
+    def join(self, item: Any, loop: AbstractEventLoop) -> tuple[Future[Any], int]:
+        """Put ``item`` into the line; return the future of its result and the ticket to ``leave()`` with."""
+        core = self.core
+        future = loop.create_future()
+        ticket = core.add(item, future, self.now())
+        if ticket == core.alarm:
+            self.ring()
+        return future, ticket
+
+    def ring(self) -> None:
+        """Ask the core what an arrival that rang its alarm has changed."""
+        if self.core.rang():
+            self.pump()
+        else:
+            self._arm()
+
+    def pump(self) -> None:
+        """Start every batch that may leave now."""
+        while (batch := self.core.take(self.now())) is not None:
+            self._start(batch)
+        self._arm()
+
+    def leave(self, ticket: int, future: Future[Any]) -> None:
+        """Let go of a caller that will not read its answer."""
+        future.cancel()
+        if self.core.withdraw(ticket):
+            self.stats.left()
+            self._arm()
+        elif (batch := self.core.abandon(ticket)) is not None:
+            self._tasks[batch].cancel()
+
+    def leave_if_cancelled(self, ticket: int, future: Future[Any]) -> None:
+        """Let go of the caller of a future that is done because it was cancelled."""
+        if future.cancelled():
+            self.leave(ticket, future)
+
+    def push(self, reason: str) -> None:
+        """Let what waits leave now."""
+        self.core.push(reason)
+        self.pump()
+
+    async def drain(self) -> None:
+        """Let what waits leave now and return when all is answered."""
+        self.push("close")
+        if self.idle:
+            return
+        if self._drained is None:
+            self._drained = get_running_loop().create_future()
+        await asyncio.shield(self._drained)
+
+    def abandon(self) -> None:
+        """Count what waits and runs as left by its callers: the loop is closed, nobody can be answered any more."""
+        self.stats.left(self.core.waiting)
+        for batch in list(self.core.running):
+            self.stats.ended(batch, 0.0, failed=0, cancelled=len(batch.waiters))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.core.waiting and not self.core.running
+
+    def _arm(self) -> None:
+        """Set the one callback to the time that the core names."""
+        at = self.core.wake_at
+        if at is not None and at <= self.now():
+            at = SOON
+        if self._handle is not None:
+            if at == self._when:
+                return
+            self._handle.cancel()
+        self._handle = None
+        if at is not None:
+            self._fn = self._fn or self._source()
+            self._when = at
+            loop = get_running_loop()
+            self._handle = loop.call_soon(self._fire) if at == SOON else loop.call_at(at, self._fire)
+        elif self.idle:
+            self._rest()
+
+    def _fire(self) -> None:
+        self._handle = None
+        self.pump()
+
+    def _rest(self) -> None:
+        """Let go of everything that is only needed while there is work."""
+        self._fn = None
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _start(self, batch: Batch) -> None:
+        gone = [future.done() for future in batch.waiters]
+        if any(gone):
+            batch.drop(gone)
+            self.stats.left(sum(gone))
+        if not batch.waiters:
+            self.core.finish(batch, self.now())
+            return
+        self.stats.departed(batch)
+        self._fn = self._fn or self._source()
+        run = self._run(batch, self._fn)
+        try:
+            task = self._context.run(get_running_loop().create_task, run)
+        except Exception as error:  # noqa: BLE001  # the task factory of the loop is somebody else's
+            run.close()
+            self._fail(batch, error)
+            return
+        # An eager task may be over by now.
+        if batch in self.core.running:
+            self._tasks[batch] = task
+        task.add_done_callback(partial(self._over, batch))
+
+    async def _run(self, batch: Batch, fn: BatchFunction) -> None:
+        try:
+            results = _outcome.results(self._name, len(batch.waiters), await fn(batch.items))
+        except BaseException as error:
+            self._fail(batch, error)
+            # These are for the loop to see, as from any task.
+            if isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
+                raise
+        else:
+            self._answer(batch, results)
+
+    def _over(self, batch: Batch, task: Task[None]) -> None:
+        """Answer a batch whose task was cancelled before its first step; mark other errors of the task as seen."""
+        error = CancelledError() if task.cancelled() else task.exception()
+        if batch in self.core.running:
+            self._fail(batch, error or CancelledError())
+
+    def _answer(self, batch: Batch, results: list[Any]) -> None:
+        failed = cancelled = 0
+        for future, result in zip(batch.waiters, results, strict=True):
+            if future.done():
+                cancelled += 1
+            elif isinstance(result, Exception):
+                future.set_exception(_outcome.for_callers(result, self._name, on_loop=True))
+                failed += 1
+            else:
+                future.set_result(result)
+        self._finish(batch, failed, cancelled)
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        told = _outcome.for_callers(error, self._name, on_loop=True)
+        size = len(batch.waiters)
+        failed = 0
+        for position, future in enumerate(batch.waiters):
+            if not future.done():
+                future.set_exception(_outcome.own_copy(told, self._name, position, size))
+                failed += 1
+        self._finish(batch, failed, size - failed)
+
+    def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
+        """Free the slot. Who was answered sees it at the next iteration of the loop, when all this is counted."""
+        now = self.now()
+        self._tasks.pop(batch, None)
+        self.core.finish(batch, now)
+        self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
+        self._arm()

@@ -1,0 +1,115 @@
+"""What came back from the batch function, turned into one answer for each caller.
+
+Decides: whether a return value answers every item; which exception each caller gets.
+Must not know: who waits, or how they are told.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any
+
+from batchify.errors import BatchAbortedError, BatchResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# They have a length and an order, but are one value each: a caller that got a letter would not notice.
+ONE_VALUE = (str, bytes, bytearray, memoryview)
+
+
+def results(name: str, size: int, returned: Any) -> list[Any]:
+    """Return the results for a batch of ``size`` items as a list of our own.
+
+    Raises:
+        BatchResultError: ``returned`` is not one result for each item, in order.
+    """
+    kind = type(returned).__name__
+    if returned is None or isinstance(returned, ONE_VALUE) or isinstance(returned, (Mapping, Set)):
+        raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}"))
+    try:
+        count = len(returned)
+    except TypeError:
+        raise BatchResultError(_wrong(name, size, f"a {kind}, which has no length")) from None
+    answers = list(returned)
+    if not count == len(answers) == size:
+        raise BatchResultError(_wrong(name, size, f"{len(answers)} result{'' if len(answers) == 1 else 's'}"))
+    return answers
+
+
+def _wrong(name: str, size: int, returned: str) -> str:
+    items = "1 item" if size == 1 else f"{size} items"
+    return f"{name}() was given {items} and returned {returned}; it must return one for each item, in order"
+
+
+def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
+    """Return what the callers of a batch are told when ``error`` ended it.
+
+    What is no ``Exception`` would cancel or end the task of a caller ``on_loop``, which nobody asked for: their batch
+    was ended, not they. An exception that steers generators would change the meaning of the caller's own code, so it is
+    wrapped as Python wraps it in a generator (PEP 479).
+    """
+    kind = type(error).__name__
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        told: BaseException = RuntimeError(f"{name}() raised {kind}")
+    elif on_loop and not isinstance(error, Exception):
+        told = BatchAbortedError(f"the batch of {name}() was ended by {kind} before its callers had their results")
+    else:
+        return error
+    told.__cause__ = error
+    return told
+
+
+def off_loop(fn: Callable[[list[Any]], Any], name: str, items: list[Any]) -> Any:
+    """Call ``fn`` in a thread on behalf of a loop, so that whatever it raises can be handed to that loop."""
+    try:
+        return fn(items)
+    except BaseException as error:
+        raise for_callers(error, name, on_loop=True)  # noqa: B904  # the cause is set where there is one
+
+
+def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseException:
+    """Return an exception of the same type and arguments for the caller at ``position`` of a batch of ``size``.
+
+    Its cause is the original. One object raised to many callers would collect all their tracebacks
+    (python/cpython#101267). An exception that can't be copied is handed out itself.
+    """
+    twin = _copied(error) or _remade(error)
+    if twin is None:
+        return error
+    twin.__cause__ = error
+    if sys.version_info >= (3, 11):
+        twin.add_note(f"raised by {name}() for item {position + 1} of a batch of {size}")
+    return twin
+
+
+def _copied(error: BaseException) -> BaseException | None:
+    try:
+        return _faithful(copy.copy(error), error)
+    except Exception:  # noqa: BLE001  # a user's constructor or __reduce__ may raise anything
+        return None
+
+
+def _remade(error: BaseException) -> BaseException | None:
+    """Copy an exception whose constructor does not take its own ``args``."""
+    kind = type(error)
+    try:
+        twin = kind.__new__(kind, *error.args)
+        twin.args = error.args
+        vars(twin).update(vars(error))
+        return _faithful(twin, error)
+    except Exception:  # noqa: BLE001  # as above
+        return None
+
+
+def _faithful(twin: Any, error: BaseException) -> BaseException | None:
+    """Return ``twin`` if it is another object of the same type and arguments, with notes of its own."""
+    if twin is error or type(twin) is not type(error) or len(twin.args) != len(error.args):
+        return None
+    if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
+        return None
+    if "__notes__" in vars(twin):
+        twin.__notes__ = list(twin.__notes__)
+    return twin

@@ -1,0 +1,48 @@
+"""All live batchers, weakly held, so that they can be listed, measured and drained in one place.
+
+Must not know: the inside of an engine. It lists whatever has announced itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+if TYPE_CHECKING:
+    from batchify._asyncio import AsyncMicrobatcher
+    from batchify._threads import SyncMicrobatcher
+
+    Batcher = AsyncMicrobatcher[Any, Any] | SyncMicrobatcher[Any, Any]
+
+# Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
+_live: dict[ref[Any], None] = {}
+
+
+def announce(batcher: Batcher) -> None:
+    """Remember ``batcher`` for as long as it lives."""
+    _live[ref(batcher, lambda gone: _live.pop(gone, None))] = None
+
+
+def batchers() -> list[Batcher]:
+    """Return the batchers that exist at this moment, oldest first.
+
+    A decorated function has one once it has been called, a decorated method one for each instance; the classes
+    ``AsyncMicrobatcher`` and ``SyncMicrobatcher`` are their own. Each has ``name`` and ``stats``.
+    """
+    return [batcher for known in list(_live) if (batcher := known()) is not None]
+
+
+def close_all() -> None:
+    """Close every live batcher: no new calls, what waits runs now, return when all is answered.
+
+    Raises:
+        RuntimeError: called on an event loop that has to run some of the batches; await ``aclose_all()`` there.
+    """
+    for batcher in batchers():
+        batcher.close()
+
+
+async def aclose_all() -> None:
+    """Close every live batcher without blocking the event loop."""
+    for batcher in batchers():
+        await batcher.aclose()

@@ -1,0 +1,248 @@
+"""How a snapshot looks, as text in a terminal and as HTML in a notebook.
+
+Decides: layout, units, rounding, which sizes share a bar, what is left out because it is zero.
+Must not know: engines, clocks, how anything was counted. A snapshot comes in, a string goes out.
+
+Text and HTML say the same. The upper half makes plain mappings of labels to figures out of a snapshot, the lower half
+draws such mappings twice: in block characters and in SVG. A name is anybody's text, so it is made printable once, and
+everything that becomes markup is escaped where the markup is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from html import escape
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batchify._stats import BatchStats, Percentiles
+
+NO_BATCHES = "no batches yet"
+MOST_BARS = 10
+BY_SIZE = "batches by size"
+# Each unit with its length in milliseconds.
+UNITS = (("s", 1000.0), ("ms", 1.0), ("us", 0.001))
+
+# Columns of text. Every section fills the whole width, so that right edges meet.
+WIDTH = 60
+LABEL = 12
+GAP = "    "
+EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+
+# Pixels of SVG.
+ROW = 18
+CHARACTER = 8
+BAR = 180
+PANEL = 370
+FIGURE = 80
+# At least 3:1 against white and against black, which is what a bar needs to be told from either theme.
+BAR_COLOR = "#3b82f6"
+
+
+def as_text(stats: BatchStats) -> str:
+    """Return the snapshot as an aligned table with bars of block characters."""
+    lines = [_rule(_printable(stats.name)), *_number_rows(stats), ""]
+    if not stats.total_batches:
+        return "\n".join([*lines, NO_BATCHES])
+    lines += [*_time_rows(stats.wait_ms, stats.run_ms), ""]
+    lines += [*_chart("left because", _reasons(stats)), ""]
+    lines += _chart("batch size", _sizes(stats.size_histogram))
+    return "\n".join(lines)
+
+
+def as_html(stats: BatchStats) -> str:
+    """Return the snapshot as an HTML fragment that needs nothing from outside: a table, and charts as inline SVG."""
+    below = _summary(stats) + _svg(stats) if stats.total_batches else _paragraph(NO_BATCHES)
+    return f"<div>{_table(stats)}{below}</div>"
+
+
+def _printable(name: str) -> str:
+    # Line breaks would break the table, and control characters are not allowed in XML even when escaped.
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+
+
+def _totals(stats: BatchStats) -> dict[str, str]:
+    return {
+        "items": _count(stats.total_items),
+        "batches": _count(stats.total_batches),
+        "avg size": f"{stats.avg_batch_size:,.2f}",
+        "fill ratio": f"{stats.fill_ratio:.1%}",
+    }
+
+
+def _calls(stats: BatchStats) -> dict[str, str]:
+    present = {"pending": stats.pending, "running": stats.running}
+    exceptional = {
+        "failed": stats.failed_items,
+        "cancelled": stats.cancelled_items,
+        "expired": stats.expired_items,
+        "rejected": stats.rejected_items,
+        "deduped": stats.deduped_items,
+    }
+    shown = {**present, **{label: count for label, count in exceptional.items() if count}}
+    return {label: _count(count) for label, count in shown.items()}
+
+
+def _reasons(stats: BatchStats) -> dict[str, int]:
+    """Return the reasons there were, the most frequent first."""
+    return {reason: count for reason, count in Counter(stats.reasons).most_common() if count}
+
+
+def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
+    """Return the number of batches of each size, or of each range of sizes where there are many."""
+    if len(histogram) <= MOST_BARS:
+        return {str(size): histogram[size] for size in sorted(histogram)}
+    largest = max(histogram)
+    width = _bin_width(min(histogram), largest)
+    bins: Counter[int] = Counter()
+    for size, count in histogram.items():
+        bins[(size - 1) // width] += count
+    return {
+        _range(index * width + 1, min((index + 1) * width, largest)): bins[index]
+        for index in range(min(bins), max(bins) + 1)
+    }
+
+
+def _bin_width(smallest: int, largest: int) -> int:
+    # A power of two, because most limits on the size are one, and a full batch then ends its range.
+    width = 2
+    while (largest - 1) // width - (smallest - 1) // width >= MOST_BARS:
+        width *= 2
+    return width
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _count(count: float) -> str:
+    return f"{count:,.0f}"
+
+
+def _time(ms: float) -> str:
+    """Return a time with three significant digits, in the largest unit of which it is at least one."""
+    if not ms:
+        return "0 ms"
+    # Rounded before the unit is chosen, lest 0.9999 ms become 1000 us.
+    rounded = float(f"{ms:.3g}")
+    unit, length = next((pair for pair in UNITS if rounded >= pair[1]), UNITS[-1])
+    decimals = sum(rounded < limit * length for limit in (10, 100))
+    return f"{ms / length:,.{decimals}f} {unit}"
+
+
+def _parts_of_largest(figures: Mapping[str, float]) -> Iterable[tuple[str, float, float]]:
+    """Return each label with its figure and with that figure as a part of the largest."""
+    largest = max(figures.values(), default=0)
+    return ((label, figure, figure / largest if largest else 0.0) for label, figure in figures.items())
+
+
+def _rule(title: str) -> str:
+    most = WIDTH - 4
+    # The end of a qualified name tells more than its beginning.
+    shown = title if len(title) <= most else "…" + title[1 - most :]
+    return f"{shown} ".ljust(WIDTH, "─")
+
+
+def _number_rows(stats: BatchStats) -> list[str]:
+    pairs = zip_longest(_totals(stats).items(), _calls(stats).items(), fillvalue=("", ""))
+    return [f"{_cell(*left)}{GAP}{_cell(*right)}".rstrip() for left, right in pairs]
+
+
+def _cell(label: str, figure: str) -> str:
+    return f"{label:<{LABEL}}{figure:>{(WIDTH - len(GAP)) // 2 - LABEL}}"
+
+
+def _time_rows(wait: Percentiles, run: Percentiles) -> list[str]:
+    return [
+        _grid_row("", asdict(wait)),
+        _grid_row("wait", map(_time, asdict(wait).values())),
+        _grid_row("run", map(_time, asdict(run).values())),
+    ]
+
+
+def _grid_row(label: str, cells: Iterable[str]) -> str:
+    return f"{label:<{LABEL}}" + "".join(f"{cell:>{(WIDTH - LABEL) // 4}}" for cell in cells)
+
+
+def _chart(heading: str, counts: Mapping[str, int]) -> list[str]:
+    """Return a line for each label: a bar, the count, and its share of all."""
+    total = sum(counts.values())
+    columns = max(len("batches"), len(_count(total)))
+    label_width = max([LABEL, *(len(label) + 2 for label in counts)])
+    bar_width = WIDTH - label_width - columns - len(GAP) - 8
+    lines = [f"{heading:<{label_width + bar_width}}{GAP}{'batches':>{columns}}{'share':>8}"]
+    for label, count, part in _parts_of_largest(counts):
+        start = f"{label:<{label_width}}{_bar(part, bar_width):<{bar_width}}"
+        lines.append(f"{start}{GAP}{_count(count):>{columns}}{count / total:>8.1%}")
+    return lines
+
+
+def _bar(part: float, width: int) -> str:
+    # What is there at all is seen, however little it is.
+    eighths = max(round(part * width * 8), 1) if part else 0
+    return "█" * (eighths // 8) + EIGHTHS[eighths % 8]
+
+
+def _table(stats: BatchStats) -> str:
+    figures = {**_totals(stats), **_calls(stats)}
+    cell = 'style="text-align:right;padding:.2em .6em"'
+    head = "".join(f'<th scope="col" {cell}>{label}</th>' for label in figures)
+    body = "".join(f"<td {cell}>{figure}</td>" for figure in figures.values())
+    style = "caption-side:top;text-align:left;color:inherit;font-weight:bold"
+    caption = f'<caption style="{style}">{escape(_printable(stats.name))}</caption>'
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
+
+
+def _summary(stats: BatchStats) -> str:
+    reasons = _reasons(stats)
+    total = sum(reasons.values())
+    shares = ", ".join(f"{reason} {count / total:.1%}" for reason, count in reasons.items())
+    return _paragraph(f"left because: {shares}")
+
+
+def _paragraph(words: str) -> str:
+    return f'<p style="margin:.5em 0">{escape(words)}</p>'
+
+
+def _svg(stats: BatchStats) -> str:
+    sizes, wait, run = _sizes(stats.size_histogram), asdict(stats.wait_ms), asdict(stats.run_ms)
+    below = ROW * (2 + len(wait))
+    height = max(ROW * (1 + len(sizes)), below + ROW * (1 + len(run)))
+    width = PANEL + BAR + 5 * CHARACTER + FIGURE
+    # Words and axes have the colour of the text around, the only one that is sure to be legible on every theme.
+    # To a screen reader an image is its title and its description; it does not look inside.
+    spoken = "; ".join((_spoken(BY_SIZE, sizes, _count), _spoken("wait", wait, _time), _spoken("run", run, _time)))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}"'
+        f' viewBox="0 0 {width} {height}" style="max-width:100%;height:auto"'
+        ' font-family="system-ui, sans-serif" font-size="12" fill="currentColor">'
+        f"<title>{escape(_printable(stats.name))}: batch sizes, wait times and run times</title>"
+        f"<desc>{escape(spoken)}</desc>{_panel(BY_SIZE, sizes, _count, 0, 0)}"
+        f"{_panel('wait', wait, _time, PANEL, 0)}{_panel('run', run, _time, PANEL, below)}</svg>"
+    )
+
+
+def _spoken(heading: str, figures: Mapping[str, float], show: Callable[[float], str]) -> str:
+    return f"{heading} ({', '.join(f'{label}: {show(figure)}' for label, figure in figures.items())})"
+
+
+def _panel(heading: str, figures: Mapping[str, float], show: Callable[[float], str], x: int, y: int) -> str:
+    """Draw a heading and below it a horizontal bar for each label, its figure at its end."""
+    axis = CHARACTER * (2 + max(map(len, figures), default=0))
+    parts = [_words(axis, 12, heading, "start", ' font-weight="bold"')]
+    for row, (label, figure, part) in enumerate(_parts_of_largest(figures), start=1):
+        length = round(part * BAR, 1)
+        top = row * ROW
+        parts.append(_words(axis - 6, top + 13, label, "end"))
+        parts.append(f'<rect x="{axis}" y="{top + 2}" width="{length}" height="{ROW - 4}" fill="{BAR_COLOR}"/>')
+        parts.append(_words(axis + length + 6, top + 13, show(figure), "start"))
+    line = f'<path d="M{axis} {ROW}v{ROW * len(figures)}" stroke="currentColor" stroke-opacity=".5"/>'
+    return f'<g transform="translate({x} {y})">{"".join(parts)}{line}</g>'
+
+
+def _words(x: float, y: int, words: str, anchor: str, more: str = "") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{more}>{escape(words)}</text>'

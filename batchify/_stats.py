@@ -1,0 +1,247 @@
+"""What happened, in numbers.
+
+Decides: what is counted, and what a snapshot of it says.
+Must not know: engines, clocks. Whoever knows the time says how long things took.
+
+An engine feeds the counters once or twice a batch, never once an item: times of arrival are kept as the core recorded
+them, and turned into waits when somebody looks. The number of waiting items is not counted at all but derived, so that
+waiting + running + answered + failed + cancelled + expired is the number of calls, whenever and from wherever it is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from batchify._core import Batch
+
+# How many of the newest items (for waits) and batches (for run times) percentiles are taken from.
+RECENT = 10_000
+REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Percentiles of the newest 10,000 measurements, and the maximum of all of them, in milliseconds."""
+
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchStats:
+    """A snapshot of what a batcher has done. Times are in milliseconds.
+
+    Calls are always accounted for: ``pending + running + answered_items + failed_items + cancelled_items +
+    expired_items`` is the number of calls made, at the moment of the snapshot.
+
+    Attributes:
+        name: the batcher's name.
+        total_items: items of all batches that are over.
+        total_batches: batches that are over.
+        avg_batch_size: items in a batch, on average.
+        avg_wait_time_ms: time from the arrival of an item to the departure of its batch, on average.
+        max_batch_size_seen: the largest batch.
+        pending: items that wait.
+        running: items in batches that run.
+        answered_items: calls that had a result.
+        failed_items: calls that had an exception.
+        cancelled_items: calls whose caller left before the answer.
+        expired_items: calls that were dropped at their deadline.
+        rejected_items: calls that were refused because too many items waited; they do not count as calls made.
+        deduped_items: calls that shared the item of an equal call.
+        wait_ms: percentiles of the time from arrival to departure.
+        run_ms: percentiles of the run time of a batch.
+        size_histogram: the number of batches of each size.
+        reasons: the number of batches by why they left: ``full``; ``timeout`` (the window had passed; with adaptive
+            timing and several slots, the distance between departures); ``idle`` (nothing was running); ``slot`` (all
+            slots were busy and a batch ended); ``weight``; ``deadline``; ``flush``; ``close``.
+        fill_ratio: items in a batch as a share of ``max_size``, on average.
+    """
+
+    name: str
+    total_items: int = 0
+    total_batches: int = 0
+    avg_batch_size: float = 0.0
+    avg_wait_time_ms: float = 0.0
+    max_batch_size_seen: int = 0
+    pending: int = 0
+    running: int = 0
+    answered_items: int = 0
+    failed_items: int = 0
+    cancelled_items: int = 0
+    expired_items: int = 0
+    rejected_items: int = 0
+    deduped_items: int = 0
+    wait_ms: Percentiles = field(default_factory=Percentiles)
+    run_ms: Percentiles = field(default_factory=Percentiles)
+    size_histogram: dict[int, int] = field(default_factory=dict[int, int])
+    reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    fill_ratio: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain dicts, strings and numbers, ready for JSON. Sizes become strings as JSON keys are."""
+        plain = asdict(self)
+        plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
+        return plain
+
+    def __str__(self) -> str:
+        from batchify._render import as_text  # noqa: PLC0415  # only who looks pays for the drawing
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from batchify._render import as_html  # noqa: PLC0415  # as above
+
+        return as_html(self)
+
+
+class Stats:
+    """The counters of one engine, or of several together.
+
+    One lock guards them, taken a few times a batch. It is reentrant, so that a signal handler or a finalizer that reads
+    statistics in the middle of an update can't stop the world.
+
+    Args:
+        arrivals: tells how many items ever arrived; may be called from any thread.
+    """
+
+    # What is simply added up when engines are seen together.
+    SUMS = (
+        "_gone",
+        "_running",
+        "_items",
+        "_batches",
+        "_room",
+        "_answered",
+        "_failed",
+        "_cancelled",
+        "_wait_total",
+        "_sizes",
+        "_reasons",
+        "_waits",
+        "_recent",
+        "_runs",
+    )
+    PEAKS = ("_largest", "_wait_max", "_run_max")
+    __slots__ = (*SUMS, *PEAKS, "_arrivals", "_lock")
+
+    def __init__(self, arrivals: Callable[[], int] = int) -> None:
+        self._arrivals = arrivals
+        self._lock = RLock()
+        # Items that no longer wait, and those of them that run: they describe the present, and outlive reset().
+        self._gone = 0
+        self._running = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past; what waits and what runs stays counted."""
+        with self._lock:
+            self._items = self._batches = self._largest = self._room = 0
+            self._answered = self._failed = self._cancelled = 0
+            self._wait_total = self._wait_max = self._run_max = 0.0
+            self._sizes: Counter[int] = Counter()
+            self._reasons: Counter[str] = Counter()
+            # Time of departure and times of arrival of the newest batches, and how many items they have.
+            self._waits: deque[tuple[float, list[float]]] = deque()
+            self._recent = 0
+            self._runs: deque[float] = deque()
+
+    def left(self, count: int = 1) -> None:
+        """Count callers that left while their items waited."""
+        with self._lock:
+            self._gone += count
+            self._cancelled += count
+
+    def departed(self, batch: Batch) -> None:
+        """Count the items of a batch as running."""
+        with self._lock:
+            self._gone += len(batch.waiters)
+            self._running += len(batch.waiters)
+
+    def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
+        """Count a batch that is over; ``failed`` of its callers got an exception, ``cancelled`` had left."""
+        size = len(batch.waiters)
+        with self._lock:
+            self._running -= size
+            self._items += size
+            self._batches += 1
+            self._room += batch.max_size
+            self._answered += size - failed - cancelled
+            self._failed += failed
+            self._cancelled += cancelled
+            self._sizes[size] += 1
+            self._reasons[batch.reason] += 1
+            self._largest = max(self._largest, size)
+            self._time(batch, run_time)
+
+    def _time(self, batch: Batch, run_time: float) -> None:
+        self._wait_total += len(batch.arrived) * batch.departed - sum(batch.arrived)
+        self._wait_max = max(self._wait_max, batch.departed - batch.arrived[0])
+        self._run_max = max(self._run_max, run_time)
+        self._runs.append(run_time)
+        self._waits.append((batch.departed, batch.arrived))
+        self._recent += len(batch.arrived)
+        # Batches are dropped whole, so that a departure pays for no single item.
+        while self._recent - len(self._waits[0][1]) >= RECENT:
+            self._recent -= len(self._waits.popleft()[1])
+        if len(self._runs) > RECENT:
+            self._runs.popleft()
+
+    def absorb(self, other: Stats) -> None:
+        """Add what ``other`` has counted."""
+        with other._lock, self._lock:
+            for name in self.SUMS:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+            for name in self.PEAKS:
+                setattr(self, name, max(getattr(self, name), getattr(other, name)))
+            self._gone -= other._arrivals()
+
+    def snapshot(self, name: str) -> BatchStats:
+        """Return what has been counted, under the name of the batcher."""
+        with self._lock:
+            waits = [departed - arrived for departed, times in self._waits for arrived in times]
+            return BatchStats(
+                name=name,
+                total_items=self._items,
+                total_batches=self._batches,
+                avg_batch_size=self._items / max(1, self._batches),
+                avg_wait_time_ms=1000 * self._wait_total / max(1, self._items),
+                max_batch_size_seen=self._largest,
+                # Read last: items that arrive meanwhile are pending, and none is counted twice.
+                pending=self._arrivals() - self._gone,
+                running=self._running,
+                answered_items=self._answered,
+                failed_items=self._failed,
+                cancelled_items=self._cancelled,
+                wait_ms=_percentiles(waits, self._wait_max),
+                run_ms=_percentiles(list(self._runs), self._run_max),
+                size_histogram=dict(sorted(self._sizes.items())),
+                reasons={reason: self._reasons[reason] for reason in REASONS},
+                fill_ratio=self._items / max(1, self._room),
+            )
+
+
+def together(name: str, parts: Iterable[Stats]) -> BatchStats:
+    """Return one snapshot of several engines."""
+    total = Stats()
+    for part in parts:
+        total.absorb(part)
+    return total.snapshot(name)
+
+
+def _percentiles(measured: list[float], highest: float) -> Percentiles:
+    """Return nearest-rank percentiles of ``measured`` seconds, in milliseconds."""
+    if not measured:
+        return Percentiles()
+    measured.sort()
+    ranks = (measured[ceil(share * len(measured)) - 1] for share in (0.50, 0.90, 0.99))
+    return Percentiles(*(1000 * value for value in (*ranks, highest)))

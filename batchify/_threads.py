@@ -1,0 +1,206 @@
+"""The thread engine: one batcher, for callers in any thread and, through a narrow bridge, on any event loop.
+
+Decides: how a caller waits, and what happens to batchers when the process forks or ends.
+Must not know: batches, event loops, decorators.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from batchify._config import for_engine
+from batchify._registry import announce, batchers
+from batchify._signature import is_async
+from batchify._stats import together
+from batchify._waiters import ItemFuture, kept
+from batchify._workers import ThreadEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from typing_extensions import Self
+
+    from batchify._config import Config
+    from batchify._stats import BatchStats, Stats
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SyncMicrobatcher(Generic[T, R]):
+    """Collect single items that threads submit, and hand them to a batch function together.
+
+    With ``concurrency=1`` the batch function always runs on one and the same thread. The first ``submit`` starts it.
+
+    Args:
+        batch_fn: takes a list of items and returns one result for each, in order.
+        max_batch_size: most items in one call of ``batch_fn``.
+        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive: never
+            wait for company that cannot help.
+        name: used in errors, statistics and thread names; the name of ``batch_fn`` if not given.
+        concurrency: most batches that run at once, each on a thread of its own.
+
+    Raises:
+        TypeError: an argument is of the wrong kind, or ``batch_fn`` is an ``async def`` function.
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        batch_fn: Callable[[list[T]], Any],
+        max_batch_size: int = 32,
+        batch_wait_timeout_s: float | None = 0.002,
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        config = for_engine(batch_fn, max_batch_size, batch_wait_timeout_s, name, concurrency)
+        if is_async(batch_fn):
+            msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
+            raise TypeError(msg)
+        self._build(lambda: batch_fn, config)
+
+    @classmethod
+    def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
+        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then."""
+        self = cls.__new__(cls)
+        self._build(source, config)
+        return self
+
+    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> None:
+        self._source = source
+        self._config = config
+        self.renew()
+        announce(self)
+
+    def renew(self) -> None:
+        """Begin from nothing: no item, no thread, no lock that somebody holds."""
+        self.engine = ThreadEngine(self._source, self._config)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.engine.closed else "open"
+        return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
+
+    @property
+    def name(self) -> str:
+        """The name in errors, statistics and thread names."""
+        return self._config.name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        return self.engine.started and not self.engine.closed
+
+    @property
+    def stats(self) -> BatchStats:
+        """A snapshot of what happened, from whichever thread it is asked for."""
+        return together(self.name, self.parts())
+
+    def parts(self) -> list[Stats]:
+        """Return the counters that ``stats`` adds up."""
+        return [self.engine.stats]
+
+    def reset_stats(self) -> None:
+        """Start counting anew; what waits and runs stays counted."""
+        self.engine.stats.reset()
+
+    def submit(self, item: T) -> R:
+        """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
+
+        Raises:
+            BatcherClosedError: it has been stopped.
+            BatchResultError: the batch function did not return one result for each item.
+            BaseException: whatever the batch function raised, as an exception object of this caller's own.
+        """
+        blocked = kept.take()
+        engine = self.engine
+        ticket = engine.enter(item, blocked)
+        try:
+            blocked.lock.acquire()
+        except BaseException:
+            # Ctrl-C, or what another signal handler raised. The waiter is not kept: it may still be told.
+            blocked.left = True
+            engine.leave(ticket)
+            raise
+        kept.blocked = blocked
+        return blocked.take()  # type: ignore[no-any-return]  # waiters carry results of any type
+
+    def put(self, item: T) -> Future[R]:
+        """Queue ``item`` at once and return the future of its result.
+
+        Cancelling the future takes the item out if it has not left yet.
+
+        Raises:
+            BatcherClosedError: it has been stopped.
+        """
+        future = ItemFuture()
+        ticket = self.engine.enter(item, future)
+        future.add_done_callback(partial(self.engine.leave_if_cancelled, ticket))
+        return future
+
+    def submit_many(self, items: Iterable[T]) -> list[R]:
+        """Return the results for ``items``, in order. The first error is raised; what still waits then is taken out."""
+        futures = [self.put(item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    async def asubmit(self, item: T) -> R:
+        """Do what ``submit`` does from a task on any event loop, without blocking it."""
+        from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
+
+        return await asubmit(self.engine, item)
+
+    def flush(self) -> None:
+        """Let what waits leave now, as far as there are slots."""
+        self.engine.push("flush")
+
+    def start(self) -> None:
+        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
+        self.engine.open()
+
+    def stop(self) -> None:
+        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine."""
+        self.engine.close()
+
+    close = stop
+
+    async def aclose(self) -> None:
+        """Do what ``stop()`` does without blocking the event loop."""
+        from batchify._bridge import in_thread  # noqa: PLC0415  # as above
+
+        await in_thread(self.stop)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _drain() -> None:
+    """Answer what was submitted before the process ends and takes the workers with it."""
+    for batcher in batchers():
+        if isinstance(batcher, SyncMicrobatcher):
+            batcher.stop()
+
+
+def _renew() -> None:
+    """Give the child of a fork new engines: it has the parent's items and locks, but none of its threads."""
+    kept.blocked = None
+    for batcher in batchers():
+        if isinstance(batcher, SyncMicrobatcher):
+            batcher.renew()
+
+
+# Once for all batchers. Registered late, atexit would run it too early: after threads are joined, before daemons end.
+atexit.register(_drain)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -1,0 +1,90 @@
+"""How the callers of a thread engine wait, and how they are told.
+
+Must not know: batches, the core, event loops.
+
+A waiter is told in two steps, so that everything is counted before anybody wakes: the worker stores ``value`` or
+``error`` in every waiter of a batch, and then calls ``wake()`` on each. ``starts()`` is asked once, when the batch
+leaves; ``wanted()`` when there is an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from threading import Lock, local
+from typing import Any
+
+log = logging.getLogger("batchify")
+
+
+class Blocked:
+    """A caller that sits in its thread until it is told."""
+
+    __slots__ = ("error", "left", "lock", "value")
+
+    def __init__(self) -> None:
+        # Held while there is no answer. A bare lock: a Condition would make a fresh one for every wait.
+        self.lock = Lock()
+        self.lock.acquire()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        # Whether its caller was interrupted, and will not read the answer.
+        self.left = False
+
+    def starts(self) -> bool:
+        return not self.left
+
+    wanted = starts
+
+    def wake(self) -> None:
+        self.lock.release()
+
+    def take(self) -> Any:
+        """Return or raise the answer, and forget it."""
+        value, error = self.value, self.error
+        self.value = self.error = None
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            # The traceback refers to this frame, which must not refer back.
+            del error
+
+
+class ItemFuture(Future[Any]):
+    """A caller that asked for a future. It may be cancelled until its batch leaves."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    starts = Future.set_running_or_notify_cancel
+
+    def wanted(self) -> bool:
+        return not self.done()
+
+    def wake(self) -> None:
+        if self.done():
+            return
+        try:
+            if self.error is None:
+                self.set_result(self.value)
+            else:
+                self.set_exception(self.error)
+        except BaseException:
+            # What a callback of this future raises past concurrent.futures must not reach its neighbours.
+            log.exception("a callback of a future raised")
+
+
+class Kept(local):
+    """One ``Blocked`` for each thread, kept between calls. ``None`` while it is in use."""
+
+    blocked: Blocked | None = None
+
+    def take(self) -> Blocked:
+        """Return this thread's waiter, or a new one for a call within a call."""
+        blocked, self.blocked = self.blocked, None
+        return blocked or Blocked()
+
+
+kept = Kept()

@@ -1,0 +1,259 @@
+"""One batcher's line and its worker threads: does with threads what the core says.
+
+Decides: nothing about batches. It wakes workers when the core has something for them, and callers when they are answered.
+Must not know: how a caller waits, event loops, decorators.
+
+Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits on a lock
+of its own, its bell; it holds its engine weakly while there is nothing to do, and ends
+
+* when the engine is gone (its weak reference rings all bells),
+* when the engine is closed and nothing waits,
+* with the process, after what was submitted is answered.
+"""
+
+from __future__ import annotations
+
+from threading import TIMEOUT_MAX, Lock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from batchify import _outcome
+from batchify._core import Core
+from batchify._stats import Stats
+from batchify.errors import BatcherClosedError, closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from batchify._config import Config
+    from batchify._core import Batch
+
+    BatchFunction = Callable[[list[Any]], Any]
+
+
+class ThreadEngine:
+    """The line of one batcher, its slots and its workers."""
+
+    def __init__(self, source: Callable[[], BatchFunction], config: Config) -> None:
+        self.name = config.name
+        self._concurrency = config.concurrency
+        self._source = source
+        # Guards all below. Nothing of the user's runs under it.
+        self._lock = Lock()
+        self._core = core = Core(config)
+        self.stats = Stats(lambda: core.arrivals)
+        self.started = self.closed = False
+        # The batch function, held only while there is something to run it for.
+        self._fn: BatchFunction | None = None
+        self._workers = 0
+        # The bells of workers that wait. Who rings one takes it out.
+        self._idle: list[Lock] = []
+        # Locks to release when nothing waits and nothing runs.
+        self._drains: list[Lock] = []
+        # One for all workers, so that each bell is rung once.
+        idle = self._idle
+        self._weak = ref(self, lambda _: _ring_all(idle))
+
+    def enter(self, item: Any, waiter: Any) -> int:
+        """Put ``item`` into the line for ``waiter``; return the ticket to ``leave()`` with.
+
+        Raises:
+            BatcherClosedError: the engine is closed.
+            RuntimeError: the item needs a worker, and no thread can be started.
+        """
+        with self._lock:
+            if self.closed:
+                raise BatcherClosedError(closed(self.name))
+            self.started = True
+            core = self._core
+            ticket = core.add(item, waiter, monotonic())
+            if ticket == core.alarm:
+                self._heed(ticket)
+        return ticket
+
+    def leave(self, ticket: int) -> None:
+        """Let go of a caller that will not read its answer."""
+        with self._lock:
+            if self._core.withdraw(ticket):
+                self.stats.left()
+                self._rest_if_idle()
+
+    def leave_if_cancelled(self, ticket: int, future: Future[Any]) -> None:
+        """Let go of the caller of a future that is done because it was cancelled."""
+        if future.cancelled():
+            self.leave(ticket)
+
+    def push(self, reason: str) -> None:
+        """Let what waits leave now, as far as there are slots."""
+        with self._lock:
+            self._core.push(reason)
+            if self._core.wake_at is not None:
+                self._ring()
+
+    def open(self) -> None:
+        """Take items again."""
+        with self._lock:
+            self.started, self.closed = True, False
+
+    def close(self) -> None:
+        """Take no more items, and return when all is answered."""
+        drained = Lock()
+        drained.acquire()
+        with self._lock:
+            self.closed = True
+            self._drains.append(drained)
+            self._rest_if_idle()
+        self.push("close")
+        drained.acquire()
+
+    def serve(self, bell: Lock) -> bool:
+        """Run batches on this thread until there are none; return whether to wait for the bell and come again."""
+        while True:
+            with self._lock:
+                now = monotonic()
+                batch = self._core.take(now)
+                wake_at = self._core.wake_at
+                if batch is None:
+                    if self.closed and not self._core.waiting:
+                        self._workers -= 1
+                        return False
+                    self._idle.append(bell)
+                elif wake_at is not None:
+                    self._hand_on()
+            if batch is not None:
+                self._run(batch)
+            elif wake_at is not None:
+                self._wait(bell, wake_at - now)
+            else:
+                return True
+
+    def _heed(self, ticket: int) -> None:
+        """Find a worker for what rang the core's alarm. Needs the lock."""
+        self._core.rang()
+        self._fn = self._fn or self._source()
+        try:
+            self._ring()
+        except RuntimeError:
+            # No thread can be started. Workers that are there will come to it; without any, this call has failed.
+            if not self._workers:
+                self._core.withdraw(ticket)
+                self.stats.left()
+                raise
+
+    def _hand_on(self) -> None:
+        """Let another worker see to the rest of the line while this one is busy. Needs the lock."""
+        try:
+            self._ring()
+        except RuntimeError:
+            # This worker will come back to it.
+            return
+
+    def _ring(self) -> None:
+        """Wake a worker that waits, or start one if there may be more. Needs the lock.
+
+        Raises:
+            RuntimeError: the thread can't be started.
+        """
+        if self._idle:
+            self._idle.pop().release()
+        elif self._workers < self._concurrency:
+            name = f"{self.name}-{self._workers}"
+            self._workers += 1
+            try:
+                Thread(target=_work, args=(self._weak,), name=name, daemon=True).start()
+            except RuntimeError:
+                self._workers -= 1
+                raise
+
+    def _rest_if_idle(self) -> None:
+        """Let go of all that is only needed while there is work. Needs the lock."""
+        if self._core.waiting or self._core.running:
+            return
+        self._fn = None
+        while self._drains:
+            self._drains.pop().release()
+        if self.closed:
+            _ring_all(self._idle)
+
+    def _wait(self, bell: Lock, seconds: float) -> None:
+        """Wait until the bell is rung or the time is over."""
+        if bell.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX)):
+            return
+        with self._lock:
+            if bell in self._idle:
+                self._idle.remove(bell)
+            else:
+                # It was rung just after the time was over: take the ring with it.
+                bell.acquire()
+
+    def _run(self, batch: Batch) -> None:
+        fn = self._depart(batch)
+        if fn is None:
+            return
+        try:
+            answers = _outcome.results(self.name, len(batch.waiters), fn(batch.items))
+        except BaseException as error:
+            self._fail(batch, error)
+        else:
+            self._answer(batch, answers)
+
+    def _depart(self, batch: Batch) -> BatchFunction | None:
+        """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
+        gone = [not waiter.starts() for waiter in batch.waiters]
+        with self._lock:
+            if any(gone):
+                batch.drop(gone)
+                self.stats.left(sum(gone))
+            if batch.waiters:
+                self.stats.departed(batch)
+                return self._fn
+            self._core.finish(batch, monotonic())
+            self._rest_if_idle()
+            return None
+
+    def _answer(self, batch: Batch, answers: list[Any]) -> None:
+        failed = cancelled = 0
+        for waiter, answer in zip(batch.waiters, answers, strict=True):
+            if not waiter.wanted():
+                cancelled += 1
+            elif isinstance(answer, Exception):
+                waiter.error = _outcome.for_callers(answer, self.name, on_loop=False)
+                failed += 1
+            else:
+                waiter.value = answer
+        self._finish(batch, failed, cancelled)
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        told = _outcome.for_callers(error, self.name, on_loop=False)
+        size = len(batch.waiters)
+        failed = 0
+        for position, waiter in enumerate(batch.waiters):
+            if waiter.wanted():
+                waiter.error = _outcome.own_copy(told, self.name, position, size)
+                failed += 1
+        self._finish(batch, failed, size - failed)
+
+    def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
+        """Free the slot, count, and only then wake who was answered."""
+        with self._lock:
+            now = monotonic()
+            self._core.finish(batch, now)
+            self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
+            self._rest_if_idle()
+        for waiter in batch.waiters:
+            waiter.wake()
+
+
+def _work(weak: ref[ThreadEngine]) -> None:
+    bell = Lock()
+    bell.acquire()
+    while (engine := weak()) is not None and engine.serve(bell):
+        del engine
+        bell.acquire()
+
+
+def _ring_all(bells: list[Lock]) -> None:
+    while bells:
+        bells.pop().release()

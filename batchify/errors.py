@@ -1,0 +1,40 @@
+"""What can go wrong, in the user's words.
+
+Every error names the batcher, says what was given and what to do. None of them ever shows an item or a result:
+those may be anybody's private data. This module knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+
+class BatchifyError(Exception):
+    """The base of every error that batchify raises on its own account."""
+
+
+class BatchResultError(BatchifyError, ValueError):
+    """The batch function did not return one result for each item, in order."""
+
+
+class QueueFullError(BatchifyError):
+    """As many items wait as ``max_pending`` allows, and ``on_full`` is ``"raise"``."""
+
+
+class DeadlineError(BatchifyError, TimeoutError):
+    """An item was not started before its deadline, and was dropped without being run."""
+
+
+class BatcherClosedError(BatchifyError, RuntimeError):
+    """A call came after ``close()`` or ``stop()``."""
+
+
+class ReentrantCallError(BatchifyError, RuntimeError):
+    """A batch function called its own one-item function and would have waited for itself for ever."""
+
+
+class BatchAbortedError(BatchifyError, RuntimeError):
+    """The batch was cancelled or torn down while its callers were not."""
+
+
+def closed(name: str) -> str:
+    """Say that a call came too late."""
+    return f"{name} is closed and takes no more calls"

@@ -1,0 +1,309 @@
+"""How snapshots look: as text, whole and in its parts, and as HTML."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from batchify._render import as_html, as_text
+from batchify._stats import BatchStats, Percentiles
+
+SVG = "{http://www.w3.org/2000/svg}"
+TERMINAL = 80
+HOSTILE = "</title><script>alert('&')</script>"
+
+EMPTY = BatchStats("tokenize")
+BUSY = BatchStats(
+    name="embed",
+    total_items=12_480,
+    total_batches=512,
+    avg_batch_size=24.375,
+    max_batch_size_seen=30,
+    pending=3,
+    running=32,
+    failed_items=2,
+    cancelled_items=1,
+    deduped_items=41,
+    wait_ms=Percentiles(p50=1.2034, p90=2.049, p99=2.4, max=3.1),
+    run_ms=Percentiles(p50=0.85, p90=9.5, p99=121.0, max=1530.2),
+    size_histogram={**dict.fromkeys(range(1, 13), 4), 18: 84, 27: 140, 30: 240},
+    reasons={"full": 240, "timeout": 0, "idle": 20, "slot": 251, "weight": 0, "close": 1},
+    fill_ratio=0.7617,
+)
+
+
+def with_sizes(histogram: dict[int, int]) -> BatchStats:
+    """Return a snapshot of batches of these sizes."""
+    batches = sum(histogram.values())
+    return BatchStats("f", total_batches=batches, size_histogram=histogram, reasons={"full": batches})
+
+
+def with_wait(ms: float) -> BatchStats:
+    """Return a snapshot of one batch that waited this long."""
+    return BatchStats("f", total_batches=1, size_histogram={1: 1}, reasons={"idle": 1}, wait_ms=Percentiles(p50=ms))
+
+
+def size_rows(stats: BatchStats) -> list[list[str]]:
+    """Return the words of each line of the last chart in the text: size, bar unless empty, count, share."""
+    return [line.split() for line in as_text(stats).split("\n\n")[-1].splitlines()[1:]]
+
+
+def parse(stats: BatchStats) -> ET.Element:
+    """Return the HTML as a tree, which shows that it is valid XML."""
+    return ET.fromstring(as_html(stats))  # noqa: S314  # what the library wrote itself
+
+
+def panel(stats: BatchStats, heading: str) -> tuple[list[str | None], list[float]]:
+    """Return the words under a heading of the picture, and the lengths of the bars."""
+    group = next(group for group in parse(stats).iter(f"{SVG}g") if group.findtext(f"{SVG}text") == heading)
+    words = [text.text for text in group.iter(f"{SVG}text")]
+    return words[1:], [float(bar.attrib["width"]) for bar in group.iter(f"{SVG}rect")]
+
+
+def test_text_of_a_busy_batcher() -> None:
+    """Numbers, percentiles, reasons and sizes stand in aligned columns under the name."""
+    expected = """\
+        embed ──────────────────────────────────────────────────────
+        items                 12,480    pending                    3
+        batches                  512    running                   32
+        avg size               24.38    failed                     2
+        fill ratio             76.2%    cancelled                  1
+                                        deduped                   41
+
+                             p50         p90         p99         max
+        wait             1.20 ms     2.05 ms     2.40 ms     3.10 ms
+        run               850 us     9.50 ms      121 ms      1.53 s
+
+        left because                                 batches   share
+        slot        █████████████████████████████        251   49.0%
+        full        ███████████████████████████▊         240   46.9%
+        idle        ██▎                                   20    3.9%
+        close       ▏                                      1    0.2%
+
+        batch size                                   batches   share
+        1-4         █▉                                    16    3.1%
+        5-8         █▉                                    16    3.1%
+        9-12        █▉                                    16    3.1%
+        13-16                                              0    0.0%
+        17-20       ██████████▏                           84   16.4%
+        21-24                                              0    0.0%
+        25-28       ████████████████▉                    140   27.3%
+        29-30       █████████████████████████████        240   46.9%"""
+    assert dedent(expected) == as_text(BUSY)
+
+
+def test_text_before_any_call() -> None:
+    """Before any call everything is zero, and the text says why there is nothing to draw."""
+    expected = """\
+        tokenize ───────────────────────────────────────────────────
+        items                      0    pending                    0
+        batches                    0    running                    0
+        avg size                0.00
+        fill ratio              0.0%
+
+        no batches yet"""
+    assert dedent(expected) == as_text(EMPTY)
+
+
+def test_lost_calls_are_listed_before_any_batch_is_over() -> None:
+    """Failed, cancelled, expired, rejected and deduped items have a row as soon as there are any."""
+    stats = BatchStats("f", failed_items=1, cancelled_items=2, expired_items=3, rejected_items=4_000, deduped_items=5)
+    rows = [line.split()[-2:] for line in as_text(stats).splitlines()[3:8]]
+    assert [["failed", "1"], ["cancelled", "2"], ["expired", "3"], ["rejected", "4,000"], ["deduped", "5"]] == rows
+
+
+def test_text_of_large_numbers_fits_a_terminal() -> None:
+    """Nothing is wider than 80 columns, however long the name and however large the numbers."""
+    many = 10**12
+    stats = BatchStats(
+        name="package.module." * 20,
+        total_items=many,
+        total_batches=many,
+        avg_batch_size=1e9,
+        pending=many,
+        failed_items=many,
+        wait_ms=Percentiles(max=1e9),
+        size_histogram={10**9 - size: many for size in range(20)},
+        reasons={"deadline": many},
+        fill_ratio=1.0,
+    )
+    assert TERMINAL >= max(map(len, as_text(stats).splitlines()))
+
+
+def test_long_name_keeps_its_end() -> None:
+    """Of a name that does not fit the end is shown, because that is where functions differ."""
+    title = as_text(BatchStats("package." * 10 + "Model.encode")).splitlines()[0]
+    assert (60, "…", "Model.encode") == (len(title), title[0], title.rstrip("─ ")[-12:])
+
+
+def test_unprintable_characters_of_a_name_are_replaced() -> None:
+    """What would break a line of the text, or is not allowed in XML, is shown as a replacement character."""
+    stats = BatchStats("a\nb\x00c\ud800")
+    assert "a\ufffdb\ufffdc\ufffd" == as_text(stats).split()[0]
+    assert "a\ufffdb\ufffdc\ufffd" == parse(stats).findtext("table/caption")
+
+
+@pytest.mark.parametrize(
+    ("expected", "ms"),
+    [
+        ("0 ms", 0.0),
+        ("0.50 us", 0.0005),
+        ("1.00 us", 0.001),
+        ("10.0 us", 0.01),
+        ("850 us", 0.85),
+        ("1.00 ms", 0.9999),
+        ("1.00 ms", 1.0),
+        ("10.0 ms", 9.996),
+        ("100 ms", 99.96),
+        ("1.00 s", 999.9),
+        ("12.3 s", 12_345.0),
+        ("12,346 s", 12_345_678.0),
+    ],
+)
+def test_times_have_three_digits_and_a_fitting_unit(expected: str, ms: float) -> None:
+    """A time is given in the largest unit of which it is at least one, with three significant digits."""
+    wait = next(line for line in as_text(with_wait(ms)).splitlines() if line.startswith("wait"))
+    assert expected == " ".join(wait.split()[1:3])
+
+
+def test_few_sizes_have_a_bar_each() -> None:
+    """Up to ten different sizes are shown one by one, in order, however far apart."""
+    sizes = [1, 2, 3, 5, 8, 13, 21, 34, 55, 1000]
+    rows = size_rows(with_sizes(dict.fromkeys(reversed(sizes), 1)))
+    assert [str(size) for size in sizes] == [words[0] for words in rows]
+
+
+@pytest.mark.parametrize(
+    ("expected", "sizes"),
+    [
+        (["1-2", "3-4", "5-6", "7-8", "9-10", "11"], range(1, 12)),
+        (["1-4", "5-8", "9-12", "13-16", "17-20", "21-24", "25-28", "29-32"], range(1, 33)),
+        (["1-16", "17-32", "33-48", "49-64", "65-80", "81-96", "97-100"], range(1, 101)),
+        (["989-990", "991-992", "993-994", "995-996", "997-998", "999-1000"], range(990, 1001)),
+    ],
+)
+def test_many_sizes_share_bars(expected: list[str], sizes: range) -> None:
+    """More than ten sizes are put into at most ten equal ranges, the last of which ends at the largest size seen."""
+    assert expected == [words[0] for words in size_rows(with_sizes(dict.fromkeys(sizes, 1)))]
+
+
+def test_ranges_keep_every_batch() -> None:
+    """The counts of all ranges add up to the number of batches."""
+    stats = with_sizes({size: size for size in range(3, 40)})
+    assert stats.total_batches == sum(int(words[-2]) for words in size_rows(stats))
+
+
+def test_one_in_a_million_is_still_seen() -> None:
+    """A bar is at least an eighth of a character, so that rare is told from never."""
+    assert "▏" == size_rows(with_sizes({1: 1, 32: 1_000_000}))[0][1]
+
+
+def test_bars_are_as_long_as_their_counts() -> None:
+    """Half as many batches have half as long a bar, to the eighth of a character."""
+    bars = [words[1] for words in size_rows(with_sizes({1: 1, 2: 2}))]
+    assert ["█" * 14 + "▌", "█" * 29] == bars
+
+
+def test_str_and_notebook_use_these_drawings() -> None:
+    """A snapshot prints as the text and shows itself in a notebook as the HTML."""
+    shown = BUSY._repr_html_()  # pyright: ignore[reportPrivateUsage]  # the name that notebooks look for
+    assert (as_text(BUSY), as_html(BUSY)) == (str(BUSY), shown)
+
+
+def test_html_has_the_numbers_in_a_table() -> None:
+    """The table is headed by the name and has a cell for each number that the text has."""
+    table = parse(BUSY).find("table")
+    assert table is not None
+    headings = [cell.text for cell in table.iter("th")]
+    assert "embed" == table.findtext("caption")
+    cells = dict(zip(headings, (cell.text for cell in table.iter("td")), strict=True))
+    batches = {"items": "12,480", "batches": "512", "avg size": "24.38", "fill ratio": "76.2%"}
+    calls = {"pending": "3", "running": "32", "failed": "2", "cancelled": "1", "deduped": "41"}
+    assert batches | calls == cells
+
+
+def test_html_tells_why_batches_left() -> None:
+    """The reasons stand between table and charts, the most frequent first."""
+    summary = parse(BUSY).findtext("p")
+    assert "left because: slot 49.0%, full 46.9%, idle 3.9%, close 0.2%" == summary
+
+
+def test_html_before_any_call() -> None:
+    """Before any call there is a table of zeros and a sentence, and nothing is drawn."""
+    fragment = parse(EMPTY)
+    assert ["0", "0", "0.00", "0.0%", "0", "0"] == [cell.text for cell in fragment.iter("td")]
+    assert "no batches yet" == fragment.findtext("p")
+    assert fragment.find(f"{SVG}svg") is None
+
+
+def test_html_draws_the_sizes() -> None:
+    """Each size has its label, its count, and a bar in proportion to the count."""
+    stats = with_sizes({8: 1_000, 32: 4_000})
+    assert (["8", "1,000", "32", "4,000"], [45.0, 180.0]) == panel(stats, "batches by size")
+
+
+def test_html_draws_wait_and_run_times() -> None:
+    """Each percentile has its label, its time, and a bar in proportion to the maximum."""
+    wait = ["p50", "1.20 ms", "p90", "2.05 ms", "p99", "2.40 ms", "max", "3.10 ms"]
+    run = ["p50", "850 us", "p90", "9.50 ms", "p99", "121 ms", "max", "1.53 s"]
+    assert (wait, [69.9, 119.0, 139.4, 180.0]) == panel(BUSY, "wait")
+    assert (run, [0.1, 1.1, 14.2, 180.0]) == panel(BUSY, "run")
+
+
+def test_html_of_times_that_are_all_zero() -> None:
+    """Times of zero have bars without length, and nothing is divided by zero."""
+    assert [0.0, 0.0, 0.0, 0.0] == panel(with_wait(0.0), "wait")[1]
+
+
+@pytest.mark.parametrize("stats", [BUSY, with_sizes({1: 1}), with_sizes({10**6 + size: 10**6 for size in range(200)})])
+def test_html_draws_inside_the_picture(stats: BatchStats) -> None:
+    """No bar, and no room for a figure beside it, lies outside of the picture."""
+    picture = parse(stats).find(f"{SVG}svg")
+    assert picture is not None
+    for group in picture.iter(f"{SVG}g"):
+        left, top = map(float, group.attrib["transform"].removeprefix("translate(").removesuffix(")").split())
+        for bar in group.iter(f"{SVG}rect"):
+            x, y, width, height = (float(bar.attrib[key]) for key in ("x", "y", "width", "height"))
+            assert float(picture.attrib["width"]) >= left + x + width + 60
+            assert float(picture.attrib["height"]) >= top + y + height
+
+
+@pytest.mark.parametrize("stats", [BUSY, EMPTY])
+def test_html_takes_its_colours_from_the_theme(stats: BatchStats) -> None:
+    """Text and axes are drawn in the theme's own colour; only the bars have one that suits light and dark."""
+    fragment = parse(stats)
+    colours = {node.attrib[key] for node in fragment.iter() for key in ("fill", "stroke") if key in node.attrib}
+    assert {"currentColor", "#3b82f6"} >= colours
+
+
+@pytest.mark.parametrize("stats", [BUSY, EMPTY])
+def test_html_needs_nothing_from_outside(stats: BatchStats) -> None:
+    """The fragment has no scripts, links, images, style sheets or ids, and no attribute that loads something."""
+    nodes = list(parse(stats).iter())
+    tags = {node.tag.removeprefix(SVG) for node in nodes}
+    attributes = {name for node in nodes for name in node.attrib}
+    assert set() == tags & {"script", "link", "img", "image", "style", "iframe", "a", "use"}
+    assert set() == {name for name in attributes if name in {"id", "src", "href"} or name.startswith("on")}
+    assert "url(" not in as_html(stats)
+
+
+def test_html_is_accessible() -> None:
+    """The picture is an image with a title, and its description has every figure that is drawn."""
+    stats = BatchStats("f", total_batches=3, size_histogram={1: 1, 4: 2}, wait_ms=Percentiles(1, 2, 3, 4))
+    picture = parse(stats).find(f"{SVG}svg")
+    assert picture is not None
+    assert "img" == picture.attrib["role"]
+    assert "f: batch sizes, wait times and run times" == picture.findtext(f"{SVG}title")
+    assert (
+        "batches by size (1: 1, 4: 2); wait (p50: 1.00 ms, p90: 2.00 ms, p99: 3.00 ms, max: 4.00 ms); "
+        "run (p50: 0 ms, p90: 0 ms, p99: 0 ms, max: 0 ms)"
+    ) == picture.findtext(f"{SVG}desc")
+
+
+def test_html_escapes_the_name() -> None:
+    """A name that looks like markup is shown as it is, and is no markup."""
+    fragment = parse(BatchStats(HOSTILE, total_batches=1, size_histogram={1: 1}, reasons={"idle": 1}))
+    assert HOSTILE == fragment.findtext("table/caption")
+    assert f"{HOSTILE}: batch sizes, wait times and run times" == fragment.findtext(f"{SVG}svg/{SVG}title")
