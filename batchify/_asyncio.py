@@ -47,8 +47,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         batch_fn: takes a list of items and returns one result for each, in order. A plain ``def`` function is run in a
             thread of its own, so that the loop stays free.
         max_batch_size: most items in one call of ``batch_fn``.
-        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive: never
-            wait for company that cannot help.
+        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive:
+            never wait for company that cannot help.
         name: used in errors and statistics; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once on one loop.
 
@@ -106,11 +106,11 @@ class AsyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened on all loops, from whichever thread it is asked for."""
-        self._forget_closed_loops()
         return together(self.name, self.parts())
 
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
+        self._forget_closed_loops()
         return [self._past, *(engine.stats for engine in list(self._engines.values()))]
 
     def reset_stats(self) -> None:
@@ -155,6 +155,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
         return future
 
+    asubmit = submit
+
     async def submit_many(self, items: Iterable[T]) -> list[R]:
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does."""
         return await asyncio.gather(*[self.put(item) for item in items])
@@ -193,7 +195,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         here = _running_loop()
         active = self._active()
         if any(loop is here for loop, _ in active):
-            msg = f"{self.name}: close() would block the event loop that has to run its batches; use: await {self.name}.aclose()"
+            msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
         self._shut()
         for loop, engine in active:

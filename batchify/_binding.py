@@ -229,9 +229,7 @@ class BatchedFunction(Batched):
         try:
             weak = ref(instance, forget)
         except TypeError:
-            kind = type(instance).__qualname__
-            msg = f"{self._self_config.name}() keeps a batcher for each {kind}, and {kind} has no room for a weak reference; add '__weakref__' to its __slots__"
-            raise TypeError(msg) from None
+            raise TypeError(_no_weak_reference(self._self_config.name, type(instance).__qualname__)) from None
         function = self.__wrapped__
         batcher = self._self_new(lambda: function.__get__(weak()))
         return bound.setdefault(key, (weak, batcher))[1]
@@ -253,7 +251,7 @@ class BatchedFunction(Batched):
 
 
 class BatchedMethod(Batched):
-    """A decorated method of one instance, or a class method of one class. It keeps the instance alive, as methods do."""
+    """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
 
     def __init__(self, function: BatchedFunction, instance: Any, call: Call) -> None:
         super().__init__(function.__wrapped__.__get__(instance), function._self_config, call)
@@ -276,6 +274,10 @@ class BatchedMethod(Batched):
 
     def _self_closing(self) -> list[Batcher]:
         return [self._self_batcher()]
+
+
+def _no_weak_reference(name: str, kind: str) -> str:
+    return f"{name}() needs a weak reference to its {kind}, which has __slots__ without one; add '__weakref__' to them"
 
 
 def _binds(fn: Any) -> bool:

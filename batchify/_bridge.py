@@ -89,8 +89,9 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     try:
         return await caller.future
     except (CancelledError, GeneratorExit):
-        caller.future.cancel()
         engine.leave(ticket)
+        if not caller.loop.is_closed():
+            caller.future.cancel()
         raise
 
 

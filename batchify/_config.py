@@ -74,7 +74,7 @@ def seconds(option: str, value: object) -> float | None:
     if value is None:
         return None
     if not isinstance(value, Real) or isinstance(value, bool):
-        msg = f"{option} must be a number of seconds, or None for adaptive timing, got {value!r} of type {type(value).__name__}"
+        msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
     number = float(value)
     if not 0 <= number < math.inf:

@@ -5,14 +5,15 @@ Rules
 1. Everything that decides about batches lives here. A shell (asyncio, threads, a simulator) only does what it is told.
 2. There is no clock, lock, loop or future in here, and nothing is called back: ``now`` is an argument, a waiter is an
    opaque object that is handed back with its batch, and whoever calls must not call from two threads at once.
-3. An arrival that changes nothing costs three appends. Everything else happens once a batch.
+3. An arrival that changes nothing costs one append, so that nothing can tear it: a signal handler may raise anywhere.
+   Everything else happens once a batch.
 
 Theory
 ------
-Items stand in one line, in order of arrival: three parallel lists (items, waiters, times of arrival). The line's head
-is an index that moves on as batches leave; what lies before it is cut off now and then, so that a departure costs three
-slices and no shifting. A *ticket* is the number of an arrival, counted from the first one; it says where in the line an
-item stands, so that a caller can leave from the middle at a constant price: its place is marked ``GONE``.
+Items stand in one line, in order of arrival, each with its waiter and its time of arrival. The line's head is an index
+that moves on as batches leave; what lies before it is cut off now and then, so that a departure costs a slice and no
+shifting. A *ticket* is the number of an arrival, counted from the first one; it says where in the line an item stands,
+so that a caller can leave from the middle at a constant price: its place is marked ``GONE``.
 
 A shell repeats ``take()`` until it returns ``None``:
 
@@ -22,14 +23,15 @@ A shell repeats ``take()`` until it returns ``None``:
     core.withdraw(ticket)                   the caller left, before its item did
     core.abandon(ticket)                    the caller left, after its item did
 
-It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` hands out the ticket that equals ``alarm``: the
-number of the next arrival that can change the answer. That is the first one of an empty line, or the one that fills a
-batch; while all slots are busy there is none. ``rang()`` acknowledges it and says whether a full batch may leave.
+It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` hands out a ticket of ``alarm`` or above: the next
+arrival that can change the answer. That is the first one of an empty line, or the one that fills a batch; while all
+slots are busy there is none. ``rang()`` acknowledges the alarm, once it was acted upon.
 """
 
 from __future__ import annotations
 
 from itertools import compress
+from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
 from batchify._timing import Adaptive, Window
@@ -37,43 +39,36 @@ from batchify._timing import Adaptive, Window
 if TYPE_CHECKING:
     from batchify._config import Config
 
-GONE: Any = object()
-NEVER = -1
+GONE: Any = None
+NEVER = maxsize
 # Below this length the line is not worth cutting.
 SHORT = 1024
 
 
 class Line:
-    """Arrivals in order, as parallel lists. It is replaced whole when it is cut, so that any thread may count it."""
+    """Arrivals in order. It is replaced whole when it is cut, so that any thread may count it."""
 
-    __slots__ = ("arrived", "base", "items", "waiters")
+    __slots__ = ("base", "places")
 
-    def __init__(self, base: int, items: list[Any], waiters: list[Any], arrived: list[float]) -> None:
+    def __init__(self, base: int, places: list[tuple[Any, Any, float]]) -> None:
         # The ticket of the first place.
         self.base = base
-        self.items = items
-        self.waiters = waiters
-        self.arrived = arrived
-
-    def __getitem__(self, part: slice) -> Line:
-        return Line(self.base + part.start, self.items[part], self.waiters[part], self.arrived[part])
-
-    def keep(self, stays: list[bool]) -> None:
-        """Keep only the places for which ``stays`` is true."""
-        self.items = list(compress(self.items, stays))
-        self.waiters = list(compress(self.waiters, stays))
-        self.arrived = list(compress(self.arrived, stays))
+        # Item, waiter and time of arrival, or GONE.
+        self.places = places
 
 
-class Batch(Line):
-    """A part of the line that leaves, with what is known of it. The batch function owns ``items`` and may change it."""
+class Batch:
+    """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it."""
 
-    __slots__ = ("departed", "left", "max_size", "reason", "tickets")
+    __slots__ = ("arrived", "departed", "items", "left", "max_size", "reason", "tickets", "waiters")
 
     def __init__(self, front: Line, reason: str, max_size: int, now: float) -> None:
-        super().__init__(front.base, front.items, front.waiters, front.arrived)
+        present = [place for place in front.places if place is not GONE]
+        self.items = [item for item, _, _ in present]
+        self.waiters = [waiter for _, waiter, _ in present]
+        self.arrived = [arrived for _, _, arrived in present]
         # The arrivals it was taken from, those that had left before it departed included.
-        self.tickets = range(front.base, front.base + len(front.waiters))
+        self.tickets = range(front.base, front.base + len(front.places))
         self.reason = reason
         # How many items would have been a full batch.
         self.max_size = max_size
@@ -86,7 +81,10 @@ class Batch(Line):
 
     def drop(self, gone: list[bool]) -> None:
         """Take out those for whom ``gone`` is true, who left at the last moment and will call ``abandon()`` yet."""
-        self.keep([not g for g in gone])
+        stays = [not g for g in gone]
+        self.items = list(compress(self.items, stays))
+        self.waiters = list(compress(self.waiters, stays))
+        self.arrived = list(compress(self.arrived, stays))
         self.left -= sum(gone)
 
 
@@ -112,7 +110,7 @@ class Core:
         self._max_size = config.max_size
         self._concurrency = config.concurrency
         self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
-        self._line = Line(0, [], [], [])
+        self._line = Line(0, [])
         # The place in the line where waiting begins; it is never GONE.
         self._head = 0
         # Places marked GONE behind the head.
@@ -134,36 +132,33 @@ class Core:
     @property
     def waiting(self) -> int:
         """How many items wait."""
-        return len(self._line.waiters) - self._head - self._gone
+        return len(self._line.places) - self._head - self._gone
 
     @property
     def arrivals(self) -> int:
         """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
         line = self._line
-        return line.base + len(line.waiters)
+        return line.base + len(line.places)
 
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
         if not self.waiting or len(self.running) >= self._concurrency:
             return None
-        arrived = self._line.arrived[self._head]
+        _, _, arrived = self._line.places[self._head]
         if self.waiting >= self._max_size or self._line.base + self._head < self._pushed_before:
             return arrived
         return self._timing.due(arrived, len(self.running))
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Put ``item`` at the end of the line and return its ticket; when that equals ``alarm``, call ``rang()``."""
+        """Put ``item`` at the end of the line and return its ticket, to be compared with ``alarm``."""
         line = self._line
-        waiters = line.waiters
-        ticket = line.base + len(waiters)
-        waiters.append(waiter)
-        line.items.append(item)
-        line.arrived.append(now)
+        ticket = line.base + len(line.places)
+        line.places.append((item, waiter, now))
         return ticket
 
     def rang(self) -> bool:
-        """Set the next alarm after this one rang; say whether a full batch may leave now."""
+        """Set the next alarm after this one was heard; say whether a full batch may leave now."""
         self._set_alarm()
         return self.waiting >= self._max_size and len(self.running) < self._concurrency
 
@@ -192,9 +187,9 @@ class Core:
         """Take out an item whose caller left, and say whether it was still waiting. Doing it twice does no harm."""
         line = self._line
         place = ticket - line.base
-        if place < self._head or line.waiters[place] is GONE:
+        if place < self._head or line.places[place] is GONE:
             return False
-        line.items[place] = line.waiters[place] = GONE
+        line.places[place] = GONE
         self._gone += 1
         self._advance(self._head)
         self._set_alarm()
@@ -222,7 +217,8 @@ class Core:
         head = self._line.base + self._head
         if head < self._pushed_before:
             return self._pushed
-        due = self._timing.due(self._line.arrived[self._head], len(self.running))
+        _, _, arrived = self._line.places[self._head]
+        due = self._timing.due(arrived, len(self.running))
         if due > now:
             return None
         if head < self._freed_before and due <= self._freed_at:
@@ -231,35 +227,33 @@ class Core:
 
     def _cut(self, reason: str, now: float) -> Batch:
         """Take the first items of the line, at most ``max_size``, out of it."""
-        start = self._head
-        end = min(start + self._max_size, len(self._line.waiters))
+        line, start = self._line, self._head
+        end = min(start + self._max_size, len(line.places))
         if self._gone:
             end = self._stretch(end)
-        batch = Batch(self._line[start:end], reason, self._max_size, now)
-        if self._gone:
-            batch.keep([w is not GONE for w in batch.waiters])
-            self._gone -= end - start - len(batch.waiters)
+        batch = Batch(Line(line.base + start, line.places[start:end]), reason, self._max_size, now)
+        self._gone -= end - start - len(batch.waiters)
         self._advance(end)
         return batch
 
     def _stretch(self, end: int) -> int:
         """Move ``end`` on until as many items stand before it as a batch may have, not counting those that left."""
-        waiters = self._line.waiters
-        missing = sum(w is GONE for w in waiters[self._head : end])
-        while missing and end < len(waiters):
-            missing -= waiters[end] is not GONE
+        places = self._line.places
+        missing = sum(place is GONE for place in places[self._head : end])
+        while missing and end < len(places):
+            missing -= places[end] is not GONE
             end += 1
         return end
 
     def _advance(self, head: int) -> None:
         """Let waiting begin at ``head`` or the first place after it that is not GONE; cut the line now and then."""
-        waiters = self._line.waiters
-        end = len(waiters)
-        while head < end and waiters[head] is GONE:
+        line = self._line
+        end = len(line.places)
+        while head < end and line.places[head] is GONE:
             head += 1
             self._gone -= 1
         if head == end or head > max(SHORT, end // 2):
-            self._line = self._line[head:end]
+            self._line = Line(line.base + head, line.places[head:])
             head = 0
         self._head = head
 

@@ -11,7 +11,7 @@ leaves.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, get_running_loop
+from asyncio import CancelledError
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,11 @@ SOON = float("-inf")
 class LoopEngine:
     """One batcher's line on one event loop."""
 
-    __slots__ = ("_context", "_drained", "_fn", "_handle", "_name", "_source", "_tasks", "_when", "core", "loop", "now", "stats")
+    __slots__ = ("_context", "_drained", "_fn", "_handle", "_name", "_source", "_tasks", "_when", "core", "loop", "stats")
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
-        self.loop = ref(loop)
-        self.now = loop.time
+        self.loop: Callable[[], AbstractEventLoop] = ref(loop)  # type: ignore[assignment]  # it is there when it is used
         self.core = core = Core(config)
         self.stats = Stats(lambda: core.arrivals)
         self._name = config.name
@@ -61,8 +60,8 @@ class LoopEngine:
         """Put ``item`` into the line; return the future of its result and the ticket to ``leave()`` with."""
         core = self.core
         future = loop.create_future()
-        ticket = core.add(item, future, self.now())
-        if ticket == core.alarm:
+        ticket = core.add(item, future, loop.time())
+        if ticket >= core.alarm:
             self.ring()
         return future, ticket
 
@@ -75,12 +74,14 @@ class LoopEngine:
 
     def pump(self) -> None:
         """Start every batch that may leave now."""
-        while (batch := self.core.take(self.now())) is not None:
+        while (batch := self.core.take(self._now())) is not None:
             self._start(batch)
         self._arm()
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
         """Let go of a caller that will not read its answer."""
+        if self.loop().is_closed():
+            return
         future.cancel()
         if self.core.withdraw(ticket):
             self.stats.left()
@@ -104,7 +105,7 @@ class LoopEngine:
         if self.idle:
             return
         if self._drained is None:
-            self._drained = get_running_loop().create_future()
+            self._drained = self.loop().create_future()
         await asyncio.shield(self._drained)
 
     def abandon(self) -> None:
@@ -121,7 +122,7 @@ class LoopEngine:
     def _arm(self) -> None:
         """Set the one callback to the time that the core names."""
         at = self.core.wake_at
-        if at is not None and at <= self.now():
+        if at is not None and at <= self._now():
             at = SOON
         if self._handle is not None:
             if at == self._when:
@@ -131,7 +132,7 @@ class LoopEngine:
         if at is not None:
             self._fn = self._fn or self._source()
             self._when = at
-            loop = get_running_loop()
+            loop = self.loop()
             self._handle = loop.call_soon(self._fire) if at == SOON else loop.call_at(at, self._fire)
         elif self.idle:
             self._rest()
@@ -153,13 +154,13 @@ class LoopEngine:
             batch.drop(gone)
             self.stats.left(sum(gone))
         if not batch.waiters:
-            self.core.finish(batch, self.now())
+            self.core.finish(batch, self._now())
             return
         self.stats.departed(batch)
         self._fn = self._fn or self._source()
         run = self._run(batch, self._fn)
         try:
-            task = self._context.run(get_running_loop().create_task, run)
+            task = self._context.run(self.loop().create_task, run)
         except Exception as error:  # noqa: BLE001  # the task factory of the loop is somebody else's
             run.close()
             self._fail(batch, error)
@@ -199,19 +200,21 @@ class LoopEngine:
         self._finish(batch, failed, cancelled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        told = _outcome.for_callers(error, self._name, on_loop=True)
         size = len(batch.waiters)
         failed = 0
         for position, future in enumerate(batch.waiters):
             if not future.done():
-                future.set_exception(_outcome.own_copy(told, self._name, position, size))
+                future.set_exception(_outcome.for_caller(error, self._name, position, size, on_loop=True))
                 failed += 1
         self._finish(batch, failed, size - failed)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
         """Free the slot. Who was answered sees it at the next iteration of the loop, when all this is counted."""
-        now = self.now()
+        now = self._now()
         self._tasks.pop(batch, None)
         self.core.finish(batch, now)
         self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
         self._arm()
+
+    def _now(self) -> float:
+        return self.loop().time()

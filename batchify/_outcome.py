@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from batchify.errors import BatchAbortedError, BatchResultError
@@ -16,8 +17,8 @@ from batchify.errors import BatchAbortedError, BatchResultError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# They have a length and an order, but are one value each: a caller that got a letter would not notice.
-ONE_VALUE = (str, bytes, bytearray, memoryview)
+# They have a length, but no order, or are one value: a caller that got a key or a letter would not notice.
+NO_LIST = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
 
 def results(name: str, size: int, returned: Any) -> list[Any]:
@@ -27,7 +28,7 @@ def results(name: str, size: int, returned: Any) -> list[Any]:
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
     kind = type(returned).__name__
-    if returned is None or isinstance(returned, ONE_VALUE) or isinstance(returned, (Mapping, Set)):
+    if returned is None or isinstance(returned, NO_LIST):
         raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}"))
     try:
         count = len(returned)
@@ -66,8 +67,14 @@ def off_loop(fn: Callable[[list[Any]], Any], name: str, items: list[Any]) -> Any
     """Call ``fn`` in a thread on behalf of a loop, so that whatever it raises can be handed to that loop."""
     try:
         return fn(items)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
         raise for_callers(error, name, on_loop=True)  # noqa: B904  # the cause is set where there is one
+
+
+def for_caller(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
+    """Return what the caller at ``position`` of a batch of ``size`` is told when ``error`` ended it."""
+    told = for_callers(error, name, on_loop=on_loop)
+    return own_copy(error, name, position, size) if told is error else told
 
 
 def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseException:
@@ -111,5 +118,5 @@ def _faithful(twin: Any, error: BaseException) -> BaseException | None:
     if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
         return None
     if "__notes__" in vars(twin):
-        twin.__notes__ = list(twin.__notes__)
+        vars(twin)["__notes__"] = list(vars(twin)["__notes__"])
     return twin

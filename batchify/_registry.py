@@ -5,14 +5,14 @@ Must not know: the inside of an engine. It lists whatever has announced itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 if TYPE_CHECKING:
     from batchify._asyncio import AsyncMicrobatcher
     from batchify._threads import SyncMicrobatcher
 
-    Batcher = AsyncMicrobatcher[Any, Any] | SyncMicrobatcher[Any, Any]
+    Batcher: TypeAlias = AsyncMicrobatcher[Any, Any] | SyncMicrobatcher[Any, Any]
 
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
 _live: dict[ref[Any], None] = {}

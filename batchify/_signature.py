@@ -64,7 +64,9 @@ class Call:
         required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         for parameter in required:
             if parameter.kind not in POSITIONAL:
-                msg = f"{name}() has {parameter}, which is no column; give it one parameter by name for the list of items"
+                msg = (
+                    f"{name}() has {parameter}, which is no column; give it one parameter by name for the list of items"
+                )
                 raise TypeError(msg)
         if not required:
             msg = f"{name}() has no column: give it a parameter without a default for the list of items"

@@ -5,7 +5,7 @@ Must not know: engines, clocks. Whoever knows the time says how long things took
 
 An engine feeds the counters once or twice a batch, never once an item: times of arrival are kept as the core recorded
 them, and turned into waits when somebody looks. The number of waiting items is not counted at all but derived, so that
-waiting + running + answered + failed + cancelled + expired is the number of calls, whenever and from wherever it is read.
+waiting + running + answered + failed + cancelled + expired is the number of calls, at any moment, read from any thread.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class BatchStats:
     fill_ratio: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, strings and numbers, ready for JSON. Sizes become strings as JSON keys are."""
+        """Return everything as plain dicts, strings and numbers, ready for JSON; sizes become strings, as its keys are."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain

@@ -21,6 +21,7 @@ from batchify._workers import ThreadEngine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
+    from weakref import ref
 
     from typing_extensions import Self
 
@@ -39,8 +40,8 @@ class SyncMicrobatcher(Generic[T, R]):
     Args:
         batch_fn: takes a list of items and returns one result for each, in order.
         max_batch_size: most items in one call of ``batch_fn``.
-        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive: never
-            wait for company that cannot help.
+        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive:
+            never wait for company that cannot help.
         name: used in errors, statistics and thread names; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once, each on a thread of its own.
 
@@ -118,13 +119,15 @@ class SyncMicrobatcher(Generic[T, R]):
         """
         blocked = kept.take()
         engine = self.engine
-        ticket = engine.enter(item, blocked)
+        ticket = None
         try:
+            ticket = engine.enter(item, blocked)
             blocked.lock.acquire()
         except BaseException:
             # Ctrl-C, or what another signal handler raised. The waiter is not kept: it may still be told.
             blocked.left = True
-            engine.leave(ticket)
+            if ticket is not None:
+                engine.leave(ticket)
             raise
         kept.blocked = blocked
         return blocked.take()  # type: ignore[no-any-return]  # waiters carry results of any type
@@ -139,7 +142,7 @@ class SyncMicrobatcher(Generic[T, R]):
         """
         future = ItemFuture()
         ticket = self.engine.enter(item, future)
-        future.add_done_callback(partial(self.engine.leave_if_cancelled, ticket))
+        future.add_done_callback(partial(_leave_if_cancelled, self.engine.weak, ticket))
         return future
 
     def submit_many(self, items: Iterable[T]) -> list[R]:
@@ -185,6 +188,13 @@ class SyncMicrobatcher(Generic[T, R]):
         self.stop()
 
 
+def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
+    """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
+    engine = weak()
+    if engine is not None and future.cancelled():
+        engine.leave(ticket)
+
+
 def _drain() -> None:
     """Answer what was submitted before the process ends and takes the workers with it."""
     for batcher in batchers():
@@ -200,7 +210,7 @@ def _renew() -> None:
             batcher.renew()
 
 
-# Once for all batchers. Registered late, atexit would run it too early: after threads are joined, before daemons end.
+# Once for all batchers. The interpreter calls it after it has joined its threads and before it stops daemons.
 atexit.register(_drain)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)

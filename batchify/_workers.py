@@ -1,10 +1,11 @@
 """One batcher's line and its worker threads: does with threads what the core says.
 
-Decides: nothing about batches. It wakes workers when the core has something for them, and callers when they are answered.
+Decides: nothing about batches. It wakes workers when the core has something for them, and callers when they have
+their answers.
 Must not know: how a caller waits, event loops, decorators.
 
-Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits on a lock
-of its own, its bell; it holds its engine weakly while there is nothing to do, and ends
+Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits on a
+lock of its own, its bell; it holds its engine weakly while there is nothing to do, and ends
 
 * when the engine is gone (its weak reference rings all bells),
 * when the engine is closed and nothing waits,
@@ -13,6 +14,7 @@ of its own, its bell; it holds its engine weakly while there is nothing to do, a
 
 from __future__ import annotations
 
+from contextvars import Context
 from threading import TIMEOUT_MAX, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,8 +27,6 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
-
     from batchify._config import Config
     from batchify._core import Batch
 
@@ -54,7 +54,7 @@ class ThreadEngine:
         self._drains: list[Lock] = []
         # One for all workers, so that each bell is rung once.
         idle = self._idle
-        self._weak = ref(self, lambda _: _ring_all(idle))
+        self.weak = ref(self, lambda _: _ring_all(idle))
 
     def enter(self, item: Any, waiter: Any) -> int:
         """Put ``item`` into the line for ``waiter``; return the ticket to ``leave()`` with.
@@ -69,7 +69,7 @@ class ThreadEngine:
             self.started = True
             core = self._core
             ticket = core.add(item, waiter, monotonic())
-            if ticket == core.alarm:
+            if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
 
@@ -79,11 +79,6 @@ class ThreadEngine:
             if self._core.withdraw(ticket):
                 self.stats.left()
                 self._rest_if_idle()
-
-    def leave_if_cancelled(self, ticket: int, future: Future[Any]) -> None:
-        """Let go of the caller of a future that is done because it was cancelled."""
-        if future.cancelled():
-            self.leave(ticket)
 
     def push(self, reason: str) -> None:
         """Let what waits leave now, as far as there are slots."""
@@ -131,10 +126,10 @@ class ThreadEngine:
 
     def _heed(self, ticket: int) -> None:
         """Find a worker for what rang the core's alarm. Needs the lock."""
-        self._core.rang()
         self._fn = self._fn or self._source()
         try:
             self._ring()
+            self._core.rang()
         except RuntimeError:
             # No thread can be started. Workers that are there will come to it; without any, this call has failed.
             if not self._workers:
@@ -162,7 +157,7 @@ class ThreadEngine:
             name = f"{self.name}-{self._workers}"
             self._workers += 1
             try:
-                Thread(target=_work, args=(self._weak,), name=name, daemon=True).start()
+                Thread(target=_work, args=(self.weak,), name=name, daemon=True).start()
             except RuntimeError:
                 self._workers -= 1
                 raise
@@ -193,8 +188,9 @@ class ThreadEngine:
         if fn is None:
             return
         try:
-            answers = _outcome.results(self.name, len(batch.waiters), fn(batch.items))
-        except BaseException as error:
+            # An empty context for each batch: nothing of a caller, nor of the batch before, is visible in it.
+            answers = _outcome.results(self.name, len(batch.waiters), Context().run(fn, batch.items))
+        except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
             self._fail(batch, error)
         else:
             self._answer(batch, answers)
@@ -226,12 +222,11 @@ class ThreadEngine:
         self._finish(batch, failed, cancelled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        told = _outcome.for_callers(error, self.name, on_loop=False)
         size = len(batch.waiters)
         failed = 0
         for position, waiter in enumerate(batch.waiters):
             if waiter.wanted():
-                waiter.error = _outcome.own_copy(told, self.name, position, size)
+                waiter.error = _outcome.for_caller(error, self.name, position, size, on_loop=False)
                 failed += 1
         self._finish(batch, failed, size - failed)
 

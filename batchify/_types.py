@@ -1,0 +1,166 @@
+"""What ``microbatch`` takes and returns, as type checkers and editors see it.
+
+Describes: the public members of a decorated function, method and class method, one set for ``def`` and one for
+``async def``, and which of them a batch function gets.
+Must not know: engines. Nothing here runs, or is imported when the program runs.
+
+``T`` is an item, ``R`` its result, ``P`` the options of a call. An exception in the place of a result is raised and not
+returned, so ``R`` is what else there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+
+if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+    from collections.abc import Iterable, Iterator
+
+    from typing_extensions import Never, Self
+
+    from batchify._stats import BatchStats
+
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+P = ParamSpec("P")
+# What a method is called on: an instance, or a class.
+Owner = TypeVar("Owner")
+Owner_contra = TypeVar("Owner_contra", contravariant=True)
+Bound_co = TypeVar("Bound_co", covariant=True)
+
+
+class Options(TypedDict, total=False):
+    """The options of ``microbatch``."""
+
+    max_size: int
+    timeout: float | None
+    concurrency: int
+    name: str | None
+
+
+class Results(Protocol[R_co]):
+    """What a batch function may return: a list, tuple, array or the like, with a length and an order.
+
+    A string has both, too; only the program tells that it is no list of results.
+    """
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[R_co]: ...
+    # Mappings and sets have none for positions.
+    def __getitem__(self, index: int, /) -> R_co: ...
+
+
+SyncBatch: TypeAlias = Callable[P, Results[R | Exception]]
+AsyncBatch: TypeAlias = Callable[P, Coroutine[Any, Any, Results[R | Exception]]]
+
+
+class Decorated(Protocol):
+    """What everything decorated offers."""
+
+    __name__: str
+    __qualname__: str
+
+    @property
+    def batch_stats(self) -> BatchStats: ...
+    def reset_stats(self) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+class SyncFunction(Decorated, Protocol[T, P, R]):
+    """A decorated ``def`` function, or method of an instance: callers block."""
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[list[T], P], Results[R]]: ...
+    def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[R]: ...
+    def map(self, items: Iterable[T]) -> list[R]: ...
+    def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncFunction(Decorated, Protocol[T, P, R]):
+    """A decorated ``async def`` function, or method of an instance: callers await."""
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[list[T], P], Coroutine[Any, Any, Results[R]]]: ...
+    def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
+    def map(self, items: Iterable[T]) -> Coroutine[Any, Any, list[R]]: ...
+    def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
+class SyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
+    """A decorated ``def`` method seen from its class."""
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Results[R_co]]: ...
+    def __call__(self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
+    """A decorated ``async def`` method seen from its class."""
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Coroutine[Any, Any, Results[R_co]]]: ...
+    def __call__(
+        self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R_co]: ...
+
+
+# The class of a method is told by where it is found and is no parameter of its type: a subclass could not override it.
+class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R]):
+    """A decorated ``def`` method as it stands in its class."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Owner]) -> SyncUnbound[Owner, T, P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> SyncFunction[T, P, R]: ...
+
+
+class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R]):
+    """A decorated ``async def`` method as it stands in its class."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnbound[Owner, T, P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> AsyncFunction[T, P, R]: ...
+
+
+class ClassMethod(Decorated, Protocol[Bound_co]):
+    """A decorated class method as it stands in its class."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Bound_co: ...
+    # A classmethod() around it asks for a callable.
+    def __call__(self, owner: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Decorator(Protocol):
+    """What ``microbatch`` returns if it gets options only.
+
+    Checkers take the first that fits: what could be both, as a function that returns anything, is taken to be ``def``.
+    """
+
+    @overload
+    def __call__(self, fn: SyncBatch[Concatenate[list[T], P], R], /) -> SyncFunction[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AsyncBatch[Concatenate[list[T], P], R], /) -> AsyncFunction[T, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /
+    ) -> ClassMethod[SyncFunction[T, P, R]]: ...
+    @overload
+    def __call__(
+        self, fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /
+    ) -> ClassMethod[AsyncFunction[T, P, R]]: ...
+    @overload
+    def __call__(self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /) -> SyncMethod[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /) -> AsyncMethod[T, P, R]: ...

@@ -1,0 +1,525 @@
+"""The asyncio engine, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import weakref
+
+import pytest
+from conftest import VirtualLoop, wait_until
+
+from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
+
+
+def recorder(moment=lambda: None, seconds=0.0, **options):
+    """Return a decorated echo function that takes ``seconds``, and the list of its batches with their departures."""
+    batches = []
+
+    @microbatch(**options)
+    async def echo(items):
+        batches.append((moment(), list(items)))
+        await asyncio.sleep(seconds)
+        return items
+
+    return echo, batches
+
+
+async def test_items_within_a_window_share_a_batch(moment):
+    """With a window of 50 ms, items that arrive 10 ms apart travel together, 50 ms after the first."""
+    echo, batches = recorder(moment, timeout=0.05)
+    calls = []
+    for n in range(4):
+        calls.append(asyncio.ensure_future(echo(n)))
+        await asyncio.sleep(0.01)
+    assert [0, 1, 2, 3] == await asyncio.gather(*calls)
+    assert [(0.05, [0, 1, 2, 3])] == batches
+    assert 1 == echo.batch_stats.reasons["timeout"]
+
+
+async def test_later_arrivals_do_not_push_the_window_back(moment):
+    """An item that comes at the last moment leaves with the first one, at the time of the first one."""
+    echo, batches = recorder(moment, timeout=0.05)
+    first = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0.049)
+    await asyncio.gather(first, echo(2))
+    assert [(0.05, [1, 2])] == batches
+
+
+async def test_the_window_of_what_is_left_over_begins_at_its_own_arrival(moment):
+    """After a full batch has left, the next item waits from its own arrival on."""
+    echo, batches = recorder(moment, timeout=0.05, max_size=2)
+    first = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0.03)
+    await asyncio.gather(first, echo(2), echo(3))
+    assert [(0.03, [1, 2]), (0.08, [3])] == batches
+
+
+async def test_waiting_for_a_busy_function_counts(moment):
+    """An item whose window passed while the function was busy leaves as soon as the slot is free."""
+    echo, batches = recorder(moment, seconds=1, timeout=0.05)
+    first = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0.5)
+    await asyncio.gather(first, echo(2))
+    assert [(0.05, [1]), (1.05, [2])] == batches
+    assert (1, 1) == (echo.batch_stats.reasons["timeout"], echo.batch_stats.reasons["slot"])
+
+
+async def test_a_window_of_zero_still_gathers_one_iteration(moment):
+    """With ``timeout=0``, calls of one loop iteration travel together, without waiting."""
+    echo, batches = recorder(moment, timeout=0)
+    await asyncio.gather(*map(echo, range(5)))
+    assert [(0.0, [0, 1, 2, 3, 4])] == batches
+
+
+async def test_a_lone_call_does_not_wait(moment):
+    """With adaptive timing a call that finds nothing running leaves at once."""
+    echo, batches = recorder(moment)
+    await echo(1)
+    assert [(0.0, [1])] == batches
+    assert 1 == echo.batch_stats.reasons["idle"]
+
+
+async def test_a_gather_makes_one_batch(moment):
+    """``gather`` of 32 calls makes one batch of 32."""
+    echo, batches = recorder(moment)
+    assert list(range(32)) == await asyncio.gather(*map(echo, range(32)))
+    assert [(0.0, list(range(32)))] == batches
+    assert 1 == echo.batch_stats.reasons["full"]
+
+
+async def test_items_gather_while_a_batch_runs(moment):
+    """With adaptive timing, what comes while a batch runs leaves the moment it ends."""
+    echo, batches = recorder(moment, seconds=1)
+    calls = [asyncio.ensure_future(echo(1))]
+    for n in (2, 3):
+        await asyncio.sleep(0.25)
+        calls.append(asyncio.ensure_future(echo(n)))
+    await asyncio.gather(*calls)
+    assert [(0.0, [1]), (1.0, [2, 3])] == batches
+    assert 1 == echo.batch_stats.reasons["slot"]
+
+
+async def test_answered_callers_can_come_back_before_the_next_batch(moment):
+    """Callers in a closed loop do not fall into two groups that take turns."""
+    echo, batches = recorder(moment, seconds=1)
+
+    async def client(n):
+        for _ in range(3):
+            await echo(n)
+
+    late = asyncio.ensure_future(client(1))
+    await asyncio.sleep(0.5)
+    await asyncio.gather(late, client(2))
+    assert [(0.0, [1]), (1.0, [2, 1]), (2.0, [2, 1]), (3.0, [2])] == batches
+
+
+async def test_departures_are_spaced_with_several_slots(moment):
+    """With adaptive timing and two slots, departures keep half a run time's distance."""
+    echo, batches = recorder(moment, seconds=1, concurrency=2)
+    await echo(0)
+    calls = []
+    for n in range(1, 5):
+        calls.append(asyncio.ensure_future(echo(n)))
+        await asyncio.sleep(0.125)
+    await asyncio.gather(*calls)
+    assert [(0.0, [0]), (1.0, [1]), (1.5, [2, 3, 4])] == batches
+
+
+async def test_an_idle_batcher_does_not_wake_the_loop():
+    """A second without calls passes in one leap."""
+    echo, _ = recorder(timeout=0.05)
+    await echo(1)
+    loop = asyncio.get_running_loop()
+    before = loop.leaps
+    await asyncio.sleep(1)
+    assert 1 == loop.leaps - before
+
+
+async def test_a_full_batch_leaves_no_timer_behind():
+    """When a batch left early because it was full, the loop is not woken for its window."""
+    echo, _ = recorder(timeout=0.05, max_size=2)
+    await asyncio.gather(echo(1), echo(2))
+    loop = asyncio.get_running_loop()
+    before = loop.leaps
+    await asyncio.sleep(1)
+    assert 1 == loop.leaps - before
+
+
+async def test_a_caller_cancelled_while_it_waits_is_never_run():
+    """Cancelling a waiting caller takes its item out and frees its place; the others are answered."""
+    echo, batches = recorder(timeout=0.05, max_size=2)
+    gone = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    assert [2, 3] == await asyncio.gather(echo(2), echo(3))
+    assert [[2, 3]] == [items for _, items in batches]
+    assert (1, 2) == (echo.batch_stats.cancelled_items, echo.batch_stats.answered_items)
+
+
+async def test_a_caller_that_times_out_is_taken_out():
+    """``wait_for`` that runs out while the item waits takes it out."""
+    echo, batches = recorder(timeout=10)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(echo(1), 1)
+    assert (0, 1) == (echo.batch_stats.pending, echo.batch_stats.cancelled_items)
+    assert [] == batches
+
+
+async def test_a_caller_cancelled_in_the_iteration_of_the_departure_is_not_run():
+    """A caller cancelled just before its batch leaves, and not yet told so, is not run."""
+    echo, batches = recorder(timeout=0.05)
+    gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
+    asyncio.get_running_loop().call_at(1000.05, gone.cancel)
+    await asyncio.sleep(0)
+    assert 2 == await stays
+    assert [[2]] == [items for _, items in batches]
+    assert 1 == echo.batch_stats.cancelled_items
+
+
+async def test_a_batch_of_callers_who_all_left_at_the_last_moment_is_not_run():
+    """When all callers are cancelled just before their batch leaves, the function is not called."""
+    echo, batches = recorder()
+    gone = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(1)
+    assert [] == batches
+    assert 2 == await echo(2)
+
+
+async def test_a_caller_cancelled_while_its_batch_runs_harms_nobody():
+    """The result of a caller that left is dropped; its neighbour gets its own."""
+    echo, _ = recorder(seconds=1)
+    gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
+    await asyncio.sleep(0.5)
+    gone.cancel()
+    assert 2 == await stays
+    assert (1, 1) == (echo.batch_stats.cancelled_items, echo.batch_stats.answered_items)
+
+
+@pytest.mark.parametrize("method", [lambda fn: asyncio.ensure_future(fn(1)), lambda fn: fn.submit(1)])
+async def test_a_batch_that_nobody_waits_for_is_cancelled(moment, method):
+    """When every caller of a running batch has been cancelled, the batch is cancelled and its slot is free."""
+    ended = []
+
+    @microbatch
+    async def slow(items):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append(moment())
+        return items
+
+    callers = [method(slow), method(slow)]
+    await asyncio.sleep(1)
+    callers[0].cancel()
+    await asyncio.sleep(1)
+    callers[1].cancel()
+    await asyncio.sleep(1)
+    assert [2.0] == ended
+    assert (0, 2) == (slow.batch_stats.running, slow.batch_stats.cancelled_items)
+
+
+async def test_who_left_at_the_last_moment_does_not_count_for_the_running_batch():
+    """A caller that was dropped at the departure does not make a batch look abandoned by the one that stayed."""
+    echo, _ = recorder(seconds=1)
+    gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert 2 == await stays
+
+
+async def test_a_cancelled_batch_does_not_cancel_its_callers():
+    """When a batch is cancelled by somebody else, callers get an error that says so."""
+
+    @microbatch
+    async def cancelled(items):
+        raise asyncio.CancelledError
+
+    with pytest.raises(BatchAbortedError) as caught:
+        await cancelled(1)
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+
+async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers():
+    """Whoever cancels all tasks of the loop gets no hanging caller from it."""
+    echo, _ = recorder()
+    caller = echo.submit(1)
+    before = asyncio.all_tasks()
+    asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() - before])
+    with pytest.raises(BatchAbortedError):
+        await caller
+
+
+async def test_a_closed_coroutine_takes_its_item_out():
+    """Closing the coroutine of a call that waits takes its item out."""
+    echo, batches = recorder(timeout=1)
+    call = echo(1)
+    call.send(None)
+    call.close()
+    assert 1 == echo.batch_stats.cancelled_items
+    await asyncio.sleep(2)
+    assert [] == batches
+
+
+async def test_a_task_factory_that_fails_answers_the_callers():
+    """When the loop cannot make a task, callers get that error, and the next call works."""
+    echo, _ = recorder()
+    loop = asyncio.get_running_loop()
+    caller = echo.submit(1)
+
+    def fail(loop, coroutine, **kwargs):
+        message = "no task"
+        raise MemoryError(message)
+
+    loop.set_task_factory(fail)
+    with pytest.raises(MemoryError, match="no task"):
+        await caller
+    loop.set_task_factory(None)
+    assert 2 == await echo(2)
+
+
+async def test_batches_run_in_a_neutral_context():
+    """Nothing of the context of a caller is visible in a batch."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+
+    @microbatch
+    async def look(items):
+        seen.append(tenant.get())
+        tenant.set("batch")
+        return items
+
+    tenant.set("caller")
+    await look(1)
+    await look(2)
+    assert ["nobody", "nobody"] == seen
+
+
+def test_a_second_loop_works():
+    """``asyncio.run`` twice on the same function works, and the numbers go on."""
+    echo, _ = recorder()
+    assert [1, 2] == [asyncio.run(echo(n)) for n in (1, 2)]
+    assert 2 == echo.batch_stats.total_items
+
+
+def test_loops_in_several_threads_have_lines_of_their_own():
+    """Loops that run at the same time do not share batches, and each answers its own callers."""
+    echo, batches = recorder(timeout=0.01)
+    results = {}
+
+    def run(base):
+        async def main():
+            return await asyncio.gather(*[echo(base + n) for n in range(20)])
+
+        results[base] = asyncio.run(main())
+
+    threads = [threading.Thread(target=run, args=(base,)) for base in range(0, 400, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {base: list(range(base, base + 20)) for base in range(0, 400, 100)} == results
+    assert all(len({item // 100 for item in items}) == 1 for _, items in batches)
+    assert 80 == echo.batch_stats.total_items
+
+
+def test_an_idle_engine_is_gone_with_its_loop():
+    """A loop that has ended is not kept alive by the functions that were called on it."""
+    echo, _ = recorder()
+    loop = VirtualLoop()
+    loop.run_until_complete(echo(1))
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
+    assert 1 == echo.batch_stats.total_items
+
+
+def test_a_loop_closed_with_items_waiting_is_forgotten():
+    """Items that waited on a loop that was closed count as cancelled, and the function works on the next loop."""
+    echo, batches = recorder(timeout=60)
+    loop = VirtualLoop()
+
+    async def leave():
+        echo.submit(1)
+
+    loop.run_until_complete(leave())
+    assert 1 == echo.batch_stats.pending
+    loop.close()
+    assert (0, 1) == (echo.batch_stats.pending, echo.batch_stats.cancelled_items)
+    loop = VirtualLoop()
+    assert 2 == loop.run_until_complete(echo(2))
+    loop.close()
+    assert [[2]] == [items for _, items in batches]
+
+
+def test_submit_without_a_loop_is_an_error():
+    """``submit`` of an async function outside a loop fails as asyncio does, and queues nothing."""
+    echo, _ = recorder()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        echo.submit(1)
+
+
+async def test_a_coroutine_that_is_never_awaited_queues_nothing():
+    """A call that is not awaited warns under the function's own name, and queues nothing."""
+    echo, _ = recorder()
+    with pytest.warns(RuntimeWarning, match="was never awaited"):
+        echo(1)
+        gc.collect()
+    assert 0 == echo.batch_stats.pending
+
+
+async def test_map_returns_results_in_order():
+    """``map`` awaits all results, in order."""
+    echo, _ = recorder(max_size=2)
+    assert [1, 2, 3] == await echo.map([1, 2, 3])
+    assert [] == await echo.map([])
+
+
+async def test_close_on_a_busy_loop_says_what_to_do():
+    """``close()`` would block the loop that has to run the batches, and says so; ``aclose()`` works."""
+    echo, _ = recorder(timeout=1, name="echo")
+    waiting = echo.submit(1)
+    with pytest.raises(RuntimeError) as caught:
+        echo.close()
+    told = "echo.close() would block the event loop that has to run its batches; use: await aclose()"
+    assert told == str(caught.value)
+    assert 2 == (await asyncio.gather(echo(2), echo.aclose()))[0]
+    assert waiting.done()
+
+
+async def test_aclose_waits_for_all_that_was_taken(moment):
+    """``aclose()`` returns when what waited and what ran is answered, however many wait for it."""
+    echo, _ = recorder(moment, seconds=1)
+    callers = [echo.submit(1)]
+    await asyncio.sleep(0.5)
+    callers.append(echo.submit(2))
+    await asyncio.gather(echo.aclose(), echo.aclose())
+    assert (True, 2.0) == (all(caller.done() for caller in callers), moment())
+
+
+async def test_the_function_as_a_context_manager():
+    """``async with`` closes the function at its end."""
+    echo, _ = recorder()
+    async with echo:
+        assert 1 == await echo(1)
+    with pytest.raises(BatcherClosedError):
+        await echo(2)
+
+
+async def test_aclose_from_another_loop():
+    """A function may be closed from a loop that never called it, while another loop waits for its answers."""
+    echo, _ = recorder(timeout=3600)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    caller = asyncio.run_coroutine_threadsafe(echo(1), other)
+    wait_until(lambda: echo.batch_stats.pending)
+    await echo.aclose()
+    assert 1 == caller.result(1)
+    other.call_soon_threadsafe(other.stop)
+    thread.join()
+    other.close()
+
+
+async def test_a_flush_reaches_other_loops():
+    """``flush()`` lets what waits on other loops leave too."""
+    echo, _ = recorder(timeout=3600)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    caller = asyncio.run_coroutine_threadsafe(echo(1), other)
+    wait_until(lambda: echo.batch_stats.pending)
+    mine = echo.submit(2)
+    echo.flush()
+    assert (1, 2) == (caller.result(1), await mine)
+    other.call_soon_threadsafe(other.stop)
+    thread.join()
+    other.close()
+
+
+class TestAsyncMicrobatcher:
+    """The engine as a class."""
+
+    async def test_submit(self):
+        """``submit`` awaits the result for one item, ``submit_many`` for several."""
+
+        async def echo(items):
+            return items
+
+        async with AsyncMicrobatcher(echo) as batcher:
+            assert 1 == await batcher.submit(1)
+            assert [2, 3] == await batcher.submit_many([2, 3])
+        assert ("echo", 3) == (batcher.stats.name.rpartition(".")[2], batcher.stats.total_items)
+
+    async def test_the_default_window_is_two_milliseconds(self, moment):
+        """Without options a batch waits 2 ms at most."""
+
+        async def when(items):
+            return [moment()] * len(items)
+
+        assert 0.002 == await AsyncMicrobatcher(when).submit(1)
+
+    async def test_starting_and_stopping(self):
+        """The first ``submit`` starts it, ``stop()`` ends it, ``start()`` opens it again."""
+
+        async def echo(items):
+            return items
+
+        batcher = AsyncMicrobatcher(echo, name="echo")
+        assert not batcher.is_running
+        assert 1 == await batcher.submit(1)
+        assert batcher.is_running
+        await batcher.stop()
+        await batcher.stop()
+        assert not batcher.is_running
+        with pytest.raises(BatcherClosedError, match="echo is closed and takes no more calls"):
+            await batcher.submit(2)
+        await batcher.start()
+        assert 3 == await batcher.submit(3)
+
+    async def test_a_plain_function_runs_off_the_loop(self):
+        """A ``def`` function runs in one thread of its own, and the loop stays free."""
+        threads = set()
+
+        def where(items):
+            threads.add(threading.current_thread())
+            return items
+
+        async with AsyncMicrobatcher(where, 1) as batcher:
+            assert [1, 2, 3] == await batcher.submit_many([1, 2, 3])
+        assert 1 == len(threads)
+        assert threading.current_thread() not in threads
+
+    async def test_a_plain_function_that_fails(self):
+        """What a ``def`` function raises reaches the callers, also what is no ``Exception`` or steers generators."""
+
+        def fail(items):
+            raise items[0]
+
+        async with AsyncMicrobatcher(fail, 1) as batcher:
+            for raised, told in ((KeyError(), KeyError), (SystemExit(), BatchAbortedError), (StopIteration(), RuntimeError)):
+                with pytest.raises(told):
+                    await batcher.submit(raised)
+
+    async def test_a_wrong_result_of_a_plain_function(self):
+        """A ``def`` function is held to the contract too."""
+        async with AsyncMicrobatcher(lambda items: None, name="nothing") as batcher:
+            with pytest.raises(BatchResultError):
+                await batcher.submit(1)
+
+    async def test_its_repr_shows_its_state(self):
+        """``repr`` shows the name, whether it is open, and how much there is to do."""
+
+        async def echo(items):
+            return items
+
+        batcher = AsyncMicrobatcher(echo, name="echo")
+        assert "<AsyncMicrobatcher echo: open, 0 pending, 0 running>" == repr(batcher)
+        await batcher.stop()
+        assert "<AsyncMicrobatcher echo: closed, 0 pending, 0 running>" == repr(batcher)

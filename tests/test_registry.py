@@ -1,0 +1,96 @@
+"""The list of live batchers."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from batchify import _registry
+from batchify._registry import aclose_all, announce, batchers, close_all
+
+
+class Batcher:
+    """Notes that it was closed, and how."""
+
+    def __init__(self, name, log=None):
+        self.name = name
+        self.log = log
+        announce(self)
+
+    def __repr__(self):
+        return self.name
+
+    def close(self):
+        self.log.append(f"{self.name} closed")
+
+    async def aclose(self):
+        self.log.append(f"{self.name} closed on the loop")
+
+
+@pytest.fixture(autouse=True)
+def _no_others(monkeypatch):
+    """Begin with no batcher, whatever other tests have left."""
+    monkeypatch.setattr(_registry, "_live", {})
+
+
+def test_nothing_is_there_at_first():
+    """Before any batcher is made the list is empty."""
+    assert [] == batchers()
+
+
+def test_batchers_are_listed_oldest_first():
+    """Batchers are listed in the order in which they were made."""
+    made = [Batcher("first"), Batcher("second"), Batcher("third")]
+    assert made == batchers()
+
+
+def test_announcing_twice_lists_once():
+    """A batcher that announces itself again stays where it was."""
+    made = [Batcher("first"), Batcher("second")]
+    announce(made[0])
+    assert made == batchers()
+
+
+def test_the_list_belongs_to_its_reader():
+    """What somebody does to the list changes nobody's batchers."""
+    made = [Batcher("first")]
+    batchers().clear()
+    assert made == batchers()
+
+
+def test_batchers_are_held_weakly():
+    """A batcher that nobody holds is no longer listed, and its neighbours are."""
+    made = [Batcher("first"), Batcher("second")]
+    del made[0]
+    gc.collect()
+    assert made == batchers()
+
+
+def test_nothing_is_left_of_a_batcher():
+    """What was known of a batcher goes with it, so that thousands of them can come and go."""
+    Batcher("first")
+    gc.collect()
+    assert {} == _registry._live
+
+
+def test_a_batcher_whose_end_is_not_yet_known_is_not_listed(monkeypatch):
+    """Between the end of a batcher and the note of it, the list leaves it out."""
+    monkeypatch.setattr(_registry, "_live", {lambda: None: None})
+    assert [] == batchers()
+
+
+def test_close_all_closes_all_oldest_first():
+    """``close_all()`` closes every live batcher, in the order in which they were made."""
+    log = []
+    made = [Batcher("first", log), Batcher("second", log)]
+    close_all()
+    assert [f"{batcher} closed" for batcher in made] == log
+
+
+async def test_aclose_all_closes_all_oldest_first():
+    """``aclose_all()`` awaits the end of every live batcher, in the order in which they were made."""
+    log = []
+    made = [Batcher("first", log), Batcher("second", log)]
+    await aclose_all()
+    assert [f"{batcher} closed on the loop" for batcher in made] == log
