@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchify._core import BatchItem
+from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
 from batchify._registry import aclose_all, batchers, close_all
 from batchify._stats import BatchStats, Percentiles
@@ -26,10 +28,12 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncMicrobatcher",
     "BatchAbortedError",
+    "BatchItem",
     "BatchResultError",
     "BatchStats",
     "BatcherClosedError",
     "BatchifyError",
+    "CurrentBatch",
     "DeadlineError",
     "Percentiles",
     "QueueFullError",
@@ -38,6 +42,7 @@ __all__ = [
     "aclose_all",
     "batchers",
     "close_all",
+    "current_batch",
     "microbatch",
 ]
 

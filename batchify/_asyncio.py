@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError, get_running_loop
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
@@ -26,12 +27,14 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from typing_extensions import Self
 
     from batchify._config import Config
+    from batchify._core import BatchItem
     from batchify._stats import BatchStats
+    from batchify._types import Results
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +54,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             never wait for company that cannot help.
         name: used in errors and statistics; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once on one loop.
+        capture_context: keep the context of each caller for ``current_batch().contexts``.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -59,14 +63,22 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def __init__(
         self,
-        batch_fn: Callable[[list[T]], Any],
+        batch_fn: Callable[[list[T]], Results[R | Exception] | Coroutine[Any, Any, Results[R | Exception]]],
         max_batch_size: int = 32,
         batch_wait_timeout_s: float | None = 0.002,
         *,
         name: str | None = None,
         concurrency: int = 1,
+        capture_context: bool = False,
     ) -> None:
-        config = for_engine(batch_fn, max_batch_size, batch_wait_timeout_s, name, concurrency)
+        config = for_engine(
+            batch_fn,
+            max_batch_size,
+            batch_wait_timeout_s,
+            concurrency=concurrency,
+            capture_context=capture_context,
+            name=name,
+        )
         self._build(lambda: batch_fn, config)
 
     @classmethod
@@ -125,6 +137,7 @@ class AsyncMicrobatcher(Generic[T, R]):
 
         Raises:
             BatcherClosedError: it has been stopped.
+            ReentrantCallError: called from inside a batch of the same loop, which would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BatchAbortedError: the batch was cancelled, but not by this caller.
             Exception: whatever the batch function raised, as an exception object of this caller's own.
@@ -139,6 +152,9 @@ class AsyncMicrobatcher(Generic[T, R]):
         except (CancelledError, GeneratorExit):
             engine.leave(ticket, future)
             raise
+        finally:
+            # Its exception refers to this frame, which must not refer back.
+            del future
 
     def put(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result; a running event loop is needed.
@@ -161,6 +177,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does."""
         return await asyncio.gather(*[self.put(item) for item in items])
 
+    def waiting(self) -> list[BatchItem]:
+        """Return the items that wait at this moment, on each loop in order of arrival."""
+        return [item for engine in list(self._engines.values()) for item in engine.waiting()]
+
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
         for loop, engine in self._active():
@@ -175,7 +195,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._attach(get_running_loop())
 
     async def stop(self) -> None:
-        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine."""
+        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine.
+
+        Called from inside a batch, it does not wait for that batch, but returns at once.
+        """
         self._shut()
         for loop, engine in self._active():
             if loop is get_running_loop():
@@ -265,7 +288,9 @@ class OffLoop:
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
-        return await get_running_loop().run_in_executor(self._pool, _outcome.off_loop, fn, self._config.name, items)
+        # The context of the batch, in which it is the current one.
+        run = partial(copy_context().run, _outcome.off_loop, fn, self._config.name, items)
+        return await get_running_loop().run_in_executor(self._pool, run)
 
     def close(self) -> None:
         """End the threads when they are done with what they were given."""

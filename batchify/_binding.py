@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 from wrapt import BaseObjectProxy
@@ -31,9 +31,15 @@ if TYPE_CHECKING:
     from batchify._stats import BatchStats
 
     Engine = Callable[[Callable[[], Callable[..., Any]], Config], Batcher]
+    Proxy: TypeAlias = BaseObjectProxy[Any]
+else:
+    Proxy = BaseObjectProxy
+
+# ``Any`` because a checker that is told the classes asks for the types of what is inside.
+METHOD_KINDS: Any = (classmethod, staticmethod)
 
 
-class Batched(BaseObjectProxy):  # type: ignore[misc]  # wrapt's stubs leave the proxy untyped
+class Batched(Proxy):
     """What a decorated function offers, bound to an instance or not.
 
     Everything else is that of the batch function: its name, documentation, module and kind.
@@ -163,7 +169,7 @@ class BatchedFunction(Batched):
 
     def __init__(self, fn: Any, config: Config, engine: Engine) -> None:
         # What the first argument of a method is: an instance, a class, or (of a static method) nothing.
-        self_kind = type(fn) if isinstance(fn, (classmethod, staticmethod)) else None
+        self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
         function = fn if self_kind is None else fn.__func__
         super().__init__(function, config, Call(function, config.name))
         self._self_kind = self_kind
@@ -190,7 +196,7 @@ class BatchedFunction(Batched):
         return self._self_bind(instance)
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # type: ignore[no-any-return]  # that of the batch function
+        return self.__qualname__
 
     def _self_batcher(self) -> Batcher:
         return self._self_own.get(None) or self._self_own.setdefault(None, self._self_new(lambda: self.__wrapped__))
@@ -244,7 +250,7 @@ class BatchedFunction(Batched):
             return True
         classes = (*type(first).__mro__, *(first.__mro__ if isinstance(first, type) else ()))
         return any(
-            value is self or (isinstance(value, classmethod) and value.__func__ is self)
+            value is self or (isinstance(value, classmethod) and value.__func__ is self)  # pyright: ignore[reportUnknownMemberType]  # only its identity counts
             for each in classes
             for value in list(vars(each).values())
         )

@@ -93,6 +93,9 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
         if not caller.loop.is_closed():
             caller.future.cancel()
         raise
+    finally:
+        # Its exception refers to this frame, which must not refer back.
+        del caller
 
 
 async def in_thread(fn: Callable[[], None]) -> None:

@@ -21,11 +21,18 @@ class Config:
     max_size: int
     timeout: float | None
     concurrency: int
+    capture_context: bool
     name: str
 
 
 def for_engine(
-    batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, name: object, concurrency: object
+    batch_fn: object,
+    max_batch_size: object,
+    batch_wait_timeout_s: object,
+    *,
+    concurrency: object,
+    capture_context: object,
+    name: object,
 ) -> Config:
     """Return the validated options of an engine class, under the names its constructor gives them.
 
@@ -40,6 +47,7 @@ def for_engine(
         max_size=whole("max_batch_size", max_batch_size),
         timeout=seconds("batch_wait_timeout_s", batch_wait_timeout_s),
         concurrency=whole("concurrency", concurrency),
+        capture_context=flag("capture_context", capture_context),
         name=text("name", name_of(batch_fn) if name is None else name),
     )
 
@@ -81,6 +89,18 @@ def seconds(option: str, value: object) -> float | None:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)
     return number
+
+
+def flag(option: str, value: object) -> bool:
+    """Return ``value`` if it is ``True`` or ``False``.
+
+    Raises:
+        TypeError: it is anything else, whether true or not.
+    """
+    if not isinstance(value, bool):
+        msg = f"{option} must be True or False, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    return value
 
 
 def text(option: str, value: object) -> str:

@@ -30,19 +30,38 @@ slots are busy there is none. ``rang()`` acknowledges the alarm, once it was act
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import compress
 from sys import maxsize
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchify._timing import Adaptive, Window
 
 if TYPE_CHECKING:
     from batchify._config import Config
 
-GONE: Any = None
+    # Item, waiter, time of arrival.
+    Place: TypeAlias = tuple[Any, Any, float]
+
+GONE = None
 NEVER = maxsize
 # Below this length the line is not worth cutting.
 SHORT = 1024
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One item that waits.
+
+    Attributes:
+        data: the item.
+        future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
+        enqueued_at: when it arrived, in seconds of the clock of the event loop, or of ``time.monotonic()``.
+    """
+
+    data: Any
+    future: Any
+    enqueued_at: float
 
 
 class Line:
@@ -50,10 +69,9 @@ class Line:
 
     __slots__ = ("base", "places")
 
-    def __init__(self, base: int, places: list[tuple[Any, Any, float]]) -> None:
+    def __init__(self, base: int, places: list[Place | None]) -> None:
         # The ticket of the first place.
         self.base = base
-        # Item, waiter and time of arrival, or GONE.
         self.places = places
 
 
@@ -86,6 +104,11 @@ class Batch:
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
         self.left -= sum(gone)
+
+    def forget(self) -> None:
+        """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
+        self.items = []
+        self.waiters = []
 
 
 class Core:
@@ -135,6 +158,11 @@ class Core:
         return len(self._line.places) - self._head - self._gone
 
     @property
+    def places(self) -> list[Place]:
+        """What waits, in order of arrival."""
+        return [place for place in self._line.places[self._head :] if place is not GONE]
+
+    @property
     def arrivals(self) -> int:
         """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
         line = self._line
@@ -145,7 +173,7 @@ class Core:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
         if not self.waiting or len(self.running) >= self._concurrency:
             return None
-        _, _, arrived = self._line.places[self._head]
+        arrived = self._first_arrived()
         if self.waiting >= self._max_size or self._line.base + self._head < self._pushed_before:
             return arrived
         return self._timing.due(arrived, len(self.running))
@@ -183,17 +211,22 @@ class Core:
         self._timing.ended(now - batch.departed)
         self._set_alarm()
 
-    def withdraw(self, ticket: int) -> bool:
-        """Take out an item whose caller left, and say whether it was still waiting. Doing it twice does no harm."""
+    def withdraw(self, ticket: int) -> Place | None:
+        """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more.
+
+        Doing it twice does no harm. The place is returned so that a shell can drop it, and with it perhaps the last
+        reference to an item that has a finalizer, when it holds no lock.
+        """
         line = self._line
         place = ticket - line.base
-        if place < self._head or line.places[place] is GONE:
-            return False
+        taken = GONE if place < self._head else line.places[place]
+        if taken is GONE:
+            return None
         line.places[place] = GONE
         self._gone += 1
         self._advance(self._head)
         self._set_alarm()
-        return True
+        return taken
 
     def abandon(self, ticket: int) -> Batch | None:
         """Note that a caller left whose item is running; return its batch if that was the last caller of it."""
@@ -217,13 +250,18 @@ class Core:
         head = self._line.base + self._head
         if head < self._pushed_before:
             return self._pushed
-        _, _, arrived = self._line.places[self._head]
-        due = self._timing.due(arrived, len(self.running))
+        due = self._timing.due(self._first_arrived(), len(self.running))
         if due > now:
             return None
         if head < self._freed_before and due <= self._freed_at:
             return "slot"
         return "idle" if isinstance(self._timing, Adaptive) and not self.running else "timeout"
+
+    def _first_arrived(self) -> float:
+        """Return when the head of the line arrived."""
+        head = self._line.places[self._head]
+        assert head is not GONE  # noqa: S101  # _advance() sees to it
+        return head[2]
 
     def _cut(self, reason: str, now: float) -> Batch:
         """Take the first items of the line, at most ``max_size``, out of it."""
@@ -232,6 +270,8 @@ class Core:
         if self._gone:
             end = self._stretch(end)
         batch = Batch(Line(line.base + start, line.places[start:end]), reason, self._max_size, now)
+        # The line must not hold on to what has left until it is cut.
+        line.places[start:end] = [GONE] * (end - start)
         self._gone -= end - start - len(batch.waiters)
         self._advance(end)
         return batch

@@ -6,16 +6,58 @@ Must not know: how an engine works, or how it is found at a call.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from batchify._binding import Batched, BatchedFunction
-from batchify._config import Config, seconds, text, whole
+from batchify._binding import METHOD_KINDS, Batched, BatchedFunction
+from batchify._config import Config, flag, seconds, text, whole
 from batchify._signature import is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Concatenate
+
+    from typing_extensions import Never, Unpack
 
     from batchify._registry import Batcher
+    from batchify._types import (
+        AsyncBatch,
+        AsyncFunction,
+        AsyncMethod,
+        ClassMethod,
+        Decorator,
+        Options,
+        Owner,
+        P,
+        R,
+        SyncBatch,
+        SyncFunction,
+        SyncMethod,
+        T,
+    )
+
+
+@overload
+def microbatch(**options: Unpack[Options]) -> Decorator: ...
+@overload
+def microbatch(fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]) -> SyncFunction[T, P, R]: ...
+@overload
+def microbatch(fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]) -> AsyncFunction[T, P, R]: ...
+@overload
+def microbatch(
+    fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[SyncFunction[T, P, R]]: ...
+@overload
+def microbatch(
+    fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[AsyncFunction[T, P, R]]: ...
+@overload
+def microbatch(
+    fn: SyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> SyncMethod[T, P, R]: ...
+@overload
+def microbatch(
+    fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncMethod[T, P, R]: ...
 
 
 def microbatch(
@@ -25,6 +67,7 @@ def microbatch(
     max_size: int = 32,
     timeout: float | None = None,
     concurrency: int = 1,
+    capture_context: bool = False,
     name: str | None = None,
 ) -> Any:
     """Make a function of a list of items callable with one item, and run calls that come together in one batch.
@@ -46,6 +89,7 @@ def microbatch(
             is free. ``None``: adaptive; with nothing running, what is there leaves at once, and while batches run,
             items gather until a slot is free.
         concurrency: most batches that run at once, for each instance and event loop.
+        capture_context: keep the context of each caller for ``current_batch().contexts``.
         name: used in errors, statistics and thread names; the qualified name of ``fn`` if not given.
 
     Returns:
@@ -56,13 +100,21 @@ def microbatch(
         ValueError: an option is out of range.
     """
     if fn is None:
-        return partial(microbatch, max_size=max_size, timeout=timeout, concurrency=concurrency, name=name)
-    function = fn.__func__ if isinstance(fn, (classmethod, staticmethod)) else fn
+        return partial(
+            microbatch,
+            max_size=max_size,
+            timeout=timeout,
+            concurrency=concurrency,
+            capture_context=capture_context,
+            name=name,
+        )
+    function = fn.__func__ if isinstance(fn, METHOD_KINDS) else fn
     _check(function)
     config = Config(
         max_size=whole("max_size", max_size),
         timeout=seconds("timeout", timeout),
         concurrency=whole("concurrency", concurrency),
+        capture_context=flag("capture_context", capture_context),
         name=text("name", name_of(function) if name is None else name),
     )
     return BatchedFunction(fn, config, _on_loops if is_async(function) else _on_threads)
@@ -84,10 +136,10 @@ def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batch
     # Who only decorates plain functions does not pay for asyncio.
     from batchify._asyncio import AsyncMicrobatcher  # noqa: PLC0415
 
-    return AsyncMicrobatcher.from_source(source, config)
+    return AsyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
 
 def _on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
     from batchify._threads import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
-    return SyncMicrobatcher.from_source(source, config)
+    return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
-from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify import _outcome
-from batchify._core import Core
+from batchify._core import BatchItem, Core
+from batchify._current import context_of, is_inside, item_of, with_context
 from batchify._stats import Stats
+from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Handle, Task
@@ -36,19 +37,18 @@ SOON = float("-inf")
 class LoopEngine:
     """One batcher's line on one event loop."""
 
-    __slots__ = ("_context", "_drained", "_fn", "_handle", "_name", "_source", "_tasks", "_when", "core", "loop", "stats")
+    __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_source", "_tasks", "_when", "core", "loop", "stats")
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop: Callable[[], AbstractEventLoop] = ref(loop)  # type: ignore[assignment]  # it is there when it is used
         self.core = core = Core(config)
         self.stats = Stats(lambda: core.arrivals)
-        self._name = config.name
+        self._config = config
         # Where the batch function comes from; held itself only while there is something to run it for.
         self._source = source
         self._fn: BatchFunction | None = None
-        # Batches run in copies of this empty context, not in some caller's.
-        self._context = Context()
+        self._add = with_context(core.add) if config.capture_context else core.add
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -57,13 +57,24 @@ class LoopEngine:
         self._drained: Future[None] | None = None
 
     def join(self, item: Any, loop: AbstractEventLoop) -> tuple[Future[Any], int]:
-        """Put ``item`` into the line; return the future of its result and the ticket to ``leave()`` with."""
+        """Put ``item`` into the line; return the future of its result and the ticket to ``leave()`` with.
+
+        Raises:
+            ReentrantCallError: a batch of this engine waits for the item.
+        """
         core = self.core
+        if core.running and is_inside(core.running):
+            raise ReentrantCallError(reentrant(self._config.name))
         future = loop.create_future()
-        ticket = core.add(item, future, loop.time())
+        ticket = self._add(item, future, loop.time())
         if ticket >= core.alarm:
             self.ring()
         return future, ticket
+
+    def waiting(self) -> list[BatchItem]:
+        """Return the items that wait, in order of arrival."""
+        captured = self._config.capture_context
+        return [BatchItem(item_of(data, captured=captured), *rest) for data, *rest in self.core.places]
 
     def ring(self) -> None:
         """Ask the core what an arrival that rang its alarm has changed."""
@@ -83,7 +94,7 @@ class LoopEngine:
         if self.loop().is_closed():
             return
         future.cancel()
-        if self.core.withdraw(ticket):
+        if self.core.withdraw(ticket) is not None:
             self.stats.left()
             self._arm()
         elif (batch := self.core.abandon(ticket)) is not None:
@@ -102,7 +113,7 @@ class LoopEngine:
     async def drain(self) -> None:
         """Let what waits leave now and return when all is answered."""
         self.push("close")
-        if self.idle:
+        if self.idle or is_inside(self.core.running):
             return
         if self._drained is None:
             self._drained = self.loop().create_future()
@@ -160,7 +171,8 @@ class LoopEngine:
         self._fn = self._fn or self._source()
         run = self._run(batch, self._fn)
         try:
-            task = self._context.run(self.loop().create_task, run)
+            context = context_of(batch, self._config.name, captured=self._config.capture_context)
+            task = context.run(self.loop().create_task, run)
         except Exception as error:  # noqa: BLE001  # the task factory of the loop is somebody else's
             run.close()
             self._fail(batch, error)
@@ -172,8 +184,9 @@ class LoopEngine:
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         try:
-            results = _outcome.results(self._name, len(batch.waiters), await fn(batch.items))
+            results = _outcome.results(self._config.name, len(batch.waiters), await fn(batch.items))
         except BaseException as error:
+            _outcome.trim(error)
             self._fail(batch, error)
             # These are for the loop to see, as from any task.
             if isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
@@ -193,7 +206,7 @@ class LoopEngine:
             if future.done():
                 cancelled += 1
             elif isinstance(result, Exception):
-                future.set_exception(_outcome.for_callers(result, self._name, on_loop=True))
+                future.set_exception(_outcome.for_callers(result, self._config.name, on_loop=True))
                 failed += 1
             else:
                 future.set_result(result)
@@ -204,7 +217,7 @@ class LoopEngine:
         failed = 0
         for position, future in enumerate(batch.waiters):
             if not future.done():
-                future.set_exception(_outcome.for_caller(error, self._name, position, size, on_loop=True))
+                future.set_exception(_outcome.for_caller(error, self._config.name, position, size, on_loop=True))
                 failed += 1
         self._finish(batch, failed, size - failed)
 
@@ -214,6 +227,7 @@ class LoopEngine:
         self._tasks.pop(batch, None)
         self.core.finish(batch, now)
         self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
+        batch.forget()
         self._arm()
 
     def _now(self) -> float:

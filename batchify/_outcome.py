@@ -71,6 +71,12 @@ def off_loop(fn: Callable[[list[Any]], Any], name: str, items: list[Any]) -> Any
         raise for_callers(error, name, on_loop=True)  # noqa: B904  # the cause is set where there is one
 
 
+def trim(error: BaseException) -> None:
+    """Take the engine's frame out of the traceback: it would keep the batch, and so all callers, alive."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+
+
 def for_caller(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
     """Return what the caller at ``position`` of a batch of ``size`` is told when ``error`` ended it."""
     told = for_callers(error, name, on_loop=on_loop)

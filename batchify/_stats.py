@@ -88,7 +88,7 @@ class BatchStats:
     fill_ratio: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, strings and numbers, ready for JSON; sizes become strings, as its keys are."""
+        """Return everything as plain dicts, strings and numbers, ready for JSON, whose keys are strings: sizes too."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+import threading
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._config import Config
+    from batchify._core import BatchItem
     from batchify._stats import BatchStats, Stats
+    from batchify._types import Results
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +49,7 @@ class SyncMicrobatcher(Generic[T, R]):
             never wait for company that cannot help.
         name: used in errors, statistics and thread names; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once, each on a thread of its own.
+        capture_context: keep the context of each caller for ``current_batch().contexts``.
 
     Raises:
         TypeError: an argument is of the wrong kind, or ``batch_fn`` is an ``async def`` function.
@@ -52,14 +58,22 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def __init__(
         self,
-        batch_fn: Callable[[list[T]], Any],
+        batch_fn: Callable[[list[T]], Results[R | Exception]],
         max_batch_size: int = 32,
         batch_wait_timeout_s: float | None = 0.002,
         *,
         name: str | None = None,
         concurrency: int = 1,
+        capture_context: bool = False,
     ) -> None:
-        config = for_engine(batch_fn, max_batch_size, batch_wait_timeout_s, name, concurrency)
+        config = for_engine(
+            batch_fn,
+            max_batch_size,
+            batch_wait_timeout_s,
+            concurrency=concurrency,
+            capture_context=capture_context,
+            name=name,
+        )
         if is_async(batch_fn):
             msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
             raise TypeError(msg)
@@ -114,9 +128,11 @@ class SyncMicrobatcher(Generic[T, R]):
 
         Raises:
             BatcherClosedError: it has been stopped.
+            ReentrantCallError: called from inside one of its own batches, which would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BaseException: whatever the batch function raised, as an exception object of this caller's own.
         """
+        _warn_on_loop(self.name)
         blocked = kept.take()
         engine = self.engine
         ticket = None
@@ -160,6 +176,10 @@ class SyncMicrobatcher(Generic[T, R]):
 
         return await asubmit(self.engine, item)
 
+    def waiting(self) -> list[BatchItem]:
+        """Return the items that wait at this moment, in order of arrival."""
+        return self.engine.waiting()
+
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
         self.engine.push("flush")
@@ -169,7 +189,10 @@ class SyncMicrobatcher(Generic[T, R]):
         self.engine.open()
 
     def stop(self) -> None:
-        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine."""
+        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine.
+
+        Called from inside a batch, it does not wait for that batch, but returns at once.
+        """
         self.engine.close()
 
     close = stop
@@ -195,11 +218,27 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
         engine.leave(ticket)
 
 
+def _warn_on_loop(name: str) -> None:
+    """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    if loop is not None and loop.get_debug():
+        msg = f"{name}() blocks the event loop that it is called from; use: await {name}.acall(item)"
+        warnings.warn(msg, RuntimeWarning, stacklevel=5)
+
+
 def _drain() -> None:
     """Answer what was submitted before the process ends and takes the workers with it."""
     for batcher in batchers():
         if isinstance(batcher, SyncMicrobatcher):
             batcher.stop()
+
+
+def _flush() -> None:
+    """Let no window keep a thread, and so the process, from ending."""
+    for batcher in batchers():
+        if isinstance(batcher, SyncMicrobatcher):
+            batcher.flush()
 
 
 def _renew() -> None:
@@ -210,7 +249,10 @@ def _renew() -> None:
             batcher.renew()
 
 
-# Once for all batchers. The interpreter calls it after it has joined its threads and before it stops daemons.
+# Once for all batchers. The interpreter calls this after it has joined its threads and before it stops daemons.
 atexit.register(_drain)
+# And this before it joins its threads, of which some may be blocked in a call for the length of a long window. The name
+# is private, and what concurrent.futures relies on.
+getattr(threading, "_register_atexit", atexit.register)(_flush)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)

@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     max_size: int
     timeout: float | None
     concurrency: int
+    capture_context: bool
     name: str | None
 
 

@@ -22,6 +22,9 @@ class Blocked:
 
     __slots__ = ("error", "left", "lock", "value")
 
+    # What its caller could cancel: nothing.
+    future = None
+
     def __init__(self) -> None:
         # Held while there is no answer. A bare lock: a Condition would make a fresh one for every wait.
         self.lock = Lock()
@@ -57,6 +60,10 @@ class ItemFuture(Future[Any]):
 
     value: Any = None
     error: BaseException | None = None
+
+    @property
+    def future(self) -> Future[Any]:
+        return self
 
     starts = Future.set_running_or_notify_cancel
 

@@ -14,19 +14,20 @@ lock of its own, its bell; it holds its engine weakly while there is nothing to 
 
 from __future__ import annotations
 
-from contextvars import Context
 from threading import TIMEOUT_MAX, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify import _outcome
-from batchify._core import Core
+from batchify._core import BatchItem, Core
+from batchify._current import context_of, is_inside, item_of, with_context
 from batchify._stats import Stats
-from batchify.errors import BatcherClosedError, closed
+from batchify.errors import BatcherClosedError, ReentrantCallError, closed, reentrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from batchify._config import Config
     from batchify._core import Batch
 
@@ -38,11 +39,12 @@ class ThreadEngine:
 
     def __init__(self, source: Callable[[], BatchFunction], config: Config) -> None:
         self.name = config.name
-        self._concurrency = config.concurrency
+        self._config = config
         self._source = source
         # Guards all below. Nothing of the user's runs under it.
         self._lock = Lock()
         self._core = core = Core(config)
+        self._add = with_context(core.add) if config.capture_context else core.add
         self.stats = Stats(lambda: core.arrivals)
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
@@ -61,22 +63,33 @@ class ThreadEngine:
 
         Raises:
             BatcherClosedError: the engine is closed.
+            ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
+        core = self._core
+        if core.running and is_inside(core.running):
+            raise ReentrantCallError(reentrant(self.name))
         with self._lock:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
             self.started = True
-            core = self._core
-            ticket = core.add(item, waiter, monotonic())
+            ticket = self._add(item, waiter, monotonic())
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
 
+    def waiting(self) -> list[BatchItem]:
+        """Return the items that wait, in order of arrival."""
+        with self._lock:
+            places = self._core.places
+        captured = self._config.capture_context
+        return [BatchItem(item_of(data, captured=captured), waiter.future, arrived) for data, waiter, arrived in places]
+
     def leave(self, ticket: int) -> None:
         """Let go of a caller that will not read its answer."""
         with self._lock:
-            if self._core.withdraw(ticket):
+            place = self._core.withdraw(ticket)
+            if place is not None:
                 self.stats.left()
                 self._rest_if_idle()
 
@@ -93,7 +106,7 @@ class ThreadEngine:
             self.started, self.closed = True, False
 
     def close(self) -> None:
-        """Take no more items, and return when all is answered."""
+        """Take no more items, and return when all is answered, or at once if a batch of this engine called it."""
         drained = Lock()
         drained.acquire()
         with self._lock:
@@ -101,7 +114,8 @@ class ThreadEngine:
             self._drains.append(drained)
             self._rest_if_idle()
         self.push("close")
-        drained.acquire()
+        if not is_inside(self._core.running):
+            drained.acquire()
 
     def serve(self, bell: Lock) -> bool:
         """Run batches on this thread until there are none; return whether to wait for the bell and come again."""
@@ -119,6 +133,8 @@ class ThreadEngine:
                     self._hand_on()
             if batch is not None:
                 self._run(batch)
+                # Not left to the next turn, when the lock is held: an item may have a finalizer.
+                del batch
             elif wake_at is not None:
                 self._wait(bell, wake_at - now)
             else:
@@ -153,7 +169,7 @@ class ThreadEngine:
         """
         if self._idle:
             self._idle.pop().release()
-        elif self._workers < self._concurrency:
+        elif self._workers < self._config.concurrency:
             name = f"{self.name}-{self._workers}"
             self._workers += 1
             try:
@@ -188,9 +204,10 @@ class ThreadEngine:
         if fn is None:
             return
         try:
-            # An empty context for each batch: nothing of a caller, nor of the batch before, is visible in it.
-            answers = _outcome.results(self.name, len(batch.waiters), Context().run(fn, batch.items))
+            context = context_of(batch, self.name, captured=self._config.capture_context)
+            answers = _outcome.results(self.name, len(batch.waiters), context.run(fn, batch.items))
         except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
+            _outcome.trim(error)
             self._fail(batch, error)
         else:
             self._answer(batch, answers)
@@ -239,6 +256,7 @@ class ThreadEngine:
             self._rest_if_idle()
         for waiter in batch.waiters:
             waiter.wake()
+        batch.forget()
 
 
 def _work(weak: ref[ThreadEngine]) -> None:

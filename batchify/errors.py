@@ -35,6 +35,14 @@ class BatchAbortedError(BatchifyError, RuntimeError):
     """The batch was cancelled or torn down while its callers were not."""
 
 
+def reentrant(name: str) -> str:
+    """Say that a batch function called itself."""
+    return (
+        f"{name}() was called with one item from inside its own batch, and would wait for itself; "
+        f"call the batch function with a list instead: {name}.__wrapped__([item])"
+    )
+
+
 def closed(name: str) -> str:
     """Say that a call came too late."""
     return f"{name} is closed and takes no more calls"

@@ -1,7 +1,9 @@
-"""How do lookups of single rows, made all over a program, become few queries?
+"""Look up single rows all over a program in few queries.
 
-This is the N+1 query problem: code that handles one thing at a time looks up one row at a time, and the database gets
-as many queries as there are things. Here 64 threads ask for the names of characters, one by one, and what they ask for
+The question: how many queries are left of the N+1 query problem when lookups travel together?
+
+Code that handles one thing at a time looks up one row at a time, and the database gets as many queries as there are
+things; that is the problem. Here 64 threads ask for the names of characters, one by one, and what they ask for
 meanwhile travels in one ``WHERE id IN (...)``. Many numbers are no character, and the answer to those is ``None``.
 
 Queries are counted by SQLite itself. Time is not compared: this database is in the same process, where a query costs

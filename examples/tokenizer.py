@@ -1,9 +1,10 @@
-"""How do I tokenize texts that arrive one by one, and still make few calls of the tokenizer?
+"""Tokenize texts that come one by one in few calls of the tokenizer.
+
+The question: how many calls does batching save, and does it change a single id?
 
 A tokenizer is trained on the English that comes with every Python: the pages behind ``help()``. Then each paragraph of
 them is tokenized on its own, first from 64 threads, then from 256 asyncio tasks, all through one decorated function.
-Batching may change how often the tokenizer is called and must not change a single id, so every paragraph is compared
-with encoding it directly.
+The ids of every paragraph are compared with those of encoding it directly.
 
 Run it with ``python examples/tokenizer.py``; it needs the package ``tokenizers``.
 """
@@ -14,8 +15,8 @@ import asyncio
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
-
 from pydoc_data.topics import topics
+
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import selectors
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 
 import pytest
@@ -93,6 +95,21 @@ def doubled(items):
     return [item * 2 for item in items]
 
 
+def failing():
+    """Return a function that always fails, and weak references to what was local to it each time."""
+    seen = []
+
+    class Local:
+        pass
+
+    def fail(items):
+        local = Local()
+        seen.append(weakref.ref(local))
+        raise KeyError
+
+    return fail, seen
+
+
 class Kit:
     """Drives a decorated function of one engine from plain test code: callers are futures with a result in seconds."""
 
@@ -119,6 +136,10 @@ class Kit:
             callers.append(self.call(fn, item))
             wait_until(lambda: _accounted(fn) > before)  # noqa: B023  # it is called before the loop goes on
         return callers
+
+    def await_done(self, futures):
+        for future in futures:
+            wait_until(future.done)
 
     def close(self):
         for gate in self._gates:
@@ -166,6 +187,14 @@ class Threads(Kit):
         """Return what ``do()`` returns, called where calls of the function may be made."""
         return do()
 
+    def inside(self, fn, item):
+        """Call ``fn`` from inside a batch."""
+        return fn(item)
+
+    def close_inside(self, fn):
+        """Close ``fn`` from inside a batch."""
+        fn.close()
+
 
 class Tasks(Kit):
     """Callers are tasks on an event loop in a thread of its own."""
@@ -180,7 +209,8 @@ class Tasks(Kit):
 
     def batch_function(self, gate):
         async def double(items):
-            return await asyncio.get_running_loop().run_in_executor(None, gate, items)
+            context = contextvars.copy_context()
+            return await asyncio.get_running_loop().run_in_executor(None, context.run, gate, items)
 
         return double
 
@@ -195,6 +225,12 @@ class Tasks(Kit):
             return do()
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE)
+
+    def inside(self, fn, item):
+        return asyncio.run_coroutine_threadsafe(fn(item), self.loop).result(PATIENCE)
+
+    def close_inside(self, fn):
+        asyncio.run_coroutine_threadsafe(fn.aclose(), self.loop).result(PATIENCE)
 
     def close(self):
         super().close()
@@ -214,6 +250,11 @@ class Bridged(Tasks):
 
     def call(self, fn, *args, **kwargs):
         return super().call(fn.acall, *args, **kwargs)
+
+    def inside(self, fn, item):
+        return super().inside(fn.acall, item)
+
+    close_inside = Threads.close_inside
 
 
 @pytest.fixture(params=[Threads, Tasks, Bridged], ids=lambda kind: kind.name)

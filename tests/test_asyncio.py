@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
 import weakref
 
 import pytest
-from conftest import VirtualLoop, wait_until
+from conftest import VirtualLoop, failing, wait_until
 
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
 
@@ -299,6 +300,27 @@ async def test_batches_run_in_a_neutral_context():
     assert ["nobody", "nobody"] == seen
 
 
+async def test_an_exception_leaves_no_frame_alive():
+    """When callers have dealt with their exception, nothing of the batch is kept alive by it, without a collection."""
+    fail, seen = failing()
+
+    @microbatch
+    async def fails(items):
+        fail(items)
+
+    async def call():
+        with contextlib.suppress(KeyError):
+            await fails(1)
+
+    gc.disable()
+    try:
+        await asyncio.gather(*[call() for _ in range(100)])
+        await asyncio.sleep(1)
+        assert [None] * 4 == [local() for local in seen]
+    finally:
+        gc.enable()
+
+
 def test_a_second_loop_works():
     """``asyncio.run`` twice on the same function works, and the numbers go on."""
     echo, _ = recorder()
@@ -503,7 +525,11 @@ class TestAsyncMicrobatcher:
             raise items[0]
 
         async with AsyncMicrobatcher(fail, 1) as batcher:
-            for raised, told in ((KeyError(), KeyError), (SystemExit(), BatchAbortedError), (StopIteration(), RuntimeError)):
+            for raised, told in (
+                (KeyError(), KeyError),
+                (SystemExit(), BatchAbortedError),
+                (StopIteration(), RuntimeError),
+            ):
                 with pytest.raises(told):
                     await batcher.submit(raised)
 

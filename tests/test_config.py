@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._config import Config, for_engine, seconds, text, whole
+from batchify._config import Config, flag, for_engine, seconds, text, whole
 
 
 class Index:
@@ -38,9 +38,9 @@ def embed(texts):
     return texts
 
 
-def engine(batch_fn=embed, *, size=32, wait=0.002, name=None, concurrency=1):
+def engine(batch_fn=embed, *, size=32, wait=0.002, **options):
     """Return the options of an engine class, all valid unless given otherwise."""
-    return for_engine(batch_fn, size, wait, name, concurrency)
+    return for_engine(batch_fn, size, wait, **{"concurrency": 1, "capture_context": False, "name": None, **options})
 
 
 def told(kind, ask, *args, **kwargs):
@@ -88,7 +88,9 @@ def test_whole_numbers_begin_with_one(value, shown):
     assert f"concurrency must be at least 1, got {shown}" == told(ValueError, whole, "concurrency", value)
 
 
-@given(st.floats(min_value=0, allow_infinity=False) | st.integers(0, 10**9) | st.fractions(min_value=0, max_value=10**9))
+@given(
+    st.floats(min_value=0, allow_infinity=False) | st.integers(0, 10**9) | st.fractions(min_value=0, max_value=10**9)
+)
 def test_spans_of_time_are_taken(value):
     """Every finite real number from 0 on is a span of time, and becomes a float."""
     assert (float, float(value)) == (type(seconds("timeout", value)), seconds("timeout", value))
@@ -139,7 +141,21 @@ def test_a_span_of_time_beyond_all_floats_is_refused():
     assert expected == told(ValueError, seconds, "timeout", 10**400)
 
 
-@given(st.text(min_size=1))
+@pytest.mark.parametrize("value", [True, False])
+def test_flags_are_taken(value):
+    """``True`` and ``False`` are taken as they are."""
+    assert value is flag("capture_context", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1, "1 of type int"), (None, "None of type NoneType"), ([], "[] of type list")]
+)
+def test_what_is_no_flag_is_refused(value, shown):
+    """What is neither ``True`` nor ``False`` is a ``TypeError`` that names the option, the value and its type."""
+    assert f"capture_context must be True or False, got {shown}" == told(TypeError, flag, "capture_context", value)
+
+
+@pytest.mark.parametrize("name", ["embed", "Model.embed", "größer", " "])
 def test_names_are_taken(name):
     """Every string that is not empty is taken as it is."""
     assert name == text("name", name)
@@ -157,8 +173,8 @@ def test_a_name_says_something():
 
 def test_options_of_an_engine():
     """Size, wait, name and concurrency of an engine class become the options of its core."""
-    expected = Config(max_size=8, timeout=0.5, concurrency=2, name="vectors")
-    assert expected == engine(size=8, wait=0.5, name="vectors", concurrency=2)
+    expected = Config(max_size=8, timeout=0.5, concurrency=2, capture_context=True, name="vectors")
+    assert expected == engine(size=8, wait=0.5, concurrency=2, capture_context=True, name="vectors")
 
 
 def test_an_engine_may_adapt():
@@ -166,7 +182,9 @@ def test_an_engine_may_adapt():
     assert None is engine(wait=None).timeout
 
 
-@pytest.mark.parametrize("fn", [embed, Options.embed, Options().embed], ids=["function", "function of a class", "method"])
+@pytest.mark.parametrize(
+    "fn", [embed, Options.embed, Options().embed], ids=["function", "function of a class", "method"]
+)
 def test_an_engine_is_called_like_its_function(fn):
     """Without a name an engine takes the qualified name of its batch function."""
     assert fn.__qualname__ == engine(fn).name
@@ -186,6 +204,7 @@ def test_an_engine_needs_something_to_call():
         (ValueError, "name must not be empty", {"name": ""}),
         (TypeError, "max_batch_size must be an int, got None of type NoneType", {"size": None}),
         (TypeError, "concurrency must be an int, got True of type bool", {"concurrency": True}),
+        (TypeError, "capture_context must be True or False, got 1 of type int", {"capture_context": 1}),
         (TypeError, "name must be a str, got 0 of type int", {"name": 0}),
     ],
 )

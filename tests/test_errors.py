@@ -50,3 +50,12 @@ def test_errors_can_travel_to_other_processes(kind):
 def test_a_closed_batcher_says_its_name():
     """The message for a call that comes too late names the batcher."""
     assert "embed is closed and takes no more calls" == errors.closed("embed")
+
+
+def test_a_call_of_itself_says_what_to_do():
+    """The message for a batch function that calls its own one-item form names another way."""
+    expected = (
+        "embed() was called with one item from inside its own batch, and would wait for itself; "
+        "call the batch function with a list instead: embed.__wrapped__([item])"
+    )
+    assert expected == errors.reentrant("embed")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import inspect
 import sys
+import traceback
 from array import array
 from collections import UserList, deque
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from batchify import _outcome
-from batchify._outcome import for_caller, for_callers, off_loop, own_copy, results
+from batchify._outcome import for_caller, for_callers, off_loop, own_copy, results, trim
 from batchify.errors import BatchAbortedError, BatchResultError
 
 RULE = "it must return one for each item, in order"
@@ -138,7 +137,6 @@ def test_what_has_no_order_or_is_one_value_is_refused(returned, shown):
         ((n for n in (1, 2, 3)), "a generator"),
         (map(str, [1, 2, 3]), "a map"),
         (3.0, "a float"),
-        (..., "a ellipsis"),
     ],
 )
 def test_what_has_no_length_is_refused(returned, shown):
@@ -217,7 +215,7 @@ def fail(error):
 
 def raised(error):
     """Return what a function that raises ``error`` raises when it is called in a thread on behalf of a loop."""
-    with pytest.raises(BaseException) as caught:  # noqa: PT011  # whatever it is
+    with pytest.raises(BaseException) as caught:
         off_loop(fail(error), "embed", [1])
     return caught.value
 
@@ -236,11 +234,11 @@ def test_a_thread_does_not_end_its_loop():
     assert (BatchAbortedError, error) == (type(told), told.__cause__)
 
 
-class Plain(Exception):
+class PlainError(Exception):
     """As simple as they come."""
 
 
-class Pickier(Exception):
+class PickyError(Exception):
     """Its constructor does not take its own ``args``."""
 
     def __init__(self, *, code):
@@ -248,54 +246,42 @@ class Pickier(Exception):
         self.code = code
 
 
-class Shared(Exception):
+class SharedError(Exception):
     """Says that it is its own copy."""
 
     def __copy__(self):
         return self
 
 
-class Forgetful(Exception):
+class ForgetfulError(Exception):
     """Its copy has lost the arguments."""
 
     def __copy__(self):
         return type(self)()
 
 
-class Muddled(Exception):
+class MuddledError(Exception):
     """Its copy has other arguments."""
 
     def __copy__(self):
         return type(self)(*[[] for _ in self.args])
 
 
-class Other(Exception):
+class OtherError(Exception):
     """Its copy is something else."""
 
     def __copy__(self):
         return ValueError(*self.args)
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """Its copy is no exception at all."""
 
     def __copy__(self):
         return None
 
 
-class Unique(Exception):
-    """Can't be made again in any way."""
-
-    made = False
-
-    def __new__(cls, *args):
-        if cls.made:
-            raise TypeError
-        cls.made = True
-        return super().__new__(cls, *args)
-
-
-class Refusing(Exception):
+class RefusingError(Exception):
     """Lets nobody set anything on it."""
 
     def __setattr__(self, name, value):
@@ -303,11 +289,11 @@ class Refusing(Exception):
 
 
 @dataclass(frozen=True)
-class Frozen(Exception):
+class FrozenError(Exception):
     """Can't be changed, as dataclasses may be."""
 
 
-class Undecided(Exception):
+class UndecidedError(Exception):
     """Is neither true nor false, as an array is."""
 
     def __bool__(self):
@@ -316,18 +302,18 @@ class Undecided(Exception):
 
 
 COPIED = [
-    Plain("bad", 7),
-    Plain(),
+    PlainError("bad", 7),
+    PlainError(),
     ValueError("bad"),
     KeyError("k"),
     FileNotFoundError(2, "no such file", "a.txt"),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-    Pickier(code=7),
-    Shared("bad"),
-    Forgetful("bad"),
-    Muddled(["bad"]),
-    Other("bad"),
-    Broken("bad"),
+    PickyError(code=7),
+    SharedError("bad"),
+    ForgetfulError("bad"),
+    MuddledError(["bad"]),
+    OtherError("bad"),
+    BrokenError("bad"),
     KeyboardInterrupt(),
 ]
 
@@ -360,7 +346,7 @@ def test_a_copy_comes_from_the_original(error):
     assert error is copy_for(error).__cause__
 
 
-@pytest.mark.parametrize("kind", [Plain, Shared], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [PlainError, SharedError], ids=lambda kind: kind.__name__)
 def test_a_copy_has_the_attributes_of_the_original(kind):
     """What was set on the original is found on the copy."""
     error = kind("bad")
@@ -370,7 +356,7 @@ def test_a_copy_has_the_attributes_of_the_original(kind):
 
 def test_a_copy_has_a_life_of_its_own():
     """What one caller sets on its copy is seen by no other."""
-    error = Plain("bad")
+    error = PlainError("bad")
     copy_for(error).status = 503
     assert not hasattr(error, "status")
 
@@ -385,13 +371,13 @@ def test_a_group_is_copied():
 @notes
 def test_a_copy_says_where_it_came_from():
     """A note names the function, the item's position, counted from 1, and the size of the batch."""
-    assert ["raised by embed() for item 3 of a batch of 8"] == copy_for(Plain("bad"), 2, 8).__notes__
+    assert ["raised by embed() for item 3 of a batch of 8"] == copy_for(PlainError("bad"), 2, 8).__notes__
 
 
 @notes
 def test_a_copy_keeps_the_notes_of_the_original():
     """Notes of the original come first."""
-    error = Plain("bad")
+    error = PlainError("bad")
     error.add_note("while reading")
     assert ["while reading", "raised by embed() for item 1 of a batch of 2"] == copy_for(error).__notes__
 
@@ -399,7 +385,7 @@ def test_a_copy_keeps_the_notes_of_the_original():
 @notes
 def test_a_note_is_for_one_caller():
     """The note for one caller is neither on the original nor on the copy of the next."""
-    error = Plain("bad")
+    error = PlainError("bad")
     error.add_note("while reading")
     copy_for(error)
     assert ["while reading"] == error.__notes__
@@ -408,16 +394,25 @@ def test_a_note_is_for_one_caller():
 def test_before_there_were_notes(monkeypatch):
     """On Python 3.10 a copy has no note."""
     monkeypatch.setattr(_outcome, "sys", SimpleNamespace(version_info=(3, 10)))
-    assert not hasattr(copy_for(Plain("bad")), "__notes__")
+    assert not hasattr(copy_for(PlainError("bad")), "__notes__")
 
 
 def test_what_can_not_be_copied_is_handed_out_itself():
     """An exception that can't be made again reaches its callers as it is."""
-    error = Unique("bad")
+
+    class UniqueError(Exception):
+        def __new__(cls, *args):
+            made.append(args)
+            if len(made) > 1:
+                raise TypeError
+            return super().__new__(cls, *args)
+
+    made = []
+    error = UniqueError("bad")
     assert error is copy_for(error)
 
 
-@pytest.mark.parametrize("error", [Frozen(), Refusing("bad")], ids=kind_of)
+@pytest.mark.parametrize("error", [FrozenError(), RefusingError("bad")], ids=kind_of)
 def test_what_can_not_be_changed_is_told_all_the_same(error):
     """An exception whose copy takes no cause reaches its callers, and is no error within the library."""
     assert (type(error), error.args) == (type(copy_for(error)), copy_for(error).args)
@@ -425,21 +420,56 @@ def test_what_can_not_be_changed_is_told_all_the_same(error):
 
 def test_an_exception_is_not_tested_for_truth():
     """An exception that has no truth value is copied like any other."""
-    error = Undecided("bad")
+    error = UndecidedError("bad")
     assert error is copy_for(error).__cause__
+
+
+def frames(error):
+    """Return the names of the functions in a traceback."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def caught(error):
+    """Return ``error`` after it was raised by a batch function and caught here."""
+    try:
+        fail(error)([1])
+    except BaseException as raised:
+        return raised
+
+
+def test_the_frame_that_caught_an_error_is_trimmed():
+    """The frame of the engine goes out of the traceback, and that of the batch function stays."""
+    error = caught(PlainError("bad"))
+    trim(error)
+    assert ["embed"] == frames(error)
+
+
+def test_without_a_traceback_there_is_nothing_to_trim():
+    """An error that was never raised stays as it is."""
+    error = PlainError("bad")
+    trim(error)
+    assert [] == frames(error)
+
+
+@pytest.mark.parametrize("kind", [FrozenError, RefusingError])
+def test_what_can_not_be_changed_is_trimmed_all_the_same(kind):
+    """An error that lets nobody set anything on it is no error within the library."""
+    error = caught(kind())
+    trim(error)
+    assert ["embed"] == frames(error)
 
 
 def test_copies_do_not_share_a_traceback():
     """Raising the copy of one caller adds nothing to the traceback of another."""
-    first, second = copy_for(error := Plain("bad")), copy_for(error)
-    with pytest.raises(Plain):
+    first, second = copy_for(error := PlainError("bad")), copy_for(error)
+    with pytest.raises(PlainError):
         raise first
     assert None is second.__traceback__
 
 
 def test_every_caller_gets_a_copy():
     """The callers of a batch that an ``Exception`` ended get copies of it."""
-    error = Plain("bad")
+    error = PlainError("bad")
     told = for_caller(error, "embed", 0, 2, on_loop=True)
     assert (error, error.args) == (told.__cause__, told.args)
 
@@ -470,14 +500,3 @@ def test_what_is_wrapped_is_wrapped_for_each_caller():
     """Callers of an aborted batch do not share an exception either."""
     error = asyncio.CancelledError()
     assert for_caller(error, "embed", 0, 2, on_loop=True) is not for_caller(error, "embed", 1, 2, on_loop=True)
-
-
-def test_the_module_can_not_know_who_waits():
-    """Nothing in here takes a future or a loop: functions of values, and no state."""
-    defined = [value for value in vars(_outcome).values() if getattr(value, "__module__", None) == _outcome.__name__]
-    assert [] == [value for value in defined if not inspect.isfunction(value)]
-
-
-def test_exceptions_above_are_hard_to_copy():
-    """The exceptions that these tests make are such that ``copy`` alone would not do."""
-    assert isinstance(copy.copy(Other("bad")), ValueError)

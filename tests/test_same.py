@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import sys
 import threading
@@ -341,3 +342,77 @@ def test_two_instances_never_share_a_batch(kit):
     assert [(one, 0), (two, 1), (one, 2), (two, 3)] == kit.results(callers)
     assert [[one, one], [two, two]] == [[owner for owner, _ in batch] for batch in gate.batches]
     assert (2, 2, 4) == tuple(fn.batch_stats.total_items for fn in (one.run, two.run, Model.run))
+
+
+def test_what_waits_can_be_looked_at(kit):
+    """``waiting()`` of a batcher shows each item that waits, its future and its time of arrival, in order."""
+    name = f"looked at ({kit.name})"
+    double, _ = kit.decorate(timeout=3600, name=name)
+    futures = kit.run(lambda: [double.submit(1), double.submit(2)])
+    (batcher,) = [each for each in batchify.batchers() if each.name == name]
+    waiting = batcher.waiting()
+    assert [(1, futures[0]), (2, futures[1])] == [(item.data, item.future) for item in waiting]
+    assert waiting[0].enqueued_at <= waiting[1].enqueued_at
+    double.flush()
+    kit.await_done(futures)
+    assert [] == batcher.waiting()
+
+
+def test_current_batch(kit):
+    """Inside a batch function ``current_batch()`` tells its name, size and reason; outside there is none."""
+    seen = []
+    double, gate = kit.decorate(lambda items: seen.append(batchify.current_batch()) or items, max_size=2, timeout=3600)
+    kit.results(kit.call_waiting(double, 1, 2))
+    assert [("double", 2, "full", ())] == [(each.name, each.size, each.reason, each.contexts) for each in seen]
+    assert batchify.current_batch() is None
+
+
+def test_captured_contexts(kit):
+    """With ``capture_context`` a batch function sees the context of each caller, in the order of the items."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+
+    def look(items):
+        seen.extend(context[tenant] for context in batchify.current_batch().contexts)
+        assert "nobody" == tenant.get()
+        return items
+
+    echo, _ = kit.decorate(look, capture_context=True, timeout=3600)
+
+    def submit(name):
+        tenant.set(name)
+        return echo.submit(name)
+
+    futures = kit.run(lambda: [contextvars.Context().run(submit, name) for name in ("one", "two")])
+    assert ["one", "two"] == [item.data for each in batchify.batchers() for item in each.waiting()]
+    echo.flush()
+    kit.await_done(futures)
+    assert (["one", "two"], ["one", "two"]) == (seen, [future.result() for future in futures])
+
+
+def test_a_batch_function_that_calls_itself(kit):
+    """A batch function that calls its one-item form gets an error at once, and so does its caller."""
+
+    def recurse(items):
+        return kit.inside(double, items[0])
+
+    double, _ = kit.decorate(recurse)
+    error = kit.call(double, 1).exception(PATIENCE)
+    told = (
+        "double() was called with one item from inside its own batch, and would wait for itself; "
+        "call the batch function with a list instead: double.__wrapped__([item])"
+    )
+    assert (batchify.ReentrantCallError, told) == (type(error), str(error))
+    assert 0 == double.batch_stats.pending
+
+
+def test_closing_from_inside_a_batch(kit):
+    """A batch function may close its own batcher: what waits is run, and the batch does not wait for itself."""
+    double, gate = kit.decorate(lambda items: kit.close_inside(double) or items)
+    gate.shut()
+    callers = kit.call_waiting(double, 1)
+    gate.await_batch()
+    callers += kit.call_waiting(double, 2)
+    gate.open()
+    assert [1, 2] == kit.results(callers)
+    assert isinstance(kit.call(double, 3).exception(PATIENCE), BatcherClosedError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import signal
@@ -13,7 +14,7 @@ import threading
 from concurrent.futures import CancelledError, InvalidStateError
 
 import pytest
-from conftest import PATIENCE, Gate, Threads, doubled, wait_until
+from conftest import PATIENCE, Gate, Threads, doubled, failing, wait_until
 
 from batchify import BatchAbortedError, BatcherClosedError, SyncMicrobatcher, _workers, microbatch
 
@@ -279,6 +280,24 @@ async def test_a_base_exception_does_not_end_the_task_of_a_caller():
     assert isinstance(caught.value.__cause__, KeyboardInterrupt)
 
 
+def test_an_exception_leaves_no_frame_alive():
+    """When callers have dealt with their exception, nothing of the batch is kept alive by it, without a collection."""
+    fail, seen = failing()
+    fail = microbatch(fail, timeout=0)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with contextlib.suppress(KeyError):
+                fail(1)
+            future = fail.submit(2)
+            assert KeyError is type(future.exception(PATIENCE))
+            del future
+        wait_until(lambda: not any(local() for local in seen))
+    finally:
+        gc.enable()
+    assert 6 == len(seen)
+
+
 def test_stop_iteration_is_a_runtime_error(kit):
     """``StopIteration`` reaches callers as a ``RuntimeError`` caused by it."""
 
@@ -447,6 +466,34 @@ def test_at_exit_what_was_submitted_is_answered():
         future.add_done_callback(lambda f: print("answered", f.result()))
     """
     assert "ran [1]\nanswered 1\n" == run(script)
+
+
+def test_at_exit_no_window_keeps_a_thread_waiting():
+    """A thread that is blocked in a long window when the main thread ends is answered, and the process ends."""
+    script = """
+        import threading
+        from batchify import microbatch
+
+        @microbatch(timeout=3600)
+        def echo(items):
+            return items
+
+        threading.Thread(target=lambda: print(echo(1))).start()
+        while not echo.batch_stats.pending:
+            pass
+    """
+    assert "1\n" == run(script)
+
+
+async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
+    """In asyncio's debug mode a blocking call from a loop's own thread warns, and names what to use."""
+    double = microbatch(doubled)
+    assert 2 == double(1)
+    asyncio.get_running_loop().set_debug(True)
+    with pytest.warns(RuntimeWarning) as caught:
+        assert 2 == double(1)
+    told = "doubled() blocks the event loop that it is called from; use: await doubled.acall(item)"
+    assert [(told, __file__)] == [(str(warning.message), warning.filename) for warning in caught]
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")

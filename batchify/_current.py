@@ -1,0 +1,84 @@
+"""What a batch function may know of the batch it runs.
+
+Decides: what is visible from inside a batch.
+Must not know: engines, the core.
+
+A batch runs in a context of its own in which only this is set, so that nothing of one caller's request is visible in
+the batch of another.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchify._core import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class CurrentBatch:
+    """The batch that is running.
+
+    Attributes:
+        name: the batcher's name.
+        size: how many items it has.
+        reason: why it left, as in ``BatchStats.reasons``.
+        contexts: with ``capture_context``, the context that each item was submitted in, in the order of the items; else
+            empty. ``contexts[i][variable]`` reads a variable, ``contexts[i].run(function)`` calls a function in it.
+    """
+
+    name: str
+    size: int
+    reason: str
+    contexts: tuple[Context, ...] = ()
+
+
+# Beside what the batch function may know stands the batch itself, by which its engine knows it.
+_current: ContextVar[tuple[CurrentBatch, object] | None] = ContextVar("current_batch", default=None)
+
+
+def current_batch() -> CurrentBatch | None:
+    """Return the batch that the running code belongs to, or ``None`` outside of batch functions.
+
+    Tasks and contexts that were made inside a batch belong to it too.
+    """
+    current = _current.get()
+    return None if current is None else current[0]
+
+
+def is_inside(running: Sequence[object]) -> bool:
+    """Say whether the running code belongs to one of the batches in ``running``."""
+    current = _current.get()
+    return current is not None and current[1] in running
+
+
+def item_of(data: Any, *, captured: bool) -> Any:
+    """Return the item of what stands in the line."""
+    return data[0] if captured else data
+
+
+def context_of(batch: Batch, name: str, *, captured: bool) -> Context:
+    """Return a context for ``batch`` in which nothing is set but that it is the current one.
+
+    If each of its items stood in the line together with a context, they are parted.
+    """
+    contexts: tuple[Context, ...] = ()
+    if captured:
+        contexts = tuple(context for _, context in batch.items)
+        batch.items = [item for item, _ in batch.items]
+    context = Context()
+    context.run(_current.set, (CurrentBatch(name, len(batch.items), batch.reason, contexts), batch))
+    return context
+
+
+def with_context(add: Callable[[Any, Any, float], int]) -> Callable[[Any, Any, float], int]:
+    """Return ``add`` such that each item stands in the line together with the context of its caller."""
+
+    def add_with_context(item: Any, waiter: Any, now: float) -> int:
+        return add((item, copy_context()), waiter, now)
+
+    return add_with_context

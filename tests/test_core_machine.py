@@ -1,0 +1,376 @@
+"""The core against a model that is too simple to be wrong: a plain list of everybody who ever arrived.
+
+The machine does to both whatever a shell may do, in any order and at any time, and compares after each step what they
+say: who leaves together, when and why, what is worth asking about, and who was the last to leave.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from unittest.mock import patch
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from batchify import _core
+from batchify._config import Config
+from batchify._core import NEVER, Core
+from batchify._timing import NEWEST
+
+# Options that are not under test are off.
+OFF = dict.fromkeys(field.name for field in fields(Config))
+picks = st.integers(0, 40)
+
+
+def place(caller):
+    """Return how the core has somebody in its line."""
+    return caller["item"], caller["waiter"], caller["arrived"]
+
+
+class Model:
+    """What a batcher does, without a thought for what it costs."""
+
+    def __init__(self, max_size, timeout, concurrency):
+        self.max_size = max_size
+        self.timeout = timeout
+        self.concurrency = concurrency
+        # Everybody who ever arrived, in order.
+        self.callers = []
+        # One dict for each batch that ever left, in order.
+        self.batches = []
+        self.run_times = []
+        # Whether an arrival rang, and nobody acted upon it.
+        self.unheard = False
+
+    def waiting(self):
+        return [caller for caller in self.callers if caller["state"] == "waiting"]
+
+    def running(self):
+        return [batch for batch in self.batches if batch["state"] == "running"]
+
+    def slot_free(self):
+        return len(self.running()) < self.concurrency
+
+    def add(self, now):
+        """Let somebody arrive; return whether that is worth asking about."""
+        rings = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
+        self.unheard = self.unheard or rings
+        number = len(self.callers)
+        caller = {
+            "ticket": number,
+            "item": f"item {number}",
+            "waiter": f"waiter {number}",
+            "arrived": now,
+            "state": "waiting",
+            "pushed": None,
+            # Whether a slot fell free for it when it might have left, and whether one did at all.
+            "freed": False,
+            "seen_free": False,
+        }
+        self.callers.append(caller)
+        return self.unheard
+
+    def due(self, caller):
+        """Return when somebody may leave who stands first in a line that is not full, with a slot free."""
+        if self.timeout is not None:
+            return caller["arrived"] + self.timeout
+        if not self.running() or not self.run_times:
+            return caller["arrived"]
+        mean = self.run_times[0]
+        for run_time in self.run_times[1:]:
+            mean += NEWEST * (run_time - mean)
+        return max(caller["arrived"], self.batches[-1]["departed"] + mean / self.concurrency)
+
+    def wake_at(self):
+        """Return when a batch may leave if nothing else happens; ``-inf`` if at once, ``None`` if never."""
+        line = self.waiting()
+        if not line or not self.slot_free():
+            return None
+        if len(line) >= self.max_size or line[0]["pushed"]:
+            return -math.inf
+        return self.due(line[0])
+
+    def reasons(self):
+        """Return for which reasons the next batch may say it leaves."""
+        line = self.waiting()
+        if len(line) >= self.max_size:
+            return {"full"}
+        if line[0]["pushed"]:
+            return {line[0]["pushed"]}
+        otherwise = "idle" if self.timeout is None and not self.running() else "timeout"
+        if self.timeout is None and self.concurrency > 1:
+            # Several slots fell free one after the other: any of them may have been what was waited for.
+            return {otherwise, "slot"} if line[0]["seen_free"] else {otherwise}
+        return {"slot"} if line[0]["freed"] else {otherwise}
+
+    def take(self, now):
+        """Let a batch leave; return its callers."""
+        members = self.waiting()[: self.max_size]
+        for caller in members:
+            caller["state"] = "running"
+        self.batches.append({"members": members, "departed": now, "state": "running", "left": []})
+        return members
+
+    def finish(self, batch, now):
+        all_busy = not self.slot_free()
+        batch["state"] = "over"
+        for caller in batch["members"]:
+            caller["state"] = "over"
+        self.run_times.append(now - batch["departed"])
+        if all_busy:
+            for caller in self.waiting():
+                caller["seen_free"] = True
+                caller["freed"] = self.due(caller) <= now
+
+    def push(self, reason):
+        for caller in self.waiting():
+            caller["pushed"] = reason
+
+
+class CoreMachine(RuleBasedStateMachine):
+    """Drives a core and the model alike."""
+
+    @initialize(
+        max_size=st.integers(1, 4),
+        timeout=st.sampled_from([None, 0.0, 0.75, 4.0]),
+        concurrency=st.integers(1, 3),
+        short=st.sampled_from([0, 1, 3, _core.SHORT]),
+    )
+    def begin(self, max_size, timeout, concurrency, short):
+        # So that short lines are cut too.
+        self.short = patch.object(_core, "SHORT", short)
+        self.short.start()
+        options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
+        self.core = Core(Config(**{**OFF, **options}))
+        self.model = Model(**options)
+        # The batches of the core, in step with those of the model.
+        self.batches = []
+        self.now = 1000.0
+
+    def teardown(self):
+        """Let everything leave: nobody is lost, nobody comes twice, nobody overtakes."""
+        if not hasattr(self, "core"):
+            return
+        try:
+            self._drain()
+        finally:
+            self.short.stop()
+        departed = [caller["ticket"] for batch in self.model.batches for caller in batch["members"]]
+        withdrawn = [caller["ticket"] for caller in self.model.callers if caller["state"] == "withdrawn"]
+        assert list(range(len(self.model.callers))) == sorted(departed + withdrawn)
+        assert sorted(departed) == departed
+        assert (0, []) == (self.core.waiting, self.core.running)
+
+    @rule(heard=st.booleans(), probe=st.booleans())
+    def arrive(self, heard, probe):
+        """Somebody arrives; if that does not ring, it changes nothing."""
+        ready, wake_at = self._ready(), self.core.wake_at
+        alarm = self.core.alarm
+        rings = self.model.add(self.now)
+        caller = self.model.callers[-1]
+        ticket = self.core.add(caller["item"], caller["waiter"], self.now)
+        assert caller["ticket"] == ticket
+        assert rings == (ticket >= alarm)
+        if not rings:
+            assert wake_at == self.core.wake_at
+            if probe and not ready:
+                assert None is self.core.take(self.now)
+        elif heard:
+            full = self.model.slot_free() and len(self.model.waiting()) >= self.model.max_size
+            assert full == self.core.rang()
+            self.model.unheard = False
+
+    @rule(count=st.integers(2, 12))
+    def arrive_together(self, count):
+        """Several arrive at once, and the shell does what it has to for each of them."""
+        for _ in range(count):
+            self.arrive(heard=True, probe=False)
+
+    @rule(quarters=st.integers(1, 20))
+    def sleep(self, quarters):
+        """Time goes by."""
+        self.now += quarters / 4
+
+    @precondition(lambda self: self._sleeping())
+    @rule()
+    def wake(self):
+        """Just before the time to ask at nothing leaves; at that time something does."""
+        at = self.core.wake_at
+        self.now = max(self.now, math.nextafter(at, -math.inf))
+        assert None is self.core.take(self.now)
+        self.now = at
+        self._take()
+
+    @rule()
+    def take(self):
+        """Something leaves if it is ready, and nothing if it is not."""
+        if self._ready():
+            self._take()
+        else:
+            assert None is self.core.take(self.now)
+            self.model.unheard = False
+
+    @rule()
+    def take_all(self):
+        """Everything leaves that may."""
+        while self._ready():
+            self._take()
+        assert None is self.core.take(self.now)
+        self.model.unheard = False
+
+    @precondition(lambda self: self._ready())
+    @rule(mask=st.lists(st.booleans(), min_size=4, max_size=4), tell=st.booleans())
+    def take_and_drop(self, mask, tell):
+        """Drop some who leave between line and function, and say so at once or later; an empty batch is over."""
+        self._take()
+        model, batch = self.model.batches[-1], self.batches[-1]
+        gone = [dropped for _, dropped in zip(model["members"], mask, strict=False)]
+        batch.drop(gone)
+        for caller, dropped in zip(model["members"], gone, strict=True):
+            if dropped:
+                caller["state"] = "dropped"
+        self._compare(batch, [caller for caller in model["members"] if caller["state"] == "running"])
+        if all(gone):
+            self._finish(len(self.model.running()) - 1)
+        elif tell:
+            for caller in [caller for caller in model["members"] if caller["state"] == "dropped"]:
+                self._abandon(model, caller)
+
+    @precondition(lambda self: self.model.running())
+    @rule(pick=picks)
+    def finish(self, pick):
+        """Any of the running batches is over."""
+        self._finish(pick % len(self.model.running()))
+
+    @precondition(lambda self: self.model.callers)
+    @rule(pick=picks)
+    def withdraw(self, pick):
+        """Anybody leaves, whether waiting, running, answered or gone already."""
+        self._withdraw(self.model.callers[pick % len(self.model.callers)])
+
+    @precondition(lambda self: self.model.waiting())
+    @rule(pick=picks)
+    def withdraw_waiting(self, pick):
+        """Somebody leaves who waits, and says so twice."""
+        line = self.model.waiting()
+        caller = line[pick % len(line)]
+        self._withdraw(caller)
+        self._withdraw(caller)
+
+    @precondition(lambda self: self.model.running())
+    @rule(pick=picks)
+    def abandon(self, pick):
+        """Somebody leaves whose item runs."""
+        running = self.model.running()
+        batch = running[pick % len(running)]
+        stays = [caller for caller in batch["members"] if caller not in batch["left"]]
+        if stays:
+            self._abandon(batch, stays[pick % len(stays)])
+
+    @precondition(lambda self: any(batch["state"] == "over" for batch in self.model.batches))
+    @rule(pick=picks)
+    def abandon_too_late(self, pick):
+        """Somebody leaves whose batch is over: that is nobody's last."""
+        over = [batch for batch in self.model.batches if batch["state"] == "over"]
+        caller = over[pick % len(over)]["members"][0]
+        assert None is self.core.abandon(caller["ticket"])
+
+    @rule(reason=st.sampled_from(["flush", "close"]))
+    def push(self, reason):
+        """Tell what waits to leave."""
+        self.core.push(reason)
+        self.model.push(reason)
+
+    @invariant()
+    def same_numbers(self):
+        """Both know how many arrived and wait, and what runs, oldest first."""
+        expected = (len(self.model.callers), len(self.model.waiting()))
+        assert expected == (self.core.arrivals, self.core.waiting)
+        assert [place(caller) for caller in self.model.waiting()] == self.core.places
+        running = [
+            real for real, batch in zip(self.batches, self.model.batches, strict=True) if batch["state"] == "running"
+        ]
+        assert running == self.core.running
+        assert self.model.concurrency >= len(running)
+
+    @invariant()
+    def same_time_to_ask(self):
+        """Both know when to ask: never, now, or at the same time."""
+        expected = self.model.wake_at()
+        if expected == -math.inf:
+            assert self.now >= self.core.wake_at
+        else:
+            assert expected == self.core.wake_at
+
+    @invariant()
+    def no_alarm_while_busy(self):
+        """While all slots are busy no arrival is worth asking about, unless an earlier one was not heard."""
+        if not self.model.slot_free() and not self.model.unheard:
+            assert NEVER == self.core.alarm
+
+    def _ready(self):
+        at = self.model.wake_at()
+        return at is not None and at <= self.now
+
+    def _sleeping(self):
+        at = self.model.wake_at()
+        return at is not None and at > self.now
+
+    def _take(self):
+        reasons = self.model.reasons()
+        self.batches.append(batch := self.core.take(self.now))
+        self.model.unheard = False
+        assert batch is not None
+        self._compare(batch, self.model.take(self.now))
+        assert batch.reason in reasons
+        assert (self.now, self.model.max_size) == (batch.departed, batch.max_size)
+
+    def _drain(self):
+        self.push("close")
+        while self.model.waiting() or self.model.running():
+            while self._ready():
+                self._take()
+            self._finish(0)
+
+    def _compare(self, batch, members):
+        assert self.model.max_size >= len(batch.items)
+        assert [place(caller) for caller in members] == list(
+            zip(batch.items, batch.waiters, batch.arrived, strict=True)
+        )
+
+    def _finish(self, number):
+        model = self.model.running()[number]
+        self.core.finish(self.batches[self.model.batches.index(model)], self.now)
+        self.model.finish(model, self.now)
+        self.model.unheard = False
+
+    def _withdraw(self, caller):
+        waits = caller["state"] == "waiting"
+        assert (place(caller) if waits else None) == self.core.withdraw(caller["ticket"])
+        if waits:
+            caller["state"] = "withdrawn"
+            self.model.unheard = False
+
+    def _abandon(self, batch, caller):
+        batch["left"].append(caller)
+        last = len(batch["left"]) == len(batch["members"])
+        real = self.batches[self.model.batches.index(batch)]
+        assert (real if last else None) is self.core.abandon(caller["ticket"])
+
+
+@pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])
+def test_the_core_does_what_the_model_does(steps):
+    """Whatever a shell does and whenever, the core and the model say the same."""
+    run_state_machine_as_test(
+        CoreMachine, settings=settings(max_examples=100, stateful_step_count=steps, deadline=None)
+    )
