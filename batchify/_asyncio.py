@@ -289,7 +289,7 @@ class OffLoop:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
         # The context of the batch, in which it is the current one.
-        run = partial(copy_context().run, _outcome.off_loop, fn, self._config.name, items)
+        run = partial(copy_context().run, _outcome.off_loop, fn, items)
         return await get_running_loop().run_in_executor(self._pool, run)
 
     def close(self) -> None:

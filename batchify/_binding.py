@@ -16,7 +16,7 @@ from weakref import ref
 
 from wrapt import BaseObjectProxy
 
-from batchify._signature import Call
+from batchify._signature import METHOD_KINDS, Call
 from batchify._stats import Stats, together
 from batchify.errors import BatcherClosedError, closed
 
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
     Proxy = BaseObjectProxy
-
-# ``Any`` because a checker that is told the classes asks for the types of what is inside.
-METHOD_KINDS: Any = (classmethod, staticmethod)
 
 
 class Batched(Proxy):

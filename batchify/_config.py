@@ -6,7 +6,7 @@ Must not know: engines, decorators.
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from numbers import Real
 from operator import index
@@ -84,11 +84,10 @@ def seconds(option: str, value: object) -> float | None:
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
-    number = float(value)
-    if not 0 <= number < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)
-    return number
+    return float(value)
 
 
 def flag(option: str, value: object) -> bool:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from batchify._binding import METHOD_KINDS, Batched, BatchedFunction
 from batchify._config import Config, flag, seconds, text, whole
-from batchify._signature import is_async, is_generator, name_of
+from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +107,13 @@ def microbatch(
             capture_context=capture_context,
             name=name,
         )
+    # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
+    from batchify._binding import Batched, BatchedFunction  # noqa: PLC0415
+
     function = fn.__func__ if isinstance(fn, METHOD_KINDS) else fn
+    if isinstance(function, Batched):
+        msg = f"{name_of(function)} is decorated with microbatch already"
+        raise TypeError(msg)
     _check(function)
     config = Config(
         max_size=whole("max_size", max_size),
@@ -123,9 +128,6 @@ def microbatch(
 def _check(fn: Any) -> None:
     if not callable(fn):
         msg = f"microbatch decorates a function of a list of items, got {fn!r} of type {type(fn).__name__}"
-        raise TypeError(msg)
-    if isinstance(fn, Batched):
-        msg = f"{name_of(fn)} is decorated with microbatch already"
         raise TypeError(msg)
     if is_generator(fn):
         msg = f"{name_of(fn)}() is a generator function; a batch function returns its results together"

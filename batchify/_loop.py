@@ -185,6 +185,8 @@ class LoopEngine:
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         try:
             results = _outcome.results(self._config.name, len(batch.waiters), await fn(batch.items))
+        except _outcome.Carried as carried:
+            self._fail(batch, carried.error)
         except BaseException as error:
             _outcome.trim(error)
             self._fail(batch, error)

@@ -63,18 +63,31 @@ def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseExcept
     return told
 
 
-def off_loop(fn: Callable[[list[Any]], Any], name: str, items: list[Any]) -> Any:
-    """Call ``fn`` in a thread on behalf of a loop, so that whatever it raises can be handed to that loop."""
+class Carried(Exception):  # noqa: N818  # it is no error, but carries one
+    """Brings what a batch function raised in a thread to the loop, as it is: not every exception can travel alone."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def off_loop(fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """Call ``fn`` in a thread on behalf of a loop.
+
+    Raises:
+        Carried: with whatever ``fn`` raised.
+    """
     try:
         return fn(items)
     except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
-        raise for_callers(error, name, on_loop=True)  # noqa: B904  # the cause is set where there is one
+        trim(error)
+        raise Carried(error) from None
 
 
 def trim(error: BaseException) -> None:
     """Take the engine's frame out of the traceback: it would keep the batch, and so all callers, alive."""
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    traceback = error.__traceback__
+    # Past a __setattr__ of the exception's own, as below.
+    BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
 def for_caller(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
@@ -89,12 +102,16 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
     Its cause is the original. One object raised to many callers would collect all their tracebacks
     (python/cpython#101267). An exception that can't be copied is handed out itself.
     """
-    twin = _copied(error) or _remade(error)
+    twin = _copied(error)
+    if twin is None:
+        twin = _remade(error)
     if twin is None:
         return error
-    twin.__cause__ = error
+    # Past a __setattr__ of the exception's own: a frozen dataclass has one.
+    BaseException.__cause__.__set__(twin, error)  # type: ignore[attr-defined]  # typeshed shows what it returns
     if sys.version_info >= (3, 11):
-        twin.add_note(f"raised by {name}() for item {position + 1} of a batch of {size}")
+        note = f"raised by {name}() for item {position + 1} of a batch of {size}"
+        vars(twin)["__notes__"] = [*vars(error).get("__notes__", ()), note]
     return twin
 
 
@@ -110,7 +127,7 @@ def _remade(error: BaseException) -> BaseException | None:
     kind = type(error)
     try:
         twin = kind.__new__(kind, *error.args)
-        twin.args = error.args
+        BaseException.args.__set__(twin, error.args)  # type: ignore[attr-defined]  # as above
         vars(twin).update(vars(error))
         return _faithful(twin, error)
     except Exception:  # noqa: BLE001  # as above
@@ -118,11 +135,9 @@ def _remade(error: BaseException) -> BaseException | None:
 
 
 def _faithful(twin: Any, error: BaseException) -> BaseException | None:
-    """Return ``twin`` if it is another object of the same type and arguments, with notes of its own."""
+    """Return ``twin`` if it is another object of the same type and arguments."""
     if twin is error or type(twin) is not type(error) or len(twin.args) != len(error.args):
         return None
     if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
         return None
-    if "__notes__" in vars(twin):
-        vars(twin)["__notes__"] = list(vars(twin)["__notes__"])
     return twin

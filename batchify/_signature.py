@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
+# ``Any`` because a checker that is told the classes asks for the types of what is inside.
+METHOD_KINDS: Any = (classmethod, staticmethod)
+
 
 def name_of(fn: object) -> str:
     """Return the qualified name of a function, or of what is inside a partial, or of the type of a callable object."""
@@ -37,6 +40,8 @@ def is_generator(fn: object) -> bool:
 
 
 def _called(fn: object) -> tuple[Any, Any]:
+    while isinstance(fn, partial):
+        fn = fn.func
     return fn, getattr(type(fn), "__call__", None)  # noqa: B004  # wanted for what it is
 
 

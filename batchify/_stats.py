@@ -184,16 +184,20 @@ class Stats:
             self._time(batch, run_time)
 
     def _time(self, batch: Batch, run_time: float) -> None:
-        self._wait_total += len(batch.arrived) * batch.departed - sum(batch.arrived)
+        # Not below 0, where rounding may take a sum of large times.
+        self._wait_total += max(0.0, len(batch.arrived) * batch.departed - sum(batch.arrived))
         self._wait_max = max(self._wait_max, batch.departed - batch.arrived[0])
         self._run_max = max(self._run_max, run_time)
         self._runs.append(run_time)
         self._waits.append((batch.departed, batch.arrived))
         self._recent += len(batch.arrived)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
         # Batches are dropped whole, so that a departure pays for no single item.
-        while self._recent - len(self._waits[0][1]) >= RECENT:
+        while self._recent > RECENT and self._recent - len(self._waits[0][1]) >= RECENT:
             self._recent -= len(self._waits.popleft()[1])
-        if len(self._runs) > RECENT:
+        while len(self._runs) > RECENT:
             self._runs.popleft()
 
     def absorb(self, other: Stats) -> None:
@@ -204,6 +208,7 @@ class Stats:
             for name in self.PEAKS:
                 setattr(self, name, max(getattr(self, name), getattr(other, name)))
             self._gone -= other._arrivals()
+            self._forget_old()
 
     def snapshot(self, name: str) -> BatchStats:
         """Return what has been counted, under the name of the batcher."""

@@ -133,8 +133,10 @@ class SyncMicrobatcher(Generic[T, R]):
             BaseException: whatever the batch function raised, as an exception object of this caller's own.
         """
         _warn_on_loop(self.name)
-        blocked = kept.take()
         engine = self.engine
+        if engine.waits_for_this():
+            raise engine.reentrant()
+        blocked = kept.take()
         ticket = None
         try:
             ticket = engine.enter(item, blocked)

@@ -14,7 +14,7 @@ lock of its own, its bell; it holds its engine weakly while there is nothing to 
 
 from __future__ import annotations
 
-from threading import TIMEOUT_MAX, Lock, Thread
+from threading import TIMEOUT_MAX, Lock, Thread, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -50,6 +50,8 @@ class ThreadEngine:
         # The batch function, held only while there is something to run it for.
         self._fn: BatchFunction | None = None
         self._workers = 0
+        # Their threads, once they run.
+        self._threads: set[int] = set()
         # The bells of workers that wait. Who rings one takes it out.
         self._idle: list[Lock] = []
         # Locks to release when nothing waits and nothing runs.
@@ -68,7 +70,7 @@ class ThreadEngine:
         """
         core = self._core
         if core.running and is_inside(core.running):
-            raise ReentrantCallError(reentrant(self.name))
+            raise self.reentrant()
         with self._lock:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
@@ -77,6 +79,14 @@ class ThreadEngine:
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
+
+    def waits_for_this(self) -> bool:
+        """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
+        return get_ident() in self._threads or is_inside(self._core.running)
+
+    def reentrant(self) -> ReentrantCallError:
+        """Return the error for a call that would wait for itself."""
+        return ReentrantCallError(reentrant(self.name))
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
@@ -106,7 +116,7 @@ class ThreadEngine:
             self.started, self.closed = True, False
 
     def close(self) -> None:
-        """Take no more items, and return when all is answered, or at once if a batch of this engine called it."""
+        """Take no more items, and return when all is answered, or at once if that waits for the caller."""
         drained = Lock()
         drained.acquire()
         with self._lock:
@@ -114,11 +124,12 @@ class ThreadEngine:
             self._drains.append(drained)
             self._rest_if_idle()
         self.push("close")
-        if not is_inside(self._core.running):
+        if not self.waits_for_this():
             drained.acquire()
 
     def serve(self, bell: Lock) -> bool:
         """Run batches on this thread until there are none; return whether to wait for the bell and come again."""
+        self._threads.add(get_ident())
         while True:
             with self._lock:
                 now = monotonic()
@@ -127,6 +138,7 @@ class ThreadEngine:
                 if batch is None:
                     if self.closed and not self._core.waiting:
                         self._workers -= 1
+                        self._threads.discard(get_ident())
                         return False
                     self._idle.append(bell)
                 elif wake_at is not None:
@@ -248,14 +260,14 @@ class ThreadEngine:
         self._finish(batch, failed, size - failed)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
-        """Free the slot, count, and only then wake who was answered."""
-        with self._lock:
-            now = monotonic()
-            self._core.finish(batch, now)
-            self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
-            self._rest_if_idle()
+        """Count, wake who was answered, and only then free the slot: an engine is idle when all that is done."""
+        now = monotonic()
+        self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
         for waiter in batch.waiters:
             waiter.wake()
+        with self._lock:
+            self._core.finish(batch, now)
+            self._rest_if_idle()
         batch.forget()
 
 

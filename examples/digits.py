@@ -3,8 +3,8 @@
 The question: how much time does an image take alone, and how much when it travels with others?
 
 A random forest learns to read handwritten digits. Like many models it takes little longer for dozens of images than for
-one, since most of the time goes into the call itself. The images it has not seen are predicted one at a time: first each
-with a call of its own, then from as many asyncio tasks as there are images, each of which awaits its own answer.
+one, since most of the time goes into the call itself. The images it has not seen are predicted one at a time: first
+each with a call of its own, then from as many asyncio tasks as there are images, each of which awaits its own answer.
 
 Run it with ``python examples/digits.py``; it needs the package ``scikit-learn``.
 """

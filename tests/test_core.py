@@ -606,6 +606,15 @@ def test_who_was_taken_out_is_not_the_last_to_leave():
     assert [None, None, batch] == [core.abandon(tickets[place]) for place in (1, 0, 2)]
 
 
+def test_a_batch_can_be_forgotten():
+    """A batch that is over lets go of items and callers; when they arrived and which they were stays known."""
+    core = new()
+    arrive(core, "ab", 1.5)
+    batch = core.take(2.0)
+    batch.forget()
+    assert ([], [], [1.5, 1.5], range(2)) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
+
+
 # The line.
 
 

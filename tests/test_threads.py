@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 import pytest
 from conftest import PATIENCE, Gate, Threads, doubled, failing, wait_until
 
-from batchify import BatchAbortedError, BatcherClosedError, SyncMicrobatcher, _workers, microbatch
+from batchify import BatchAbortedError, BatcherClosedError, ReentrantCallError, SyncMicrobatcher, _workers, microbatch
 
 
 @pytest.fixture
@@ -227,6 +227,28 @@ def test_a_callback_that_raises_harms_nobody(kit, caplog):
     double.flush()
     assert [2, 4] == [first.result(PATIENCE), second.result(PATIENCE)]
     assert ["a callback of a future raised"] == [record.message for record in caplog.records]
+
+
+def test_a_callback_that_would_wait_for_its_own_thread(kit):
+    """A callback of a future may submit and close; a blocking call, which could not return, is an error at once."""
+    double, gate = kit.decorate()
+    gate.shut()
+    done = []
+
+    def call(_):
+        try:
+            double(2)
+        except ReentrantCallError as error:
+            done.append(error)
+        done.append(double.submit(3))
+        double.close()
+
+    first = double.submit(1)
+    first.add_done_callback(call)
+    gate.open()
+    wait_until(lambda: len(done) == 2)
+    assert isinstance(done[0], ReentrantCallError)
+    assert 6 == done[1].result(PATIENCE)
 
 
 def test_map_returns_results_in_order(kit):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from batchify import AsyncMicrobatcher, BatchStats, SyncMicrobatcher
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def measure(texts: list[str]) -> list[int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from batchify import BatchStats, microbatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from numpy.typing import NDArray
 
 
 @microbatch
@@ -129,9 +132,8 @@ async def members_of_an_async_function() -> None:
 
 
 def it_can_be_passed_on() -> None:
-    one: Callable[[str], list[int]] = tokenize
-    coroutine: Callable[[str], Coroutine[Any, Any, list[int]]] = embed
-    print(one, coroutine)
+    _one: Callable[[str], list[int]] = tokenize
+    _coroutine: Callable[[str], Coroutine[Any, Any, list[int]]] = embed
 
 
 @microbatch
@@ -150,7 +152,7 @@ def arrays(texts: list[str]) -> NDArray[np.float64]:
 
 
 @microbatch
-def some_fail(texts: list[str]) -> list[int | ValueError]:
+def some_fail(texts: list[str]) -> list[int | Exception]:
     return [len(text) or ValueError("empty") for text in texts]
 
 
@@ -174,6 +176,8 @@ async def any_list_of_results_will_do() -> None:
 
 
 async def an_exception_is_raised_and_no_result() -> None:
+    assert_type(some_fail("x"), int)
+    assert_type(some_fail.map(["x"]), list[int])
     assert_type(await async_some_fail("x"), int)
     assert_type(await async_some_fail.submit("x"), int)
 

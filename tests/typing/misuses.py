@@ -1,4 +1,4 @@
-"""What checkers refuse. Each line is wrong, and an ignore that is not needed is an error in its turn."""
+"""What checkers refuse. Each marked line is wrong, and a mark that a checker does not need is an error in its turn."""
 
 from __future__ import annotations
 
@@ -33,52 +33,52 @@ class Model:
 
 
 async def wrong_items(model: Model) -> None:
-    tokenize(3)
-    tokenize(["x"])
-    tokenize.submit(3)
-    tokenize.map([3])
-    tokenize.map("x", "y")
-    await tokenize.acall(3)
-    await embed(3)
-    embed.submit(3)
-    await embed.map([3])
-    model.tokenize(3)
-    await model.embed(3)
-    Model.tokenize(model, 3)
-    Model.tokenize(3, "x")
-    Model.count(3)
+    tokenize(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    tokenize(["x"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one item, no list
+    tokenize.submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as in a call
+    tokenize.map([3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]  # all items are str
+    await tokenize.acall(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as in a call
+    await embed(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    embed.submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as in a call
+    await embed.map([3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]  # all items are str
+    model.tokenize(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    await model.embed(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    Model.tokenize(model, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    Model.tokenize(3, "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an instance is a Model
+    Model.count(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
 
 
 async def missing_items(model: Model) -> None:
-    tokenize()
-    tokenize(add_special=False)
-    await embed()
-    model.tokenize()
-    Model.tokenize(model)
+    tokenize()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # no item
+    tokenize(add_special=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is no item
+    await embed()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # no item
+    model.tokenize()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # no item
+    Model.tokenize(model)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # no item
 
 
 async def wrong_call_options(model: Model) -> None:
-    tokenize("x", add_specials=False)
-    tokenize("x", add_special="no")
-    tokenize("x", False)
-    tokenize.submit("x", add_specials=False)
-    await embed("x", add_specials=False)
-    model.tokenize("x", add_specials=False)
+    tokenize("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
+    tokenize("x", add_special="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a bool
+    tokenize.submit("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
+    await tokenize.acall("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
+    await embed("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
+    model.tokenize("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
 
 
 async def wrong_uses_of_results(model: Model) -> None:
-    whole: int = tokenize("x")
-    unawaited: list[int] = embed("x")
-    of_method: str = model.tokenize("x")
-    several: list[int] = tokenize.map(["x"])
-    print(whole, unawaited, of_method, several)
+    _whole: int = tokenize("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # a list of int
+    _unawaited: list[int] = embed("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # a coroutine
+    _of_method: str = model.tokenize("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # a list of int
+    _several: list[int] = tokenize.map(["x"])  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # a list of results
+    await tokenize("x")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]  # of a def function
 
 
 def wrong_options() -> None:
-    microbatch(plain, max_sise=3)
-    microbatch(plain, max_size="3")
-    microbatch(max_sise=3)
-    microbatch(plain, 3)
+    microbatch(plain, max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
+    microbatch(plain, max_size="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]  # an int
+    microbatch(plain, 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # by name only
+    microbatch(max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
+    microbatch(max_size=3)(plain, max_size=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # given before
 
 
 def wrong_batch_functions() -> None:
@@ -94,19 +94,18 @@ def wrong_batch_functions() -> None:
     def unordered(texts: list[str]) -> set[int]:
         return {len(text) for text in texts}
 
-    microbatch(one_item)
-    microbatch(one_result)
-    microbatch(mapping)
-    microbatch(unordered)
-    microbatch(max_size=3)(mapping)
-    SyncMicrobatcher(mapping)
-    AsyncMicrobatcher(mapping)
-    SyncMicrobatcher(async_plain)
+    microbatch(one_item)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # takes no list
+    microbatch(one_result)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # returns no list
+    microbatch(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
+    microbatch(unordered)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
+    microbatch(max_size=3)(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
+    SyncMicrobatcher(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # in no order
+    AsyncMicrobatcher(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # in no order
+    SyncMicrobatcher(async_plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # async def
 
 
 async def wrong_uses_of_engines() -> None:
-    SyncMicrobatcher(plain).submit(3)
-    SyncMicrobatcher(plain, max_size=3)
-    await AsyncMicrobatcher(async_plain).submit(3)
-    wrong: int = await AsyncMicrobatcher(async_plain).submit("x")
-    print(wrong)
+    SyncMicrobatcher(plain).submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    SyncMicrobatcher(plain, max_size=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # of the decorator
+    await AsyncMicrobatcher(async_plain).submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+    _whole: int = await AsyncMicrobatcher(async_plain).submit("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # a list of int

@@ -1,0 +1,41 @@
+"""The README keeps its word: every block of Python in it runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(block):
+    return subprocess.run(  # noqa: S603  # our own README
+        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_there_are_blocks():
+    """The README has blocks of Python to run."""
+    assert 3 == len(BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
+def test_a_block_runs(block):
+    """A block runs in a process of its own, ends well, and prints what its comments say."""
+    done = run(block)
+    assert (0, "") == (done.returncode, done.stderr)
+    for said in re.findall(r"print\(.*\)  # (.*)", block):
+        assert said in done.stdout.splitlines()
+
+
+def test_the_two_commands():
+    """There is one command that runs the example and one that runs the tests, each on a line of its own."""
+    commands = re.findall(r"^```sh\n(.*?)\n```", README, flags=re.DOTALL | re.MULTILINE)
+    assert ["examples/tokenizer.py", "pytest"] == [
+        next(word for word in ("examples/tokenizer.py", "pytest") if word in command) for command in commands
+    ]
