@@ -289,8 +289,8 @@ class OffLoop:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
         # The context of the batch, in which it is the current one.
-        run = partial(copy_context().run, _outcome.off_loop, fn, items)
-        return await get_running_loop().run_in_executor(self._pool, run)
+        context = copy_context()
+        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome.off_loop, fn, items))
 
     def close(self) -> None:
         """End the threads when they are done with what they were given."""

@@ -16,7 +16,7 @@ from weakref import ref
 
 from wrapt import BaseObjectProxy
 
-from batchify._signature import METHOD_KINDS, Call
+from batchify._signature import METHOD_KINDS, Call, name_of
 from batchify._stats import Stats, together
 from batchify.errors import BatcherClosedError, closed
 
@@ -193,7 +193,7 @@ class BatchedFunction(Batched):
         return self._self_bind(instance)
 
     def __reduce__(self) -> str:
-        return self.__qualname__
+        return name_of(self.__wrapped__)
 
     def _self_batcher(self) -> Batcher:
         return self._self_own.get(None) or self._self_own.setdefault(None, self._self_new(lambda: self.__wrapped__))
@@ -266,7 +266,7 @@ class BatchedMethod(Batched):
         return self._self_function
 
     def __reduce__(self) -> Any:
-        return getattr, (self._self_instance, self.__name__)
+        return getattr, (self._self_instance, self.__wrapped__.__name__)
 
     def _self_batcher(self) -> Batcher:
         return self._self_function._self_batcher_of(self._self_instance)

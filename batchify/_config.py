@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from numbers import Real
 from operator import index
+from typing import Any
 
 from batchify._signature import name_of
 
@@ -52,7 +53,7 @@ def for_engine(
     )
 
 
-def whole(option: str, value: object) -> int:
+def whole(option: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or say what is wrong with it.
 
     Raises:
@@ -60,7 +61,7 @@ def whole(option: str, value: object) -> int:
         ValueError: it is below 1.
     """
     try:
-        number = index(value)  # type: ignore[arg-type]  # whether it has __index__ is the question
+        number = index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
@@ -72,7 +73,7 @@ def whole(option: str, value: object) -> int:
     return number
 
 
-def seconds(option: str, value: object) -> float | None:
+def seconds(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite number of seconds of at least 0, or ``None`` if it is ``None``.
 
     Raises:
@@ -81,13 +82,14 @@ def seconds(option: str, value: object) -> float | None:
     """
     if value is None:
         return None
-    if not isinstance(value, Real) or isinstance(value, bool):
+    number: Any = value
+    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
         msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
-    if not 0 <= value <= sys.float_info.max:
+    if not 0 <= number <= sys.float_info.max:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)
-    return float(value)
+    return float(number)
 
 
 def flag(option: str, value: object) -> bool:

@@ -13,7 +13,7 @@ Theory
 Items stand in one line, in order of arrival, each with its waiter and its time of arrival. The line's head is an index
 that moves on as batches leave; what lies before it is cut off now and then, so that a departure costs a slice and no
 shifting. A *ticket* is the number of an arrival, counted from the first one; it says where in the line an item stands,
-so that a caller can leave from the middle at a constant price: its place is marked ``GONE``.
+so that a caller can leave from the middle at a constant price: its place is then empty.
 
 A shell repeats ``take()`` until it returns ``None``:
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     # Item, waiter, time of arrival.
     Place: TypeAlias = tuple[Any, Any, float]
 
-GONE = None
 NEVER = maxsize
 # Below this length the line is not worth cutting.
 SHORT = 1024
@@ -72,6 +71,7 @@ class Line:
     def __init__(self, base: int, places: list[Place | None]) -> None:
         # The ticket of the first place.
         self.base = base
+        # An empty one is that of a caller who left, or of an item that has departed.
         self.places = places
 
 
@@ -81,10 +81,10 @@ class Batch:
     __slots__ = ("arrived", "departed", "items", "left", "max_size", "reason", "tickets", "waiters")
 
     def __init__(self, front: Line, reason: str, max_size: int, now: float) -> None:
-        present = [place for place in front.places if place is not GONE]
-        self.items = [item for item, _, _ in present]
-        self.waiters = [waiter for _, waiter, _ in present]
-        self.arrived = [arrived for _, _, arrived in present]
+        present = [place for place in front.places if place is not None]
+        self.items: list[Any] = [item for item, _, _ in present]
+        self.waiters: list[Any] = [waiter for _, waiter, _ in present]
+        self.arrived: list[float] = [arrived for _, _, arrived in present]
         # The arrivals it was taken from, those that had left before it departed included.
         self.tickets = range(front.base, front.base + len(front.places))
         self.reason = reason
@@ -134,9 +134,9 @@ class Core:
         self._concurrency = config.concurrency
         self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
         self._line = Line(0, [])
-        # The place in the line where waiting begins; it is never GONE.
+        # The place in the line where waiting begins; it is never empty.
         self._head = 0
-        # Places marked GONE behind the head.
+        # Empty places behind the head.
         self._gone = 0
         # The batches that have left and are not over, oldest first.
         self.running: list[Batch] = []
@@ -160,7 +160,7 @@ class Core:
     @property
     def places(self) -> list[Place]:
         """What waits, in order of arrival."""
-        return [place for place in self._line.places[self._head :] if place is not GONE]
+        return [place for place in self._line.places[self._head :] if place is not None]
 
     @property
     def arrivals(self) -> int:
@@ -219,10 +219,10 @@ class Core:
         """
         line = self._line
         place = ticket - line.base
-        taken = GONE if place < self._head else line.places[place]
-        if taken is GONE:
+        taken = None if place < self._head else line.places[place]
+        if taken is None:
             return None
-        line.places[place] = GONE
+        line.places[place] = None
         self._gone += 1
         self._advance(self._head)
         self._set_alarm()
@@ -260,7 +260,7 @@ class Core:
     def _first_arrived(self) -> float:
         """Return when the head of the line arrived."""
         head = self._line.places[self._head]
-        assert head is not GONE  # noqa: S101  # _advance() sees to it
+        assert head is not None  # noqa: S101  # _advance() sees to it
         return head[2]
 
     def _cut(self, reason: str, now: float) -> Batch:
@@ -271,7 +271,7 @@ class Core:
             end = self._stretch(end)
         batch = Batch(Line(line.base + start, line.places[start:end]), reason, self._max_size, now)
         # The line must not hold on to what has left until it is cut.
-        line.places[start:end] = [GONE] * (end - start)
+        line.places[start:end] = [None] * (end - start)
         self._gone -= end - start - len(batch.waiters)
         self._advance(end)
         return batch
@@ -279,17 +279,17 @@ class Core:
     def _stretch(self, end: int) -> int:
         """Move ``end`` on until as many items stand before it as a batch may have, not counting those that left."""
         places = self._line.places
-        missing = sum(place is GONE for place in places[self._head : end])
+        missing = sum(place is None for place in places[self._head : end])
         while missing and end < len(places):
-            missing -= places[end] is not GONE
+            missing -= places[end] is not None
             end += 1
         return end
 
     def _advance(self, head: int) -> None:
-        """Let waiting begin at ``head`` or the first place after it that is not GONE; cut the line now and then."""
+        """Let waiting begin at ``head`` or the first place after it that is not None; cut the line now and then."""
         line = self._line
         end = len(line.places)
-        while head < end and line.places[head] is GONE:
+        while head < end and line.places[head] is None:
             head += 1
             self._gone -= 1
         if head == end or head > max(SHORT, end // 2):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 from batchify import _outcome
@@ -40,8 +40,8 @@ class LoopEngine:
     __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_source", "_tasks", "_when", "core", "loop", "stats")
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
-        # Weak, so that an idle engine does not keep its loop alive.
-        self.loop: Callable[[], AbstractEventLoop] = ref(loop)  # type: ignore[assignment]  # it is there when it is used
+        # Weak, so that an idle engine does not keep its loop alive; the loop is there whenever something happens.
+        self.loop = cast("Callable[[], AbstractEventLoop]", ref(loop))
         self.core = core = Core(config)
         self.stats = Stats(lambda: core.arrivals)
         self._config = config

@@ -108,7 +108,7 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
     if twin is None:
         return error
     # Past a __setattr__ of the exception's own: a frozen dataclass has one.
-    BaseException.__cause__.__set__(twin, error)  # type: ignore[attr-defined]  # typeshed shows what it returns
+    BaseException.__setattr__(twin, "__cause__", error)
     if sys.version_info >= (3, 11):
         note = f"raised by {name}() for item {position + 1} of a batch of {size}"
         vars(twin)["__notes__"] = [*vars(error).get("__notes__", ()), note]
@@ -127,7 +127,7 @@ def _remade(error: BaseException) -> BaseException | None:
     kind = type(error)
     try:
         twin = kind.__new__(kind, *error.args)
-        BaseException.args.__set__(twin, error.args)  # type: ignore[attr-defined]  # as above
+        BaseException.__setattr__(twin, "args", error.args)
         vars(twin).update(vars(error))
         return _faithful(twin, error)
     except Exception:  # noqa: BLE001  # as above

@@ -176,7 +176,7 @@ class SyncMicrobatcher(Generic[T, R]):
         """Do what ``submit`` does from a task on any event loop, without blocking it."""
         from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
 
-        return await asubmit(self.engine, item)
+        return await asubmit(self.engine, item)  # type: ignore[no-any-return]  # as above
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""

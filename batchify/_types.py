@@ -146,7 +146,8 @@ class ClassMethod(Decorated, Protocol[Bound_co]):
 class Decorator(Protocol):
     """What ``microbatch`` returns if it gets options only.
 
-    Checkers take the first that fits: what could be both, as a function that returns anything, is taken to be ``def``.
+    The order counts where several fit: a function that returns ``Any`` is a ``def`` function first, and one with a
+    second positional parameter no method.
     """
 
     @overload

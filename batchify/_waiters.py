@@ -65,7 +65,8 @@ class ItemFuture(Future[Any]):
     def future(self) -> Future[Any]:
         return self
 
-    starts = Future.set_running_or_notify_cancel
+    def starts(self) -> bool:
+        return self.set_running_or_notify_cancel()
 
     def wanted(self) -> bool:
         return not self.done()
