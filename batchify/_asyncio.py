@@ -93,13 +93,19 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The thread that a plain function runs in.
         self._off_loop = None if is_async(source()) else OffLoop(source, config)
         self._source = self._off_loop or source
+        self.renew()
+        announce(self)
+
+    def renew(self) -> None:
+        """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
         self._engines: dict[ref[AbstractEventLoop], LoopEngine] = {}
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
         self._engine: LoopEngine | None = None
-        self._closed = False
+        self._started = self._closed = False
         # What engines counted whose loops are gone.
         self._past = Stats()
-        announce(self)
+        if self._off_loop is not None:
+            self._off_loop.renew()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -113,7 +119,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     @property
     def is_running(self) -> bool:
         """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        return not self._closed and bool(self._engines)
+        return self._started and not self._closed
 
     @property
     def stats(self) -> BatchStats:
@@ -124,11 +130,6 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the counters that ``stats`` adds up."""
         self._forget_closed_loops()
         return [self._past, *(engine.stats for engine in list(self._engines.values()))]
-
-    def reset_stats(self) -> None:
-        """Start counting anew; what waits and runs stays counted."""
-        for part in self.parts():
-            part.reset()
 
     async def submit(self, item: T) -> R:
         """Return the result for ``item``, which travels with what else is submitted meanwhile.
@@ -244,6 +245,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the engine for ``loop``, made now if need be."""
         if self._closed:
             raise BatcherClosedError(closed(self.name))
+        self._started = True
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
@@ -280,6 +282,10 @@ class OffLoop:
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget the threads, which a fork has left behind."""
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:

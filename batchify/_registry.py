@@ -1,10 +1,11 @@
-"""All live batchers, weakly held, so that they can be listed, measured and drained in one place.
+"""All live batchers, weakly held, so that they can be listed, measured, drained, and made anew after a fork.
 
 Must not know: the inside of an engine. It lists whatever has announced itself.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
@@ -46,3 +47,13 @@ async def aclose_all() -> None:
     """Close every live batcher without blocking the event loop."""
     for batcher in batchers():
         await batcher.aclose()
+
+
+def _renew() -> None:
+    """Let the child of a fork begin anew: it has the parent's items and locks, but none of its threads."""
+    for batcher in batchers():
+        batcher.renew()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
+    os.register_at_fork(after_in_child=_renew)

@@ -1,13 +1,12 @@
 """The thread engine: one batcher, for callers in any thread and, through a narrow bridge, on any event loop.
 
-Decides: how a caller waits, and what happens to batchers when the process forks or ends.
+Decides: how a caller waits, and what happens to batchers when the process ends.
 Must not know: batches, event loops, decorators.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import threading
 import warnings
@@ -93,7 +92,7 @@ class SyncMicrobatcher(Generic[T, R]):
         announce(self)
 
     def renew(self) -> None:
-        """Begin from nothing: no item, no thread, no lock that somebody holds."""
+        """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
         self.engine = ThreadEngine(self._source, self._config)
 
     def __repr__(self) -> str:
@@ -118,10 +117,6 @@ class SyncMicrobatcher(Generic[T, R]):
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
         return [self.engine.stats]
-
-    def reset_stats(self) -> None:
-        """Start counting anew; what waits and runs stays counted."""
-        self.engine.stats.reset()
 
     def submit(self, item: T) -> R:
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
@@ -229,32 +224,24 @@ def _warn_on_loop(name: str) -> None:
         warnings.warn(msg, RuntimeWarning, stacklevel=5)
 
 
-def _drain() -> None:
-    """Answer what was submitted before the process ends and takes the workers with it."""
-    for batcher in batchers():
-        if isinstance(batcher, SyncMicrobatcher):
-            batcher.stop()
+def _live() -> list[SyncMicrobatcher[Any, Any]]:
+    return [batcher for batcher in batchers() if isinstance(batcher, SyncMicrobatcher)]
 
 
 def _flush() -> None:
     """Let no window keep a thread, and so the process, from ending."""
-    for batcher in batchers():
-        if isinstance(batcher, SyncMicrobatcher):
-            batcher.flush()
+    for batcher in _live():
+        batcher.flush()
 
 
-def _renew() -> None:
-    """Give the child of a fork new engines: it has the parent's items and locks, but none of its threads."""
-    kept.blocked = None
-    for batcher in batchers():
-        if isinstance(batcher, SyncMicrobatcher):
-            batcher.renew()
+def _drain() -> None:
+    """Answer what was submitted before the process ends and takes the workers with it."""
+    for batcher in _live():
+        batcher.stop()
 
 
-# Once for all batchers. The interpreter calls this after it has joined its threads and before it stops daemons.
-atexit.register(_drain)
-# And this before it joins its threads, of which some may be blocked in a call for the length of a long window. The name
-# is private, and what concurrent.futures relies on.
+# Once for all batchers. The interpreter calls the first before it joins its threads, of which some may be blocked in a
+# call for the length of a window; its name is private, and what concurrent.futures relies on. It calls the second when
+# all other threads have ended, and before it stops daemons.
 getattr(threading, "_register_atexit", atexit.register)(_flush)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+atexit.register(_drain)

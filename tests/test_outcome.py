@@ -13,7 +13,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from batchify import _outcome
-from batchify._outcome import for_caller, for_callers, off_loop, own_copy, results, trim
+from batchify._outcome import Carried, for_caller, for_callers, off_loop, own_copy, results, trim
 from batchify.errors import BatchAbortedError, BatchResultError
 
 RULE = "it must return one for each item, in order"
@@ -201,7 +201,7 @@ def test_what_steers_generators_is_wrapped(error, on_loop):
 
 def test_a_thread_works_for_a_loop():
     """A function that is called in a thread on behalf of a loop gets the items and returns its result."""
-    assert [3, 2, 1] == off_loop(lambda items: items[::-1], "embed", [1, 2, 3])
+    assert [3, 2, 1] == off_loop(lambda items: items[::-1], [1, 2, 3])
 
 
 def fail(error):
@@ -213,25 +213,27 @@ def fail(error):
     return embed
 
 
-def raised(error):
-    """Return what a function that raises ``error`` raises when it is called in a thread on behalf of a loop."""
-    with pytest.raises(BaseException) as caught:
-        off_loop(fail(error), "embed", [1])
+def carried(error):
+    """Return what brings ``error`` to its loop when a function raises it in a thread."""
+    with pytest.raises(Carried) as caught:
+        off_loop(fail(error), [1])
     return caught.value
 
 
-def test_a_thread_hands_an_error_to_its_loop():
-    """An ``Exception`` from a thread reaches the loop as it is, and not as its own cause."""
-    error = ValueError("bad")
-    told = raised(error)
-    assert (error, None) == (told, told.__cause__)
+def frames(error):
+    """Return the names of the functions in a traceback."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
-def test_a_thread_does_not_end_its_loop():
-    """What would end the task of the batch on the loop is wrapped before it gets there."""
-    error = SystemExit(1)
-    told = raised(error)
-    assert (BatchAbortedError, error) == (type(told), told.__cause__)
+@pytest.mark.parametrize("error", [ValueError("bad"), StopIteration(1), SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_a_thread_hands_any_error_to_its_loop(error):
+    """Whatever a function raises in a thread is brought to the loop as it is, with the function's own frames."""
+    assert (error, ["embed"]) == (carried(error).error, frames(error))
+
+
+def test_what_brings_an_error_is_not_explained_by_it():
+    """An error that is brought to a loop is not printed twice."""
+    assert carried(ValueError("bad")).__suppress_context__
 
 
 class PlainError(Exception):
@@ -286,6 +288,14 @@ class RefusingError(Exception):
 
     def __setattr__(self, name, value):
         raise AttributeError(name)
+
+
+class MisusedError(Exception):
+    """Has no list of notes where there should be one."""
+
+    def __init__(self):
+        super().__init__()
+        self.__notes__ = None
 
 
 @dataclass(frozen=True)
@@ -412,9 +422,9 @@ def test_what_can_not_be_copied_is_handed_out_itself():
     assert error is copy_for(error)
 
 
-@pytest.mark.parametrize("error", [FrozenError(), RefusingError("bad")], ids=kind_of)
+@pytest.mark.parametrize("error", [FrozenError(), RefusingError("bad"), MisusedError()], ids=kind_of)
 def test_what_can_not_be_changed_is_told_all_the_same(error):
-    """An exception whose copy takes no cause reaches its callers, and is no error within the library."""
+    """An exception whose copy takes no cause or no note reaches its callers, and is no error within the library."""
     assert (type(error), error.args) == (type(copy_for(error)), copy_for(error).args)
 
 
@@ -422,11 +432,6 @@ def test_an_exception_is_not_tested_for_truth():
     """An exception that has no truth value is copied like any other."""
     error = UndecidedError("bad")
     assert error is copy_for(error).__cause__
-
-
-def frames(error):
-    """Return the names of the functions in a traceback."""
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def caught(error):
@@ -492,7 +497,7 @@ def test_what_is_wrapped_comes_from_what_ended_the_batch(error, kind):
 )
 def test_what_a_thread_wraps_comes_from_what_ended_the_batch(error, kind):
     """A function that a loop runs in a thread is no exception to that."""
-    told = for_caller(raised(error), "embed", 0, 2, on_loop=True)
+    told = for_caller(carried(error).error, "embed", 0, 2, on_loop=True)
     assert (kind, error) == (type(told), told.__cause__)
 
 

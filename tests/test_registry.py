@@ -24,6 +24,9 @@ class Batcher:
     def close(self):
         self.log.append(f"{self.name} closed")
 
+    def renew(self):
+        self.log.append(f"{self.name} renewed")
+
     async def aclose(self):
         self.log.append(f"{self.name} closed on the loop")
 
@@ -94,3 +97,11 @@ async def test_aclose_all_closes_all_oldest_first():
     made = [Batcher("first", log), Batcher("second", log)]
     await aclose_all()
     assert [f"{batcher} closed on the loop" for batcher in made] == log
+
+
+def test_a_fork_renews_all():
+    """What is called in the child of a fork lets every live batcher begin anew."""
+    log = []
+    made = [Batcher("first", log), Batcher("second", log)]
+    _registry._renew()
+    assert [f"{batcher} renewed" for batcher in made] == log

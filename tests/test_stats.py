@@ -56,6 +56,27 @@ def test_before_any_call_all_is_zero():
     assert NOTHING == Stats().snapshot("embed")
 
 
+def test_zeros_are_zeros():
+    """Every number of a snapshot of nothing is 0."""
+    reasons = ["full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close"]
+    percentiles = dict.fromkeys(["p50", "p90", "p99", "max"], 0)
+    expected = {
+        **dict.fromkeys(vars(NOTHING), 0),
+        "name": "embed",
+        "wait_ms": percentiles,
+        "run_ms": percentiles,
+        "size_histogram": {},
+        "reasons": dict.fromkeys(reasons, 0),
+    }
+    assert expected == Stats().snapshot("embed").to_dict()
+
+
+def test_one_batch_of_one():
+    """The averages of a single item are its own numbers."""
+    snapshot = counted(batch(0.0, departed=3.0, max_size=1))
+    assert (1.0, 3000.0, 1.0) == (snapshot.avg_batch_size, snapshot.avg_wait_time_ms, snapshot.fill_ratio)
+
+
 def test_zeros_are_of_the_right_type():
     """Without a batch an average is a float, and a count is an int, as it is with batches."""
     empty, busy = Stats().snapshot("embed").to_dict(), counted(batch(0.0, departed=1.0)).to_dict()
@@ -156,13 +177,12 @@ def test_percentiles_of_one():
 
 def test_percentiles_forget_and_the_maximum_does_not():
     """Percentiles are those of the newest measurements; the maximum is that of all."""
-    assert Percentiles(p50=1000.0, p90=1000.0, p99=1000.0, max=60_000.0) == ran(60.0, *[1.0] * RECENT)
+    assert Percentiles(p50=1000.0, p90=1000.0, p99=1000.0, max=60_000.0) == ran(*[60.0] * 200, *[1.0] * RECENT)
 
 
 def test_percentiles_remember_enough():
-    """A run that is just recent enough is among those that percentiles are taken from."""
-    recent = [60.0] * (RECENT // 10) + [1.0] * (RECENT - RECENT // 10)
-    assert (60_000.0, 1000.0) == (ran(*recent).p99, ran(*recent).p90)
+    """No run that is just recent enough is forgotten: one less, and the median would be another."""
+    assert 1000.0 == ran(*[1.0] * (RECENT // 2), *[60.0] * (RECENT // 2)).p50
 
 
 def test_waits_of_whole_batches_are_forgotten():
@@ -371,6 +391,12 @@ def test_a_snapshot_is_frozen():
     """A number of a snapshot can't be set."""
     with pytest.raises(FrozenInstanceError):
         NOTHING.pending = 1
+
+
+def test_percentiles_are_frozen():
+    """Nor can a percentile."""
+    with pytest.raises(FrozenInstanceError):
+        NOTHING.wait_ms.p50 = 1.0
 
 
 def test_a_snapshot_is_ready_for_json():

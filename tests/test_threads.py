@@ -520,10 +520,10 @@ async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_forked_child_has_batchers_of_its_own():
-    """After a fork with an item waiting and a thread alive, both processes answer their own calls."""
+    """After a fork with items waiting and threads alive, both processes answer their own calls, on both engines."""
     script = """
-        import os, sys, warnings
-        from batchify import microbatch
+        import asyncio, os, sys, warnings
+        from batchify import AsyncMicrobatcher, microbatch
 
         warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -531,18 +531,21 @@ def test_a_forked_child_has_batchers_of_its_own():
         def echo(items):
             return items
 
+        off_loop = AsyncMicrobatcher(lambda items: items)
+        asyncio.run(off_loop.submit(0))
+
         waiting = echo.submit(1)
         child = os.fork()
         if not child:
-            assert echo.batch_stats.pending == 0
+            assert (0, 0) == (echo.batch_stats.pending, off_loop.stats.total_items)
             mine = echo.submit(2)
             echo.flush()
-            os._exit(mine.result(5))
+            os._exit(mine.result(5) + asyncio.run(off_loop.submit(3)))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         echo.flush()
-        print(waiting.result(5))
+        print(waiting.result(5), asyncio.run(off_loop.submit(4)))
     """
-    assert "2\n1\n" == run(script)
+    assert "5\n1 4\n" == run(script)
 
 
 def run(script):

@@ -1,0 +1,195 @@
+"""Who asked for what, and what came of it.
+
+Every call has an ``Item``. The batch function writes into it what its caller is to see, and the caller compares: the
+very object that was computed for it, or an error that comes from the very one that ended its batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from random import Random
+
+from batchify import BatcherClosedError
+
+# What a caller may do to its batch, beside raising one of the exceptions below.
+ANSWER, REFUSE, SHORT = "answer", "refuse", "short"
+# Ends of a call that the batcher has taken, and of one that it has not, or that cannot tell.
+TAKEN = ("answered", "failed", "cancelled", "unread")
+NOT_TAKEN = ("refused", "not asked", "interrupted")
+
+
+class Refused(Exception):
+    """One in the place of a result."""
+
+
+class Failure(Exception):
+    """A plain one."""
+
+
+class Awkward(Exception):
+    """One whose constructor does not take its own ``args``."""
+
+    def __init__(self, *, number):
+        super().__init__("awkward", number)
+
+    @classmethod
+    def of(cls, number):
+        return cls(number=number)
+
+
+class Single(Exception):
+    """One that can't be copied."""
+
+    def __new__(cls, *, number):
+        return super().__new__(cls, number)
+
+    def __init__(self, *, number):
+        super().__init__(number)
+
+    @classmethod
+    def of(cls, number):
+        return cls(number=number)
+
+
+class Fatal(BaseException):
+    """One that is not an ``Exception``."""
+
+
+class Item:
+    """One call: what it does to its batch, and what came of it."""
+
+    __slots__ = ("asked", "expected", "fate", "number", "pause", "runs")
+
+    def __init__(self, number, fate, pause):
+        self.number = number
+        self.fate = fate
+        # How long a batch takes that it is the first of, in seconds.
+        self.pause = pause
+        self.asked = False
+        self.runs = 0
+        # What its caller is to see: the answer, the error, or the type of an error of the library.
+        self.expected = None
+
+
+class Ledger:
+    """What the callers of one thread saw; no other thread writes into it."""
+
+    def __init__(self, complain):
+        self.complain = complain
+        # (subject, end) -> how many.
+        self.ends = Counter()
+        # Items whose callers were told that they would never run.
+        self.taken_back = []
+
+    def note(self, subject, end, count=1):
+        self.ends[subject, end] += count
+
+    def answered(self, subject, item, value):
+        """Note an answer, which must be the one that was computed for this item."""
+        self.note(subject, "answered")
+        if value is not item.expected:
+            self.complain("crossed", f"{subject}: {item.number} was answered {value!r}, not {item.expected!r}")
+
+    def failed(self, subject, item, error):
+        """Note an error, which must come from the one that ended the batch of this item."""
+        if isinstance(error, BatcherClosedError):
+            self.note(subject, "refused")
+            if not subject.closings:
+                self.complain("broken", f"{subject} says that it is closed")
+            return
+        self.note(subject, "failed")
+        if not comes_from(error, item.expected):
+            self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.expected!r}")
+
+    def cancelled(self, subject, item):
+        """Note a caller that left, if it had come at all."""
+        self.note(subject, "cancelled" if item.asked else "not asked")
+
+
+def comes_from(error, expected):
+    """Say whether ``expected`` is ``error``, its type, or the cause of it."""
+    while error is not None:
+        if error is expected or type(error) is expected:
+            return True
+        error = error.__cause__
+    return False
+
+
+class Round:
+    """What the threads of one round share."""
+
+    # What ends the loop it is raised on is left to some of the rounds.
+    fates = (ANSWER,) * 930 + (REFUSE,) * 40 + (SHORT,) * 5 + (Failure,) * 10 + (Awkward.of, Single.of) * 2
+    fates += (StopIteration, StopAsyncIteration, Fatal, GeneratorExit) * 2
+    pauses = (None,) * 6 + (0,) * 3 + (0.0005,)
+
+    def __init__(self, seed, calls, *, loud):
+        self._seed = seed
+        self._calls = calls
+        if loud:
+            self.fates += (KeyboardInterrupt, SystemExit) * 2
+        self._numbers = itertools.count(1)
+        self.made = 0
+        # Those that callers choose from, and those that were closed for good.
+        self.subjects = []
+        self.retired = []
+        self.ledgers = []
+        self.complaints = []
+        self._lock = threading.Lock()
+
+    def random(self, who):
+        return Random(f"{self._seed} {who}")  # noqa: S311  # to be repeated, not to be secret
+
+    def ledger(self):
+        ledger = Ledger(self.complain)
+        self.ledgers.append(ledger)
+        return ledger
+
+    def complain(self, kind, text):
+        self.complaints.append((kind, text))
+
+    def item(self, random):
+        """Make a new call; no two have the same number."""
+        with self._lock:
+            self.made = number = next(self._numbers)
+        return Item(number, random.choice(self.fates), random.choice(self.pauses))
+
+    def items(self, random, most):
+        return [self.item(random) for _ in range(random.randint(1, most))]
+
+    @property
+    def over(self):
+        return self.made >= self._calls or bool(self.complaints)
+
+    def ends(self):
+        """Return how many calls ended how, by subject and end."""
+        return sum((ledger.ends for ledger in list(self.ledgers)), Counter())
+
+    def audit(self):
+        """Check, when all is over, that every call has one end, and that each batcher counted the same."""
+        ends = self.ends()
+        if lost := self.made - sum(ends.values()):
+            self.complain("lost", f"{lost} of {self.made} calls have no end")
+        for subject in [*self.subjects, *self.retired]:
+            self._compare(subject, subject.stats(), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
+        for ledger in self.ledgers:
+            for item in ledger.taken_back:
+                if item.runs:
+                    self.complain("doubled", f"{item.number} ran although it was taken back")
+
+    def _compare(self, subject, stats, ends):
+        taken = sum(ends[end] for end in TAKEN)
+        if not taken <= accounted(stats) <= taken + ends["interrupted"]:
+            self.complain("broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}")
+        if stats.answered_items < ends["answered"] or stats.failed_items < ends["failed"]:
+            self.complain("broken", f"{subject} forgot answers: {ends}, {stats!r}")
+        if stats.pending or stats.running:
+            self.complain("broken", f"{subject} is not done: {stats!r}")
+
+
+def accounted(stats):
+    """Return how many calls a snapshot accounts for."""
+    ended = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + ended
