@@ -111,7 +111,8 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
     BaseException.__setattr__(twin, "__cause__", error)
     if sys.version_info >= (3, 11):
         note = f"raised by {name}() for item {position + 1} of a batch of {size}"
-        vars(twin)["__notes__"] = [*vars(error).get("__notes__", ()), note]
+        notes = vars(error).get("__notes__")
+        vars(twin)["__notes__"] = [*notes, note] if isinstance(notes, list) else [note]
     return twin
 
 

@@ -52,7 +52,7 @@ KNOWING = {
     "time": {"_workers"},
     "datetime": set(),
     # the process, and its end
-    "os": {"_threads"},
+    "os": {"_registry"},
     "signal": set(),
     "atexit": {"_threads"},
 }
