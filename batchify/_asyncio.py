@@ -261,9 +261,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         return [(loop, engine) for loop, engine in known if loop is not None and loop.is_running() and not engine.idle]
 
     def _forget_closed_loops(self) -> None:
-        for key in list(self._engines):
-            loop = key()
-            if loop is None or loop.is_closed():
+        for key, engine in list(self._engines.items()):
+            if engine.ended:
                 self._forget(key)
 
     def _forget(self, key: ref[AbstractEventLoop]) -> None:

@@ -40,8 +40,8 @@ class LoopEngine:
     __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_source", "_tasks", "_when", "core", "loop", "stats")
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
-        # Weak, so that an idle engine does not keep its loop alive; the loop is there whenever something happens.
-        self.loop = cast("Callable[[], AbstractEventLoop]", ref(loop))
+        # Weak, so that an idle engine does not keep its loop alive.
+        self.loop = ref(loop)
         self.core = core = Core(config)
         self.stats = Stats(lambda: core.arrivals)
         self._config = config
@@ -91,7 +91,7 @@ class LoopEngine:
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
         """Let go of a caller that will not read its answer."""
-        if self.loop().is_closed():
+        if self.ended:
             return
         future.cancel()
         if self.core.withdraw(ticket) is not None:
@@ -116,7 +116,7 @@ class LoopEngine:
         if self.idle or is_inside(self.core.running):
             return
         if self._drained is None:
-            self._drained = self.loop().create_future()
+            self._drained = self._home().create_future()
         await asyncio.shield(self._drained)
 
     def abandon(self) -> None:
@@ -124,6 +124,12 @@ class LoopEngine:
         self.stats.left(self.core.waiting)
         for batch in list(self.core.running):
             self.stats.ended(batch, 0.0, failed=0, cancelled=len(batch.waiters))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop is closed, or even gone, as it may be when a coroutine is torn down."""
+        loop = self.loop()
+        return loop is None or loop.is_closed()
 
     @property
     def idle(self) -> bool:
@@ -143,7 +149,7 @@ class LoopEngine:
         if at is not None:
             self._fn = self._fn or self._source()
             self._when = at
-            loop = self.loop()
+            loop = self._home()
             self._handle = loop.call_soon(self._fire) if at == SOON else loop.call_at(at, self._fire)
         elif self.idle:
             self._rest()
@@ -172,7 +178,7 @@ class LoopEngine:
         run = self._run(batch, self._fn)
         try:
             context = context_of(batch, self._config.name, captured=self._config.capture_context)
-            task = context.run(self.loop().create_task, run)
+            task = context.run(self._home().create_task, run)
         except Exception as error:  # noqa: BLE001  # the task factory of the loop is somebody else's
             run.close()
             self._fail(batch, error)
@@ -180,6 +186,8 @@ class LoopEngine:
         # An eager task may be over by now.
         if batch in self.core.running:
             self._tasks[batch] = task
+            # A loop that is closed under it leaves it pending for good, and the callers are who has reason to complain.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         task.add_done_callback(partial(self._over, batch))
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
@@ -188,6 +196,9 @@ class LoopEngine:
         except _outcome.Carried as carried:
             self._fail(batch, carried.error)
         except BaseException as error:
+            if self.ended:
+                # The task is torn down after its loop: abandon() has seen to the rest.
+                raise
             _outcome.trim(error)
             self._fail(batch, error)
             # These are for the loop to see, as from any task.
@@ -232,5 +243,9 @@ class LoopEngine:
         batch.forget()
         self._arm()
 
+    def _home(self) -> AbstractEventLoop:
+        """Return the loop, which is there whenever something happens on it."""
+        return cast("AbstractEventLoop", self.loop())
+
     def _now(self) -> float:
-        return self.loop().time()
+        return self._home().time()

@@ -28,6 +28,13 @@ def recorder(moment=lambda: None, seconds=0.0, **options):
     return echo, batches
 
 
+class BatchedAtOnce:
+    """A callable object that answers without giving way to the loop."""
+
+    async def __call__(self, items):
+        return items
+
+
 async def test_items_within_a_window_share_a_batch(moment):
     """With a window of 50 ms, items that arrive 10 ms apart travel together, 50 ms after the first."""
     echo, batches = recorder(moment, timeout=0.05)
@@ -253,6 +260,83 @@ async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers(
     asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() - before])
     with pytest.raises(BatchAbortedError):
         await caller
+
+
+def test_a_loop_closed_while_a_batch_runs():
+    """What ran on a loop that was closed counts as cancelled; the rest of it is torn down in silence."""
+    echo, _ = recorder(seconds=60)
+    loop = VirtualLoop()
+    caller = loop.create_task(echo(1))
+    loop.run_until_complete(asyncio.sleep(1))
+    waiting = echo(2)
+    loop.call_soon(waiting.send, None)
+    loop.run_until_complete(asyncio.sleep(1))
+    loop.close()
+    waiting.close()
+    assert (0, 0, 2) == (
+        echo.batch_stats.pending,
+        echo.batch_stats.running,
+        echo.batch_stats.cancelled_items,
+    )
+    caller._log_destroy_pending = False
+    del caller, loop, echo
+    gc.collect()
+
+
+async def test_a_failed_batch_leaves_who_has_left_alone():
+    """When a batch fails, a caller that left while it ran is not told; the other is."""
+
+    @microbatch
+    async def fail(items):
+        await asyncio.sleep(1)
+        raise KeyError
+
+    gone, stays = asyncio.ensure_future(fail(1)), asyncio.ensure_future(fail(2))
+    await asyncio.sleep(0.5)
+    gone.cancel()
+    with pytest.raises(KeyError):
+        await stays
+    assert (1, 1) == (fail.batch_stats.cancelled_items, fail.batch_stats.failed_items)
+
+
+async def test_a_task_that_is_over_when_it_is_made():
+    """A task factory may run a batch at once, as the eager one of Python 3.12 does."""
+    echo, _ = recorder()
+    plain = microbatch(BatchedAtOnce())
+    loop = asyncio.get_running_loop()
+
+    def at_once(loop, coroutine, **kwargs):
+        done = loop.create_future()
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+        done.set_result(None)
+        return done
+
+    first, second = plain.submit(1), plain.submit(2)
+    loop.set_task_factory(at_once)
+    assert [1, 2] == [await first, await second]
+    loop.set_task_factory(None)
+    assert 3 == await echo(3)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
+async def test_eager_tasks():
+    """With the eager task factory calls are answered, and those of one iteration travel together."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    echo, batches = recorder()
+    assert list(range(40)) == await asyncio.gather(*map(echo, range(40)))
+    assert [32, 8] == [len(items) for _, items in batches]
+
+
+def test_a_loop_may_be_forgotten_twice():
+    """Two threads that find the same loop closed do not count its items twice."""
+    batcher = AsyncMicrobatcher(BatchedAtOnce())
+    loop = VirtualLoop()
+    loop.run_until_complete(batcher.submit(1))
+    batcher._forget(weakref.ref(loop))
+    batcher._forget(weakref.ref(loop))
+    loop.close()
+    assert 1 == batcher.stats.total_items
 
 
 async def test_a_closed_coroutine_takes_its_item_out():
@@ -517,6 +601,12 @@ class TestAsyncMicrobatcher:
             assert [1, 2, 3] == await batcher.submit_many([1, 2, 3])
         assert 1 == len(threads)
         assert threading.current_thread() not in threads
+
+    async def test_stopping_before_any_call(self):
+        """A batcher that was never used stops as well."""
+        batcher = AsyncMicrobatcher(lambda items: items)
+        await batcher.stop()
+        assert not batcher.is_running
 
     async def test_a_plain_function_that_fails(self):
         """What a ``def`` function raises reaches the callers, also what is no ``Exception`` or steers generators."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import FrozenInstanceError
 from decimal import Decimal
 from fractions import Fraction
@@ -94,6 +95,11 @@ def test_whole_numbers_begin_with_one(value, shown):
 def test_spans_of_time_are_taken(value):
     """Every finite real number from 0 on is a span of time, and becomes a float."""
     assert (float, float(value)) == (type(seconds("timeout", value)), seconds("timeout", value))
+
+
+def test_the_longest_span_of_time_is_taken():
+    """The largest float is a finite number of seconds."""
+    assert sys.float_info.max == seconds("timeout", sys.float_info.max)
 
 
 def test_no_span_of_time_is_taken():

@@ -248,6 +248,13 @@ class PickyError(Exception):
         self.code = code
 
 
+class TardyError(PickyError):
+    """Forgets its ``args`` until it is ready."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+
 class SharedError(Exception):
     """Says that it is its own copy."""
 
@@ -319,6 +326,7 @@ COPIED = [
     FileNotFoundError(2, "no such file", "a.txt"),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
     PickyError(code=7),
+    TardyError(code=7),
     SharedError("bad"),
     ForgetfulError("bad"),
     MuddledError(["bad"]),

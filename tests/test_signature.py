@@ -267,6 +267,12 @@ def test_the_complaint_has_no_context():
     assert caught.value.__suppress_context__
 
 
+def test_one_argument_for_two_columns():
+    """One argument is not taken for an item where there are two columns."""
+    call = Call(lambda queries, docs: [], "f")
+    assert "f() missing a required argument: 'docs'" == complaint(call, "a")
+
+
 def test_two_columns_are_one_too_many():
     """A function with two parameters without a default has no one-item form, and says so at the call."""
     call = Call(lambda queries, docs: [], "f")

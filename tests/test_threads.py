@@ -474,6 +474,73 @@ def test_a_call_within_a_call(kit):
     assert [4] == inner
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs a signal that Windows does not have")
+def test_a_signal_handler_that_raises():
+    """What a signal handler raises in a blocked call ends the call, and its item is never run."""
+    gate = Gate(doubled)
+    double = microbatch(lambda items: gate(items), timeout=3600)
+    main = threading.get_ident()
+
+    def alarm(*_):
+        raise TimeoutError
+
+    def interrupt():
+        # The last line that this thread runs before it blocks is in submit().
+        wait_until(lambda: double.batch_stats.pending and sys._current_frames()[main].f_code.co_name == "submit")
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, alarm)
+    try:
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        with pytest.raises(TimeoutError):
+            double(1)
+        helper.join(PATIENCE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    other = double.submit(2)
+    double.flush()
+    assert 4 == other.result(PATIENCE)
+    assert [[2]] == gate.batches
+
+
+def test_a_bell_that_rings_when_the_time_is_over():
+    """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
+
+    class Bell:
+        rings = 0
+
+        def acquire(self, timeout=None):
+            self.rings += timeout is None
+            return timeout is None
+
+    bell = Bell()
+    batcher = SyncMicrobatcher(doubled)
+    batcher.engine._wait(bell, 0)
+    assert 1 == bell.rings
+
+
+async def test_a_failed_batch_leaves_who_has_left_alone():
+    """When a batch fails, a task that was cancelled while it ran is not told; the other is."""
+
+    def fail(items):
+        raise KeyError
+
+    gate = Gate(fail)
+    double = microbatch(lambda items: gate(items), timeout=3600)
+    gate.shut()
+    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
+    await asyncio.sleep(0)
+    double.flush()
+    gate.await_batch()
+    gone.cancel()
+    await asyncio.sleep(0)
+    gate.open()
+    with pytest.raises(KeyError):
+        await stays
+    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.failed_items)
+
+
 def test_at_exit_what_was_submitted_is_answered():
     """The interpreter ends after what was submitted is answered, with nothing on its error stream."""
     script = """

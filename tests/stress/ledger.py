@@ -3,6 +3,7 @@
 Every call has an ``Item``. The batch function writes into it what its caller is to see, and the caller compares: the
 very object that was computed for it, or an error that comes from the very one that ended its batch.
 """
+# ruff: noqa: N818  # these exceptions are no errors
 
 from __future__ import annotations
 
@@ -57,6 +58,10 @@ class Fatal(BaseException):
     """One that is not an ``Exception``."""
 
 
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
 class Item:
     """One call: what it does to its batch, and what came of it."""
 
@@ -103,7 +108,16 @@ class Ledger:
         if not comes_from(error, item.expected):
             self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.expected!r}")
 
-    def cancelled(self, subject, item):
+    def failed_together(self, subject, items, error):
+        """Note one error for several items, which must come from the end of one of them."""
+        if isinstance(error, BatcherClosedError):
+            # Some may have been taken before it was closed.
+            self.note(subject, "interrupted", len(items))
+            return
+        self.failed(subject, next((item for item in items if comes_from(error, item.expected)), items[0]), error)
+        self.note(subject, "unread", len(items) - 1)
+
+    def left(self, subject, item):
         """Note a caller that left, if it had come at all."""
         self.note(subject, "cancelled" if item.asked else "not asked")
 
@@ -117,10 +131,10 @@ def comes_from(error, expected):
     return False
 
 
-class Round:
-    """What the threads of one round share."""
+class Game:
+    """What the threads of one game share."""
 
-    # What ends the loop it is raised on is left to some of the rounds.
+    # What ends the loop it is raised on is left to some of the games.
     fates = (ANSWER,) * 930 + (REFUSE,) * 40 + (SHORT,) * 5 + (Failure,) * 10 + (Awkward.of, Single.of) * 2
     fates += (StopIteration, StopAsyncIteration, Fatal, GeneratorExit) * 2
     pauses = (None,) * 6 + (0,) * 3 + (0.0005,)
@@ -173,7 +187,8 @@ class Round:
         if lost := self.made - sum(ends.values()):
             self.complain("lost", f"{lost} of {self.made} calls have no end")
         for subject in [*self.subjects, *self.retired]:
-            self._compare(subject, subject.stats(), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
+            if subject.stats is not None:
+                self._compare(subject, subject.stats(), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
         for ledger in self.ledgers:
             for item in ledger.taken_back:
                 if item.runs:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from functools import partial
 
 from ledger import ANSWER, REFUSE, SHORT, Refused
 
@@ -21,18 +23,21 @@ class Subject:
         self.capture_context = random.random() < 0.2
         # How often it was told to close.
         self.closings = 0
+        # How many calls its statistics accounted for when somebody last looked.
+        self.seen = 0
         self._complain = complain
         # For each batch that runs: where.
         self._running = []
-        KINDS[kind](self)
+        answer, offer = KINDS[kind]
+        offer(self, answer(self))
 
     def __repr__(self):
         return f"<{self.kind}: size {self.size}, window {self.window}, concurrency {self.concurrency}>"
 
     @property
-    def needs_flush(self):
-        """Whether what waits may have to be told to leave."""
-        return self.window == 3600
+    def lasts(self):
+        """Whether it can be closed and replaced; others make a batcher for each call."""
+        return self.close is not None
 
     def options(self):
         more = {"concurrency": self.concurrency, "capture_context": self.capture_context, "name": self.kind}
@@ -56,6 +61,15 @@ class Subject:
         self.start = batcher.start
         self.stats = lambda: batcher.stats
 
+    def use_new(self, make):
+        """Make a new function for each call, and drop it with the call."""
+        self.window = min(self.window or 0, 0.003)
+        self.call = lambda item: make()(item)
+        self.acall = lambda item: make().acall(item)
+        self.submit = lambda item: make().submit(item)
+        self.map = lambda items: make().map(items)
+        self.flush = self.close = self.aclose = self.start = self.stats = None
+
     def begin(self, items, place):
         """Check a batch at its start, as far as that can be seen from the inside."""
         self._running.append(place)
@@ -68,9 +82,13 @@ class Subject:
             if item.runs > 1:
                 self._complain("doubled", f"{self} runs {item.number} again")
 
-    def end(self, items, place):
-        """Return the answers to a batch, or raise what an item of it wants; tell each item what its caller is to see."""
+    def stop(self, place):
+        """Note that a batch is over."""
         self._running.remove(place)
+
+    def end(self, items, place):
+        """Return the answers to a batch, or raise what an item wants; tell each item what its caller is to see."""
+        self.stop(place)
         spoiler = next((item for item in items if item.fate not in (ANSWER, REFUSE)), None)
         if spoiler is None:
             answers = [self._answer(item) for item in items]
@@ -93,74 +111,88 @@ def on_loop(subject):
     """Return a batch function for an event loop."""
 
     async def answer(items):
-        place = id(asyncio.get_running_loop())
+        place = id(asyncio.get_running_loop()) if subject.lasts else object()
         subject.begin(items, place)
         try:
             if items[0].pause is not None:
                 await asyncio.sleep(items[0].pause)
         except BaseException:
-            subject._running.remove(place)
+            subject.stop(place)
             raise
         return subject.end(items, place)
 
     return answer
 
 
-def in_thread(subject):
+def in_thread(subject, place=lambda: None):
     """Return a batch function for a thread."""
 
     def answer(items):
-        subject.begin(items, None)
+        here = place() if subject.lasts else object()
+        subject.begin(items, here)
         if items[0].pause is not None:
             time.sleep(items[0].pause)
-        return subject.end(items, None)
+        return subject.end(items, here)
 
     return answer
 
 
-def async_function(subject):
-    subject.use_function(microbatch(on_loop(subject), **subject.options()))
+def owner_of(answer, options):
+    """Return a class with a decorated method."""
+    if asyncio.iscoroutinefunction(answer):
+
+        class Owner:
+            @microbatch(**options)
+            async def run(self, items):
+                return await answer(items)
+    else:
+
+        class Owner:
+            @microbatch(**options)
+            def run(self, items):
+                return answer(items)
+
+    return Owner
 
 
-def async_method(subject):
-    answer = on_loop(subject)
-
-    class Owner:
-        @microbatch(**subject.options())
-        async def run(self, items):
-            return await answer(items)
-
-    subject.use_function(Owner().run)
+def function(subject, answer):
+    subject.use_function(microbatch(answer, **subject.options()))
 
 
-def async_class(subject):
-    subject.use_class(AsyncMicrobatcher(on_loop(subject), **subject.class_options()))
+def method(subject, answer):
+    subject.use_function(owner_of(answer, subject.options())().run)
 
 
-def off_loop_class(subject):
-    """Plain functions run in threads: as many at once on each loop, and all loops share the threads."""
-    subject.use_class(AsyncMicrobatcher(in_thread(subject), **subject.class_options()))
+def functions(subject, answer):
+    subject.use_new(lambda: microbatch(answer, **subject.options()))
 
 
-def function(subject):
-    subject.use_function(microbatch(in_thread(subject), **subject.options()))
+def instances(subject, answer):
+    subject.use_new(lambda: owner().run)
+    owner = owner_of(answer, subject.options())
+    # The class adds up what its instances counted.
+    subject.stats = lambda: owner.run.batch_stats
 
 
-def method(subject):
-    answer = in_thread(subject)
-
-    class Owner:
-        @microbatch(**subject.options())
-        def run(self, items):
-            return answer(items)
-
-    subject.use_function(Owner().run)
+def engine(kind):
+    return lambda subject, answer: subject.use_class(kind(answer, **subject.class_options()))
 
 
-def sync_class(subject):
-    subject.use_class(SyncMicrobatcher(in_thread(subject), **subject.class_options()))
-
-
-ON_LOOPS = {f.__name__: f for f in (async_function, async_method, async_class, off_loop_class)}
-IN_THREADS = {f.__name__: f for f in (function, method, sync_class)}
+# Of all batches of a plain function in an asyncio engine each is alone on its thread.
+OFF_LOOP = partial(in_thread, place=threading.get_ident)
+ON_LOOPS = {
+    "async function": (on_loop, function),
+    "async method": (on_loop, method),
+    "async functions": (on_loop, functions),
+    "async instances": (on_loop, instances),
+    "AsyncMicrobatcher": (on_loop, engine(AsyncMicrobatcher)),
+    "AsyncMicrobatcher of def": (OFF_LOOP, engine(AsyncMicrobatcher)),
+}
+IN_THREADS = {
+    "function": (in_thread, function),
+    "method": (in_thread, method),
+    "functions": (in_thread, functions),
+    "instances": (in_thread, instances),
+    "SyncMicrobatcher": (in_thread, engine(SyncMicrobatcher)),
+}
 KINDS = {**ON_LOOPS, **IN_THREADS}
