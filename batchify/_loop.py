@@ -218,7 +218,8 @@ class LoopEngine:
         for future, result in zip(batch.waiters, results, strict=True):
             if future.done():
                 cancelled += 1
-            elif isinstance(result, Exception):
+            # Not isinstance(), which asks the object: that is somebody else's code.
+            elif issubclass(type(result), Exception):
                 future.set_exception(_outcome.for_callers(result, self._config.name, on_loop=True))
                 failed += 1
             else:

@@ -10,6 +10,8 @@ import copy
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from batchify.errors import BatchAbortedError, BatchResultError
@@ -119,7 +121,7 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
 def _copied(error: BaseException) -> BaseException | None:
     try:
         return _faithful(copy.copy(error), error)
-    except Exception:  # noqa: BLE001  # a user's constructor or __reduce__ may raise anything
+    except BaseException:  # noqa: BLE001  # a constructor or __reduce__ of the user's may raise anything
         return None
 
 
@@ -131,7 +133,7 @@ def _remade(error: BaseException) -> BaseException | None:
         BaseException.__setattr__(twin, "args", error.args)
         vars(twin).update(vars(error))
         return _faithful(twin, error)
-    except Exception:  # noqa: BLE001  # as above
+    except BaseException:  # noqa: BLE001  # as above
         return None
 
 
@@ -141,4 +143,15 @@ def _faithful(twin: Any, error: BaseException) -> BaseException | None:
         return None
     if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
         return None
+    _fill_slots(twin, error)
     return twin
+
+
+def _fill_slots(twin: BaseException, error: BaseException) -> None:
+    """Give ``twin`` what ``error`` keeps outside of its ``__dict__`` and its arguments."""
+    for kind in type(error).__mro__:
+        for member in vars(kind).values():
+            if isinstance(member, MemberDescriptorType):
+                # An empty slot, or one that only its constructor fills.
+                with suppress(AttributeError, TypeError):
+                    member.__set__(twin, member.__get__(error))

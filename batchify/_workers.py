@@ -243,7 +243,8 @@ class ThreadEngine:
         for waiter, answer in zip(batch.waiters, answers, strict=True):
             if not waiter.wanted():
                 cancelled += 1
-            elif isinstance(answer, Exception):
+            # Not isinstance(), which asks the object: that is somebody else's code.
+            elif issubclass(type(answer), Exception):
                 waiter.error = _outcome.for_callers(answer, self.name, on_loop=False)
                 failed += 1
             else:

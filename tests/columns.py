@@ -49,8 +49,11 @@ def settle(outcome, do):
 
 
 def forget_batchers():
-    """Let nobody wait for batchers that a failed test has left behind."""
+    """Let nobody wait for what a failed test has left behind."""
     _registry._live.clear()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.name = "left behind"
 
 
 class Returned:
@@ -148,7 +151,7 @@ class Column:
                 try:
                     return self.loop.run_until_complete(self._main)
                 except (KeyboardInterrupt, SystemExit) as error:
-                    if self._main.done():
+                    if self._main.done() and self._main.exception() is error:
                         raise
                     self.escaped.append(error)
         finally:
@@ -168,8 +171,12 @@ class Column:
 
     def _where(self):
         """Tell where the scenario waits."""
-        stack = self._main.get_stack() if self._main is not None else []
-        return "".join(traceback.format_list([traceback.extract_stack(frame)[-1] for frame in stack]))
+        waiting = self._main.get_coro()
+        frames = []
+        while inspect.iscoroutine(waiting) and waiting.cr_frame is not None:
+            frames.append(waiting.cr_frame)
+            waiting = waiting.cr_await
+        return "\n" + "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
     async def all_is_well(self):
         """Find every caller answered, the batcher working or closed as expected, and every call accounted for."""
@@ -254,7 +261,8 @@ class Column:
 
     async def awaited(self, future):
         """Return the result of a future of either kind."""
-        return await (future if isinstance(future, asyncio.Future) else asyncio.wrap_future(future))
+        await self.until(future.done)
+        return future.result()
 
     def forget(self):
         """Keep no item and no result alive."""

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from asyncio import CancelledError
 from collections import Counter
 from pathlib import Path
 
@@ -48,12 +49,24 @@ class Noise(logging.Handler):
         threading.excepthook = sys.unraisablehook = self.hook
 
     def emit(self, record):
-        self.heard.append(self.format(record))
+        if not _is_unread(record):
+            self.heard.append(self.format(record))
 
     def hook(self, args):
         where = getattr(args, "thread", None) or getattr(args, "object", None)
         text = f"{args.exc_type.__name__}: {args.exc_value} in {where!r}"
         self.heard.append(text + _frames(args.exc_traceback))
+
+
+def _is_unread(record):
+    """Say whether asyncio tells of an error that a batch function raised and nobody read, as it should."""
+    if not record.getMessage().startswith("Future exception was never retrieved"):
+        return False
+    error = record.exc_info[1]
+    while error.__cause__ is not None:
+        error = error.__cause__
+    # That a loop ended is nobody's error.
+    return not isinstance(error, CancelledError)
 
 
 def _frames(traceback):

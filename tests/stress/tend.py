@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import traceback
 
 from ledger import accounted
 from subjects import ON_LOOPS, Subject
@@ -16,20 +17,26 @@ def tend(game, kinds, ended):
     """Look after the subjects until all calls have ended."""
     random = game.random("tend")
     while not ended.wait(random.uniform(0, 0.004)):
-        for subject in game.subjects:
-            # Otherwise what waits there might never leave.
-            if subject.lasts and subject.window == 3600:
-                subject.flush()
-        place = random.randrange(len(game.subjects))
-        subject = game.subjects[place]
-        _look(game, subject)
-        if not subject.lasts:
-            continue
-        if random.random() < 0.3:
-            subject.flush()
-        if random.random() < 0.15 and not (subject := _close(game, subject, random)):
-            game.retired.append(game.subjects[place])
-            game.subjects[place] = Subject(random.choice(list(kinds)), random, game.complain)
+        try:
+            for subject in game.subjects:
+                # Otherwise what waits there might never leave.
+                if subject.lasts and subject.window == 3600:
+                    subject.flush()
+            _tend_to(game, kinds, random, random.randrange(len(game.subjects)))
+        except BaseException:
+            game.complain("broken", traceback.format_exc())
+
+
+def _tend_to(game, kinds, random, place):
+    subject = game.subjects[place]
+    _look(game, subject)
+    if not subject.lasts:
+        return
+    if random.random() < 0.3:
+        subject.flush()
+    if random.random() < 0.15 and not _close(game, subject, random):
+        game.retired.append(subject)
+        game.subjects[place] = Subject(random.choice(list(kinds)), random, game.complain)
 
 
 def _look(game, subject):
