@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, get_running_loop
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
-from batchify import _outcome
 from batchify._config import for_engine
 from batchify._loop import LoopEngine
+from batchify._offload import OffLoop
 from batchify._registry import announce
 from batchify._signature import is_async
 from batchify._stats import Stats, together
@@ -27,7 +25,7 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from typing_extensions import Self
 
@@ -147,7 +145,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.loop() is not loop:
             engine = self._attach(loop)
-        future, ticket = engine.join(item, loop)
+        future = loop.create_future()
+        ticket = engine.add(item, future, loop.time())
         try:
             return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
         except (CancelledError, GeneratorExit):
@@ -168,7 +167,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         """
         loop = get_running_loop()
         engine = self._attach(loop)
-        future, ticket = engine.join(item, loop)
+        future = loop.create_future()
+        ticket = engine.add(item, future, loop.time())
         future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
         return future
 
@@ -273,35 +273,6 @@ class AsyncMicrobatcher(Generic[T, R]):
             self._engine = None
         engine.abandon()
         self._past.absorb(engine.stats)
-
-
-class OffLoop:
-    """Where the batch function comes from if it is a plain one: it is wrapped to run in threads of its own."""
-
-    def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
-        self._source = source
-        self._config = config
-        self.renew()
-
-    def renew(self) -> None:
-        """Forget the threads, which a fork has left behind."""
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:
-        return partial(self._run, self._source())
-
-    async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
-        # The context of the batch, in which it is the current one.
-        context = copy_context()
-        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome.off_loop, fn, items))
-
-    def close(self) -> None:
-        """End the threads when they are done with what they were given."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
 
 
 def _running_loop() -> AbstractEventLoop | None:

@@ -176,8 +176,8 @@ class BatchedFunction(Batched):
         self._self_own: dict[None, Batcher] = {}
         # The id of an instance -> a weak reference to it, and its batcher.
         self._self_bound: dict[int, tuple[ref[Any], Batcher]] = {}
-        # What batchers counted whose instances are gone.
-        self._self_past = Stats()
+        # What batchers counted whose instances are gone: nothing, or one sum.
+        self._self_past: list[Stats] = []
         self._self_closed = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -191,6 +191,11 @@ class BatchedFunction(Batched):
         if instance is None or self._self_kind is staticmethod or not _binds(self.__wrapped__):
             return self
         return self._self_bind(instance)
+
+    @property
+    def __func__(self) -> BatchedFunction:
+        """What a decorated bound method is bound from, decorated alike; ``inspect`` looks there for its signature."""
+        return BatchedFunction(self.__wrapped__.__func__, self._self_config, self._self_engine)
 
     def __reduce__(self) -> str:
         return name_of(self.__wrapped__)
@@ -206,7 +211,7 @@ class BatchedFunction(Batched):
         return self._self_batchers()
 
     def _self_parts(self) -> list[Stats]:
-        return [self._self_past, *super()._self_parts()]
+        return [*self._self_past, *super()._self_parts()]
 
     def _self_new(self, source: Callable[[], Callable[..., Any]]) -> Batcher:
         if self._self_closed:
@@ -227,7 +232,9 @@ class BatchedFunction(Batched):
 
         def forget(_: object) -> None:
             for part in bound.pop(key)[1].parts():
-                past.absorb(part)
+                if not past:
+                    past.append(Stats())
+                past[0].absorb(part)
 
         try:
             weak = ref(instance, forget)

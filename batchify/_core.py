@@ -208,7 +208,9 @@ class Core:
             self._freed_at = now
             self._freed_before = self.arrivals
         self.running.remove(batch)
-        self._timing.ended(now - batch.departed)
+        # A batch that nobody waited for was not run, and tells nothing of run times.
+        if batch.waiters:
+            self._timing.ended(now - batch.departed)
         self._set_alarm()
 
     def withdraw(self, ticket: int) -> Place | None:

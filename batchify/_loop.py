@@ -56,8 +56,8 @@ class LoopEngine:
         # Done when nothing waits and nothing runs; made for who waits for that.
         self._drained: Future[None] | None = None
 
-    def join(self, item: Any, loop: AbstractEventLoop) -> tuple[Future[Any], int]:
-        """Put ``item`` into the line; return the future of its result and the ticket to ``leave()`` with.
+    def add(self, item: Any, future: Future[Any], now: float) -> int:
+        """Put ``item`` into the line for ``future``; return the ticket to ``leave()`` with.
 
         Raises:
             ReentrantCallError: a batch of this engine waits for the item.
@@ -65,11 +65,10 @@ class LoopEngine:
         core = self.core
         if core.running and is_inside(core.running):
             raise ReentrantCallError(reentrant(self._config.name))
-        future = loop.create_future()
-        ticket = self._add(item, future, loop.time())
+        ticket = self._add(item, future, now)
         if ticket >= core.alarm:
             self.ring()
-        return future, ticket
+        return ticket
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""

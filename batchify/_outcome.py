@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # They have a length, but no order, or are one value: a caller that got a key or a letter would not notice.
 NO_LIST = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
+# What a slot holds that was never set.
+_EMPTY = object()
+
 
 def results(name: str, size: int, returned: Any) -> list[Any]:
     """Return the results for a batch of ``size`` items as a list of our own.
@@ -152,6 +155,15 @@ def _fill_slots(twin: BaseException, error: BaseException) -> None:
     for kind in type(error).__mro__:
         for member in vars(kind).values():
             if isinstance(member, MemberDescriptorType):
-                # An empty slot, or one that only its constructor fills.
-                with suppress(AttributeError, TypeError):
-                    member.__set__(twin, member.__get__(error))
+                held = _held(member, error)
+                # One that is as it should be is not set: OSError tells None from nothing. One may be read-only.
+                if held is not _EMPTY and held is not _held(member, twin):
+                    with suppress(AttributeError, TypeError):
+                        member.__set__(twin, held)
+
+
+def _held(member: MemberDescriptorType, error: BaseException) -> Any:
+    try:
+        return member.__get__(error)
+    except AttributeError:
+        return _EMPTY

@@ -6,14 +6,36 @@ Must not know: the inside of an engine. It lists whatever has announced itself.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
-    from batchify._asyncio import AsyncMicrobatcher
-    from batchify._threads import SyncMicrobatcher
+    from collections.abc import Iterable
 
-    Batcher: TypeAlias = AsyncMicrobatcher[Any, Any] | SyncMicrobatcher[Any, Any]
+    from batchify._core import BatchItem
+    from batchify._stats import BatchStats, Stats
+
+
+class Batcher(Protocol):
+    """What both engines offer. What is awaited of one may be returned at once by the other."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stats(self) -> BatchStats: ...
+    @property
+    def is_running(self) -> bool: ...
+    def parts(self) -> list[Stats]: ...
+    def submit(self, item: Any) -> Any: ...
+    def asubmit(self, item: Any) -> Any: ...
+    def put(self, item: Any) -> Any: ...
+    def submit_many(self, items: Iterable[Any]) -> Any: ...
+    def waiting(self) -> list[BatchItem]: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
+    def renew(self) -> None: ...
+
 
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
 _live: dict[ref[Any], None] = {}
@@ -37,10 +59,17 @@ def close_all() -> None:
     """Close every live batcher: no new calls, what waits runs now, return when all is answered.
 
     Raises:
-        RuntimeError: called on an event loop that has to run some of the batches; await ``aclose_all()`` there.
+        RuntimeError: called on an event loop that has to run some of the batches; await ``aclose_all()`` there. All
+            other batchers are closed first.
     """
+    failed = None
     for batcher in batchers():
-        batcher.close()
+        try:
+            batcher.close()
+        except RuntimeError as error:  # noqa: PERF203  # one that fails must not keep the others open
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 async def aclose_all() -> None:

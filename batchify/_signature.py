@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterable
 from functools import partial
 from inspect import Parameter, Signature
+from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
@@ -116,21 +117,28 @@ class Call:
 
 
 def _parameters(fn: Callable[..., Any]) -> list[Parameter]:
-    try:
-        return list(inspect.signature(fn).parameters.values())
-    except ValueError:
-        # A builtin that does not tell: it can only be called by position.
-        return [Parameter("items", Parameter.POSITIONAL_ONLY)]
+    return list(_signature_of(fn).parameters.values())
 
 
 def _evaluated(fn: Callable[..., Any]) -> Signature:
     """Return the signature with annotations as types where their names can be found."""
     try:
-        return inspect.signature(fn, eval_str=True)
-    except ValueError:
-        return Signature(_parameters(fn))
+        return _signature_of(fn, eval_str=True)
     except Exception:  # noqa: BLE001  # evaluating somebody's annotation may raise anything
-        return inspect.signature(fn)
+        return _signature_of(fn)
+
+
+def _signature_of(fn: Callable[..., Any], *, eval_str: bool = False) -> Signature:
+    try:
+        signature = inspect.signature(fn, eval_str=eval_str)
+    except ValueError:
+        # A builtin that does not tell: it can only be called by position.
+        return Signature([Parameter("items", Parameter.POSITIONAL_ONLY)])
+    parameters = list(signature.parameters.values())
+    # Compiled methods may count the instance that they are bound to, as those of the package tokenizers do.
+    if isinstance(fn, BuiltinMethodType) and "self" in signature.parameters:
+        return signature.replace(parameters=parameters[1:])
+    return signature
 
 
 def _element(annotation: Any) -> Any:

@@ -26,7 +26,7 @@ from batchify import microbatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-model = RandomForestClassifier(random_state=0)
+model = RandomForestClassifier(n_estimators=50, random_state=0)
 
 
 @microbatch(max_size=64)

@@ -45,8 +45,8 @@ def connection() -> sqlite3.Connection:
     return db
 
 
-# A query may have no more variables than the SQLite library was built for: 32,766, and 999 before version 3.32. With
-# max_size below that, no crowd of callers makes a query that SQLite refuses.
+# A query may have no more variables than the SQLite library was built for: by default 32,766, and 999 before version
+# 3.32. With max_size below both, no crowd of callers makes a query that SQLite refuses.
 @microbatch(max_size=500)
 def name_of(ids: list[int]) -> list[str | None]:
     """Return the name of each character, ``None`` for a number that is no character."""

@@ -9,11 +9,16 @@ import sys
 import threading
 import traceback
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import VirtualLoop, doubled
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, _registry, microbatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 try:
     import uvloop
@@ -25,7 +30,7 @@ PATIENCE = 1.5
 HOUR = 3600
 
 
-class Hung(AssertionError):
+class HungError(AssertionError):
     """Somebody waits, and nobody is going to answer."""
 
 
@@ -36,7 +41,7 @@ def in_time(do, where=lambda: ""):
     if not wait([outcome], PATIENCE).done:
         forget_batchers()
         told = f"hang: {where()}"
-        raise Hung(told)
+        raise HungError(told)
     return outcome.result()
 
 
@@ -147,16 +152,19 @@ class Column:
 
         self._main = self.loop.create_task(cell())
         try:
-            while True:
-                try:
-                    return self.loop.run_until_complete(self._main)
-                except (KeyboardInterrupt, SystemExit) as error:
-                    if self._main.done() and self._main.exception() is error:
-                        raise
-                    self.escaped.append(error)
+            while not self._main.done():
+                self._go_on()
+            self._main.result()
         finally:
             self.open()
             self._end()
+
+    def _go_on(self):
+        try:
+            self.loop.run_until_complete(self._main)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not self._main.done() or self._main.exception() is not error:
+                self.escaped.append(error)
 
     def _end(self):
         async def leave():
@@ -193,6 +201,8 @@ class Column:
         self.balanced()
         assert (0, 0) == (self.stats.pending, self.stats.running)
         await self.aclose()
+        # Those of the batcher have its name.
+        await self.until(lambda: not any(thread.name.startswith("double") for thread in threading.enumerate()))
 
     def accounted(self):
         """Return the number of calls that the statistics know of."""
@@ -312,6 +322,10 @@ class OfFunction(Column):
     async def aclose(self):
         await self.fn.aclose()
 
+    @property
+    def is_running(self):
+        return not self.fn._self_closed
+
 
 class OfClass(Column):
     """A batcher made by one of the classes."""
@@ -343,6 +357,10 @@ class OfClass(Column):
 
     async def aclose(self):
         await self.fn.aclose()
+
+    @property
+    def is_running(self):
+        return self.fn.is_running
 
 
 class AsyncioFunction(OfFunction):
@@ -454,17 +472,30 @@ COLUMNS += [
 ]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table: what goes wrong, and what is promised all the same."""
+
+    name: str
+    promise: str
+    scenario: Callable[..., Coroutine]
+    # What the scenario is given beside the column.
+    arguments: tuple
+    # Whether it can happen in a column.
+    where: Callable[[type[Column]], bool]
+
+
 class Table:
-    """Rows of faults, each with the columns that it can happen in."""
+    """Faults, each with the columns that it can happen in."""
 
     def __init__(self):
-        self.rows = []
+        self.faults = []
 
-    def row(self, fault, *more, where=lambda column: True):
-        """Add a scenario under the name of its fault, where it can happen; ``more`` arguments follow the column."""
+    def row(self, name, promise, *arguments, where=lambda column: True):
+        """Add a scenario that proves the promise."""
 
         def add(scenario):
-            self.rows.append((fault, scenario, more, where))
+            self.faults.append(Fault(name, promise, scenario, arguments, where))
             return scenario
 
         return add
@@ -473,24 +504,29 @@ class Table:
         """Return the cells as parameters of a test."""
         return [
             pytest.param(
-                lambda column, scenario=scenario, more=more: scenario(column, *more),
+                fault,
                 column,
-                id=f"{fault}-{column.name}",
+                id=f"{fault.name}-{column.name}",
                 marks=[pytest.mark.skip(reason=column.missing)] if column.missing else [],
             )
-            for fault, scenario, more, where in self.rows
+            for fault in self.faults
             for column in COLUMNS
-            if where(column)
+            if fault.where(column)
         ]
 
 
-def check(scenario, column, caplog):
+def check(fault, column, caplog):
     """Play one cell, and find nothing logged, then or when the garbage is collected, but what it expects."""
-    played = column()
-    played.play(scenario)
-    expected = played.log
-    del played
-    gc.collect()
+    # So that the collector does not look through all that pytest has loaded, hundreds of times.
+    gc.freeze()
+    try:
+        played = column()
+        played.play(lambda column: fault.scenario(column, *fault.arguments))
+        expected = played.log
+        del played
+        gc.collect()
+    finally:
+        gc.unfreeze()
     logged = [record.getMessage() for record in caplog.records]
     assert expected == [told[: len(begin)] for told, begin in zip(logged, expected, strict=False)]
     assert len(expected) == len(logged), logged

@@ -80,6 +80,9 @@ class Gate:
     def open(self):
         self._open.set()
 
+    def is_open(self):
+        return self._open.is_set()
+
     def __call__(self, items):
         self.batches.append(list(items))
         self.arrived.release()

@@ -12,6 +12,7 @@ import weakref
 import pytest
 from conftest import VirtualLoop, failing, wait_until
 
+import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
 
 
@@ -639,3 +640,26 @@ class TestAsyncMicrobatcher:
         assert "<AsyncMicrobatcher echo: open, 0 pending, 0 running>" == repr(batcher)
         await batcher.stop()
         assert "<AsyncMicrobatcher echo: closed, 0 pending, 0 running>" == repr(batcher)
+
+
+async def test_close_all_closes_what_it_can():
+    """A batcher that cannot be closed from its own loop keeps no other one open."""
+    answer = asyncio.Event()
+
+    @microbatch
+    async def busy(items):
+        await answer.wait()
+        return items
+
+    waiting = busy.submit(1)
+    other = microbatch(lambda items: items)
+    await other.acall(1)
+    with pytest.raises(RuntimeError, match="would block the event loop"):
+        batchify.close_all()
+    with pytest.raises(BatcherClosedError):
+        await other.acall(2)
+    answer.set()
+    await batchify.aclose_all()
+    assert 1 == await waiting
+    with pytest.raises(BatcherClosedError):
+        await busy(2)

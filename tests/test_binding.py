@@ -30,9 +30,6 @@ class Scaler:
     def scale(self, items):
         return [item * self.factor for item in items]
 
-    async def ascale(self, items):
-        return self.scale(items)
-
     __call__ = scale
 
     @classmethod
@@ -46,10 +43,6 @@ class Scaler:
 
 def scaled(factor, items):
     return [item * factor for item in items]
-
-
-async def ascaled(factor, items):
-    return scaled(factor, items)
 
 
 def owner_of(items, owner):
@@ -129,10 +122,6 @@ FORMS = {
     "bound class method": Scaler.double,
     "static method": Scaler.plain,
 }
-ASYNC_FORMS = {
-    "partial": functools.partial(ascaled, 2),
-    "bound method": Scaler().ascale,
-}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -144,12 +133,6 @@ def test_what_is_called_with_a_list_can_be_called_with_an_item(form):
 def test_a_partial_may_give_an_argument_by_name():
     """What a partial gives by name is no column, and what comes after it is called by name."""
     assert 6 == microbatch(functools.partial(lambda items, factor: scaled(factor, items), factor=2))(3)
-
-
-@pytest.mark.parametrize("form", ASYNC_FORMS)
-async def test_what_is_awaited_can_be_awaited_with_an_item(form):
-    """Whatever returns a coroutine when it is called with a list can be decorated and awaited with one item."""
-    assert 6 == await microbatch(ASYNC_FORMS[form])(3)
 
 
 def test_a_builtin_that_hides_its_signature():
@@ -165,7 +148,7 @@ def test_an_object_of_somebody_else_is_called_with_its_state():
     assert [1, 1] == [total(double), total(triple)]
 
 
-@pytest.mark.parametrize("form", ["callable object", "partial", "bound method", "bound class method"])
+@pytest.mark.parametrize("form", ["callable object", "bound method", "bound class method"])
 def test_what_is_no_function_is_not_bound(form):
     """As an attribute of a class it stays what it is, as without the decorator: its own, and nobody's method."""
 
@@ -353,6 +336,14 @@ def test_an_item_may_have_any_name(name):
     assert [1, 2] == [echo(**{name: 1}), echo.submit(**{name: 2}).result(PATIENCE)]
 
 
+def test_a_method_can_be_bound_by_hand(kind):
+    """``__get__`` binds to an instance, or to its class, without being told the class, as that of a function does."""
+    one = kind()
+    assert (one, 1) == vars(kind)["method"].__get__(one)(1)
+    assert (kind, 2) == vars(kind)["above_class"].__get__(one)(2)
+    assert vars(kind)["above_static"] is vars(kind)["above_static"].__get__(one)
+
+
 def test_a_method_can_be_hidden(kind):
     """An attribute of an instance hides its method, as without the decorator."""
     one = kind()
@@ -442,15 +433,15 @@ def test_closing_an_instance_leaves_the_others_open(kind):
 
 def test_closing_a_class_closes_all(kind):
     """``Class.method.close()`` closes the instances there are and those to come, and leaves other methods open."""
-    one, two = kind(), kind()
-    assert (one, 1) == one.method(1)
+    one, two, three = kind(), kind(), kind()
+    assert [(one, 1), (two, 1)] == [one.method(1), two.method(1)]
     kind.method.close()
     kind.method.close()
-    for closed in (one, two, kind()):
+    for closed in (one, two, three, kind()):
         with pytest.raises(BatcherClosedError):
             closed.method(2)
     assert (None, 3) == kind.above_static(3)
-    assert 1 == total(kind.method)
+    assert 2 == total(kind.method)
 
 
 def test_closing_an_instance_after_its_class(kind):

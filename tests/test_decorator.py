@@ -289,6 +289,7 @@ KINDS = (
         (Model.make, {"ismethod", "callable"}),
         (Model.parse, {"isfunction", "callable"}),
         (microbatch(Caller()), {"callable"}),
+        (microbatch(Caller().awaited), {"iscoroutinefunction", "ismethod", "callable"}),
         (microbatch(partial(adoubled)), {"iscoroutinefunction", "callable"}),
     ],
 )

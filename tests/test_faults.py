@@ -1,47 +1,41 @@
 """The fault table: whatever goes wrong in whatever engine, every caller is answered and the batcher lives on.
 
-A row is a fault, a column a way to call. Each cell is a scenario that ``columns`` plays and ends alike: every caller has
-its answer, a later call works, every call is accounted for, and nothing is logged.
+A row is a fault, a column a way to call. Each cell is a scenario that ``columns`` plays and ends alike: every caller
+has its answer, a later call works, every call is accounted for, and nothing is logged.
+
+These are the faults of batches: what they raise, what they return, and what items and results do. ``test_leaving`` has
+those of callers, ``test_inside`` those of batch functions that use their own batcher or task, and ``test_lifecycle``
+those of loops, threads and processes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import gc
 import sys
 from dataclasses import dataclass
 
 import pytest
-from columns import Acall, AsyncClassOfDef, Blocking, Eager, Table, check
+from columns import AsyncClassOfDef, Table, check
 from conftest import doubled
 
-from batchify import BatchAbortedError, BatchResultError, ReentrantCallError
+from batchify import BatchAbortedError, BatchResultError
 
 table = Table()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cheap_collections():
-    """Keep the garbage collector from looking through all that pytest has loaded, hundreds of times."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Fatal(BaseException):
     """No ``Exception``."""
 
 
-class TwoParts(Exception):
+class TwoPartsError(Exception):
     """One whose constructor does not take its own ``args``."""
 
     def __init__(self, part, other):
         super().__init__(f"{part} {other}")
 
 
-class Keyword(Exception):
+class KeywordError(Exception):
     """One that must be given a keyword."""
 
     def __init__(self, *, code):
@@ -49,7 +43,7 @@ class Keyword(Exception):
         self.code = code
 
 
-class Slotted(Exception):
+class SlottedError(Exception):
     """One that keeps what it was given in a slot."""
 
     __slots__ = ("code",)
@@ -59,21 +53,21 @@ class Slotted(Exception):
         self.code = code
 
 
-class NoCopy(Exception):
+class NoCopyError(Exception):
     """One that does not want to be copied."""
 
     def __copy__(self):
         raise KeyError
 
 
-class ExitingCopy(Exception):
+class ExitingCopyError(Exception):
     """One that ends the process, if you let it, when it is copied."""
 
     def __copy__(self):
         raise SystemExit
 
 
-class Single(Exception):
+class SingleError(Exception):
     """One that can't be made again in any way."""
 
     def __new__(cls, *, code):
@@ -84,13 +78,13 @@ class Single(Exception):
 
 
 @dataclass(frozen=True)
-class Frozen(Exception):
+class FrozenError(Exception):
     """One whose attributes can't be set, not even ``__cause__``."""
 
     code: int
 
 
-class Touchy(Exception):
+class TouchyError(Exception):
     """One that fails when it is looked at."""
 
     def touched(self, *_):
@@ -100,7 +94,7 @@ class Touchy(Exception):
     __hash__ = None
 
 
-class OddNotes(Exception):
+class OddNotesError(Exception):
     """One whose notes are none."""
 
     __notes__ = None
@@ -128,15 +122,15 @@ def is_one_of(error, chain):
 
 RAISED = {
     "Exception": lambda: ValueError("no", 1),
-    "an exception that takes two parts": lambda: TwoParts("no", 1),
-    "an exception with a required keyword": lambda: Keyword(code=7),
-    "an exception with slots": lambda: Slotted(code=7),
-    "an exception whose copy raises": lambda: NoCopy("no"),
-    "an exception whose copy raises SystemExit": lambda: ExitingCopy("no"),
-    "an exception that can't be made again": lambda: Single(code=7),
-    "a frozen exception": lambda: Frozen(7),
-    "an exception that can't be looked at": lambda: Touchy("no"),
-    "an exception with odd notes": lambda: OddNotes("no"),
+    "an exception that takes two parts": lambda: TwoPartsError("no", 1),
+    "an exception with a required keyword": lambda: KeywordError(code=7),
+    "an exception with slots": lambda: SlottedError(code=7),
+    "an exception whose copy raises": lambda: NoCopyError("no"),
+    "an exception whose copy raises SystemExit": lambda: ExitingCopyError("no"),
+    "an exception that can't be made again": lambda: SingleError(code=7),
+    "a frozen exception": lambda: FrozenError(7),
+    "an exception that can't be looked at": lambda: TouchyError("no"),
+    "an exception with odd notes": lambda: OddNotesError("no"),
     "a BaseException": lambda: Fatal("no"),
     "KeyboardInterrupt": KeyboardInterrupt,
     "SystemExit": lambda: SystemExit(3),
@@ -148,12 +142,12 @@ RAISED = {
 }
 if sys.version_info >= (3, 11):
     RAISED |= {
-        "an ExceptionGroup": lambda: ExceptionGroup("no", [KeyError(1), ValueError(2)]),
-        "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),
+        "an ExceptionGroup": lambda: ExceptionGroup("no", [KeyError(1), ValueError(2)]),  # noqa: F821  # it is there
+        "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),  # noqa: F821  # likewise
     }
 
 # Those that nobody can be given a copy of, or not for sure.
-SHARED = (Single, ExitingCopy, OddNotes)
+SHARED = (SingleError, ExitingCopyError, OddNotesError)
 
 
 def expect_told(column, raised, errors):
@@ -199,7 +193,6 @@ def expect_escaped(column, raised, times=1):
 
 
 async def raising(column, make):
-    """Both callers of the batch are told, and those of the next one are answered."""
     raised = make()
     column.build(failing_on_bad(raised))
     column.shut()
@@ -214,7 +207,6 @@ async def raising(column, make):
 
 
 async def raising_at_once(column, make):
-    """Both callers are told by a batch that fails before it has waited for anything."""
     raised = make()
     column.build(failing_on_bad(raised))
     expect_told(column, raised, await column.errors(await column.call("bad", "bad")))
@@ -222,9 +214,11 @@ async def raising_at_once(column, make):
     expect_escaped(column, raised)
 
 
+TELLS = "Both callers of the batch are told, and those of the next one are answered."
+TELLS_AT_ONCE = "Both callers are told, also by a batch that fails before it has waited for anything."
 for kind, make in RAISED.items():
-    table.row(f"batch raises {kind}", make)(raising)
-    table.row(f"batch raises {kind} at once", make)(raising_at_once)
+    table.row(f"batch raises {kind}", TELLS, make)(raising)
+    table.row(f"batch raises {kind} at once", TELLS_AT_ONCE, make)(raising_at_once)
 
 
 class NoLength:
@@ -259,7 +253,7 @@ WRONG = {
     "bytes": (lambda items: b"ab", "a bytes"),
     "a bytearray": (lambda items: bytearray(b"ab"), "a bytearray"),
     "a generator": (lambda items: (item for item in items), "a generator, which has no length"),
-    "an iterator": (lambda items: iter(items), "a list_iterator, which has no length"),
+    "an iterator": (iter, "a list_iterator, which has no length"),
     "a number": (lambda items: 2, "a int, which has no length"),
     "an array without dimensions": (lambda items: NoLength(), "a NoLength, which has no length"),
     "a class": (lambda items: list, "a type, which has no length"),
@@ -267,7 +261,6 @@ WRONG = {
 
 
 async def returning_wrong(column, answer, told):
-    """Both callers of the batch are told what it returned and what it must return; those of the next are answered."""
     column.build(answer)
     column.shut()
     bad = await column.call(1, 2)
@@ -281,20 +274,24 @@ async def returning_wrong(column, answer, told):
     assert [6] == await column.answers(neighbours)
 
 
+TELLS_RULE = "Both callers are told what was returned and what must be; those of the next batch are answered."
 for kind, (answer, told) in WRONG.items():
-    table.row(f"batch returns {kind}", answer, told)(returning_wrong)
+    table.row(f"batch returns {kind}", TELLS_RULE, answer, told)(returning_wrong)
 
 
-@table.row("batch returns something whose length raises", ValueError("no length"))
+@table.row(
+    "batch returns something whose length raises",
+    "What the returned object raises is told as if the batch function had raised it.",
+    ValueError("no length"),
+)
 @table.row(
     "batch returns something whose length raises SystemExit",
+    "What the returned object raises is told as if the batch function had raised it.",
     SystemExit(4),
     # There the length is asked for on the loop, and what it raises ends the loop.
     where=lambda column: not issubclass(column, AsyncClassOfDef),
 )
 async def returning_raising(column, raised):
-    """What the returned object raises is told as if the batch function had raised it."""
-
     class Raising:
         def __len__(self):
             raise raised
@@ -305,7 +302,6 @@ async def returning_raising(column, raised):
 
 
 async def answering(column, results, expect):
-    """Each caller gets the result in its place, as it is, or is told the exception in its place."""
     column.build(lambda items: results)
     expect(results, [await column.outcome(caller) for caller in await column.call(1, 2)])
 
@@ -362,8 +358,8 @@ RESULTS = {
     "an exception": ([KeyError("no"), 4], expect_first_raised),
     "a StopIteration": ([StopIteration(1), 4], expect_first_wrapped),
     "a StopAsyncIteration": ([StopAsyncIteration(1), 4], expect_first_wrapped),
-    "a frozen exception": ([Frozen(7), 4], expect_first_raised),
-    "an exception that can't be looked at": ([Touchy("no"), 4], expect_first_raised),
+    "a frozen exception": ([FrozenError(7), 4], expect_first_raised),
+    "an exception that can't be looked at": ([TouchyError("no"), 4], expect_first_raised),
     "the same exception twice": ([one_error, one_error], expect_both_raised),
     "a KeyboardInterrupt": ([KeyboardInterrupt(), 4], expect_both_returned),
     "a CancelledError": ([asyncio.CancelledError(), 4], expect_both_returned),
@@ -372,16 +368,27 @@ RESULTS = {
     "what does not tell its class": ([Nameless(), 4], expect_both_returned),
     "what pretends to be an exception": ([Pretender(), 4], expect_both_returned),
 }
+ANSWERS = "Each caller gets what is in its place, as it is, unless it is an exception, which it is told."
 for kind, (results, expect) in RESULTS.items():
-    table.row(f"a result is {kind}", results, expect)(answering)
+    table.row(f"a result is {kind}", ANSWERS, results, expect)(answering)
 
 
-@table.row("batch clears its list", list.clear)
-@table.row("batch extends its list", lambda items: items.extend([3, 4, 5]))
-@table.row("batch reverses its list", list.reverse)
+@table.row(
+    "batch clears its list",
+    "What the batch function does to its list changes nobody's answer.",
+    list.clear,
+)
+@table.row(
+    "batch extends its list",
+    "What the batch function does to its list changes nobody's answer.",
+    lambda items: items.extend([3, 4, 5]),
+)
+@table.row(
+    "batch reverses its list",
+    "What the batch function does to its list changes nobody's answer.",
+    list.reverse,
+)
 async def mutating(column, mutate):
-    """What the batch function does to its list changes nobody's answer."""
-
     def double_and_mutate(items):
         results = doubled(items)
         mutate(items)
@@ -391,9 +398,11 @@ async def mutating(column, mutate):
     assert [2, 4] == await column.answers(await column.call(1, 2))
 
 
-@table.row("items can't be touched")
+@table.row(
+    "items can't be touched",
+    "Items are neither compared, hashed, shown nor tested for truth.",
+)
 async def untouchable_items(column):
-    """Items are neither compared, hashed, shown nor tested for truth."""
     column.build(lambda items: [1, 2])
     assert [1, 2] == await column.answers(await column.call(Untouchable(), Nameless()))
 
@@ -419,10 +428,19 @@ class Grave:
         raise ZeroDivisionError
 
 
-@table.row("items have finalizers that raise", lambda items: [1, 2], Grave)
-@table.row("results have finalizers that raise", lambda items: [Grave(), Grave()], int)
+@table.row(
+    "items have finalizers that raise",
+    "What the finalizer of an item or result raises reaches nobody.",
+    lambda items: [1, 2],
+    Grave,
+)
+@table.row(
+    "results have finalizers that raise",
+    "What the finalizer of an item or result raises reaches nobody.",
+    lambda items: [Grave(), Grave()],
+    int,
+)
 async def dying(column, answer, item):
-    """What the finalizer of an item or result raises reaches nobody."""
     with Unraisable() as seen:
         column.build(answer)
         await column.answers(await column.call(item(), item()))
@@ -431,9 +449,11 @@ async def dying(column, answer, item):
     assert [ZeroDivisionError] * 2 == seen
 
 
-@table.row("items have finalizers that use the batcher")
+@table.row(
+    "items have finalizers that use the batcher",
+    "A finalizer may flush the batcher, look at what waits and count: nothing that it would wait for is held.",
+)
 async def dying_words(column):
-    """A finalizer may flush the batcher, look at what waits and count: nothing that it would wait for is held."""
     seen = []
 
     class Caller:
@@ -450,376 +470,7 @@ async def dying_words(column):
     await column.until(lambda: gc.collect() >= 0 and len(seen) == 2)
 
 
-async def cancelled(column, *callers):
-    """Find that callers were cancelled."""
-    assert [asyncio.CancelledError] * len(callers) == [type(error) for error in await column.errors(callers)]
-
-
-def tasks(column):
-    return column.tasks
-
-
-@table.row("caller cancelled before it starts", where=lambda column: column.tasks and not issubclass(column, Eager))
-async def cancelled_before_start(column):
-    """Nothing is queued."""
-    column.build()
-    caller = column.attempt(1)
-    caller.cancel()
-    await cancelled(column, caller)
-    assert 0 == column.accounted()
-
-
-@table.row("caller cancelled while it waits", where=tasks)
-async def cancelled_while_waiting(column):
-    """Its item is never run, and its place is free."""
-    column.build()
-    (gone,) = await column.call(1)
-    gone.cancel()
-    await cancelled(column, gone)
-    assert (0, 1) == (column.stats.pending, column.stats.cancelled_items)
-    assert [4, 6] == await column.answers(await column.call(2, 3))
-    assert [[2, 3]] == column.batches
-
-
-@table.row("caller cancelled just before its batch leaves", where=tasks)
-async def cancelled_before_departure(column):
-    """It is not run, although it was not told yet when its batch left."""
-    column.build(max_size=3)
-    gone, stays = await column.call(1, 2)
-    gone.cancel()
-    column.flush()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
-    assert [[2]] == column.batches
-
-
-@table.row("all callers cancelled just before their batch leaves", where=tasks)
-async def all_cancelled_before_departure(column):
-    """The batch function is not called."""
-    column.build(max_size=3)
-    callers = await column.call(1, 2)
-    for caller in callers:
-        caller.cancel()
-    column.flush()
-    await cancelled(column, *callers)
-    assert [] == column.batches
-
-
-@table.row("caller cancelled just after its batch left", where=tasks)
-async def cancelled_after_departure(column):
-    """Its neighbour is answered."""
-    column.build(max_size=3)
-    gone, stays = await column.call(1, 2)
-    column.flush()
-    gone.cancel()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
-
-
-@table.row("all callers cancelled just after their batch left", where=tasks)
-async def all_cancelled_after_departure(column):
-    """They are told, and nothing is left running."""
-    column.build(max_size=3)
-    callers = await column.call(1, 2)
-    column.flush()
-    for caller in callers:
-        caller.cancel()
-    await cancelled(column, *callers)
-    await column.until(lambda: column.stats.running == 0)
-    assert 2 == column.stats.cancelled_items + column.stats.answered_items
-
-
-@table.row("caller cancelled while its batch runs", where=tasks)
-async def cancelled_while_running(column):
-    """Its result is dropped, and its neighbour gets its own."""
-    column.build()
-    column.shut()
-    gone, stays = await column.call(1, 2)
-    await column.at_gate()
-    gone.cancel()
-    await cancelled(column, gone)
-    column.open()
-    assert [4] == await column.answers([stays])
-    assert (1, 1) == (column.stats.cancelled_items, column.stats.answered_items)
-
-
-@table.row("caller cancelled while its batch fails", where=tasks)
-async def cancelled_while_failing(column):
-    """Its error is dropped, and its neighbour is told its own."""
-    column.build(failing_on_bad(KeyError("bad")))
-    column.shut()
-    gone, stays = await column.call("bad", "bad")
-    await column.at_gate()
-    gone.cancel()
-    column.open()
-    assert [KeyError] == [type(error) for error in await column.errors([stays])]
-    await cancelled(column, gone)
-    assert (1, 1) == (column.stats.cancelled_items, column.stats.failed_items)
-
-
-@table.row("all callers cancelled while their batch runs", where=tasks)
-async def all_cancelled_while_running(column):
-    """A batch on a loop is cancelled, and frees its slot; one in a thread ends when it is done. The next is answered."""
-    column.build()
-    column.shut()
-    callers = await column.call(1, 2)
-    await column.at_gate()
-    neighbours = await column.call(3, 4)
-    for caller in callers:
-        caller.cancel()
-    await cancelled(column, *callers)
-    if column.on_loop:
-        await column.at_gate(2)
-    column.open()
-    assert [6, 8] == await column.answers(neighbours)
-    assert 2 == column.stats.cancelled_items
-
-
-@table.row("caller cancelled at the moment of its answer", where=tasks)
-async def cancelled_when_answered(column):
-    """It is cancelled, and its neighbour has its answer."""
-
-    def cancel_and_double(items):
-        column.loop.call_soon_threadsafe(gone.cancel)
-        return doubled(items)
-
-    column.build(cancel_and_double)
-    column.shut()
-    gone, stays = await column.call(1, 2)
-    column.open()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
-
-
-@table.row("caller times out while it waits", where=tasks)
-async def timing_out_waiting(column):
-    """It is told, and its item is never run."""
-    column.build()
-    column.calls += 1
-    caller = column.caller(lambda: asyncio.wait_for(column.ask(1), 0.01))
-    assert [asyncio.TimeoutError] == [type(error) for error in await column.errors([caller])]
-    assert [4, 6] == await column.answers(await column.call(2, 3))
-    assert [[2, 3]] == column.batches
-
-
-@table.row("caller times out while its batch runs", where=tasks)
-async def timing_out_running(column):
-    """It is told, and its neighbour gets its result."""
-    column.build()
-    column.shut()
-    (stays,) = await column.call(1)
-    column.calls += 1
-    running = column.loop.create_task(column.ask(2))
-    await column.at_gate()
-    caller = column.caller(lambda: asyncio.wait_for(running, 0.01))
-    assert [asyncio.TimeoutError] == [type(error) for error in await column.errors([caller])]
-    column.open()
-    assert [2] == await column.answers([stays])
-
-
-@table.row("coroutine closed while it waits", where=tasks)
-async def closed_while_waiting(column):
-    """Its item is taken out."""
-    column.build()
-    coroutine = column.ask(1)
-    coroutine.send(None)
-    coroutine.close()
-    column.calls += 1
-    assert (0, 1) == (column.stats.pending, column.stats.cancelled_items)
-    assert [4, 6] == await column.answers(await column.call(2, 3))
-    assert [[2, 3]] == column.batches
-
-
-@table.row("coroutine closed while its batch runs", where=tasks)
-async def closed_while_running(column):
-    """Its neighbour is answered."""
-    column.build()
-    column.shut()
-    coroutine = column.ask(1)
-    coroutine.send(None)
-    column.calls += 1
-    (stays,) = await column.call(2)
-    await column.at_gate()
-    coroutine.close()
-    column.open()
-    assert [4] == await column.answers([stays])
-
-
-@table.row("coroutine never awaited", where=tasks)
-async def never_awaited(column):
-    """Python warns, and nothing is queued."""
-    column.build()
-    with pytest.warns(RuntimeWarning, match="was never awaited"):
-        column.ask(1)
-        gc.collect()
-    assert 0 == column.accounted()
-
-
-def futures(column):
-    # A future from ``submit`` of what is called through ``acall`` is one of the thread function.
-    return not issubclass(column, Acall)
-
-
-@table.row("future cancelled while it waits", where=futures)
-async def future_cancelled_while_waiting(column):
-    """Its item is never run, and its place is free."""
-    column.build()
-    gone = column.submit(1)
-    assert gone.cancel()
-    await column.until(lambda: column.stats.cancelled_items == 1)
-    assert [4, 6] == await column.answers(await column.call(2, 3))
-    assert [[2, 3]] == column.batches
-
-
-@table.row("future cancelled just before its batch leaves", where=futures)
-async def future_cancelled_before_departure(column):
-    """It is not run."""
-    column.build(max_size=3)
-    gone, stays = column.submit(1), column.submit(2)
-    gone.cancel()
-    column.flush()
-    assert 4 == await column.awaited(stays)
-    assert [[2]] == column.batches
-
-
-@table.row("future cancelled while its batch runs", where=futures)
-async def future_cancelled_while_running(column):
-    """A loop's future is cancelled and its result dropped, a thread's can't be any more. Its neighbour is answered."""
-    column.build()
-    column.shut()
-    gone, stays = column.submit(1), column.submit(2)
-    await column.at_gate()
-    assert column.tasks == gone.cancel()
-    column.open()
-    assert 4 == await column.awaited(stays)
-    assert column.tasks == gone.cancelled()
-    assert column.tasks == column.stats.cancelled_items
-
-
-@table.row("all futures cancelled while their batch runs", where=lambda column: column.tasks and futures(column))
-async def all_futures_cancelled_while_running(column):
-    """The batch is cancelled, and frees its slot."""
-    column.build()
-    column.shut()
-    gone = [column.submit(1), column.submit(2)]
-    await column.at_gate()
-    for future in gone:
-        future.cancel()
-    await column.until(lambda: column.stats.running == 0)
-    assert 2 == column.stats.cancelled_items
-
-
-@table.row("future cancelled after its answer", where=futures)
-async def future_cancelled_after_answer(column):
-    """It keeps its answer."""
-    column.build()
-    answered = [column.submit(1), column.submit(2)]
-    for future in answered:
-        await column.awaited(future)
-    assert [False, False] == [future.cancel() for future in answered]
-    assert [2, 4] == [future.result() for future in answered]
-
-
-@table.row("future answered by its owner", where=futures)
-async def future_answered_by_owner(column):
-    """It keeps what its owner has given it, and its neighbour is answered."""
-    column.build()
-    column.shut()
-    mine, other = column.submit(1), column.submit(2)
-    await column.at_gate()
-    mine.set_result("mine")
-    column.open()
-    assert ("mine", 4) == (mine.result(), await column.awaited(other))
-
-
-@table.row("result(timeout) runs out", where=lambda column: issubclass(column, Blocking))
-async def result_times_out(column):
-    """The item stays where it is, and is answered in time."""
-    column.build()
-    future = column.submit(1)
-    with pytest.raises(concurrent.futures.TimeoutError):
-        future.result(0)
-    column.flush()
-    assert 2 == await column.awaited(future)
-
-
-@table.row("callback of a future raises", where=futures)
-async def callback_raises(column):
-    """It is logged by who called it, and the neighbours are answered."""
-    column.build()
-    first = column.submit(1)
-    first.add_done_callback(lambda _: 1 / 0)
-    second = column.submit(2)
-    assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    column.log = ["Exception in callback" if column.tasks else "exception calling callback"]
-
-
-@table.row("callback of a future raises SystemExit", where=futures)
-async def callback_exits(column):
-    """It ends a loop, as asyncio has it, and is logged in a thread; the neighbours are answered."""
-
-    def leave(_):
-        raise SystemExit
-
-    column.build()
-    first = column.submit(1)
-    first.add_done_callback(leave)
-    second = column.submit(2)
-    assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    await column.until(lambda: column.tasks == len(column.escaped))
-    column.escaped.clear()
-    column.log = [] if column.tasks else ["a callback of a future raised"]
-
-
-@table.row("callback of a future waits for another call", where=lambda column: issubclass(column, Blocking))
-async def callback_calls(column):
-    """It is refused, as it would wait for the thread that it runs on; the neighbours are answered."""
-    told = []
-
-    def call_again(_):
-        try:
-            column.ask(3)
-        except ReentrantCallError as error:
-            told.append(error)
-
-    column.build()
-    first = column.submit(1)
-    first.add_done_callback(call_again)
-    second = column.submit(2)
-    assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    assert 1 == len(told)
-
-
-@table.row("callback of a future closes the batcher", where=lambda column: issubclass(column, Blocking))
-async def callback_closes(column):
-    """What waits is run, and the callback does not wait for the thread that it runs on."""
-    column.build()
-    column.shut()
-    first, second = column.submit(1), column.submit(2)
-    first.add_done_callback(lambda _: column.close())
-    await column.at_gate()
-    later = await column.call(3)
-    column.closed = True
-    column.open()
-    assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    assert [6] == await column.answers(later)
-
-
-@table.row("callback of a future submits", where=futures)
-async def callback_submits(column):
-    """What a callback submits is answered like anything else."""
-    later = []
-    column.build()
-    first = column.submit(1)
-    first.add_done_callback(lambda _: later.append(column.submit(3)))
-    second = column.submit(2)
-    assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    await column.until(lambda: later)
-    column.flush()
-    assert 6 == await column.awaited(later[0])
-
-
-@pytest.mark.parametrize(("scenario", "column"), table.cells())
-def test_fault(scenario, column, caplog):
+@pytest.mark.parametrize(("fault", "column"), table.cells())
+def test_fault(fault, column, caplog):
     """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
-    check(scenario, column, caplog)
+    check(fault, column, caplog)

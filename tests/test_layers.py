@@ -31,8 +31,9 @@ MAY = {
     "_stats": {"_render"},
     "_bridge": {"_outcome"},
     "_loop": {"_core", "_current", "_outcome", "_stats", "errors"},
+    "_offload": {"_outcome"},
     "_workers": {"_core", "_current", "_outcome", "_stats", "errors"},
-    "_asyncio": {"_config", "_loop", "_outcome", "_registry", "_signature", "_stats", "errors"},
+    "_asyncio": {"_config", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
     "_threads": {"_bridge", "_config", "_registry", "_signature", "_stats", "_waiters", "_workers"},
     "_binding": {"_signature", "_stats", "errors"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
@@ -43,11 +44,11 @@ GUESTS = {"wrapt": {"_binding"}}
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_loop"},
+    "asyncio": {"_asyncio", "_bridge", "_loop", "_offload"},
     # threads, and locks
     "threading": {"_stats", "_threads", "_waiters", "_workers"},
     "_thread": set(),
-    "concurrent": {"_asyncio", "_waiters"},
+    "concurrent": {"_offload", "_waiters"},
     # clocks
     "time": {"_workers"},
     "datetime": set(),

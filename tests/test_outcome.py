@@ -255,6 +255,12 @@ class TardyError(PickyError):
         return super().__new__(cls)
 
 
+class SlottedError(Exception):
+    """Keeps what it knows outside of its ``__dict__``."""
+
+    __slots__ = ("never_set", "status")
+
+
 class SharedError(Exception):
     """Says that it is its own copy."""
 
@@ -364,12 +370,17 @@ def test_a_copy_comes_from_the_original(error):
     assert error is copy_for(error).__cause__
 
 
-@pytest.mark.parametrize("kind", [PlainError, SharedError], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [PlainError, SharedError, SlottedError], ids=lambda kind: kind.__name__)
 def test_a_copy_has_the_attributes_of_the_original(kind):
     """What was set on the original is found on the copy."""
     error = kind("bad")
     error.status = 503
     assert 503 == copy_for(error).status
+
+
+def test_what_was_never_set_is_not_set_on_a_copy():
+    """An empty slot of the original is an empty slot of the copy."""
+    assert not hasattr(copy_for(SlottedError("bad")), "never_set")
 
 
 def test_a_copy_has_a_life_of_its_own():

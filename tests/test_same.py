@@ -147,7 +147,7 @@ def test_a_wrong_result_is_an_error_for_every_caller(kit, returned, told):
 
 def test_results_may_be_any_sequence(kit):
     """A tuple or another thing with a length and an order answers as a list does."""
-    double, _ = kit.decorate(lambda items: tuple(items), max_size=2, timeout=3600)
+    double, _ = kit.decorate(tuple, max_size=2, timeout=3600)
     assert [1, 2] == kit.results(kit.call_waiting(double, 1, 2))
 
 

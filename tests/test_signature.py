@@ -404,3 +404,13 @@ def test_what_is_inspected_is_not_changed():
     before = inspect.signature(sync)
     assert "(texts: str) -> int" == signature(sync)
     assert before == inspect.signature(sync)
+
+
+def test_a_compiled_method_that_counts_its_instance():
+    """A bound method of a compiled object takes the items alone, even where its signature begins with ``self``."""
+    encode_batch = (
+        pytest.importorskip("tokenizers").Tokenizer(pytest.importorskip("tokenizers.models").BPE()).encode_batch
+    )
+    call = Call(encode_batch, "encode_batch")
+    assert ["input"] == list(call.signature.parameters)
+    assert "text" == call.item(("text",), {})

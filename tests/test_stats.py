@@ -153,6 +153,11 @@ def test_waits_are_from_arrival_to_departure():
     assert expected == (snapshot.wait_ms, snapshot.avg_wait_time_ms)
 
 
+def test_who_leaves_at_once_has_not_waited():
+    """Items that leave when they arrive add nothing to the average wait."""
+    assert 0.0 == counted(batch(1.0, 1.0, departed=1.0)).avg_wait_time_ms
+
+
 def test_the_average_wait_is_that_of_an_item():
     """A batch of three weighs three times as much as a batch of one."""
     snapshot = counted(batch(0.0, departed=4.0), batch(0.0, 0.0, 0.0, departed=8.0))

@@ -33,11 +33,11 @@ def play(engine, game):
     random = game.random("subjects")
     game.subjects = [Subject(kind, random, game.complain) for kind in [*kinds, *random.choices(list(kinds), k=2)]]
     ended = threading.Event()
-    tending = threading.Thread(target=tend, args=(game, kinds, ended), name="tend")
+    tending = threading.Thread(target=tend, args=(game, ended), name="tend", daemon=True)
     tending.start()
-    callers = [threading.Thread(target=tasks.call_from_loops, args=(game, f"loop {n}")) for n in range(2)]
+    callers = [threading.Thread(target=tasks.call_from_loops, args=(game, f"loop {n}"), daemon=True) for n in range(2)]
     if engine == "threads":
-        callers += [threading.Thread(target=threads.Caller(game, f"thread {n}").run) for n in range(6)]
+        callers += [threading.Thread(target=threads.Caller(game, f"thread {n}").run, daemon=True) for n in range(6)]
     for caller in callers:
         caller.start()
     if engine == "threads":
@@ -73,6 +73,7 @@ class Soak:
         self.counts = Counter()
         self.complaints = []
         self.left = Counter()
+        self.objects = None
         self.noise = leftovers.Noise()
         # After each game.
         self.memory = []
@@ -80,7 +81,7 @@ class Soak:
     def run(self):
         """Play, and say whether all went well."""
         size = max(400, min(10_000, self.calls // 6))
-        known = objects = None
+        known = None
         while self.counts["calls"] < self.calls and not self.wrong:
             faulthandler.dump_traceback_later(HANG, exit=True)
             number = len(self.memory)
@@ -92,9 +93,7 @@ class Soak:
             self.counts += finish(game)
             self.complaints += game.complaints
             del game
-            self._clean(known, objects)
-            # What the first game leaves is there once, and does not grow.
-            objects = objects or leftovers.objects()
+            self._clean(known)
         faulthandler.cancel_dump_traceback_later()
         self._grow()
         return not self.wrong
@@ -103,12 +102,16 @@ class Soak:
     def wrong(self):
         return self.complaints or self.left or self.noise.heard
 
-    def _clean(self, known, objects):
-        self.left["threads"] += len(leftovers.threads(known))
-        found = leftovers.objects()
-        if objects is not None:
-            self.left["objects"] += (found - objects).total()
-        self.left = +self.left
+    def _clean(self, known):
+        # Objects first: with those that only the garbage collector finds their threads end.
+        objects = leftovers.objects()
+        threads = leftovers.threads(known)
+        # What the first game leaves is there once, and does not grow.
+        self.objects = self.objects or objects
+        objects -= self.objects
+        self.left += Counter(threads=len(threads), objects=sum(objects.values()))
+        if self.left:
+            self.complaints.append(("left over", f"{[thread.name for thread in threads]}, {dict(objects)}"))
         self.memory.append(leftovers.memory())
 
     def _grow(self):
@@ -132,7 +135,7 @@ class Soak:
         kinds = Counter(kind for kind, _ in self.complaints)
         report = {end: self.counts[end] for end in ("calls", "answered", "failed", "cancelled", "unread", "refused")}
         report |= {kind: kinds[kind] for kind in ("lost", "doubled", "crossed")}
-        report["other faults"] = kinds.total() - sum(report[kind] for kind in ("lost", "doubled", "crossed"))
+        report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in ("lost", "doubled", "crossed"))
         report["lost"] = self.counts["lost"] or report["lost"]
         report["heard"] = len(self.noise.heard)
         report |= {f"left {kind}": self.left[kind] for kind in ("threads", "objects")}

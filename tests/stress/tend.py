@@ -13,7 +13,7 @@ from subjects import ON_LOOPS, Subject
 PATIENCE = 10.0
 
 
-def tend(game, kinds, ended):
+def tend(game, ended):
     """Look after the subjects until all calls have ended."""
     random = game.random("tend")
     while not ended.wait(random.uniform(0, 0.004)):
@@ -22,12 +22,12 @@ def tend(game, kinds, ended):
                 # Otherwise what waits there might never leave.
                 if subject.lasts and subject.window == 3600:
                     subject.flush()
-            _tend_to(game, kinds, random, random.randrange(len(game.subjects)))
+            _tend_to(game, random, random.randrange(len(game.subjects)))
         except BaseException:
             game.complain("broken", traceback.format_exc())
 
 
-def _tend_to(game, kinds, random, place):
+def _tend_to(game, random, place):
     subject = game.subjects[place]
     _look(game, subject)
     if not subject.lasts:
@@ -36,7 +36,7 @@ def _tend_to(game, kinds, random, place):
         subject.flush()
     if random.random() < 0.15 and not _close(game, subject, random):
         game.retired.append(subject)
-        game.subjects[place] = Subject(random.choice(list(kinds)), random, game.complain)
+        game.subjects[place] = Subject(subject.kind, random, game.complain)
 
 
 def _look(game, subject):

@@ -7,7 +7,6 @@ import signal
 import time
 
 from ledger import Interrupted
-from subjects import IN_THREADS
 
 from batchify import BatcherClosedError
 
@@ -26,7 +25,9 @@ class Caller:
 
     def run_interrupted(self):
         """Let a signal interrupt each call at any moment. Only the main thread can be interrupted."""
-        if not hasattr(signal, "setitimer"):
+        import os
+
+        if os.environ.get("NOSIG") or not hasattr(signal, "setitimer"):
             return
         before = signal.signal(signal.SIGALRM, _interrupt)
         while not self._game.over:

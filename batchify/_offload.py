@@ -1,0 +1,48 @@
+"""A plain batch function on an event loop: it is run in threads of its own, so that the loop stays free.
+
+Must not know: batches, the core, how a thread pool works.
+"""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from batchify._outcome import off_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from batchify._config import Config
+
+
+class OffLoop:
+    """Where the batch function comes from if it is a plain one: it is wrapped to run in threads of its own."""
+
+    def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
+        self._source = source
+        self._config = config
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget the threads, which a fork has left behind."""
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:
+        return partial(self._run, self._source())
+
+    async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
+        # The context of the batch, in which it is the current one.
+        context = copy_context()
+        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(off_loop, fn, items))
+
+    def close(self) -> None:
+        """End the threads when they are done with what they were given."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
