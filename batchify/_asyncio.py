@@ -88,9 +88,8 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> None:
         self._config = config
-        # The thread that a plain function runs in.
-        self._off_loop = None if is_async(source()) else OffLoop(source, config)
-        self._source = self._off_loop or source
+        self._source = source
+        self._is_async = is_async(source())
         self.renew()
         announce(self)
 
@@ -102,8 +101,6 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._started = self._closed = False
         # What engines counted whose loops are gone.
         self._past = Stats()
-        if self._off_loop is not None:
-            self._off_loop.renew()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -129,10 +126,14 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._forget_closed_loops()
         return [self._past, *(engine.stats for engine in list(self._engines.values()))]
 
-    async def submit(self, item: T) -> R:
+    async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile.
 
         Cancelling the caller takes the item out if it has not left yet, and drops its result if it has.
+
+        Args:
+            item: one item.
+            keep: anything that must live until then.
 
         Raises:
             BatcherClosedError: it has been stopped.
@@ -174,9 +175,22 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     asubmit = submit
 
-    async def submit_many(self, items: Iterable[T]) -> list[R]:
-        """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does."""
-        return await asyncio.gather(*[self.put(item) for item in items])
+    async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
+        """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.
+
+        Args:
+            items: any number of items.
+            keep: anything that must live until then.
+        """
+        futures: list[Future[R]] = []
+        try:
+            for item in items:
+                futures.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return await asyncio.gather(*futures)
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, on each loop in order of arrival."""
@@ -238,8 +252,9 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._engine = None
 
     def _end_threads(self) -> None:
-        if self._off_loop is not None:
-            self._off_loop.close()
+        for engine in list(self._engines.values()):
+            if isinstance(engine.source, OffLoop):
+                engine.source.close()
 
     def _attach(self, loop: AbstractEventLoop) -> LoopEngine:
         """Return the engine for ``loop``, made now if need be."""
@@ -249,7 +264,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
-            engine = LoopEngine(loop, self._source, self._config)
+            source = self._source if self._is_async else OffLoop(self._source, self._config)
+            engine = LoopEngine(loop, source, self._config)
             self._engines[ref(loop, self._forget)] = engine
         self._engine = engine
         return engine

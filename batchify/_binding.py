@@ -9,7 +9,7 @@ known by identity and held weakly, and nothing is stored in it.
 
 from __future__ import annotations
 
-import inspect
+import copy
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
@@ -17,7 +17,7 @@ from weakref import ref
 from wrapt import BaseObjectProxy
 
 from batchify._signature import METHOD_KINDS, Call, name_of
-from batchify._stats import Stats, together
+from batchify._stats import Stats, fold, together
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class Batched(Proxy):
         """Return the counters of these batchers."""
         return [part for batcher in self._self_batchers() for part in batcher.parts()]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._self_batcher().submit(self._self_call.item(args, kwargs))
 
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
+    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
         """Queue one item at once and return the future of its result.
 
         It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
@@ -85,7 +85,7 @@ class Batched(Proxy):
         """
         return self._self_batcher().submit_many(items)
 
-    def acall(self, *args: Any, **kwargs: Any) -> Any:
+    def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return a coroutine of the result for one item, to be awaited on any event loop.
 
         Calls of a ``def`` function from threads and from all event loops share the same batches.
@@ -140,11 +140,14 @@ class Batched(Proxy):
     def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Batched:
         return self
 
     def __reduce_ex__(self, protocol: object) -> Any:
         return self.__reduce__()
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *dir(self.__wrapped__)})
 
     def __repr__(self) -> str:
         return f"<microbatch {self._self_config.name}>"
@@ -171,16 +174,16 @@ class BatchedFunction(Batched):
         super().__init__(function, config, Call(function, config.name))
         self._self_kind = self_kind
         self._self_engine = engine
-        self._self_method_call: Call | None = None
+        self._self_method_call = Call(function, config.name, bound=True) if self_kind is classmethod else None
         # A dict because the first of several threads to put its batcher there must win.
         self._self_own: dict[None, Batcher] = {}
         # The id of an instance -> a weak reference to it, and its batcher.
         self._self_bound: dict[int, tuple[ref[Any], Batcher]] = {}
-        # What batchers counted whose instances are gone: nothing, or one sum.
+        # What batchers counted whose instances are gone.
         self._self_past: list[Stats] = []
         self._self_closed = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if self._self_call.takes_instance(args) and self._self_is_method_of(args[0]):
             return self._self_bind(args[0])(*args[1:], **kwargs)
         return super().__call__(*args, **kwargs)
@@ -201,7 +204,14 @@ class BatchedFunction(Batched):
         return name_of(self.__wrapped__)
 
     def _self_batcher(self) -> Batcher:
-        return self._self_own.get(None) or self._self_own.setdefault(None, self._self_new(lambda: self.__wrapped__))
+        batcher = self._self_own.get(None)
+        if batcher is None:
+            function = self.__wrapped__
+            batcher = self._self_own.setdefault(None, self._self_new(lambda: function))
+            if self._self_closed:
+                # close() came in between, and could not see it.
+                batcher.close()
+        return batcher
 
     def _self_batchers(self) -> list[Batcher]:
         return [*self._self_own.values(), *(batcher for _, batcher in list(self._self_bound.values()))]
@@ -211,7 +221,13 @@ class BatchedFunction(Batched):
         return self._self_batchers()
 
     def _self_parts(self) -> list[Stats]:
-        return [*self._self_past, *super()._self_parts()]
+        # An instance may go at any moment, and with it its counters from here to there. Until they are final they stand
+        # in both places or in one; if some have become so meanwhile, it is not known where they were seen.
+        while True:
+            present = super()._self_parts()
+            past = list(self._self_past)
+            if not any(part.final for part in present):
+                return list({id(part): part for part in (*present, *past)}.values())
 
     def _self_new(self, source: Callable[[], Callable[..., Any]]) -> Batcher:
         if self._self_closed:
@@ -219,9 +235,12 @@ class BatchedFunction(Batched):
         return self._self_engine(source, self._self_config)
 
     def _self_bind(self, instance: Any) -> BatchedMethod:
+        return BatchedMethod(self, instance)
+
+    def _self_call_of_method(self) -> Call:
         if self._self_method_call is None:
             self._self_method_call = Call(self.__wrapped__, self._self_config.name, bound=True)
-        return BatchedMethod(self, instance, self._self_method_call)
+        return self._self_method_call
 
     def _self_batcher_of(self, instance: Any) -> Batcher:
         """Return the batcher of ``instance``, made now if need be."""
@@ -231,10 +250,12 @@ class BatchedFunction(Batched):
         bound, past, key = self._self_bound, self._self_past, id(instance)
 
         def forget(_: object) -> None:
-            for part in bound.pop(key)[1].parts():
-                if not past:
-                    past.append(Stats())
-                past[0].absorb(part)
+            parts = bound[key][1].parts()
+            past.extend(parts)
+            del bound[key]
+            for part in parts:
+                part.final = True
+            fold(past)
 
         try:
             weak = ref(instance, forget)
@@ -250,23 +271,42 @@ class BatchedFunction(Batched):
         Such a call reaches the function itself in two ways: ``Class.method(instance, item)``, and through a
         ``classmethod`` around it, which since Python 3.13 no longer asks the function to bind itself.
         """
-        if id(first) in self._self_bound:
+        kinds = (*type(first).__mro__, *(first.__mro__ if issubclass(type(first), type) else ()))
+        return any(self._self_is_defined_in(kind) for kind in kinds)
+
+    def _self_is_defined_in(self, kind: type) -> bool:
+        """Say whether ``kind`` has this, or something around this, among its attributes, or had it when it was made."""
+        function = self.__wrapped__
+        if (kind.__module__, f"{kind.__qualname__}.{function.__name__}") == (
+            function.__module__,
+            function.__qualname__,
+        ):
             return True
-        classes = (*type(first).__mro__, *(first.__mro__ if isinstance(first, type) else ()))
-        return any(
-            value is self or (isinstance(value, classmethod) and value.__func__ is self)  # pyright: ignore[reportUnknownMemberType]  # only its identity counts
-            for each in classes
-            for value in list(vars(each).values())
-        )
+        return any(value is self for value in list(vars(kind).values()))
 
 
 class BatchedMethod(Batched):
     """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
 
-    def __init__(self, function: BatchedFunction, instance: Any, call: Call) -> None:
-        super().__init__(function.__wrapped__.__get__(instance), function._self_config, call)
+    def __init__(self, function: BatchedFunction, instance: Any) -> None:
+        bound = function.__wrapped__.__get__(instance)
+        super().__init__(bound, function._self_config, function._self_call_of_method())
         self._self_function = function
         self._self_instance = instance
+
+    # A coroutine keeps the instance alive until it has its answer, though nobody else may do so any more.
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._self_batcher().submit(self._self_call.item(args, kwargs), self._self_instance)
+
+    def map(self, items: Iterable[Any]) -> Any:
+        return self._self_batcher().submit_many(items, self._self_instance)
+
+    def acall(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._self_batcher().asubmit(self._self_call.item(args, kwargs), self._self_instance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
+        return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
 
     @property
     def __func__(self) -> BatchedFunction:
@@ -283,13 +323,13 @@ class BatchedMethod(Batched):
         return [] if known is None else [known[1]]
 
     def _self_closing(self) -> list[Batcher]:
-        return [self._self_batcher()]
+        return self._self_batchers() if self._self_function._self_closed else [self._self_batcher()]
 
 
 def _no_weak_reference(name: str, kind: str) -> str:
     return f"{name}() needs a weak reference to its {kind}, which has __slots__ without one; add '__weakref__' to them"
 
 
-def _binds(fn: Any) -> bool:
+def _binds(fn: object) -> bool:
     """Say whether ``fn`` becomes a method when it is looked up through an instance. A bound method stays what it is."""
-    return inspect.isroutine(fn) and hasattr(type(fn), "__get__") and not isinstance(fn, MethodType)
+    return hasattr(type(fn), "__get__") and not isinstance(fn, MethodType)

@@ -37,7 +37,7 @@ SOON = float("-inf")
 class LoopEngine:
     """One batcher's line on one event loop."""
 
-    __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_source", "_tasks", "_when", "core", "loop", "stats")
+    __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_tasks", "_when", "core", "loop", "source", "stats")
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
@@ -46,7 +46,7 @@ class LoopEngine:
         self.stats = Stats(lambda: core.arrivals)
         self._config = config
         # Where the batch function comes from; held itself only while there is something to run it for.
-        self._source = source
+        self.source = source
         self._fn: BatchFunction | None = None
         self._add = with_context(core.add) if config.capture_context else core.add
         self._tasks: dict[Batch, Task[None]] = {}
@@ -146,7 +146,8 @@ class LoopEngine:
             self._handle.cancel()
         self._handle = None
         if at is not None:
-            self._fn = self._fn or self._source()
+            if self._fn is None:
+                self._fn = self.source()
             self._when = at
             loop = self._home()
             self._handle = loop.call_soon(self._fire) if at == SOON else loop.call_at(at, self._fire)
@@ -173,7 +174,8 @@ class LoopEngine:
             self.core.finish(batch, self._now())
             return
         self.stats.departed(batch)
-        self._fn = self._fn or self._source()
+        if self._fn is None:
+            self._fn = self.source()
         run = self._run(batch, self._fn)
         try:
             context = context_of(batch, self._config.name, captured=self._config.capture_context)

@@ -25,10 +25,6 @@ class OffLoop:
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
-        self.renew()
-
-    def renew(self) -> None:
-        """Forget the threads, which a fork has left behind."""
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:

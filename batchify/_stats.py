@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from math import ceil
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # How many of the newest items (for waits) and batches (for run times) percentiles are taken from.
 RECENT = 10_000
+# How many counters of engines that are gone are kept apart.
+MANY = 64
+_folding = Lock()
 REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
 
 
@@ -132,11 +136,13 @@ class Stats:
         "_runs",
     )
     PEAKS = ("_largest", "_wait_max", "_run_max")
-    __slots__ = (*SUMS, *PEAKS, "_arrivals", "_lock")
+    __slots__ = (*SUMS, *PEAKS, "_arrivals", "_lock", "final")
 
     def __init__(self, arrivals: Callable[[], int] = int) -> None:
         self._arrivals = arrivals
         self._lock = RLock()
+        # Whether its engine is gone, and it will not change any more.
+        self.final = False
         # Items that no longer wait, and those of them that run: they describe the present, and outlive reset().
         self._gone = 0
         self._running = 0
@@ -233,6 +239,21 @@ class Stats:
                 reasons={reason: self._reasons[reason] for reason in REASONS},
                 fill_ratio=self._items / max(1, self._room),
             )
+
+
+def fold(past: list[Stats]) -> None:
+    """Add up the counters in ``past`` that are final, when there are many; but one thread at a time."""
+    if len(past) < MANY or not _folding.acquire(blocking=False):
+        return
+    try:
+        final = list(takewhile(lambda part: part.final, past))
+        total = Stats()
+        for part in final:
+            total.absorb(part)
+        total.final = True
+        past[: len(final)] = [total]
+    finally:
+        _folding.release()
 
 
 def together(name: str, parts: Iterable[Stats]) -> BatchStats:

@@ -118,8 +118,12 @@ class SyncMicrobatcher(Generic[T, R]):
         """Return the counters that ``stats`` adds up."""
         return [self.engine.stats]
 
-    def submit(self, item: T) -> R:
+    def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
+
+        Args:
+            item: one item.
+            keep: anything that must live until then.
 
         Raises:
             BatcherClosedError: it has been stopped.
@@ -158,17 +162,29 @@ class SyncMicrobatcher(Generic[T, R]):
         future.add_done_callback(partial(_leave_if_cancelled, self.engine.weak, ticket))
         return future
 
-    def submit_many(self, items: Iterable[T]) -> list[R]:
-        """Return the results for ``items``, in order. The first error is raised; what still waits then is taken out."""
-        futures = [self.put(item) for item in items]
+    def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
+        """Return the results for ``items``, in order. The first error is raised; what still waits then is taken out.
+
+        Args:
+            items: any number of items.
+            keep: anything that must live until then.
+        """
+        futures: list[Future[R]] = []
         try:
+            for item in items:
+                futures.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()
 
-    async def asubmit(self, item: T) -> R:
-        """Do what ``submit`` does from a task on any event loop, without blocking it."""
+    async def asubmit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
+        """Do what ``submit`` does from a task on any event loop, without blocking it.
+
+        Args:
+            item: one item.
+            keep: anything that must live until then.
+        """
         from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
 
         return await asubmit(self.engine, item)  # type: ignore[no-any-return]  # as above

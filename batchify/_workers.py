@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify import _outcome
-from batchify._core import BatchItem, Core
+from batchify._core import Batch, BatchItem, Core
 from batchify._current import context_of, is_inside, item_of, with_context
 from batchify._stats import Stats
 from batchify.errors import BatcherClosedError, ReentrantCallError, closed, reentrant
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._config import Config
-    from batchify._core import Batch
 
     BatchFunction = Callable[[list[Any]], Any]
 
@@ -99,9 +98,11 @@ class ThreadEngine:
         """Let go of a caller that will not read its answer."""
         with self._lock:
             place = self._core.withdraw(ticket)
+            fn = None
             if place is not None:
                 self.stats.left()
-                self._rest_if_idle()
+                fn = self._rest_if_idle()
+        del fn, place
 
     def push(self, reason: str) -> None:
         """Let what waits leave now, as far as there are slots."""
@@ -122,45 +123,43 @@ class ThreadEngine:
         with self._lock:
             self.closed = True
             self._drains.append(drained)
-            self._rest_if_idle()
+            fn = self._rest_if_idle()
+        del fn
         self.push("close")
         if not self.waits_for_this():
             drained.acquire()
 
-    def serve(self, bell: Lock) -> bool:
-        """Run batches on this thread until there are none; return whether to wait for the bell and come again."""
+    def next(self, bell: Lock) -> Batch | bool:
+        """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
         self._threads.add(get_ident())
         while True:
             with self._lock:
                 now = monotonic()
                 batch = self._core.take(now)
                 wake_at = self._core.wake_at
-                if batch is None:
-                    if self.closed and not self._core.waiting:
-                        self._workers -= 1
-                        self._threads.discard(get_ident())
-                        return False
-                    self._idle.append(bell)
-                elif wake_at is not None:
-                    self._hand_on()
-            if batch is not None:
-                self._run(batch)
-                # Not left to the next turn, when the lock is held: an item may have a finalizer.
-                del batch
-            elif wake_at is not None:
-                self._wait(bell, wake_at - now)
-            else:
-                return True
+                if batch is not None:
+                    if wake_at is not None:
+                        self._hand_on()
+                    return batch
+                if self.closed and not self._core.waiting:
+                    self._workers -= 1
+                    self._threads.discard(get_ident())
+                    return False
+                self._idle.append(bell)
+                if wake_at is None:
+                    return True
+            self._wait(bell, wake_at - now)
 
     def _heed(self, ticket: int) -> None:
         """Find a worker for what rang the core's alarm. Needs the lock."""
-        self._fn = self._fn or self._source()
         try:
+            if self._fn is None:
+                self._fn = self._source()
             self._ring()
             self._core.rang()
-        except RuntimeError:
-            # No thread can be started. Workers that are there will come to it; without any, this call has failed.
-            if not self._workers:
+        except BaseException as error:
+            # If no thread can be started, workers that are there will come to it. Otherwise this call has failed.
+            if not isinstance(error, RuntimeError) or not self._workers:
                 self._core.withdraw(ticket)
                 self.stats.left()
                 raise
@@ -190,15 +189,20 @@ class ThreadEngine:
                 self._workers -= 1
                 raise
 
-    def _rest_if_idle(self) -> None:
-        """Let go of all that is only needed while there is work. Needs the lock."""
+    def _rest_if_idle(self) -> BatchFunction | None:
+        """Let go of all that is only needed while there is work. Needs the lock.
+
+        Return the batch function, to be dropped when the lock is free: it may be what keeps an instance alive, and that
+        may have a finalizer.
+        """
         if self._core.waiting or self._core.running:
-            return
-        self._fn = None
+            return None
+        fn, self._fn = self._fn, None
         while self._drains:
             self._drains.pop().release()
         if self.closed:
             _ring_all(self._idle)
+        return fn
 
     def _wait(self, bell: Lock, seconds: float) -> None:
         """Wait until the bell is rung or the time is over."""
@@ -211,7 +215,8 @@ class ThreadEngine:
                 # It was rung just after the time was over: take the ring with it.
                 bell.acquire()
 
-    def _run(self, batch: Batch) -> None:
+    def run(self, batch: Batch) -> None:
+        """Run ``batch`` and answer its callers."""
         fn = self._depart(batch)
         if fn is None:
             return
@@ -223,6 +228,8 @@ class ThreadEngine:
             self._fail(batch, error)
         else:
             self._answer(batch, answers)
+        # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
+        del self, batch, fn
 
     def _depart(self, batch: Batch) -> BatchFunction | None:
         """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
@@ -235,8 +242,9 @@ class ThreadEngine:
                 self.stats.departed(batch)
                 return self._fn
             self._core.finish(batch, monotonic())
-            self._rest_if_idle()
-            return None
+            fn = self._rest_if_idle()
+        del fn
+        return None
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
@@ -268,15 +276,20 @@ class ThreadEngine:
             waiter.wake()
         with self._lock:
             self._core.finish(batch, now)
-            self._rest_if_idle()
+            fn = self._rest_if_idle()
+        del fn
         batch.forget()
 
 
 def _work(weak: ref[ThreadEngine]) -> None:
     bell = Lock()
     bell.acquire()
-    while (engine := weak()) is not None and engine.serve(bell):
+    while (engine := weak()) is not None:
+        while isinstance(batch := engine.next(bell), Batch):
+            engine.run(batch)
         del engine
+        if not batch:
+            return
         bell.acquire()
 
 

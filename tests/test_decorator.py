@@ -191,7 +191,8 @@ async def test_what_is_awaited_runs_on_the_loop(form):
 def test_what_returns_runs_on_a_thread(form):
     """Whatever returns its results gets the thread engine: its calls block."""
     before = batchers()
-    assert 6 == microbatch(CALLED[form])(3)
+    double = microbatch(CALLED[form])
+    assert 6 == double(3)
     assert [SyncMicrobatcher] == [type(batcher) for batcher in batchers() if batcher not in before]
 
 

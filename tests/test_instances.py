@@ -403,19 +403,22 @@ def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatc
         def echo(self, items):
             return items
 
-    alive = [Kind()]
-    dead = weakref.ref(alive[0])
-    assert 1 == alive[0].echo(1)
+    earlier, later = Kind(), Kind()
+    assert [1, 1] == [earlier.echo(1), later.echo(1)]
+    dead = [weakref.ref(earlier), weakref.ref(later)]
+    del earlier
+    wait_until(lambda: is_gone(dead[0]))
+    alive = [later]
+    del later
     together = _binding.together
 
     def die_first(name, parts):
         alive.clear()
-        wait_until(lambda: is_gone(dead))
+        wait_until(lambda: is_gone(dead[1]))
         return together(name, parts)
 
     monkeypatch.setattr(_binding, "together", die_first)
-    assert 1 == total(Kind.echo)
-    assert 1 == total(Kind.echo)
+    assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
 
 
 def test_the_numbers_of_a_class_never_decrease():

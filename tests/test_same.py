@@ -316,7 +316,7 @@ def test_batchers_lists_the_live_ones(kit):
     kit.call(double, 1).result(PATIENCE)
     assert name in [batcher.name for batcher in batchify.batchers()]
     del double
-    wait_until(lambda: gc.collect() and name not in [batcher.name for batcher in batchify.batchers()])
+    wait_until(lambda: gc.collect() >= 0 and name not in [batcher.name for batcher in batchify.batchers()])
 
 
 def test_two_instances_never_share_a_batch(kit):

@@ -164,6 +164,11 @@ class Game:
     def complain(self, kind, text):
         self.complaints.append((kind, text))
 
+    def subject(self, random):
+        """Choose a subject; one that makes a batcher for each call less often, since that takes time."""
+        subject = random.choice(self.subjects)
+        return subject if subject.lasts or random.random() < 0.2 else random.choice(self.subjects)
+
     def item(self, random):
         """Make a new call; no two have the same number."""
         with self._lock:

@@ -11,8 +11,6 @@ from asyncio import CancelledError
 from collections import Counter
 from pathlib import Path
 
-from ledger import Interrupted
-
 # How many seconds threads get to end after the last reference to what they work for is gone.
 PATIENCE = 5.0
 STATM = Path("/proc/self/statm")
@@ -55,9 +53,6 @@ class Noise(logging.Handler):
             self.heard.append(self.format(record))
 
     def hook(self, args):
-        if args.exc_type is Interrupted:
-            # The signal came where nothing can be raised.
-            return
         where = getattr(args, "thread", None) or getattr(args, "object", None)
         text = f"{args.exc_type.__name__}: {args.exc_value} in {where!r}"
         self.heard.append(text + _frames(args.exc_traceback))

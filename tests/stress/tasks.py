@@ -24,14 +24,14 @@ class Caller:
 
     async def call(self):
         """Make some calls, and see them to their ends."""
-        subject = self._random.choice(self._game.subjects)
+        subject = self._game.subject(self._random)
         # What batches in threads is only awaited through the bridge.
         ways = self.WAYS if subject.kind in ON_LOOPS else self.BRIDGED
         await self._random.choice(ways)(self, subject)
 
     def stay(self):
         """Return a task with a call that nobody will wait for."""
-        subject = self._random.choice(self._game.subjects)
+        subject = self._game.subject(self._random)
         item = self._game.item(self._random)
         return asyncio.ensure_future(self._read(subject, item, asking(subject.acall, item, [item]), may_leave=True))
 

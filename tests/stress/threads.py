@@ -8,7 +8,10 @@ import time
 
 from ledger import Interrupted
 
-from batchify import BatcherClosedError
+from batchify import BatcherClosedError, SyncMicrobatcher
+
+# Where a caller spends its time, and where it can be interrupted without tearing anything.
+WAITS = SyncMicrobatcher.submit.__code__
 
 
 class Caller:
@@ -18,23 +21,29 @@ class Caller:
         self._game = game
         self._random = game.random(who)
         self._ledger = game.ledger()
+        # Whether a signal is meant for the call that is made.
+        self._waits = False
 
     def run(self):
         while not self._game.over:
-            self._random.choice(self.WAYS)(self, self._random.choice(self._game.subjects))
+            self._random.choice(self.WAYS)(self, self._game.subject(self._random))
 
     def run_interrupted(self):
-        """Let a signal interrupt each call at any moment. Only the main thread can be interrupted."""
-        import os
-
-        if os.environ.get("NOSIG") or not hasattr(signal, "setitimer"):
+        """Let a signal interrupt each call. Only the main thread can be interrupted."""
+        if not hasattr(signal, "setitimer"):
             return
-        before = signal.signal(signal.SIGALRM, _interrupt)
+        before = signal.signal(signal.SIGALRM, self._interrupt)
         while not self._game.over:
             lasting = [subject for subject in self._game.subjects if subject.lasts]
             self._ask_until_interrupted(self._random.choice(lasting))
             time.sleep(0.001)
         signal.signal(signal.SIGALRM, before)
+
+    def _interrupt(self, number, frame):
+        if frame.f_code is WAITS:
+            raise Interrupted
+        if self._waits:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
     def _ask(self, subject):
         item = self._game.item(self._random)
@@ -42,19 +51,19 @@ class Caller:
 
     def _ask_until_interrupted(self, subject):
         item = self._game.item(self._random)
+        self._waits = True
+        signal.setitimer(signal.ITIMER_REAL, self._random.uniform(0.00001, 0.001))
         try:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, self._random.uniform(0.00001, 0.001))
-                answer, error = subject.call(item), None
-            except Interrupted:
-                raise
-            except BaseException as e:
-                answer, error = None, e
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            answer = subject.call(item)
         except Interrupted:
             self._ledger.note(subject, "interrupted")
-            return
-        self._read(subject, item, lambda: _give(answer, error))
+        except BaseException as error:
+            self._ledger.failed(subject, item, error)
+        else:
+            self._ledger.answered(subject, item, answer)
+        finally:
+            self._waits = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _submit(self, subject):
         taken = []
@@ -100,13 +109,3 @@ class Caller:
             self._ledger.answered(subject, item, answer)
 
     WAYS = (_ask, _ask, _ask, _submit, _map)
-
-
-def _give(answer, error):
-    if error is not None:
-        raise error
-    return answer
-
-
-def _interrupt(number, frame):
-    raise Interrupted
