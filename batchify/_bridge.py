@@ -8,6 +8,7 @@ from __future__ import annotations
 from asyncio import CancelledError, get_running_loop
 from collections import deque
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -99,5 +100,5 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
 
 
 async def in_thread(fn: Callable[[], None]) -> None:
-    """Await ``fn()``, which blocks, without blocking the loop."""
-    await get_running_loop().run_in_executor(None, fn)
+    """Await ``fn()``, which blocks, without blocking the loop. It still knows which batch it is called from."""
+    await get_running_loop().run_in_executor(None, copy_context().run, fn)

@@ -180,9 +180,12 @@ class LoopEngine:
         try:
             context = context_of(batch, self._config.name, captured=self._config.capture_context)
             task = context.run(self._home().create_task, run)
-        except Exception as error:  # noqa: BLE001  # the task factory of the loop is somebody else's
+        except BaseException as error:
+            # The task factory of the loop is somebody else's.
             run.close()
             self._fail(batch, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             return
         # An eager task may be over by now.
         if batch in self.core.running:

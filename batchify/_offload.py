@@ -35,10 +35,16 @@ class OffLoop:
             self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
         # The context of the batch, in which it is the current one.
         context = copy_context()
-        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(off_loop, fn, items))
+        try:
+            done = get_running_loop().run_in_executor(self._pool, lambda: context.run(off_loop, fn, items))
+        except RuntimeError:
+            # A pool keeps what it could not start a thread for, and would run it later, for nobody.
+            self.close()
+            raise
+        return await done
 
     def close(self) -> None:
-        """End the threads when they are done with what they were given."""
+        """End the threads when they are done with what they run."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None

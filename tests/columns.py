@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import sys
 import threading
 import traceback
@@ -40,9 +41,17 @@ def in_time(do, where=lambda: ""):
     threading.Thread(target=settle, args=(outcome, do), name="in time", daemon=True).start()
     if not wait([outcome], PATIENCE).done:
         forget_batchers()
+        # At its end the interpreter would join what hangs, and hang with it.
+        threading._register_atexit(leave_at_once)
         told = f"hang: {where()}"
         raise HungError(told)
     return outcome.result()
+
+
+def leave_at_once():
+    """End the process without waiting for threads."""
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def settle(outcome, do):

@@ -414,15 +414,15 @@ async def returning_awaitable(column):
 
 
 class Callable:
-    """A batch function that is an object, and minds being looked at: it is only to be called."""
+    """A batch function that is an object with a length, or something like it, that nobody should ask for."""
 
     def __init__(self, call):
         self.call = call
 
-    def __bool__(self):
+    def __len__(self):
         raise AssertionError
 
-    __len__ = __eq__ = __repr__ = __bool__
+    __bool__ = __repr__ = __len__
     __hash__ = None
 
     def __call__(self, items):
@@ -436,7 +436,7 @@ class AsyncCallable(Callable):
         return await self.call(items)
 
 
-@table.row("batch function is an object that can't be looked at", "It is called like any other.")
+@table.row("batch function is an object that is neither true nor false", "It is called like any other.")
 async def calling_object(column):
     column.build_of((AsyncCallable if column.on_loop else Callable)(column.batch_function()), max_size=2, name="double")
     assert [2, 4] == await column.answers(await column.call(1, 2))
