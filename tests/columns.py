@@ -27,7 +27,7 @@ except ImportError:
     uvloop = None
 
 # A hang is a failure after this many seconds. What does not hang is done in a hundredth of them.
-PATIENCE = 1.5
+PATIENCE = 5.0
 HOUR = 3600
 
 
