@@ -60,8 +60,8 @@ def _nothing_left():
     """End every test with closed batchers and without a thread of theirs."""
     yield
     batchify.close_all()
-    names = {batcher.name for batcher in batchify.batchers()}
-    wait_until(lambda: names.isdisjoint(thread.name.rpartition("-")[0] for thread in threading.enumerate()))
+    closed = [batcher.engine for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)]
+    wait_until(lambda: not any(engine._workers for engine in closed))
 
 
 class Gate:

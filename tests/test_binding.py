@@ -487,3 +487,23 @@ async def test_an_async_block_of_an_instance(kind):
     with pytest.raises(BatcherClosedError):
         await one.amethod(2)
     assert (two, 3) == await two.amethod(3)
+
+
+def test_closing_while_the_first_call_makes_its_batcher():
+    """A function that is closed in the middle of its first call takes neither that call nor the next one."""
+    double = microbatch(lambda items: items, name="double")
+    make = double._self_engine
+
+    def close_and_make(source, config):
+        double.close()
+        return make(source, config)
+
+    double._self_engine = close_and_make
+    for _ in range(2):
+        with pytest.raises(BatcherClosedError):
+            double(1)
+
+
+def test_members_are_listed():
+    """``dir()`` lists what a decorated function offers beside what the batch function has."""
+    assert {"submit", "batch_stats", "__code__"} <= set(dir(microbatch(lambda items: items)))
