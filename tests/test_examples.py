@@ -32,7 +32,7 @@ def run(name):
     path = [str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
     # The drawing of statistics needs more than the encoding that a pipe has on some platforms.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1"}
-    done = subprocess.run(  # noqa: S603  # our own examples
+    done = subprocess.run(  # our own examples
         [sys.executable, EXAMPLES / name],
         env=environment,
         capture_output=True,

@@ -303,7 +303,7 @@ def test_a_future_outlives_its_instance():
 
 def run(script):
     """Return what ``script`` prints in a process of its own."""
-    done = subprocess.run(  # noqa: S603  # our own script
+    done = subprocess.run(  # our own script
         [sys.executable, "-c", dedent(script)], capture_output=True, encoding="utf-8", timeout=4 * PATIENCE, check=False
     )
     assert (0, "") == (done.returncode, done.stderr)

@@ -636,7 +636,7 @@ def test_a_forked_child_has_batchers_of_its_own():
 
 def run(script):
     """Run a script in a process of its own, and return what it printed; it must end well and complain of nothing."""
-    done = subprocess.run(  # noqa: S603  # our own scripts
+    done = subprocess.run(  # our own scripts
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,

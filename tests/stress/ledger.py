@@ -154,7 +154,7 @@ class Game:
         self._lock = threading.Lock()
 
     def random(self, who):
-        return Random(f"{self._seed} {who}")  # noqa: S311  # to be repeated, not to be secret
+        return Random(f"{self._seed} {who}")  # to be repeated, not to be secret
 
     def ledger(self):
         ledger = Ledger(self.complain)
