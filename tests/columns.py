@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import threading
+import time
 import traceback
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -225,7 +226,9 @@ class Column:
 
     async def until(self, condition):
         """Wait for another thread or task to make ``condition()`` true. If nobody does, the scenario hangs."""
-        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+        while not condition():  # there is no event to wait for
+            # Threads that work for the loop get their turn too: a loop that spins keeps the interpreter to itself.
+            time.sleep(0)
             await asyncio.sleep(0)
 
     async def call(self, *items):

@@ -124,9 +124,11 @@ class Model:
     def finish(self, batch, now):
         all_busy = not self.slot_free()
         batch["state"] = "over"
+        ran = any(caller["state"] != "dropped" for caller in batch["members"])
         for caller in batch["members"]:
             caller["state"] = "over"
-        self.run_times.append(now - batch["departed"])
+        if ran:
+            self.run_times.append(now - batch["departed"])
         if all_busy:
             for caller in self.waiting():
                 caller["seen_free"] = True

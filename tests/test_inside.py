@@ -626,9 +626,7 @@ async def mixing(column, seed):
         if random.random() < 0.2 and column.tasks:
             random.choice(callers).cancel()
     column.open()
-    while not all(caller.done() for caller in callers):
-        column.flush()
-        await asyncio.sleep(0)
+    await column.until(lambda: column.flush() or all(caller.done() for caller in callers))
     for item, caller in enumerate(callers, 1):
         expect_own(item, await column.outcome(caller))
 
