@@ -228,7 +228,7 @@ class Column:
         """Wait for another thread or task to make ``condition()`` true. If nobody does, the scenario hangs."""
         while not condition():  # there is no event to wait for
             # Threads that work for the loop get their turn too: a loop that spins keeps the interpreter to itself.
-            time.sleep(0)
+            time.sleep(0)  # noqa: ASYNC251  # that is what lets them
             await asyncio.sleep(0)
 
     async def call(self, *items):
