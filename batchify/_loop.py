@@ -204,9 +204,15 @@ class LoopEngine:
                 # The task is torn down after its loop: abandon() has seen to the rest.
                 raise
             _outcome.trim(error)
+            is_eager = batch not in self._tasks
             self._fail(batch, error)
-            # These are for the loop to see, as from any task.
-            if isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
+            if not isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
+                return
+            # These are for the loop to see, as from any task. An eager one would raise what ends the loop into the call
+            # that filled the batch instead.
+            if is_eager and not isinstance(error, CancelledError):
+                self._home().call_soon(_raise, error)
+            else:
                 raise
         else:
             self._answer(batch, results)
@@ -254,3 +260,7 @@ class LoopEngine:
 
     def _now(self) -> float:
         return self._home().time()
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -109,7 +109,7 @@ class ThreadEngine:
         with self._lock:
             self._core.push(reason)
             if self._core.wake_at is not None:
-                self._ring()
+                self._hand_on()
 
     def open(self) -> None:
         """Take items again."""
@@ -165,11 +165,11 @@ class ThreadEngine:
                 raise
 
     def _hand_on(self) -> None:
-        """Let another worker see to the rest of the line while this one is busy. Needs the lock."""
+        """Let another worker see to what waits, if there may be one more. Needs the lock."""
         try:
             self._ring()
         except RuntimeError:
-            # This worker will come back to it.
+            # Something waits, so there is a worker, and it will come to that.
             return
 
     def _ring(self) -> None:

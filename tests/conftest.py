@@ -50,6 +50,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self):
         return self.moment
 
+    async def shutdown_default_executor(self, timeout=None):
+        """Wait for threads as long as they take: where time leaps, a timeout is over at once."""
+        await super().shutdown_default_executor()
+
 
 def pytest_asyncio_loop_factories(config, item):
     return {"virtual": VirtualLoop}

@@ -340,7 +340,8 @@ def test_two_instances_never_share_a_batch(kit):
     one, two = Model(), Model()
     callers = [kit.call_waiting(bound, n)[0] for n, bound in enumerate([one.run, two.run, one.run, two.run])]
     assert [(one, 0), (two, 1), (one, 2), (two, 3)] == kit.results(callers)
-    assert [[one, one], [two, two]] == [[owner for owner, _ in batch] for batch in gate.batches]
+    owners = [[owner for owner, _ in batch] for batch in gate.batches]
+    assert owners in ([[one, one], [two, two]], [[two, two], [one, one]])
     assert (2, 2, 4) == tuple(fn.batch_stats.total_items for fn in (one.run, two.run, Model.run))
 
 
