@@ -607,7 +607,7 @@ for options in ({"max_size": 1}, {"timeout": 0}, {"timeout": 0.01}, {"timeout": 
 
 
 async def mixing(column, seed):
-    random = Random(seed)  # noqa: S311  # the same mix each time
+    random = Random(seed)  # the same mix each time
 
     def answer(items):
         if any(item % 17 == 0 for item in items):
