@@ -183,7 +183,8 @@ class LoopEngine:
         except BaseException as error:
             # The task factory of the loop is somebody else's.
             run.close()
-            self._fail(batch, error)
+            if batch in self.core.running:
+                self._fail(batch, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             return

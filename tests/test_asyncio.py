@@ -29,6 +29,22 @@ def recorder(moment=lambda: None, seconds=0.0, **options):
     return echo, batches
 
 
+class Done(asyncio.Future):
+    """A task, as far as anybody looks at it."""
+
+    def set_name(self, name):
+        pass
+
+
+def at_once(loop, coroutine, **kwargs):
+    """Run what does not give way to the loop before there is a task, as an eager task factory does."""
+    done = Done(loop=loop)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    done.set_result(None)
+    return done
+
+
 class BatchedAtOnce:
     """A callable object that answers without giving way to the loop."""
 
@@ -305,19 +321,49 @@ async def test_a_task_that_is_over_when_it_is_made():
     echo, _ = recorder()
     plain = microbatch(BatchedAtOnce())
     loop = asyncio.get_running_loop()
-
-    def at_once(loop, coroutine, **kwargs):
-        done = loop.create_future()
-        with pytest.raises(StopIteration):
-            coroutine.send(None)
-        done.set_result(None)
-        return done
-
     first, second = plain.submit(1), plain.submit(2)
     loop.set_task_factory(at_once)
     assert [1, 2] == [await first, await second]
     loop.set_task_factory(None)
     assert 3 == await echo(3)
+
+
+async def test_a_task_factory_that_fails_when_the_batch_is_over():
+    """Callers keep the answers they have when the loop fails to make a task for what was run already."""
+    echo = microbatch(BatchedAtOnce(), max_size=2)
+    loop = asyncio.get_running_loop()
+
+    def fail(loop, coroutine, **kwargs):
+        at_once(loop, coroutine)
+        raise MemoryError
+
+    callers = [echo.submit(1)]
+    loop.set_task_factory(fail)
+    callers.append(echo.submit(2))
+    loop.set_task_factory(None)
+    assert [1, 2] == [await caller for caller in callers]
+
+
+def test_a_batch_that_ends_the_loop_when_it_is_made():
+    """What ends the loop is raised out of it, and not into the call that filled the batch; callers are answered."""
+    loop = VirtualLoop()
+    callers = []
+
+    @microbatch(max_size=2)
+    async def leave(items):
+        raise SystemExit(3)
+
+    async def main():
+        loop.set_task_factory(at_once)
+        callers.extend([leave.submit(1), leave.submit(2)])
+        await asyncio.wait(callers)
+
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(main())
+    assert [BatchAbortedError] * 2 == [type(caller.exception()) for caller in callers]
+    loop.set_task_factory(None)
+    loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop)))
+    loop.close()
 
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
