@@ -39,12 +39,13 @@ class OffLoop:
             done = get_running_loop().run_in_executor(self._pool, lambda: context.run(off_loop, fn, items))
         except RuntimeError:
             # A pool keeps what it could not start a thread for, and would run it later, for nobody.
-            self.close()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
             raise
         return await done
 
     def close(self) -> None:
-        """End the threads when they are done with what they run."""
+        """End the threads when they are done with what they were given."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False)
             self._pool = None
