@@ -244,6 +244,9 @@ class LoopEngine:
             if not future.done():
                 future.set_exception(_outcome.for_caller(error, self._config.name, position, size, on_loop=True))
                 failed += 1
+                if isinstance(error, CancelledError):
+                    # As a cancelled task, it is nothing to complain of if nobody looks: so ends whatever a loop leaves.
+                    future.exception()
         self._finish(batch, failed, size - failed)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:

@@ -375,6 +375,21 @@ async def test_eager_tasks():
     assert [32, 8] == [len(items) for _, items in batches]
 
 
+def test_futures_that_nobody_reads_end_with_their_loop_in_silence(caplog):
+    """When a loop ends while a batch runs, nothing is logged of futures that nobody reads any more."""
+    echo, _ = recorder(seconds=60)
+    unread = []
+
+    async def leave():
+        unread.append(echo.submit(1))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(leave())
+    unread.clear()
+    gc.collect()
+    assert [] == caplog.records
+
+
 def test_a_loop_may_be_forgotten_twice():
     """Two threads that find the same loop closed do not count its items twice."""
     batcher = AsyncMicrobatcher(BatchedAtOnce())
