@@ -246,6 +246,14 @@ def test_a_free_slot_does_not_end_a_window():
     assert (None, "timeout") == (reason(core, 7.0), reason(core, 8.0))
 
 
+def test_a_window_that_ends_when_a_slot_falls_free_waited_for_it():
+    """At the very end of its window an item may leave, so that a slot that falls free then is what it waited for."""
+    core = busy(timeout=5.0)
+    arrive(core, "a", 2.0)
+    free(core, 7.0)
+    assert "slot" == reason(core, 7.0)
+
+
 def test_an_arrival_at_a_free_slot_did_not_wait_for_it():
     """What arrives when a slot has just fallen free leaves for another reason."""
     core = busy(timeout=0.0)
@@ -278,6 +286,20 @@ def test_adaptive_departures_keep_a_distance():
     leave(core, 10.0)
     arrive(core, "b", 11.0)
     assert (14.0, None, "timeout") == (core.wake_at, reason(core, 13.9), reason(core, 14.0))
+
+
+def test_a_batch_that_did_not_run_has_no_run_time():
+    """A batch whose callers all left before it ran does not shorten the distance that departures keep."""
+    core = busy(max_size=8, concurrency=2)
+    free(core, 8.0)
+    arrive(core, "a", 9.0)
+    batch = core.take(9.0)
+    batch.drop([True])
+    core.finish(batch, 9.0)
+    arrive(core, "b", 10.0)
+    leave(core, 10.0)
+    arrive(core, "c", 11.0)
+    assert 14.0 == core.wake_at
 
 
 def test_a_full_batch_keeps_no_distance():
@@ -588,6 +610,15 @@ def test_a_batch_that_is_over_can_not_be_abandoned():
     assert [None, None] == [core.abandon(ticket) for ticket in tickets]
 
 
+def test_who_leaves_a_batch_that_is_over_leaves_no_later_one():
+    """A caller that leaves when its batch is over is not taken for a caller of the batch that runs by then."""
+    core = new(max_size=1)
+    tickets = arrive(core, "ab")
+    free_after(core, 1.0)
+    batch = core.take(1.0)
+    assert [None, batch] == [core.abandon(ticket) for ticket in tickets]
+
+
 def test_who_left_at_the_last_moment_is_taken_out():
     """Items of callers that left between the line and the function are dropped, the others keep their order."""
     core = new(max_size=3)
@@ -680,6 +711,18 @@ def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
         free_after(core, 0.0)
         longest = max(longest, len(core._line.places))
     assert short < longest <= short + 8
+
+
+def test_the_line_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
+    """Each cut moves fewer places than have left, so that a long line costs each departure no more than a short one."""
+    monkeypatch.setattr(_core, "SHORT", 1)
+    core = new(max_size=1)
+    arrive(core, "abcdefghijkl")
+    lengths = []
+    for _ in range(8):
+        free_after(core, 0.0)
+        lengths.append(len(core._line.places))
+    assert [12] * 6 + [5] * 2 == lengths
 
 
 def test_a_core_shows_its_state():

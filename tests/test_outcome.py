@@ -225,9 +225,10 @@ def frames(error):
     return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), StopIteration(1), SystemExit(1), KeyboardInterrupt()], ids=repr)
-def test_a_thread_hands_any_error_to_its_loop(error):
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, SystemExit, KeyboardInterrupt])
+def test_a_thread_hands_any_error_to_its_loop(kind):
     """Whatever a function raises in a thread is brought to the loop as it is, with the function's own frames."""
+    error = kind(1)
     assert (error, ["embed"]) == (carried(error).error, frames(error))
 
 
@@ -253,6 +254,27 @@ class TardyError(PickyError):
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
+
+
+class DividedError(Exception):
+    """One half of its constructor needs its ``args``, and the other half is not content with them."""
+
+    def __new__(cls, message, **kwargs):
+        return super().__new__(cls, message)
+
+    def __init__(self, message, *, code):
+        super().__init__(message)
+
+
+class CarefulError(Exception):
+    """Says how it is copied: with a list of its own."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.tried = ["here"]
+
+    def __copy__(self):
+        return type(self)(*self.args)
 
 
 class SlottedError(Exception):
@@ -333,6 +355,8 @@ COPIED = [
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
     PickyError(code=7),
     TardyError(code=7),
+    DividedError("bad", code=7),
+    CarefulError("bad"),
     SharedError("bad"),
     ForgetfulError("bad"),
     MuddledError(["bad"]),
@@ -378,9 +402,31 @@ def test_a_copy_has_the_attributes_of_the_original(kind):
     assert 503 == copy_for(error).status
 
 
+def test_who_says_how_it_is_copied_is_copied_like_that():
+    """An exception's own way to be copied is preferred to ours, which would share what it keeps to itself."""
+    error = CarefulError("bad")
+    copy_for(error).tried.append("there")
+    assert ["here"] == error.tried
+
+
 def test_what_was_never_set_is_not_set_on_a_copy():
     """An empty slot of the original is an empty slot of the copy."""
     assert not hasattr(copy_for(SlottedError("bad")), "never_set")
+
+
+def test_none_is_set_on_a_copy_like_anything_else():
+    """A slot of the original that holds ``None`` does so on the copy, whatever the constructor puts there."""
+
+    class PresetError(Exception):
+        __slots__ = ("status",)
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.status = 500
+
+    error = PresetError("bad")
+    error.status = None
+    assert None is copy_for(error).status
 
 
 def test_a_copy_has_a_life_of_its_own():
@@ -394,7 +440,8 @@ def test_a_copy_has_a_life_of_its_own():
 def test_a_group_is_copied():
     """A group of exceptions is copied with its members."""
     group = ExceptionGroup("several", [ValueError("bad")])  # noqa: F821  # it is there where the test is run
-    assert group.exceptions == copy_for(group).exceptions
+    twin = copy_for(group)
+    assert (group, group.exceptions) == (twin.__cause__, twin.exceptions)
 
 
 @notes
@@ -498,6 +545,13 @@ def test_every_caller_gets_a_copy():
     assert (error, error.args) == (told.__cause__, told.args)
 
 
+@notes
+def test_every_caller_reads_which_item_was_its_own():
+    """What a caller is told has the note with the function, its item and the size of its batch."""
+    told = for_caller(PlainError("bad"), "embed", 2, 8, on_loop=True)
+    assert ["raised by embed() for item 3 of a batch of 8"] == told.__notes__
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [(StopIteration(), RuntimeError), (asyncio.CancelledError(), BatchAbortedError)],
@@ -518,6 +572,11 @@ def test_what_a_thread_wraps_comes_from_what_ended_the_batch(error, kind):
     """A function that a loop runs in a thread is no exception to that."""
     told = for_caller(carried(error).error, "embed", 0, 2, on_loop=True)
     assert (kind, error) == (type(told), told.__cause__)
+
+
+def test_what_is_wrapped_names_the_function():
+    """A caller that is told another error than the one that ended its batch reads which function it was."""
+    assert "embed() raised StopIteration" == str(for_caller(StopIteration(), "embed", 0, 2, on_loop=True))
 
 
 def test_what_is_wrapped_is_wrapped_for_each_caller():
