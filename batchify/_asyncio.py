@@ -144,10 +144,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         """
         loop = get_running_loop()
         engine = self._engine
-        if engine is None or engine.loop() is not loop:
-            engine = self._attach(loop)
-        future = loop.create_future()
-        ticket = engine.add(item, future, loop.time())
+        if engine is None or engine.home is not loop:
+            engine = self._wake(loop)
+        future = engine.future()
+        ticket = engine.add(item, future)
         try:
             return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
         except (CancelledError, GeneratorExit):
@@ -166,10 +166,9 @@ class AsyncMicrobatcher(Generic[T, R]):
             RuntimeError: there is no running event loop.
             BatcherClosedError: it has been stopped.
         """
-        loop = get_running_loop()
-        engine = self._attach(loop)
-        future = loop.create_future()
-        ticket = engine.add(item, future, loop.time())
+        engine = self._wake(get_running_loop())
+        future = engine.future()
+        ticket = engine.add(item, future)
         future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
         return future
 
@@ -255,6 +254,13 @@ class AsyncMicrobatcher(Generic[T, R]):
         for engine in list(self._engines.values()):
             if isinstance(engine.source, OffLoop):
                 engine.source.close()
+
+    def _wake(self, loop: AbstractEventLoop) -> LoopEngine:
+        """Return the engine for ``loop``, ready to take items."""
+        engine = self._attach(loop)
+        if engine.home is None:
+            engine.wake(loop)
+        return engine
 
     def _attach(self, loop: AbstractEventLoop) -> LoopEngine:
         """Return the engine for ``loop``, made now if need be."""

@@ -78,15 +78,18 @@ class Line:
 class Batch:
     """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it."""
 
-    __slots__ = ("arrived", "departed", "items", "left", "max_size", "reason", "tickets", "waiters")
+    __slots__ = ("arrived", "departed", "items", "left", "max_size", "reason", "size", "tickets", "waiters")
 
-    def __init__(self, front: Line, reason: str, max_size: int, now: float) -> None:
-        present = [place for place in front.places if place is not None]
-        self.items: list[Any] = [item for item, _, _ in present]
-        self.waiters: list[Any] = [waiter for _, waiter, _ in present]
-        self.arrived: list[float] = [arrived for _, _, arrived in present]
+    items: list[Any]
+    waiters: list[Any]
+    arrived: list[float]
+
+    def __init__(self, places: list[Place], tickets: range, reason: str, max_size: int, now: float) -> None:
+        self.items, self.waiters, self.arrived = map(list, zip(*places, strict=True))
+        # How many items the batch function gets.
+        self.size = len(places)
         # The arrivals it was taken from, those that had left before it departed included.
-        self.tickets = range(front.base, front.base + len(front.places))
+        self.tickets = tickets
         self.reason = reason
         # How many items would have been a full batch.
         self.max_size = max_size
@@ -103,6 +106,7 @@ class Batch:
         self.items = list(compress(self.items, stays))
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
+        self.size = len(self.items)
         self.left -= sum(gone)
 
     def forget(self) -> None:
@@ -271,10 +275,11 @@ class Core:
         end = min(start + self._max_size, len(line.places))
         if self._gone:
             end = self._stretch(end)
-        batch = Batch(Line(line.base + start, line.places[start:end]), reason, self._max_size, now)
+        places = [place for place in line.places[start:end] if place is not None]
+        batch = Batch(places, range(line.base + start, line.base + end), reason, self._max_size, now)
         # The line must not hold on to what has left until it is cut.
         line.places[start:end] = [None] * (end - start)
-        self._gone -= end - start - len(batch.waiters)
+        self._gone -= end - start - len(places)
         self._advance(end)
         return batch
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchify._core import Batch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class CurrentBatch:
     """The batch that is running.
 
@@ -37,8 +37,12 @@ class CurrentBatch:
     contexts: tuple[Context, ...] = ()
 
 
-# Beside what the batch function may know stands the batch itself, by which its engine knows it.
-_current: ContextVar[tuple[CurrentBatch, object] | None] = ContextVar("current_batch", default=None)
+# The batcher's name, the batch, by which its engine knows it, and what was captured for it. What the batch function may
+# know is made of it for who asks.
+_current: ContextVar[tuple[str, Batch, tuple[Context, ...]] | None] = ContextVar("current_batch", default=None)
+
+# Whether the running code belongs to any batch: true or false, at the price of a look.
+inside = _current.get
 
 
 def current_batch() -> CurrentBatch | None:
@@ -46,13 +50,16 @@ def current_batch() -> CurrentBatch | None:
 
     Tasks and contexts that were made inside a batch belong to it too.
     """
-    current = _current.get()
-    return None if current is None else current[0]
+    current = inside()
+    if current is None:
+        return None
+    name, batch, contexts = current
+    return CurrentBatch(name, batch.size, batch.reason, contexts)
 
 
 def is_inside(running: Sequence[object]) -> bool:
     """Say whether the running code belongs to one of the batches in ``running``."""
-    current = _current.get()
+    current = inside()
     return current is not None and current[1] in running
 
 
@@ -71,7 +78,7 @@ def context_of(batch: Batch, name: str, *, captured: bool) -> Context:
         contexts = tuple(context for _, context in batch.items)
         batch.items = [item for item, _ in batch.items]
     context = Context()
-    context.run(_current.set, (CurrentBatch(name, len(batch.items), batch.reason, contexts), batch))
+    context.run(_current.set, (name, batch, contexts))
     return context
 
 

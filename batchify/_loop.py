@@ -11,19 +11,20 @@ leaves.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 from batchify import _outcome
 from batchify._core import BatchItem, Core
-from batchify._current import context_of, is_inside, item_of, with_context
+from batchify._current import context_of, inside, is_inside, item_of, with_context
 from batchify._stats import Stats
 from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Handle, Task
+    from asyncio import AbstractEventLoop, Handle, Task
     from collections.abc import Awaitable, Callable
 
     from batchify._config import Config
@@ -37,11 +38,36 @@ SOON = float("-inf")
 class LoopEngine:
     """One batcher's line on one event loop."""
 
-    __slots__ = ("_add", "_config", "_drained", "_fn", "_handle", "_tasks", "_when", "core", "loop", "source", "stats")
+    __slots__ = (
+        "_add",
+        "_config",
+        "_drained",
+        "_fn",
+        "_handle",
+        "_is_plain",
+        "_pumping",
+        "_tasks",
+        "_when",
+        "clock",
+        "core",
+        "future",
+        "home",
+        "loop",
+        "source",
+        "stats",
+    )
+
+    # The time on the loop, and how a future of it is made; there while the engine is awake.
+    clock: Callable[[], float]
+    future: Callable[[], Future[Any]]
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
+        # The loop while the engine is awake: from an arrival until it is idle again.
+        self.home: AbstractEventLoop | None = None
+        # Whether the loop makes plain futures, as asyncio's own and uvloop's do.
+        self._is_plain = type(loop.create_future()) is Future
         self.core = core = Core(config)
         self.stats = Stats(lambda: core.arrivals)
         self._config = config
@@ -53,19 +79,28 @@ class LoopEngine:
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
         self._when = SOON
+        self._pumping = False
         # Done when nothing waits and nothing runs; made for who waits for that.
         self._drained: Future[None] | None = None
 
-    def add(self, item: Any, future: Future[Any], now: float) -> int:
+    def wake(self, loop: AbstractEventLoop) -> None:
+        """Hold ``loop``, and the shortest ways to what is asked of it for every item."""
+        self.home = loop
+        # That of asyncio's own loops is this clock, behind a method.
+        is_monotonic = getattr(loop.time, "__func__", None) is BaseEventLoop.time
+        self.clock = monotonic if is_monotonic else loop.time
+        self.future = partial(Future, loop=loop) if self._is_plain else loop.create_future
+
+    def add(self, item: Any, future: Future[Any]) -> int:
         """Put ``item`` into the line for ``future``; return the ticket to ``leave()`` with.
 
         Raises:
             ReentrantCallError: a batch of this engine waits for the item.
         """
         core = self.core
-        if core.running and is_inside(core.running):
+        if inside() and is_inside(core.running):
             raise ReentrantCallError(reentrant(self._config.name))
-        ticket = self._add(item, future, now)
+        ticket = self._add(item, future, self.clock())
         if ticket >= core.alarm:
             self.ring()
         return ticket
@@ -76,17 +111,23 @@ class LoopEngine:
         return [BatchItem(item_of(data, captured=captured), *rest) for data, *rest in self.core.places]
 
     def ring(self) -> None:
-        """Ask the core what an arrival that rang its alarm has changed."""
+        """Start a full batch, which has nobody to wait for; see to the timer for all others."""
         if self.core.rang():
             self.pump()
         else:
             self._arm()
 
     def pump(self) -> None:
-        """Start every batch that may leave now."""
-        while (batch := self.core.take(self._now())) is not None:
-            self._start(batch)
-        self._arm()
+        """Start every batch that may leave now. An eager one is over by then, and who started it goes on."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while (batch := self.core.take(self.clock())) is not None:
+                self._start(batch)
+        finally:
+            self._pumping = False
+            self._arm()
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
         """Let go of a caller that will not read its answer."""
@@ -106,8 +147,9 @@ class LoopEngine:
 
     def push(self, reason: str) -> None:
         """Let what waits leave now."""
-        self.core.push(reason)
-        self.pump()
+        if self.home is not None:
+            self.core.push(reason)
+            self.pump()
 
     async def drain(self) -> None:
         """Let what waits leave now and return when all is answered."""
@@ -115,7 +157,7 @@ class LoopEngine:
         if self.idle or is_inside(self.core.running):
             return
         if self._drained is None:
-            self._drained = self._home().create_future()
+            self._drained = self._awake().create_future()
         await asyncio.shield(self._drained)
 
     def abandon(self) -> None:
@@ -136,9 +178,11 @@ class LoopEngine:
         return not self.core.waiting and not self.core.running
 
     def _arm(self) -> None:
-        """Set the one callback to the time that the core names."""
+        """Set the one callback to the time that the core names; whoever is pumping does it in the end."""
+        if self._pumping:
+            return
         at = self.core.wake_at
-        if at is not None and at <= self._now():
+        if at is not None and at <= self.clock():
             at = SOON
         if self._handle is not None:
             if at == self._when:
@@ -149,7 +193,7 @@ class LoopEngine:
             if self._fn is None:
                 self._fn = self.source()
             self._when = at
-            loop = self._home()
+            loop = self._awake()
             self._handle = loop.call_soon(self._fire) if at == SOON else loop.call_at(at, self._fire)
         elif self.idle:
             self._rest()
@@ -160,7 +204,8 @@ class LoopEngine:
 
     def _rest(self) -> None:
         """Let go of everything that is only needed while there is work."""
-        self._fn = None
+        self.home = self._fn = None
+        del self.clock, self.future
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
@@ -171,7 +216,7 @@ class LoopEngine:
             batch.drop(gone)
             self.stats.left(sum(gone))
         if not batch.waiters:
-            self.core.finish(batch, self._now())
+            self.core.finish(batch, self.clock())
             return
         self.stats.departed(batch)
         if self._fn is None:
@@ -179,7 +224,7 @@ class LoopEngine:
         run = self._run(batch, self._fn)
         try:
             context = context_of(batch, self._config.name, captured=self._config.capture_context)
-            task = context.run(self._home().create_task, run)
+            task = context.run(self._awake().create_task, run)
         except BaseException as error:
             # The task factory of the loop is somebody else's.
             run.close()
@@ -212,7 +257,7 @@ class LoopEngine:
             # These are for the loop to see, as from any task. An eager one would raise what ends the loop into the call
             # that filled the batch instead.
             if is_eager and not isinstance(error, CancelledError):
-                self._home().call_soon(_raise, error)
+                self._awake().call_soon(_raise, error)
             else:
                 raise
         else:
@@ -227,14 +272,15 @@ class LoopEngine:
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
         for future, result in zip(batch.waiters, results, strict=True):
-            if future.done():
+            try:
+                # Not isinstance(), which asks the object: that is somebody else's code.
+                if issubclass(type(result), Exception):
+                    future.set_exception(_outcome.for_callers(result, self._config.name, on_loop=True))
+                    failed += 1
+                else:
+                    future.set_result(result)
+            except InvalidStateError:
                 cancelled += 1
-            # Not isinstance(), which asks the object: that is somebody else's code.
-            elif issubclass(type(result), Exception):
-                future.set_exception(_outcome.for_callers(result, self._config.name, on_loop=True))
-                failed += 1
-            else:
-                future.set_result(result)
         self._finish(batch, failed, cancelled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
@@ -251,19 +297,16 @@ class LoopEngine:
 
     def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
         """Free the slot. Who was answered sees it at the next iteration of the loop, when all this is counted."""
-        now = self._now()
+        now = self.clock()
         self._tasks.pop(batch, None)
         self.core.finish(batch, now)
         self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
         batch.forget()
-        self._arm()
+        self.ring()
 
-    def _home(self) -> AbstractEventLoop:
-        """Return the loop, which is there whenever something happens on it."""
-        return cast("AbstractEventLoop", self.loop())
-
-    def _now(self) -> float:
-        return self._home().time()
+    def _awake(self) -> AbstractEventLoop:
+        """Return the loop, which is there whenever there is work."""
+        return cast("AbstractEventLoop", self.home)
 
 
 def _raise(error: BaseException) -> None:

@@ -50,7 +50,7 @@ KNOWING = {
     "_thread": set(),
     "concurrent": {"_offload", "_waiters"},
     # clocks
-    "time": {"_workers"},
+    "time": {"_loop", "_workers"},
     "datetime": set(),
     # the process, and its end
     "os": {"_registry"},

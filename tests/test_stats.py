@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchify._config import Config
-from batchify._core import Batch, Core, Line
+from batchify._core import Batch, Core
 from batchify._render import as_html, as_text
 from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, together
 
@@ -22,8 +22,8 @@ OFF = dict.fromkeys(field.name for field in fields(Config))
 
 def batch(*arrived, departed=0.0, reason="full", max_size=4):
     """Return a batch of items that arrived at these times."""
-    line = Line(0, [("item", "caller", moment) for moment in arrived])
-    return Batch(line, reason, max_size, departed)
+    places = [("item", "caller", moment) for moment in arrived]
+    return Batch(places, range(len(places)), reason, max_size, departed)
 
 
 def over(stats, some, run_time=0.0, *, failed=0, cancelled=0):
