@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from batchify._config import for_engine
+from batchify._current import inside
 from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
 from batchify._registry import announce
@@ -146,8 +147,12 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.home is not loop:
             engine = self._wake(loop)
+        if inside():
+            engine.refuse_own()
         future = engine.future()
-        ticket = engine.add(item, future)
+        ticket = engine.add(item, future, engine.clock())
+        if ticket >= engine.core.alarm:
+            engine.ring()
         try:
             return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
         except (CancelledError, GeneratorExit):
@@ -167,8 +172,12 @@ class AsyncMicrobatcher(Generic[T, R]):
             BatcherClosedError: it has been stopped.
         """
         engine = self._wake(get_running_loop())
+        if inside():
+            engine.refuse_own()
         future = engine.future()
-        ticket = engine.add(item, future)
+        ticket = engine.add(item, future, engine.clock())
+        if ticket >= engine.core.alarm:
+            engine.ring()
         future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
         return future
 

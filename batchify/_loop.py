@@ -19,7 +19,7 @@ from weakref import ref
 
 from batchify import _outcome
 from batchify._core import BatchItem, Core
-from batchify._current import context_of, inside, is_inside, item_of, with_context
+from batchify._current import context_of, is_inside, item_of, with_context
 from batchify._stats import Stats
 from batchify.errors import ReentrantCallError, reentrant
 
@@ -39,7 +39,6 @@ class LoopEngine:
     """One batcher's line on one event loop."""
 
     __slots__ = (
-        "_add",
         "_config",
         "_drained",
         "_fn",
@@ -48,6 +47,7 @@ class LoopEngine:
         "_pumping",
         "_tasks",
         "_when",
+        "add",
         "clock",
         "core",
         "future",
@@ -74,7 +74,8 @@ class LoopEngine:
         # Where the batch function comes from; held itself only while there is something to run it for.
         self.source = source
         self._fn: BatchFunction | None = None
-        self._add = with_context(core.add) if config.capture_context else core.add
+        # Puts an item into the line and returns its ticket; who gets one at the alarm or above it rings.
+        self.add = with_context(core.add) if config.capture_context else core.add
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -91,19 +92,14 @@ class LoopEngine:
         self.clock = monotonic if is_monotonic else loop.time
         self.future = partial(Future, loop=loop) if self._is_plain else loop.create_future
 
-    def add(self, item: Any, future: Future[Any]) -> int:
-        """Put ``item`` into the line for ``future``; return the ticket to ``leave()`` with.
+    def refuse_own(self) -> None:
+        """Refuse a call from a batch of this engine, which would wait for itself.
 
         Raises:
-            ReentrantCallError: a batch of this engine waits for the item.
+            ReentrantCallError: it is one.
         """
-        core = self.core
-        if inside() and is_inside(core.running):
+        if is_inside(self.core.running):
             raise ReentrantCallError(reentrant(self._config.name))
-        ticket = self._add(item, future, self.clock())
-        if ticket >= core.alarm:
-            self.ring()
-        return ticket
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""

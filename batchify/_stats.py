@@ -186,8 +186,7 @@ class Stats:
             self._cancelled += cancelled
             self._sizes[size] += 1
             self._reasons[batch.reason] += 1
-            if size > self._largest:
-                self._largest = size
+            self._largest = max(self._largest, size)
             self._time(batch, run_time)
 
     def _time(self, batch: Batch, run_time: float) -> None:

@@ -33,7 +33,7 @@ MAY = {
     "_loop": {"_core", "_current", "_outcome", "_stats", "errors"},
     "_offload": {"_outcome"},
     "_workers": {"_core", "_current", "_outcome", "_stats", "errors"},
-    "_asyncio": {"_config", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
+    "_asyncio": {"_config", "_current", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
     "_threads": {"_bridge", "_config", "_registry", "_signature", "_stats", "_waiters", "_workers"},
     "_binding": {"_signature", "_stats", "errors"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
