@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, get_running_loop
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from batchify._config import for_engine
 from batchify._current import inside
+from batchify._drain import Awaiting, Blocked
 from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
 from batchify._registry import announce
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+A = TypeVar("A")
+D = TypeVar("D", Awaiting, Blocked)
 
 
 class AsyncMicrobatcher(Generic[T, R]):
@@ -78,21 +82,24 @@ class AsyncMicrobatcher(Generic[T, R]):
             capture_context=capture_context,
             name=name,
         )
-        self._build(lambda: batch_fn, config)
+        self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))
+        announce(self)
 
     @classmethod
     def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then."""
+        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
+
+        The function is ``async def``. The batcher makes itself known at its first use.
+        """
         self = cls.__new__(cls)
-        self._build(source, config)
+        self._build(source, config, is_async=True)
         return self
 
-    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> None:
+    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
         self._config = config
         self._source = source
-        self._is_async = is_async(source())
+        self._is_async = is_async
         self.renew()
-        announce(self)
 
     def renew(self) -> None:
         """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
@@ -100,8 +107,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
         self._engine: LoopEngine | None = None
         self._started = self._closed = False
-        # What engines counted whose loops are gone.
-        self._past = Stats()
+        # What engines counted whose loops are gone: empty before the first call, which is when counters are made.
+        self._past: list[Stats] = []
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -125,7 +132,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
         self._forget_closed_loops()
-        return [self._past, *(engine.stats for engine in list(self._engines.values()))]
+        return [*self._past, *(engine.stats for engine in list(self._engines.values()))]
 
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile.
@@ -206,11 +213,8 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
-        for loop, engine in self._active():
-            if loop is _running_loop():
-                engine.push("flush")
-            else:
-                loop.call_soon_threadsafe(engine.push, "flush")
+        for loop, engine in self._reachable():
+            _tell(loop, engine.push, "flush")
 
     async def start(self) -> None:
         """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
@@ -223,11 +227,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         Called from inside a batch, it does not wait for that batch, but returns at once.
         """
         self._shut()
-        for loop, engine in self._active():
-            if loop is get_running_loop():
-                await engine.drain()
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.drain(), loop))
+        for waiting, loop in self._drain(Awaiting):
+            await waiting.wait(loop)
         self._end_threads()
 
     aclose = stop
@@ -239,13 +240,12 @@ class AsyncMicrobatcher(Generic[T, R]):
             RuntimeError: called on an event loop that has items to run, and would wait for itself.
         """
         here = _running_loop()
-        active = self._active()
-        if any(loop is here for loop, _ in active):
+        if any(loop is here and not engine.idle for loop, engine in self._reachable()):
             msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
         self._shut()
-        for loop, engine in active:
-            asyncio.run_coroutine_threadsafe(engine.drain(), loop).result()
+        for waiting, loop in self._drain(Blocked):
+            waiting.wait(loop)
         self._end_threads()
 
     async def __aenter__(self) -> Self:
@@ -258,6 +258,19 @@ class AsyncMicrobatcher(Generic[T, R]):
     def _shut(self) -> None:
         self._closed = True
         self._engine = None
+
+    def _drain(self, kind: Callable[[], D]) -> list[tuple[D, AbstractEventLoop]]:
+        """Let every loop drain its line; return, for each that has items, who is told of the end of that.
+
+        An idle engine is told too, and not waited for: a call that found the batcher open may be about to add an item.
+        """
+        drains: list[tuple[D, AbstractEventLoop]] = []
+        for loop, engine in self._reachable():
+            drain = kind()
+            _tell(loop, engine.drain, drain.tell)
+            if not engine.idle:
+                drains.append((drain, loop))
+        return drains
 
     def _end_threads(self) -> None:
         for engine in list(self._engines.values()):
@@ -275,7 +288,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the engine for ``loop``, made now if need be."""
         if self._closed:
             raise BatcherClosedError(closed(self.name))
-        self._started = True
+        if not self._started:
+            self._past.append(Stats())
+            self._started = True
+            announce(self)
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
@@ -285,11 +301,11 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._engine = engine
         return engine
 
-    def _active(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
-        """Return the engines that have work, with their loops, which run."""
+    def _reachable(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
+        """Return the engines whose loops run, with these."""
         self._forget_closed_loops()
         known = [(key(), engine) for key, engine in list(self._engines.items())]
-        return [(loop, engine) for loop, engine in known if loop is not None and loop.is_running() and not engine.idle]
+        return [(loop, engine) for loop, engine in known if loop is not None and loop.is_running()]
 
     def _forget_closed_loops(self) -> None:
         for key, engine in list(self._engines.items()):
@@ -303,7 +319,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         if self._engine is engine:
             self._engine = None
         engine.abandon()
-        self._past.absorb(engine.stats)
+        self._past[0].absorb(engine.stats)
 
 
 def _running_loop() -> AbstractEventLoop | None:
@@ -311,3 +327,13 @@ def _running_loop() -> AbstractEventLoop | None:
         return get_running_loop()
     except RuntimeError:
         return None
+
+
+def _tell(loop: AbstractEventLoop, do: Callable[[A], None], argument: A) -> None:
+    """Do ``do(argument)`` on ``loop``, if it goes on."""
+    if loop is _running_loop():
+        do(argument)
+    else:
+        # It may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(do, argument)

@@ -2,23 +2,20 @@
 
 Decides: which batcher a call belongs to, that of the function or that of the instance the method is bound to.
 Must not know: batches, how an engine works.
-
-Nothing is made at decoration: the batcher of a function, or of an instance, comes with its first use. An instance is
-known by identity and held weakly, and nothing is stored in it.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import ref
 
 from wrapt import BaseObjectProxy
 
+from batchify._instances import Instances
 from batchify._signature import METHOD_KINDS, Call, name_of
-from batchify._stats import Stats, fold, together
-from batchify.errors import BatcherClosedError, closed
+from batchify._stats import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,10 +24,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._config import Config
+    from batchify._instances import Engine
     from batchify._registry import Batcher
-    from batchify._stats import BatchStats
+    from batchify._stats import BatchStats, Stats
 
-    Engine = Callable[[Callable[[], Callable[..., Any]], Config], Batcher]
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
     Proxy = BaseObjectProxy
@@ -42,13 +39,17 @@ class Batched(Proxy):
     Everything else is that of the batch function: its name, documentation, module and kind.
     """
 
-    def __init__(self, fn: Callable[..., Any], config: Config, call: Call) -> None:
+    # The one-item form, called as it stands there: a method of a proxy would cost a tenth of a call.
+    __slots__ = ("__call__",)
+
+    def __init__(self, fn: Callable[..., Any], config: Config, call: Call, one: Callable[..., Any]) -> None:
         super().__init__(fn)
         self._self_config = config
         self._self_call = call
+        _set_call(self, one)
 
     def _self_batcher(self) -> Batcher:
-        """Return the batcher that calls go to, made now if need be."""
+        """Return the batcher that calls go to."""
         raise NotImplementedError
 
     def _self_batchers(self) -> list[Batcher]:
@@ -63,9 +64,6 @@ class Batched(Proxy):
         """Return the counters of these batchers."""
         return [part for batcher in self._self_batchers() for part in batcher.parts()]
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._self_batcher().submit(self._self_call.item(args, kwargs))
-
     def submit(self, /, *args: Any, **kwargs: Any) -> Any:
         """Queue one item at once and return the future of its result.
 
@@ -75,22 +73,26 @@ class Batched(Proxy):
         Raises:
             BatcherClosedError: the function has been closed.
         """
-        return self._self_batcher().put(self._self_call.item(args, kwargs))
+        return self._self_call.one(self._self_batcher().put)(*args, **kwargs)
 
-    def map(self, items: Iterable[Any]) -> Any:
+    def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
+
+        Args:
+            items: any number of items; with several columns, tuples of one element for each.
+            options: those of the batch function, for all items.
 
         Raises:
             Exception: the error of the first item that has one.
         """
-        return self._self_batcher().submit_many(items)
+        return self._self_batcher().submit_many(self._self_call.rows(items, options))
 
     def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return a coroutine of the result for one item, to be awaited on any event loop.
 
         Calls of a ``def`` function from threads and from all event loops share the same batches.
         """
-        return self._self_batcher().asubmit(self._self_call.item(args, kwargs))
+        return self._self_call.one(self._self_batcher().asubmit)(*args, **kwargs)
 
     @property
     def batch_stats(self) -> BatchStats:
@@ -155,6 +157,10 @@ class Batched(Proxy):
     __str__ = __repr__
 
 
+# Past the proxy's own way to set attributes, which would set that of the batch function.
+_set_call = vars(Batched)["__call__"].__set__
+
+
 class BatchedFunction(Batched):
     """A decorated function, or a decorated method seen from its class.
 
@@ -171,29 +177,31 @@ class BatchedFunction(Batched):
         # What the first argument of a method is: an instance, a class, or (of a static method) nothing.
         self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
         function = fn if self_kind is None else fn.__func__
-        super().__init__(function, config, Call(function, config.name))
+        call = Call(function, config.name)
+        batcher = engine(lambda: call.batch(function), config)
+        instances = Instances(function, config, engine)
+        one = call.one(batcher.submit)
+        # What has one column has no room for an instance.
+        super().__init__(function, config, call, one if len(call.columns) == 1 else partial(_either, one, instances))
         self._self_kind = self_kind
         self._self_engine = engine
-        self._self_method_call = Call(function, config.name, bound=True) if self_kind is classmethod else None
-        # A dict because the first of several threads to put its batcher there must win.
-        self._self_own: dict[None, Batcher] = {}
-        # The id of an instance -> a weak reference to it, and its batcher.
-        self._self_bound: dict[int, tuple[ref[Any], Batcher]] = {}
-        # What batchers counted whose instances are gone.
-        self._self_past: list[Stats] = []
-        self._self_closed = False
+        self._self_own = batcher
+        self._self_instances = instances
+        instances.owned = _is_in_class(function)
+        if self_kind is classmethod:
+            # What is wrong with it is said at decoration.
+            _ = instances.call
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        if self._self_call.takes_instance(args) and self._self_is_method_of(args[0]):
-            return self._self_bind(args[0])(*args[1:], **kwargs)
-        return super().__call__(*args, **kwargs)
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._self_instances.owned = True
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        self._self_instances.owned = True
         if self._self_kind is classmethod:
-            return self._self_bind(type(instance) if owner is None else owner)
+            return BatchedMethod(self, type(instance) if owner is None else owner)
         if instance is None or self._self_kind is staticmethod or not _binds(self.__wrapped__):
             return self
-        return self._self_bind(instance)
+        return BatchedMethod(self, instance)
 
     @property
     def __func__(self) -> BatchedFunction:
@@ -204,106 +212,35 @@ class BatchedFunction(Batched):
         return name_of(self.__wrapped__)
 
     def _self_batcher(self) -> Batcher:
-        batcher = self._self_own.get(None)
-        if batcher is None:
-            function = self.__wrapped__
-            batcher = self._self_own.setdefault(None, self._self_new(lambda: function))
-            if self._self_closed:
-                # close() came in between, and could not see it.
-                batcher.close()
-        return batcher
+        return self._self_own
 
     def _self_batchers(self) -> list[Batcher]:
-        return [*self._self_own.values(), *(batcher for _, batcher in list(self._self_bound.values()))]
+        return [self._self_own, *self._self_instances.batchers()]
 
     def _self_closing(self) -> list[Batcher]:
-        self._self_closed = True
+        self._self_instances.closed = True
         return self._self_batchers()
 
     def _self_parts(self) -> list[Stats]:
-        # An instance may go at any moment, and with it its counters from here to there. Until they are final they stand
-        # in both places or in one; if some have become so meanwhile, it is not known where they were seen.
-        while True:
-            present = super()._self_parts()
-            past = list(self._self_past)
-            if not any(part.final for part in present):
-                return list({id(part): part for part in (*present, *past)}.values())
-
-    def _self_new(self, source: Callable[[], Callable[..., Any]]) -> Batcher:
-        if self._self_closed:
-            raise BatcherClosedError(closed(self._self_config.name))
-        return self._self_engine(source, self._self_config)
-
-    def _self_bind(self, instance: Any) -> BatchedMethod:
-        return BatchedMethod(self, instance)
-
-    def _self_call_of_method(self) -> Call:
-        if self._self_method_call is None:
-            self._self_method_call = Call(self.__wrapped__, self._self_config.name, bound=True)
-        return self._self_method_call
-
-    def _self_batcher_of(self, instance: Any) -> Batcher:
-        """Return the batcher of ``instance``, made now if need be."""
-        known = self._self_bound.get(id(instance))
-        if known is not None:
-            return known[1]
-        bound, past, key = self._self_bound, self._self_past, id(instance)
-
-        def forget(_: object) -> None:
-            parts = bound[key][1].parts()
-            past.extend(parts)
-            del bound[key]
-            for part in parts:
-                part.final = True
-            fold(past)
-
-        try:
-            weak = ref(instance, forget)
-        except TypeError:
-            raise TypeError(_no_weak_reference(self._self_config.name, type(instance).__qualname__)) from None
-        function = self.__wrapped__
-        batcher = self._self_new(lambda: function.__get__(weak()))
-        return bound.setdefault(key, (weak, batcher))[1]
-
-    def _self_is_method_of(self, first: Any) -> bool:
-        """Say whether ``first`` is an instance or a class that has this as its method.
-
-        Such a call reaches the function itself in two ways: ``Class.method(instance, item)``, and through a
-        ``classmethod`` around it, which since Python 3.13 no longer asks the function to bind itself.
-        """
-        kinds = (*type(first).__mro__, *(first.__mro__ if issubclass(type(first), type) else ()))
-        return any(self._self_is_defined_in(kind) for kind in kinds)
-
-    def _self_is_defined_in(self, kind: type) -> bool:
-        """Say whether ``kind`` has this, or something around this, among its attributes, or had it when it was made."""
-        function = self.__wrapped__
-        if (kind.__module__, f"{kind.__qualname__}.{function.__name__}") == (
-            function.__module__,
-            function.__qualname__,
-        ):
-            return True
-        return any(value is self for value in list(vars(kind).values()))
+        return [*self._self_own.parts(), *self._self_instances.parts()]
 
 
 class BatchedMethod(Batched):
     """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
-        bound = function.__wrapped__.__get__(instance)
-        super().__init__(bound, function._self_config, function._self_call_of_method())
+        instances = function._self_instances
+        # A coroutine keeps the instance alive until it has its answer, though nobody else may do so any more.
+        one = instances.call.one(lambda row: instances.of(instance).submit(row, instance))
+        super().__init__(function.__wrapped__.__get__(instance), function._self_config, instances.call, one)
         self._self_function = function
         self._self_instance = instance
 
-    # A coroutine keeps the instance alive until it has its answer, though nobody else may do so any more.
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._self_batcher().submit(self._self_call.item(args, kwargs), self._self_instance)
-
-    def map(self, items: Iterable[Any]) -> Any:
-        return self._self_batcher().submit_many(items, self._self_instance)
+    def map(self, items: Iterable[Any], /, **options: Any) -> Any:
+        return self._self_batcher().submit_many(self._self_call.rows(items, options), self._self_instance)
 
     def acall(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._self_batcher().asubmit(self._self_call.item(args, kwargs), self._self_instance)
+        return self._self_call.one(partial(self._self_batcher().asubmit, keep=self._self_instance))(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
@@ -316,18 +253,48 @@ class BatchedMethod(Batched):
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
     def _self_batcher(self) -> Batcher:
-        return self._self_function._self_batcher_of(self._self_instance)
+        return self._self_function._self_instances.of(self._self_instance)
 
     def _self_batchers(self) -> list[Batcher]:
-        known = self._self_function._self_bound.get(id(self._self_instance))
-        return [] if known is None else [known[1]]
+        return self._self_function._self_instances.known(self._self_instance)
 
     def _self_closing(self) -> list[Batcher]:
-        return self._self_batchers() if self._self_function._self_closed else [self._self_batcher()]
+        return self._self_batchers() if self._self_function._self_instances.closed else [self._self_batcher()]
 
 
-def _no_weak_reference(name: str, kind: str) -> str:
-    return f"{name}() needs a weak reference to its {kind}, which has __slots__ without one; add '__weakref__' to them"
+def _either(one: Callable[..., Any], instances: Instances, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the method of the first argument if this is one of its methods, else the function itself.
+
+    A method is called so in two ways: ``Class.method(instance, item)``, and through a ``classmethod`` around it, which
+    since Python 3.13 no longer asks the function to bind itself.
+    """
+    if instances.owned and args and _is_method_of(args[0], instances):
+        instance = args[0]
+        return instances.call.one(partial(instances.of(instance).submit, keep=instance))(*args[1:], **kwargs)
+    return one(*args, **kwargs)
+
+
+def _is_method_of(first: Any, instances: Instances) -> bool:
+    """Say whether ``first`` is an instance or a class that has this function as its method."""
+    kinds = (*type(first).__mro__, *(first.__mro__ if issubclass(type(first), type) else ()))
+    return any(_is_defined_in(kind, instances) for kind in kinds)
+
+
+def _is_defined_in(kind: type, instances: Instances) -> bool:
+    """Say whether ``kind`` has it, or something around it, among its attributes, or had it when it was made."""
+    function = instances.function
+    if (kind.__module__, f"{kind.__qualname__}.{function.__name__}") == (function.__module__, function.__qualname__):
+        return True
+    return any(
+        issubclass(type(value), BatchedFunction) and value._self_instances is instances
+        for value in list(vars(kind).values())
+    )
+
+
+def _is_in_class(fn: object) -> bool:
+    """Say whether ``fn`` was defined in the body of a class, by its qualified name."""
+    where = name_of(fn).rpartition(".")[0]
+    return bool(where) and not where.endswith("<locals>")
 
 
 def _binds(fn: object) -> bool:

@@ -8,15 +8,14 @@ from __future__ import annotations
 from asyncio import CancelledError, get_running_loop
 from collections import deque
 from contextlib import suppress
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from batchify._drain import Awaiting
 from batchify._outcome import for_callers
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable
 
     from batchify._workers import ThreadEngine
 
@@ -99,6 +98,8 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
         del caller
 
 
-async def in_thread(fn: Callable[[], None]) -> None:
-    """Await ``fn()``, which blocks, without blocking the loop. It still knows which batch it is called from."""
-    await get_running_loop().run_in_executor(None, copy_context().run, fn)
+async def aclose(engine: ThreadEngine) -> None:
+    """Close ``engine`` without blocking the loop, and return when all is answered."""
+    waiting = Awaiting()
+    engine.close(waiting.tell)
+    await waiting.wait()

@@ -1,6 +1,6 @@
 """What a batch function looks like: its name, its kind, and the calls that its one-item form takes.
 
-Decides: which parameter is the column that batches are made of, and which item a call carries.
+Decides: which parameters are columns that batches are made of, which are options, and what a call carries.
 Must not know: engines.
 """
 
@@ -12,6 +12,8 @@ from functools import partial
 from inspect import Parameter, Signature
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from batchify._options import Choices, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +49,11 @@ def _called(fn: object) -> tuple[Any, Any]:
 
 
 class Call:
-    """The one-item form of a batch function: its signature, and the item that a call carries.
+    """The one-item form of a batch function: how it is called with an item, and how it is run for many.
 
-    Parameters with a default keep it in every batch, and are no part of the one-item form.
+    Parameters without a default are columns: a call gives one element of each. All others are options: the batch
+    function gets them as the call gave them, and only calls with equal options share a batch. A *row* is what one call
+    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any.
 
     Args:
         fn: the batch function.
@@ -57,63 +61,130 @@ class Call:
         bound: whether its first parameter is given already, as the instance is to a method.
 
     Raises:
-        TypeError: no parameter can be the column, or a parameter without a default could never get a value.
+        TypeError: no parameter can be a column, or a parameter takes any number of them.
     """
 
-    __slots__ = ("_columns", "_fn", "_name", "_signature")
+    __slots__ = ("_choices", "_fn", "_form", "_name", "_parameters", "_signature", "columns")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
         self._signature: Signature | None = None
-        parameters = _parameters(fn)[1:] if bound else _parameters(fn)
-        required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-        for parameter in required:
-            if parameter.kind not in POSITIONAL:
+        self._parameters = _parameters(fn)[1:] if bound else _parameters(fn)
+        self.columns = [p.name for p in self._parameters if _is_column(p)]
+        options = [p for p in self._parameters if not _is_column(p)]
+        for parameter in options:
+            if parameter.kind is Parameter.VAR_POSITIONAL:
                 msg = (
                     f"{name}() has {parameter}, which is no column; give it one parameter by name for the list of items"
                 )
                 raise TypeError(msg)
-        if not required:
-            msg = f"{name}() has no column: give it a parameter without a default for the list of items"
+        if not self.columns:
+            named = [p.name for p in options if p.default is p.empty and p.kind is Parameter.KEYWORD_ONLY]
+            msg = (
+                f"{name}() has no column: give it a parameter without a default for the list of items"
+                f"{f' ({named[0]} is none, as it can only be given by name)' if named else ''}"
+            )
             raise TypeError(msg)
-        self._columns = [p.name for p in required]
+        self._choices = Choices(options, name)
+        self._form = _compiled(self._parameters, self.columns, self._choices)
 
     @property
     def signature(self) -> Signature:
-        """The signature of the one-item form: an item for the list of items, a result for the results."""
+        """The signature of the one-item form: an item for a list of items, a result for the results."""
         if self._signature is None:
             signature = _evaluated(self._fn)
+            known = {p.name for p in self._parameters}
             parameters = [
-                p.replace(annotation=_element(p.annotation))
+                p.replace(annotation=_element(p.annotation)) if p.name in self.columns else p
                 for p in signature.parameters.values()
-                if p.name in self._columns
+                if p.name in known
             ]
             self._signature = Signature(parameters, return_annotation=_element(signature.return_annotation))
         return self._signature
 
-    def takes_instance(self, args: tuple[Any, ...]) -> bool:
-        """Say whether a call has one argument more than an item, as that of a method through its class has."""
-        return len(self._columns) > 1 and bool(args)
+    def one(self, hand: Callable[[Any], Any]) -> Callable[..., Any]:
+        """Return a function that takes the arguments of one call, and returns ``hand(row)`` for its row.
 
-    def item(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the item that a call with these arguments carries.
-
-        Raises:
-            TypeError: they do not fit, as with any Python function.
+        Python itself looks at the arguments, so that wrong ones fail as those of any function do.
         """
-        if len(args) == 1 and not kwargs and len(self._columns) == 1:
-            return args[0]
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            msg = f"{self._name}() {error}"
-            raise TypeError(msg) from None
-        if len(self._columns) > 1:
-            msg = f"{self._name}() takes one list of items, and has {len(self._columns)} parameters without a default"
-            raise TypeError(msg)
-        (item,) = bound.arguments.values()
-        return item
+        one: Callable[..., Any] = self._form(hand)
+        one.__qualname__ = self._name
+        return one
+
+    def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
+        """Return the rows of ``items``, with the same options for each."""
+        if self._is_plain and not options:
+            return items
+        row = self.one(_itself)
+        if len(self.columns) == 1:
+            return (row(item, **options) for item in items)
+        return (row(*item, **options) for item in items)
+
+    def batch(self, fn: Callable[..., Any]) -> Callable[[list[Any]], Any]:
+        """Return ``fn``, the batch function or one like it, as a function of a list of rows."""
+        return fn if self._is_plain else partial(self._spread, fn)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a row is an item and nothing else."""
+        return not self._choices and len(self.columns) == 1
+
+    def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        if self._choices:
+            args, kwargs = self._choices.arguments(rows[0][1])
+            rows = [item for item, _ in rows]
+        columns = [rows] if len(self.columns) == 1 else [list(column) for column in zip(*rows, strict=True)]
+        return fn(*columns, *args, **kwargs)
+
+
+class _Code(str):
+    """Source that stands in a signature as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices) -> Callable[..., Any]:
+    """Return a function of ``hand`` that returns the function of the parameters that returns ``hand(row)``.
+
+    It is compiled, as the methods of dataclasses are: nothing that looks at arguments at run time is as fast, or fails
+    as Python does.
+    """
+    own = "_"
+    while any(p.name.startswith(own) for p in parameters):
+        own += "_"
+    taken = Signature(
+        [
+            p.replace(
+                annotation=p.empty, default=p.empty if p.default is p.empty else _Code(f"{own}defaults[{p.name!r}]")
+            )
+            for p in parameters
+        ]
+    )
+    row = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+    if choices:
+        row = f"({row}, {own}choose(({', '.join(choices.names)},)))"
+    known = {
+        "__name__": __name__,
+        f"{own}choose": choices.choose,
+        f"{own}defaults": {p.name: held(p.default) for p in parameters if p.default is not p.empty},
+    }
+    # Names of parameters are all that it is made of.
+    form: Callable[..., Any] = eval(f"lambda {own}hand: lambda {str(taken)[1:-1]}: {own}hand({row})", known)  # noqa: S307
+    return form
+
+
+def _itself(row: Any) -> Any:
+    return row
+
+
+def _is_column(parameter: Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind in POSITIONAL
 
 
 def _parameters(fn: Callable[..., Any]) -> list[Parameter]:

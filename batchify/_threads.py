@@ -77,10 +77,14 @@ class SyncMicrobatcher(Generic[T, R]):
             msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
             raise TypeError(msg)
         self._build(lambda: batch_fn, config)
+        announce(self)
 
     @classmethod
     def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then."""
+        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
+
+        It makes itself known at its first use.
+        """
         self = cls.__new__(cls)
         self._build(source, config)
         return self
@@ -89,14 +93,23 @@ class SyncMicrobatcher(Generic[T, R]):
         self._source = source
         self._config = config
         self.renew()
-        announce(self)
 
     def renew(self) -> None:
         """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
-        self.engine = ThreadEngine(self._source, self._config)
+        # Empty until it is needed. A dict because the first of several threads to put an engine there must win.
+        self._own: dict[None, ThreadEngine] = {}
+
+    @property
+    def engine(self) -> ThreadEngine:
+        """What does the work, made at first use."""
+        engine = self._own.get(None)
+        if engine is None:
+            engine = self._own.setdefault(None, ThreadEngine(self._source, self._config))
+            announce(self)
+        return engine
 
     def __repr__(self) -> str:
-        state = "closed" if self.engine.closed else "open"
+        state = "closed" if any(engine.closed for engine in self._own.values()) else "open"
         return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
@@ -107,7 +120,7 @@ class SyncMicrobatcher(Generic[T, R]):
     @property
     def is_running(self) -> bool:
         """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        return self.engine.started and not self.engine.closed
+        return any(engine.started and not engine.closed for engine in self._own.values())
 
     @property
     def stats(self) -> BatchStats:
@@ -116,7 +129,7 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
-        return [self.engine.stats]
+        return [engine.stats for engine in self._own.values()]
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
@@ -191,11 +204,12 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
-        return self.engine.waiting()
+        return [item for engine in self._own.values() for item in engine.waiting()]
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
-        self.engine.push("flush")
+        for engine in self._own.values():
+            engine.push("flush")
 
     def start(self) -> None:
         """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
@@ -206,15 +220,18 @@ class SyncMicrobatcher(Generic[T, R]):
 
         Called from inside a batch, it does not wait for that batch, but returns at once.
         """
-        self.engine.close()
+        drained = threading.Lock()
+        drained.acquire()
+        self.engine.close(drained.release)
+        drained.acquire()
 
     close = stop
 
     async def aclose(self) -> None:
         """Do what ``stop()`` does without blocking the event loop."""
-        from batchify._bridge import in_thread  # noqa: PLC0415  # as above
+        from batchify._bridge import aclose  # noqa: PLC0415  # as above
 
-        await in_thread(self.stop)
+        await aclose(self.engine)
 
     def __enter__(self) -> Self:
         self.start()
@@ -237,7 +254,15 @@ def _warn_on_loop(name: str) -> None:
     loop = None if asyncio is None else asyncio._get_running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: await {name}.acall(item)"
-        warnings.warn(msg, RuntimeWarning, stacklevel=5)
+        warnings.warn(msg, RuntimeWarning, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """Return how many frames above who asks the first one is that is not of this package."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("batchify."):
+        depth, frame = depth + 1, frame.f_back
+    return depth
 
 
 def _live() -> list[SyncMicrobatcher[Any, Any]]:

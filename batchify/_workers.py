@@ -53,8 +53,8 @@ class ThreadEngine:
         self._threads: set[int] = set()
         # The bells of workers that wait. Who rings one takes it out.
         self._idle: list[Lock] = []
-        # Locks to release when nothing waits and nothing runs.
-        self._drains: list[Lock] = []
+        # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
+        self._drains: list[Callable[[], None]] = []
         # One for all workers, so that each bell is rung once.
         idle = self._idle
         self.weak = ref(self, lambda _: _ring_all(idle))
@@ -116,18 +116,18 @@ class ThreadEngine:
         with self._lock:
             self.started, self.closed = True, False
 
-    def close(self) -> None:
-        """Take no more items, and return when all is answered, or at once if that waits for the caller."""
-        drained = Lock()
-        drained.acquire()
+    def close(self, tell: Callable[[], None]) -> None:
+        """Take no more items, and ``tell`` when all is answered, or at once if that waits for the caller."""
+        waits = self.waits_for_this()
         with self._lock:
             self.closed = True
-            self._drains.append(drained)
+            if not waits:
+                self._drains.append(tell)
             fn = self._rest_if_idle()
         del fn
         self.push("close")
-        if not self.waits_for_this():
-            drained.acquire()
+        if waits:
+            tell()
 
     def next(self, bell: Lock) -> Batch | bool:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
@@ -199,7 +199,7 @@ class ThreadEngine:
             return None
         fn, self._fn = self._fn, None
         while self._drains:
-            self._drains.pop().release()
+            self._drains.pop()()
         if self.closed:
             _ring_all(self._idle)
         return fn

@@ -336,7 +336,7 @@ class OfFunction(Column):
 
     @property
     def is_running(self):
-        return not self.fn._self_closed
+        return not self.fn._self_instances.closed
 
 
 class OfClass(Column):

@@ -489,19 +489,20 @@ async def test_an_async_block_of_an_instance(kind):
     assert (two, 3) == await two.amethod(3)
 
 
-def test_closing_while_the_first_call_makes_its_batcher():
-    """A function that is closed in the middle of its first call takes neither that call nor the next one."""
-    double = microbatch(lambda items: items, name="double")
-    make = double._self_engine
+def test_closing_while_the_first_call_makes_its_batcher(kind):
+    """A method that is closed in the middle of the first call of an instance takes neither that call nor the next."""
+    one = kind()
+    instances = kind.method._self_instances
+    make = instances._engine
 
     def close_and_make(source, config):
-        double.close()
+        kind.method.close()
         return make(source, config)
 
-    double._self_engine = close_and_make
+    instances._engine = close_and_make
     for _ in range(2):
         with pytest.raises(BatcherClosedError):
-            double(1)
+            one.method(1)
 
 
 def test_members_are_listed():

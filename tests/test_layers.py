@@ -20,7 +20,9 @@ MAY = {
     "errors": set(),
     "_types": set(),
     "_timing": set(),
-    "_signature": set(),
+    "_tokens": set(),
+    "_options": {"_tokens"},
+    "_signature": {"_options"},
     "_current": set(),
     "_registry": set(),
     "_render": set(),
@@ -29,13 +31,15 @@ MAY = {
     "_core": {"_timing"},
     "_outcome": {"errors"},
     "_stats": {"_render"},
-    "_bridge": {"_outcome"},
+    "_drain": set(),
+    "_bridge": {"_drain", "_outcome"},
     "_loop": {"_core", "_current", "_outcome", "_stats", "errors"},
     "_offload": {"_outcome"},
     "_workers": {"_core", "_current", "_outcome", "_stats", "errors"},
-    "_asyncio": {"_config", "_current", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
+    "_asyncio": {"_config", "_current", "_drain", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
     "_threads": {"_bridge", "_config", "_registry", "_signature", "_stats", "_waiters", "_workers"},
-    "_binding": {"_signature", "_stats", "errors"},
+    "_instances": {"_signature", "_stats", "errors"},
+    "_binding": {"_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "__init__": {"_asyncio", "_core", "_current", "_decorator", "_registry", "_stats", "_threads", "errors"},
 }
@@ -44,9 +48,9 @@ GUESTS = {"wrapt": {"_binding"}}
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_loop", "_offload"},
+    "asyncio": {"_asyncio", "_bridge", "_drain", "_loop", "_offload"},
     # threads, and locks
-    "threading": {"_stats", "_threads", "_waiters", "_workers"},
+    "threading": {"_drain", "_stats", "_threads", "_waiters", "_workers"},
     "_thread": set(),
     "concurrent": {"_offload", "_waiters"},
     # clocks

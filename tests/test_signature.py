@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -152,11 +153,21 @@ def refusal(fn, **options):
     return str(caught.value)
 
 
+def row(call, *args, **kwargs):
+    """Return the row of a call."""
+    return call.one(lambda row: row)(*args, **kwargs)
+
+
 def complaint(call, *args, **kwargs):
     """Return the message of the error of a call with the wrong arguments."""
     with pytest.raises(TypeError) as caught:
-        call.item(args, kwargs)
+        row(call, *args, **kwargs)
     return str(caught.value)
+
+
+def run(call, fn, *calls):
+    """Return what ``fn`` returns for the rows of some calls."""
+    return call.batch(fn)([row(call, *args, **kwargs) for args, kwargs in calls])
 
 
 @pytest.mark.parametrize(
@@ -181,17 +192,20 @@ def test_a_method_without_a_column_is_refused():
     assert expected == refusal(lambda self: [], bound=True)
 
 
-@pytest.mark.parametrize(
-    ("fn", "parameter"),
-    [
-        (lambda *args: [], "*args"),
-        (lambda texts, *args: [], "*args"),
-        (lambda texts, *, scale: [], "scale"),
-    ],
-)
-def test_what_can_be_no_column_is_refused(fn, parameter):
-    """A parameter without a default that a list of items can't be passed to is refused by name."""
-    expected = f"f() has {parameter}, which is no column; give it one parameter by name for the list of items"
+@pytest.mark.parametrize("fn", [lambda *, texts: [], partial(lambda top_k, texts: [], top_k=1)])
+def test_what_is_given_by_name_only_is_no_column(fn):
+    """A function whose lists could only be given by name is refused with a word about that."""
+    expected = (
+        "f() has no column: give it a parameter without a default for the list of items "
+        "(texts is none, as it can only be given by name)"
+    )
+    assert expected == refusal(fn)
+
+
+@pytest.mark.parametrize("fn", [lambda *args: [], lambda texts, *args: []])
+def test_any_number_of_columns_is_refused(fn):
+    """A parameter that takes any number of arguments is refused by name."""
+    expected = "f() has *args, which is no column; give it one parameter by name for the list of items"
     assert expected == refusal(fn)
 
 
@@ -200,9 +214,6 @@ def test_what_can_be_no_column_is_refused(fn, parameter):
     [
         sync,
         lambda texts, /: [],
-        lambda texts, top_k=10: [],
-        lambda texts, top_k=10, *, scale=1.0: [],
-        lambda texts, **options: [],
         Model().embed,
         Model.load,
         Model.plain,
@@ -213,39 +224,39 @@ def test_what_can_be_no_column_is_refused(fn, parameter):
 )
 def test_one_positional_argument_is_the_item(fn):
     """A call with one argument carries that argument, whatever the function looks like."""
-    assert "a" == Call(fn, "f").item(("a",), {})
+    assert "a" == row(Call(fn, "f"), "a")
 
 
 @pytest.mark.parametrize("fn", [sync, Model().embed, Callable(), partial(Model.embed, Model())])
 def test_the_item_may_be_given_by_name(fn):
     """The column has the name that it has in the batch function."""
-    assert "a" == Call(fn, "f").item((), {"texts": "a"})
+    assert "a" == row(Call(fn, "f"), texts="a")
 
 
 def test_a_method_is_called_without_its_instance():
     """When the instance is given already, the item is the first argument."""
     call = Call(Model.embed, "f", bound=True)
-    assert ["a", "b"] == [call.item(("a",), {}), call.item((), {"texts": "b"})]
+    assert ["a", "b"] == [row(call, "a"), row(call, texts="b")]
 
 
 def test_an_item_may_be_anything():
     """The item is handed over as it is, whatever it is."""
     item = [{}, None]
-    assert item is Call(sync, "f").item((item,), {})
+    assert item is row(Call(sync, "f"), item)
 
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((), {}, "f() missing a required argument: 'texts'"),
-        (("a", "b"), {}, "f() too many positional arguments"),
-        (("a",), {"texts": "b"}, "f() multiple values for argument 'texts'"),
+        ((), {}, "f() missing 1 required positional argument: 'texts'"),
+        (("a", "b"), {}, "f() takes 1 positional argument but 2 were given"),
+        (("a",), {"texts": "b"}, "f() got multiple values for argument 'texts'"),
         (("a",), {"text": "b"}, "f() got an unexpected keyword argument 'text'"),
-        ((), {"text": "b"}, "f() missing a required argument: 'texts'"),
+        ((), {"text": "b"}, "f() got an unexpected keyword argument 'text'"),
     ],
 )
 def test_wrong_arguments_fail_like_those_of_any_function(args, kwargs, message):
-    """A call with the wrong arguments is a ``TypeError`` that names the function and the argument."""
+    """A call with the wrong arguments is the ``TypeError`` of Python, under the name of the function."""
     assert message == complaint(Call(sync, "f"), *args, **kwargs)
 
 
@@ -254,44 +265,138 @@ def test_wrong_arguments_are_never_shown():
     assert "private" not in complaint(Call(sync, "f"), "private", text="private")
 
 
-def test_an_option_is_no_part_of_the_one_item_form():
-    """A parameter with a default keeps it, and can't be given with an item."""
-    call = Call(lambda texts, top_k=10: [], "f")
-    assert "f() got an unexpected keyword argument 'top_k'" == complaint(call, "a", top_k=5)
+def test_the_row_is_what_is_handed_on():
+    """The function of one call returns what the row was handed to returns."""
+    assert ["a"] == Call(sync, "f").one(lambda row: [row])("a")
 
 
-def test_the_complaint_has_no_context():
-    """How the arguments were looked at is our business, and no part of what callers read."""
-    with pytest.raises(TypeError) as caught:
-        Call(sync, "f").item((), {})
-    assert caught.value.__suppress_context__
+# Several columns.
+
+
+def pairs(queries, docs):
+    return list(zip(queries, docs, strict=True))
+
+
+def test_a_call_gives_one_element_of_each_column():
+    """Columns are given by position or by name, in any order, and the batch function gets a list of each."""
+    calls = [(("q", "d"), {}), (("r",), {"docs": "e"}), ((), {"docs": "f", "queries": "s"})]
+    assert [("q", "d"), ("r", "e"), ("s", "f")] == run(Call(pairs, "f"), pairs, *calls)
+
+
+def test_the_columns_are_lists_of_the_function():
+    """Each column is a list of its own."""
+    told = run(Call(pairs, "f"), lambda *columns: columns, (("q", "d"), {}), (("r", "e"), {}))
+    assert (["q", "r"], ["d", "e"]) == told
 
 
 def test_one_argument_for_two_columns():
-    """One argument is not taken for an item where there are two columns."""
-    call = Call(lambda queries, docs: [], "f")
-    assert "f() missing a required argument: 'docs'" == complaint(call, "a")
+    """One argument is too few where there are two columns."""
+    assert "f() missing 1 required positional argument: 'docs'" == complaint(Call(pairs, "f"), "a")
 
 
-def test_two_columns_are_one_too_many():
-    """A function with two parameters without a default has no one-item form, and says so at the call."""
-    call = Call(lambda queries, docs: [], "f")
-    expected = "f() takes one list of items, and has 2 parameters without a default"
-    assert expected == complaint(call, "a", "b")
+# Options.
 
 
-@pytest.mark.parametrize(
-    ("fn", "args", "expected"),
-    [
-        (Model.embed, (Model(), "a"), True),
-        (Model.embed, (Model(),), True),
-        (Model.embed, (), False),
-        (sync, ("a",), False),
-    ],
-)
-def test_a_method_called_through_its_class(fn, args, expected):
-    """A method that is called through its class has its instance for a first argument, a function has not."""
-    assert expected is Call(fn, "f").takes_instance(args)
+def search(texts, limit=10, /, top_k=3, *, scale, exact=False, **more):
+    return texts, limit, top_k, scale, exact, more
+
+
+def given(*args, **kwargs):
+    """Return what the batch function gets beside its items."""
+    _, *options = run(Call(search, "f"), search, (("a", *args), kwargs))
+    return tuple(options)
+
+
+def test_an_option_that_is_left_alone_has_its_default():
+    """The batch function gets the default of what a call does not say."""
+    assert (10, 3, 1.5, False, {}) == given(scale=1.5)
+
+
+def test_options_are_given_by_position_or_name():
+    """The batch function gets what the call gives, whatever the kind of the parameter."""
+    assert (5, 7, 2, True, {"deep": 1, "_wide": 2}) == given(5, _wide=2, exact=True, deep=1, scale=2, top_k=7)
+
+
+def test_an_option_without_a_default_is_required():
+    """A call without it fails as that of any function."""
+    assert "f() missing 1 required keyword-only argument: 'scale'" == complaint(Call(search, "f"), "a")
+
+
+def token(call, *args, **kwargs):
+    """Return what stands for the options of a call."""
+    return row(call, *args, **kwargs)[1]
+
+
+def test_equal_options_are_one():
+    """Calls with equal options carry the same token, however they say it; others carry others."""
+    call = Call(search, "f")
+    one = token(call, "a", scale=1.0, b=1, a=2)
+    assert one is token(call, "b", 10, 3, scale=1, exact=False, a=2, b=1)
+    other = token(call, "a", scale=1.0)
+    assert 4 == len({one, other, token(call, "a", scale=1.0, b=2, a=1), token(call, "a", 9, scale=1, b=1, a=2)})
+
+
+def test_an_unhashable_default_is_one_as_well():
+    """A default that is not hashable can be left alone, and reaches the batch function as it is."""
+
+    def fn(texts, stop=[]):  # noqa: B006  # what people write
+        return stop
+
+    call = Call(fn, "f")
+    assert token(call, "a") is token(call, "b")
+    assert fn.__defaults__[0] is run(call, fn, (("a",), {}))
+
+
+@pytest.mark.parametrize(("kwargs", "name"), [({"scale": [1]}, "scale"), ({"scale": 1, "deep": [1]}, "deep")])
+def test_an_unhashable_option_is_refused_by_name(kwargs, name):
+    """Which calls may share a batch can't be told by a value that is not hashable; the value is not shown."""
+    expected = (
+        f"f() tells by equal options which calls may share a batch, so they must be hashable; {name} is of type list"
+    )
+    assert expected == complaint(Call(search, "f"), "a", **kwargs)
+
+
+def test_a_hash_that_fails_is_the_callers():
+    """What the ``__hash__`` or ``__eq__`` of an option raises is raised to its caller as it is."""
+
+    class Odd:
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            msg = "odd"
+            raise TypeError(msg)
+
+    call = Call(search, "f")
+    kept = token(call, "a", scale=Odd())
+    assert "odd" == complaint(call, "a", scale=Odd())
+    assert kept is not token(call, "a", scale=2)
+
+
+def test_options_that_nobody_uses_are_forgotten():
+    """What stands for options goes with the last call that has them."""
+    call = Call(search, "f")
+    gone = ref(token(call, "a", scale=1))
+    assert None is gone()
+
+
+def test_many_items_with_the_same_options():
+    """``rows()`` gives one row for each item, with the options of all."""
+    call = Call(search, "f")
+    rows = list(call.rows(["a", "b"], {"scale": 1}))
+    assert (["a", "b"], 10, 3, 1, False, {}) == call.batch(search)(rows)
+
+
+def test_many_items_of_several_columns():
+    """``rows()`` takes a tuple for each item of several columns."""
+    assert [("q", "d"), ("r", "e")] == list(Call(pairs, "f").rows([("q", "d"), ["r", "e"]], {}))
+
+
+def test_many_plain_items():
+    """``rows()`` gives items as they are where there is nothing else, and refuses options that there are not."""
+    assert ["a", "b"] == list(Call(sync, "f").rows(["a", "b"], {}))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'top_k'"):
+        list(Call(sync, "f").rows(["a", "b"], {"top_k": 3}))
 
 
 # Its signature.
@@ -311,8 +416,8 @@ def signature(fn, **options):
         (Callable(), "(texts: str) -> int"),
         (partial(Model.embed, Model()), "(texts: str) -> int"),
         (lambda texts, /: [], "(texts, /)"),
-        (lambda texts, top_k=10, *, scale=1.0, **options: [], "(texts)"),
-        (lambda queries, docs, top_k=10: [], "(queries, docs)"),
+        (lambda texts, top_k=10, *, scale=1.0, **options: [], "(texts, top_k=10, *, scale=1.0, **options)"),
+        (lambda queries, docs, top_k=10: [], "(queries, docs, top_k=10)"),
         (max, "(items, /)"),
     ],
 )
@@ -391,7 +496,7 @@ def test_annotations_that_fail_spare_the_names():
 
     def fn(texts: unheard_of, top_k: int = 10) -> unheard_of: ...  # noqa: F821  # that is the point
 
-    assert "(texts)" == signature(fn)
+    assert "(texts, top_k: 'int' = 10)" == signature(fn)
 
 
 def test_what_is_given_is_a_signature():
@@ -412,5 +517,6 @@ def test_a_compiled_method_that_counts_its_instance():
         pytest.importorskip("tokenizers").Tokenizer(pytest.importorskip("tokenizers.models").BPE()).encode_batch
     )
     call = Call(encode_batch, "encode_batch")
-    assert ["input"] == list(call.signature.parameters)
-    assert "text" == call.item(("text",), {})
+    assert ["input", "is_pretokenized", "add_special_tokens"] == list(call.signature.parameters)
+    item, _ = row(call, "text")
+    assert "text" == item

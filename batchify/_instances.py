@@ -1,0 +1,112 @@
+"""The batchers of a decorated method, one for each instance.
+
+Decides: when the batcher of an instance is made, and what of it outlives the instance: its numbers.
+Must not know: batches, how an engine works, how a method is found.
+
+An instance is known by identity and held weakly, and nothing is stored in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
+
+from batchify._signature import Call
+from batchify._stats import Stats, fold
+from batchify.errors import BatcherClosedError, closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchify._config import Config
+    from batchify._registry import Batcher
+
+    Engine: TypeAlias = Callable[[Callable[[], Callable[..., Any]], Config], Batcher]
+
+
+class Instances:
+    """The instances, or classes, that a function was called on as their method.
+
+    Args:
+        function: the batch function, not bound.
+        config: its options.
+        engine: makes a batcher of a source of the batch function and the options.
+    """
+
+    def __init__(self, function: Any, config: Config, engine: Engine) -> None:
+        self.function = function
+        self._config = config
+        self._engine = engine
+        self._call: Call | None = None
+        # The id of an instance -> a weak reference to it, and its batcher.
+        self._known: dict[int, tuple[ref[Any], Batcher]] = {}
+        # What batchers counted whose instances are gone.
+        self._past: list[Stats] = []
+        # Whether it is known that a class has the function as its method.
+        self.owned = False
+        self.closed = False
+
+    @property
+    def call(self) -> Call:
+        """The one-item form of the method."""
+        if self._call is None:
+            self._call = Call(self.function, self._config.name, bound=True)
+        return self._call
+
+    def of(self, instance: Any) -> Batcher:
+        """Return the batcher of ``instance``, made now if need be.
+
+        Raises:
+            BatcherClosedError: there is none, and all have been closed.
+            TypeError: the instance cannot be held weakly.
+        """
+        known = self._known.get(id(instance))
+        return self._make(instance) if known is None else known[1]
+
+    def known(self, instance: Any) -> list[Batcher]:
+        """Return the batcher of ``instance``, if there is one."""
+        known = self._known.get(id(instance))
+        return [] if known is None else [known[1]]
+
+    def batchers(self) -> list[Batcher]:
+        """Return the batchers that exist."""
+        return [batcher for _, batcher in list(self._known.values())]
+
+    def parts(self) -> list[Stats]:
+        """Return the counters of all batchers, those included whose instances are gone."""
+        # An instance may go at any moment, and with it its counters from here to there. Until they are final they stand
+        # in both places or in one; if some have become so meanwhile, it is not known where they were seen.
+        while True:
+            present = [part for batcher in self.batchers() for part in batcher.parts()]
+            past = list(self._past)
+            if not any(part.final for part in present):
+                return list({id(part): part for part in (*present, *past)}.values())
+
+    def _make(self, instance: Any) -> Batcher:
+        if self.closed:
+            raise BatcherClosedError(closed(self._config.name))
+        bound, past, key = self._known, self._past, id(instance)
+
+        def forget(_: object) -> None:
+            parts = bound[key][1].parts()
+            past.extend(parts)
+            del bound[key]
+            for part in parts:
+                part.final = True
+            fold(past)
+
+        try:
+            weak = ref(instance, forget)
+        except TypeError:
+            raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
+        call, function = self.call, self.function
+        batcher = self._engine(lambda: call.batch(function.__get__(weak())), self._config)
+        batcher = bound.setdefault(key, (weak, batcher))[1]
+        if self.closed:
+            # That came in between, and could not see it.
+            batcher.close()
+        return batcher
+
+
+def _no_weak_reference(name: str, kind: str) -> str:
+    return f"{name}() needs a weak reference to its {kind}, which has __slots__ without one; add '__weakref__' to them"
