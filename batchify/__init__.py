@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchify._core import BatchItem
+from batchify._batch import BatchItem
 from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
 from batchify._registry import aclose_all, batchers, close_all
+from batchify._report import BatchReport
 from batchify._stats import BatchStats, Percentiles
 from batchify._threads import SyncMicrobatcher
 from batchify.errors import (
@@ -29,6 +30,7 @@ __all__ = [
     "AsyncMicrobatcher",
     "BatchAbortedError",
     "BatchItem",
+    "BatchReport",
     "BatchResultError",
     "BatchStats",
     "BatcherClosedError",

@@ -28,12 +28,13 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
 
     from typing_extensions import Self
 
+    from batchify._batch import BatchItem
     from batchify._config import Config
-    from batchify._core import BatchItem
+    from batchify._report import BatchReport
     from batchify._stats import BatchStats
     from batchify._types import Results
 
@@ -57,7 +58,12 @@ class AsyncMicrobatcher(Generic[T, R]):
             never wait for company that cannot help.
         name: used in errors and statistics; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once on one loop.
+        weigh: tells what an item weighs, a number of at least 0; an item heavier than ``max_weight`` is refused.
+        max_weight: the weights of a batch sum up to this at most.
+        group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
+        dedupe: send equal hashable items that wait together once, and give the result to every caller.
         capture_context: keep the context of each caller for ``current_batch().contexts``.
+        on_batch: called with a ``BatchReport`` after each batch, on the loop.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -72,14 +78,24 @@ class AsyncMicrobatcher(Generic[T, R]):
         *,
         name: str | None = None,
         concurrency: int = 1,
+        weigh: Callable[[T], float] | None = None,
+        max_weight: float | None = None,
+        group_by: Callable[[T], Hashable] | None = None,
+        dedupe: bool = False,
         capture_context: bool = False,
+        on_batch: Callable[[BatchReport], object] | None = None,
     ) -> None:
         config = for_engine(
             batch_fn,
             max_batch_size,
             batch_wait_timeout_s,
             concurrency=concurrency,
+            weigh=weigh,
+            max_weight=max_weight,
+            group_by=group_by,
+            dedupe=dedupe,
             capture_context=capture_context,
+            on_batch=on_batch,
             name=name,
         )
         self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))

@@ -178,7 +178,7 @@ class BatchedFunction(Batched):
         self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
         function = fn if self_kind is None else fn.__func__
         call = Call(function, config.name)
-        batcher = engine(lambda: call.batch(function), config)
+        batcher = engine(lambda: call.batch(function), call.fit(config))
         instances = Instances(function, config, engine)
         one = call.one(batcher.submit)
         # What has one column has no room for an instance.

@@ -10,32 +10,43 @@ import sys
 from dataclasses import dataclass
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchify._signature import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a batcher was asked to do. All numbers are valid."""
+    """What a batcher was asked to do. All numbers are valid.
+
+    ``weigh`` and ``group_by`` take what stands for one call: an item, or more, as ``_signature`` says. If it
+    ``has_options``, that is an item together with its options, and only calls with the same ones share a batch.
+    """
 
     max_size: int
     timeout: float | None
     concurrency: int
+    weigh: Callable[[Any], Any] | None
+    max_weight: float | None
+    group_by: Callable[[Any], Any] | None
+    dedupe: bool
     capture_context: bool
+    on_batch: Callable[[Any], object] | None
     name: str
+    has_options: bool = False
 
 
-def for_engine(
-    batch_fn: object,
-    max_batch_size: object,
-    batch_wait_timeout_s: object,
-    *,
-    concurrency: object,
-    capture_context: object,
-    name: object,
-) -> Config:
+def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, **others: object) -> Config:
     """Return the validated options of an engine class, under the names its constructor gives them.
+
+    Args:
+        batch_fn: the batch function.
+        max_batch_size: ``max_size`` by its other name.
+        batch_wait_timeout_s: ``timeout`` by its other name.
+        others: the options that have one name.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -44,12 +55,51 @@ def for_engine(
     if not callable(batch_fn):
         msg = f"batch_fn must be callable, got {batch_fn!r}"
         raise TypeError(msg)
-    return Config(
+    return validated(
+        batch_fn,
         max_size=whole("max_batch_size", max_batch_size),
         timeout=seconds("batch_wait_timeout_s", batch_wait_timeout_s),
+        **others,
+    )
+
+
+def validated(
+    fn: object,
+    *,
+    max_size: object,
+    timeout: object,
+    concurrency: object,
+    weigh: object,
+    max_weight: object,
+    group_by: object,
+    dedupe: object,
+    capture_context: object,
+    on_batch: object,
+    name: object,
+) -> Config:
+    """Return the options of the batch function ``fn``.
+
+    Raises:
+        TypeError: an option is of the wrong kind, or ``weigh`` and ``max_weight`` are not given together.
+        ValueError: an option is out of range.
+    """
+    if (weigh is None) is not (max_weight is None):
+        given, missing = ("max_weight", "weigh") if weigh is None else ("weigh", "max_weight")
+        msg = (
+            f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
+        )
+        raise TypeError(msg)
+    return Config(
+        max_size=whole("max_size", max_size),
+        timeout=seconds("timeout", timeout),
         concurrency=whole("concurrency", concurrency),
+        weigh=function("weigh", weigh),
+        max_weight=positive("max_weight", max_weight),
+        group_by=function("group_by", group_by),
+        dedupe=flag("dedupe", dedupe),
         capture_context=flag("capture_context", capture_context),
-        name=text("name", name_of(batch_fn) if name is None else name),
+        on_batch=function("on_batch", on_batch),
+        name=text("name", name_of(fn) if name is None else name),
     )
 
 
@@ -82,14 +132,43 @@ def seconds(option: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    number: Any = value
-    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
+    if not _is_number(value):
         msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
-    if not 0 <= number <= sys.float_info.max:
+    if not 0 <= value <= sys.float_info.max:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)
-    return float(number)
+    return float(value)
+
+
+def positive(option: str, value: Any) -> float | None:
+    """Return ``value`` as a finite number above 0, or ``None`` if it is ``None``.
+
+    Raises:
+        TypeError: it is neither a real number nor ``None`` (``True`` is not a number).
+        ValueError: it is 0 or less, infinite or not a number at all (NaN).
+    """
+    if value is None:
+        return None
+    if not _is_number(value):
+        msg = f"{option} must be a number, or None, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    if not 0 < value <= sys.float_info.max:
+        msg = f"{option} must be a finite number above 0, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def function(option: str, value: Any) -> Any:
+    """Return ``value`` if it can be called, or is ``None``.
+
+    Raises:
+        TypeError: it is anything else.
+    """
+    if value is not None and not callable(value):
+        msg = f"{option} must be a function, or None, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    return value
 
 
 def flag(option: str, value: object) -> bool:
@@ -118,3 +197,7 @@ def text(option: str, value: object) -> str:
         msg = f"{option} must not be empty"
         raise ValueError(msg)
     return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, Real)) and not isinstance(value, bool)

@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. Everything that decides about batches lives here. A shell (asyncio, threads, a simulator) only does what it is told.
+1. Everything that decides about batches lives here, in ``_slots`` and in ``_groups``. A shell (asyncio, threads, a
+   simulator) only does what it is told.
 2. There is no clock, lock, loop or future in here, and nothing is called back: ``now`` is an argument, a waiter is an
    opaque object that is handed back with its batch, and whoever calls must not call from two threads at once.
 3. An arrival that changes nothing costs one append, so that nothing can tear it: a signal handler may raise anywhere.
@@ -26,16 +27,16 @@ A shell repeats ``take()`` until it returns ``None``:
 It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` hands out a ticket of ``alarm`` or above: the next
 arrival that can change the answer. That is the first one of an empty line, or the one that fills a batch; while all
 slots are busy there is none. ``rang()`` acknowledges the alarm, once it was acted upon.
+
+This is the core of a function whose calls are all alike. ``_groups`` has that of one whose calls ask for more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import compress
-from sys import maxsize
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchify._timing import Adaptive, Window
+from batchify._batch import Batch
+from batchify._slots import NEVER, Slots
 
 if TYPE_CHECKING:
     from batchify._config import Config
@@ -43,24 +44,8 @@ if TYPE_CHECKING:
     # Item, waiter, time of arrival.
     Place: TypeAlias = tuple[Any, Any, float]
 
-NEVER = maxsize
 # Below this length the line is not worth cutting.
 SHORT = 1024
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """One item that waits.
-
-    Attributes:
-        data: the item.
-        future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
-        enqueued_at: when it arrived, in seconds of the clock of the event loop, or of ``time.monotonic()``.
-    """
-
-    data: Any
-    future: Any
-    enqueued_at: float
 
 
 class Line:
@@ -75,86 +60,18 @@ class Line:
         self.places = places
 
 
-class Batch:
-    """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it."""
-
-    __slots__ = ("arrived", "departed", "items", "left", "max_size", "reason", "size", "tickets", "waiters")
-
-    items: list[Any]
-    waiters: list[Any]
-    arrived: list[float]
-
-    def __init__(self, places: list[Place], tickets: range, reason: str, max_size: int, now: float) -> None:
-        self.items, self.waiters, self.arrived = map(list, zip(*places, strict=True))
-        # How many items the batch function gets.
-        self.size = len(places)
-        # The arrivals it was taken from, those that had left before it departed included.
-        self.tickets = tickets
-        self.reason = reason
-        # How many items would have been a full batch.
-        self.max_size = max_size
-        self.departed = now
-        # How many of its callers left after it departed.
-        self.left = 0
-
-    def __repr__(self) -> str:
-        return f"<Batch of {len(self.waiters)}, {self.reason}, departed at {self.departed:g}>"
-
-    def drop(self, gone: list[bool]) -> None:
-        """Take out those for whom ``gone`` is true, who left at the last moment and will call ``abandon()`` yet."""
-        stays = [not g for g in gone]
-        self.items = list(compress(self.items, stays))
-        self.waiters = list(compress(self.waiters, stays))
-        self.arrived = list(compress(self.arrived, stays))
-        self.size = len(self.items)
-        self.left -= sum(gone)
-
-    def forget(self) -> None:
-        """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
-        self.items = []
-        self.waiters = []
-
-
-class Core:
+class Core(Slots):
     """The waiting line of one batcher and the slots its batches run in."""
 
-    __slots__ = (
-        "_concurrency",
-        "_freed_at",
-        "_freed_before",
-        "_gone",
-        "_head",
-        "_line",
-        "_max_size",
-        "_pushed",
-        "_pushed_before",
-        "_timing",
-        "alarm",
-        "running",
-    )
+    __slots__ = ("_gone", "_head", "_line")
 
     def __init__(self, config: Config) -> None:
-        self._max_size = config.max_size
-        self._concurrency = config.concurrency
-        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
+        super().__init__(config)
         self._line = Line(0, [])
         # The place in the line where waiting begins; it is never empty.
         self._head = 0
         # Empty places behind the head.
         self._gone = 0
-        # The batches that have left and are not over, oldest first.
-        self.running: list[Batch] = []
-        # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
-        self._freed_at = float("-inf")
-        self._freed_before = 0
-        # Tickets below this one leave without waiting any longer, for the reason beside it.
-        self._pushed_before = 0
-        self._pushed = ""
-        # The ticket whose arrival makes take() worth asking, or NEVER.
-        self.alarm = 0
-
-    def __repr__(self) -> str:
-        return f"<Core: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
 
     @property
     def waiting(self) -> int:
@@ -175,12 +92,10 @@ class Core:
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
-        if not self.waiting or len(self.running) >= self._concurrency:
+        if not self.waiting or self._busy:
             return None
         arrived = self._first_arrived()
-        if self.waiting >= self._max_size or self._line.base + self._head < self._pushed_before:
-            return arrived
-        return self._timing.due(arrived, len(self.running))
+        return arrived if self.waiting >= self._max_size else self._leaves_at(self._line.base + self._head, arrived)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
         """Put ``item`` at the end of the line and return its ticket, to be compared with ``alarm``."""
@@ -192,30 +107,15 @@ class Core:
     def rang(self) -> bool:
         """Set the next alarm after this one was heard; say whether a full batch may leave now."""
         self._set_alarm()
-        return self.waiting >= self._max_size and len(self.running) < self._concurrency
+        return self.waiting >= self._max_size and not self._busy
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
-        reason = self._reason(now)
+        reason = None if not self.waiting or self._busy else self._reason_of_line(now)
         if reason is None:
             self._set_alarm()
             return None
-        batch = self._cut(reason, now)
-        self.running.append(batch)
-        self._timing.departed(now)
-        self._set_alarm()
-        return batch
-
-    def finish(self, batch: Batch, now: float) -> None:
-        """Free the slot of ``batch``."""
-        if len(self.running) == self._concurrency:
-            self._freed_at = now
-            self._freed_before = self.arrivals
-        self.running.remove(batch)
-        # A batch that nobody waited for was not run, and tells nothing of run times.
-        if batch.waiters:
-            self._timing.ended(now - batch.departed)
-        self._set_alarm()
+        return self._start(self._cut(reason, now), now)
 
     def withdraw(self, ticket: int) -> Place | None:
         """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more.
@@ -234,34 +134,10 @@ class Core:
         self._set_alarm()
         return taken
 
-    def abandon(self, ticket: int) -> Batch | None:
-        """Note that a caller left whose item is running; return its batch if that was the last caller of it."""
-        batch = next((b for b in self.running if ticket in b.tickets), None)
-        if batch is None:
-            return None
-        batch.left += 1
-        return batch if batch.left == len(batch.waiters) else None
-
-    def push(self, reason: str) -> None:
-        """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
-        self._pushed = reason
-        self._pushed_before = self.arrivals
-
-    def _reason(self, now: float) -> str | None:
-        """Say why a batch may leave now, ``None`` if none may."""
-        if not self.waiting or len(self.running) >= self._concurrency:
-            return None
+    def _reason_of_line(self, now: float) -> str | None:
         if self.waiting >= self._max_size:
             return "full"
-        head = self._line.base + self._head
-        if head < self._pushed_before:
-            return self._pushed
-        due = self._timing.due(self._first_arrived(), len(self.running))
-        if due > now:
-            return None
-        if head < self._freed_before and due <= self._freed_at:
-            return "slot"
-        return "idle" if isinstance(self._timing, Adaptive) and not self.running else "timeout"
+        return self._reason(self._line.base + self._head, self._first_arrived(), now)
 
     def _first_arrived(self) -> float:
         """Return when the head of the line arrived."""
@@ -276,12 +152,13 @@ class Core:
         if self._gone:
             end = self._stretch(end)
         places = [place for place in line.places[start:end] if place is not None]
-        batch = Batch(places, range(line.base + start, line.base + end), reason, self._max_size, now)
+        items, waiters, arrived = map(list, zip(*places, strict=True))
+        tickets = range(line.base + start, line.base + end)
         # The line must not hold on to what has left until it is cut.
         line.places[start:end] = [None] * (end - start)
         self._gone -= end - start - len(places)
         self._advance(end)
-        return batch
+        return Batch(items, waiters, arrived, tickets, reason, self._max_size, now)
 
     def _stretch(self, end: int) -> int:
         """Move ``end`` on until as many items stand before it as a batch may have, not counting those that left."""
@@ -305,7 +182,7 @@ class Core:
         self._head = head
 
     def _set_alarm(self) -> None:
-        if len(self.running) >= self._concurrency:
+        if self._busy:
             self.alarm = NEVER
         elif not self.waiting:
             self.alarm = self.arrivals

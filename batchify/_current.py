@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from batchify._core import Batch
+    from batchify._batch import Batch
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,6 @@ def is_inside(running: Sequence[object]) -> bool:
     return current is not None and current[1] in running
 
 
-def item_of(data: Any, *, captured: bool) -> Any:
-    """Return the item of what stands in the line."""
-    return data[0] if captured else data
-
-
 def context_of(batch: Batch, name: str, *, captured: bool) -> Context:
     """Return a context for ``batch`` in which nothing is set but that it is the current one.
 
@@ -82,10 +77,6 @@ def context_of(batch: Batch, name: str, *, captured: bool) -> Context:
     return context
 
 
-def with_context(add: Callable[[Any, Any, float], int]) -> Callable[[Any, Any, float], int]:
-    """Return ``add`` such that each item stands in the line together with the context of its caller."""
-
-    def add_with_context(item: Any, waiter: Any, now: float) -> int:
-        return add((item, copy_context()), waiter, now)
-
-    return add_with_context
+def captured(item: Any) -> tuple[Any, Context]:
+    """Return ``item`` together with the context of its caller, as ``context_of`` takes them apart."""
+    return item, copy_context()

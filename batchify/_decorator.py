@@ -8,16 +8,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from batchify._config import Config, flag, seconds, text, whole
+from batchify._config import validated
 from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Concatenate
 
     from typing_extensions import Never, Unpack
 
+    from batchify._config import Config
     from batchify._registry import Batcher
+    from batchify._report import BatchReport
     from batchify._types import (
         AsyncBatch,
         AsyncFunction,
@@ -66,7 +68,12 @@ def microbatch(
     max_size: int = 32,
     timeout: float | None = None,
     concurrency: int = 1,
+    weigh: Callable[..., float] | None = None,
+    max_weight: float | None = None,
+    group_by: Callable[..., Hashable] | None = None,
+    dedupe: bool = False,
     capture_context: bool = False,
+    on_batch: Callable[[BatchReport], object] | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a function of a list of items callable with one item, and run calls that come together in one batch.
@@ -75,8 +82,12 @@ def microbatch(
     functions, methods, class methods, static methods, callable objects, partials and bound methods.
 
     A ``def`` function is run on a thread of its own, and its callers block; an ``async def`` function runs on the event
-    loop of its callers, who await. The parameter without a default is the column: it gets the list of items. Parameters
-    with a default keep it.
+    loop of its callers, who await.
+
+    Parameters without a default are columns: a call gives one element of each, and the batch function gets a list of
+    them. All other parameters are options: the batch function gets what the call gives, and only calls with equal
+    options share a batch. So ``def score(queries, docs, *, top_k=10)`` is called ``score(query, doc, top_k=5)``, by
+    position or by name. What options are equal is asked of their ``__eq__`` and ``__hash__``.
 
     The batch function returns anything with a length and an order, one result for each item. A result that is an
     ``Exception`` is raised to its own caller.
@@ -88,7 +99,16 @@ def microbatch(
             is free. ``None``: adaptive; with nothing running, what is there leaves at once, and while batches run,
             items gather until a slot is free.
         concurrency: most batches that run at once, for each instance and event loop.
-        capture_context: keep the context of each caller for ``current_batch().contexts``.
+        weigh: tells what an item weighs, a number of at least 0 (of tokens, of bytes). Order is kept: nothing
+            overtakes. An item heavier than ``max_weight`` is a ``ValueError`` of its own caller. With several columns
+            ``weigh`` and ``group_by`` get one argument for each.
+        max_weight: the weights of a batch sum up to this at most.
+        group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
+        dedupe: send equal hashable items that wait together once, and give the result to every caller.
+        capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe`` that of the
+            first caller of each item.
+        on_batch: called with a ``BatchReport`` after each batch, when its callers have their answers, on the thread or
+            event loop that ran it. An error in it is logged.
         name: used in errors, statistics and thread names; the qualified name of ``fn`` if not given.
 
     Returns:
@@ -104,7 +124,12 @@ def microbatch(
             max_size=max_size,
             timeout=timeout,
             concurrency=concurrency,
+            weigh=weigh,
+            max_weight=max_weight,
+            group_by=group_by,
+            dedupe=dedupe,
             capture_context=capture_context,
+            on_batch=on_batch,
             name=name,
         )
     # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
@@ -115,12 +140,18 @@ def microbatch(
         msg = f"{name_of(function)} is decorated with microbatch already"
         raise TypeError(msg)
     _check(function)
-    config = Config(
-        max_size=whole("max_size", max_size),
-        timeout=seconds("timeout", timeout),
-        concurrency=whole("concurrency", concurrency),
-        capture_context=flag("capture_context", capture_context),
-        name=text("name", name_of(function) if name is None else name),
+    config = validated(
+        function,
+        max_size=max_size,
+        timeout=timeout,
+        concurrency=concurrency,
+        weigh=weigh,
+        max_weight=max_weight,
+        group_by=group_by,
+        dedupe=dedupe,
+        capture_context=capture_context,
+        on_batch=on_batch,
+        name=name,
     )
     return BatchedFunction(fn, config, _on_loops if is_async(function) else _on_threads)
 

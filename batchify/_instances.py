@@ -100,7 +100,7 @@ class Instances:
         except TypeError:
             raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
         call, function = self.call, self.function
-        batcher = self._engine(lambda: call.batch(function.__get__(weak())), self._config)
+        batcher = self._engine(lambda: call.batch(function.__get__(weak())), call.fit(self._config))
         batcher = bound.setdefault(key, (weak, batcher))[1]
         if self.closed:
             # That came in between, and could not see it.

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 from batchify import _outcome
-from batchify._core import BatchItem, Core
-from batchify._current import context_of, is_inside, item_of, with_context
+from batchify._batch import BatchItem
+from batchify._current import context_of, is_inside
+from batchify._demands import core_of, item_of, prepare_of
+from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import ReentrantCallError, reentrant
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
     from collections.abc import Awaitable, Callable
 
+    from batchify._batch import Batch
     from batchify._config import Config
-    from batchify._core import Batch
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
@@ -59,6 +61,8 @@ class LoopEngine:
     # The time on the loop, and how a future of it is made; there while the engine is awake.
     clock: Callable[[], float]
     future: Callable[[], Future[Any]]
+    # Puts an item into the line for a waiter and returns its ticket; who gets one at the alarm or above it rings.
+    add: Callable[[Any, Any, float], int]
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
@@ -67,14 +71,14 @@ class LoopEngine:
         self.home: AbstractEventLoop | None = None
         # Whether the loop makes plain futures, as asyncio's own and uvloop's do.
         self._is_plain = type(loop.create_future()) is Future
-        self.core = core = Core(config)
+        self.core = core = core_of(config)
         self.stats = Stats(lambda: core.arrivals)
         self._config = config
         # Where the batch function comes from; held itself only while there is something to run it for.
         self.source = source
         self._fn: BatchFunction | None = None
-        # Puts an item into the line and returns its ticket; who gets one at the alarm or above it rings.
-        self.add = with_context(core.add) if config.capture_context else core.add
+        prepare = prepare_of(config)
+        self.add = core.add if prepare is None else lambda row, waiter, now: core.add(prepare(row), waiter, now)
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -102,8 +106,7 @@ class LoopEngine:
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
-        captured = self._config.capture_context
-        return [BatchItem(item_of(data, captured=captured), *rest) for data, *rest in self.core.places]
+        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.core.places]
 
     def ring(self) -> None:
         """Start a full batch, which has nobody to wait for; see to the timer for all others."""
@@ -238,7 +241,7 @@ class LoopEngine:
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         try:
-            results = _outcome.results(self._config.name, len(batch.waiters), await fn(batch.items))
+            results = _outcome.results(self._config.name, batch.size, await fn(batch.items))
         except _outcome.Carried as carried:
             self._fail(batch, carried.error)
         except BaseException as error:
@@ -267,7 +270,7 @@ class LoopEngine:
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
-        for future, result in zip(batch.waiters, results, strict=True):
+        for future, result in zip(batch.waiters, batch.for_waiters(results), strict=True):
             try:
                 # Not isinstance(), which asks the object: that is somebody else's code.
                 if issubclass(type(result), Exception):
@@ -280,25 +283,26 @@ class LoopEngine:
         self._finish(batch, failed, cancelled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        size = len(batch.waiters)
         failed = 0
-        for position, future in enumerate(batch.waiters):
+        for position, future in zip(batch.positions, batch.waiters, strict=True):
             if not future.done():
-                future.set_exception(_outcome.for_caller(error, self._config.name, position, size, on_loop=True))
+                future.set_exception(_outcome.for_caller(error, self._config.name, position, batch.size, on_loop=True))
                 failed += 1
                 if isinstance(error, CancelledError):
                     # As a cancelled task, it is nothing to complain of if nobody looks: so ends whatever a loop leaves.
                     future.exception()
-        self._finish(batch, failed, size - failed)
+        self._finish(batch, failed, len(batch.waiters) - failed, error)
 
-    def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
+    def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Free the slot. Who was answered sees it at the next iteration of the loop, when all this is counted."""
         now = self.clock()
+        run_time = now - batch.departed
         self._tasks.pop(batch, None)
         self.core.finish(batch, now)
-        self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
+        self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
         batch.forget()
         self.ring()
+        report(self._config, batch, run_time, error, on_loop=True)
 
     def _awake(self) -> AbstractEventLoop:
         """Return the loop, which is there whenever there is work."""

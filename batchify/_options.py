@@ -9,7 +9,7 @@ from __future__ import annotations
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from batchify._tokens import Token, Tokens
+from batchify._tokens import Token, Tokens, is_hashable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,21 +78,13 @@ class Held:
 
 def held(default: Any) -> Any:
     """Return ``default``, or what stands for it if it is not hashable."""
-    return default if _is_hashable(default) else Held(default)
+    return default if is_hashable(default) else Held(default)
 
 
 def _check_hashable(function: str, option: str, value: Any) -> None:
-    if not _is_hashable(value):
+    if not is_hashable(value):
         msg = (
             f"{function}() tells by equal options which calls may share a batch, so they must be hashable; {option} is "
             f"of type {type(value).__name__}"
         )
         raise TypeError(msg)
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from weakref import ref
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._core import BatchItem
+    from batchify._batch import BatchItem
     from batchify._stats import BatchStats, Stats
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
 from types import BuiltinMethodType
@@ -17,6 +18,8 @@ from batchify._options import Choices, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batchify._config import Config
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -121,6 +124,15 @@ class Call:
             return (row(item, **options) for item in items)
         return (row(*item, **options) for item in items)
 
+    def fit(self, config: Config) -> Config:
+        """Return the options for a batcher of rows, of those for items."""
+        return replace(
+            config,
+            weigh=self._on_rows(config.weigh),
+            group_by=self._on_rows(config.group_by),
+            has_options=bool(self._choices),
+        )
+
     def batch(self, fn: Callable[..., Any]) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or one like it, as a function of a list of rows."""
         return fn if self._is_plain else partial(self._spread, fn)
@@ -129,6 +141,18 @@ class Call:
     def _is_plain(self) -> bool:
         """Whether a row is an item and nothing else."""
         return not self._choices and len(self.columns) == 1
+
+    def _on_rows(self, fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
+        """Return a function of an item, or of one argument for each column, as a function of a row."""
+        if fn is None or self._is_plain:
+            return fn
+        has_options, is_one = bool(self._choices), len(self.columns) == 1
+
+        def on_row(row: Any) -> Any:
+            item = row[0] if has_options else row
+            return fn(item) if is_one else fn(*item)
+
+        return on_row
 
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
         args: list[Any] = []

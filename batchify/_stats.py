@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from batchify._core import Batch
+    from batchify._batch import Batch
 
 # How many of the newest items (for waits) and batches (for run times) percentiles are taken from.
 RECENT = 10_000
@@ -123,6 +123,7 @@ class Stats:
         "_gone",
         "_running",
         "_items",
+        "_deduped",
         "_batches",
         "_room",
         "_answered",
@@ -151,7 +152,7 @@ class Stats:
     def reset(self) -> None:
         """Forget the past; what waits and what runs stays counted."""
         with self._lock:
-            self._items = self._batches = self._largest = self._room = 0
+            self._items = self._deduped = self._batches = self._largest = self._room = 0
             self._answered = self._failed = self._cancelled = 0
             self._wait_total = self._wait_max = self._run_max = 0.0
             self._sizes: Counter[int] = Counter()
@@ -175,13 +176,14 @@ class Stats:
 
     def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
         """Count a batch that is over; ``failed`` of its callers got an exception, ``cancelled`` had left."""
-        size = len(batch.waiters)
+        calls, size = len(batch.waiters), batch.size
         with self._lock:
-            self._running -= size
+            self._running -= calls
             self._items += size
+            self._deduped += calls - size
             self._batches += 1
             self._room += batch.max_size
-            self._answered += size - failed - cancelled
+            self._answered += calls - failed - cancelled
             self._failed += failed
             self._cancelled += cancelled
             self._sizes[size] += 1
@@ -225,7 +227,7 @@ class Stats:
                 total_items=self._items,
                 total_batches=self._batches,
                 avg_batch_size=self._items / max(1, self._batches),
-                avg_wait_time_ms=1000 * self._wait_total / max(1, self._items),
+                avg_wait_time_ms=1000 * self._wait_total / max(1, self._items + self._deduped),
                 max_batch_size_seen=self._largest,
                 # Read last: items that arrive meanwhile are pending, and none is counted twice.
                 pending=self._arrivals() - self._gone,
@@ -233,6 +235,7 @@ class Stats:
                 answered_items=self._answered,
                 failed_items=self._failed,
                 cancelled_items=self._cancelled,
+                deduped_items=self._deduped,
                 wait_ms=_percentiles(waits, self._wait_max),
                 run_ms=_percentiles(list(self._runs), self._run_max),
                 size_histogram=dict(sorted(self._sizes.items())),

@@ -12,6 +12,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 
+def is_hashable(value: Any) -> bool:
+    """Say whether ``value`` can be part of a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 class Token:
     """What stands for a key, and for all that are equal to it. It is forgotten when nobody holds it any more."""
 

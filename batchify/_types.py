@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAli
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     from typing_extensions import Never, Self
 
+    from batchify._report import BatchReport
     from batchify._stats import BatchStats
 
 T = TypeVar("T")
@@ -38,7 +39,12 @@ class Options(TypedDict, total=False):
     max_size: int
     timeout: float | None
     concurrency: int
+    weigh: Callable[..., float] | None
+    max_weight: float | None
+    group_by: Callable[..., Hashable] | None
+    dedupe: bool
     capture_context: bool
+    on_batch: Callable[[BatchReport], object] | None
     name: str | None
 
 

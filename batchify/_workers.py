@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify import _outcome
-from batchify._core import Batch, BatchItem, Core
-from batchify._current import context_of, is_inside, item_of, with_context
+from batchify._batch import Batch, BatchItem
+from batchify._current import context_of, is_inside
+from batchify._demands import core_of, item_of, prepare_of
+from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import BatcherClosedError, ReentrantCallError, closed, reentrant
 
@@ -42,8 +44,8 @@ class ThreadEngine:
         self._source = source
         # Guards all below. Nothing of the user's runs under it.
         self._lock = Lock()
-        self._core = core = Core(config)
-        self._add = with_context(core.add) if config.capture_context else core.add
+        self._core = core = core_of(config)
+        self._prepare = prepare_of(config)
         self.stats = Stats(lambda: core.arrivals)
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
@@ -70,11 +72,12 @@ class ThreadEngine:
         core = self._core
         if core.running and is_inside(core.running):
             raise self.reentrant()
+        data = item if self._prepare is None else self._prepare(item)
         with self._lock:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
             self.started = True
-            ticket = self._add(item, waiter, monotonic())
+            ticket = core.add(data, waiter, monotonic())
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
@@ -91,8 +94,7 @@ class ThreadEngine:
         """Return the items that wait, in order of arrival."""
         with self._lock:
             places = self._core.places
-        captured = self._config.capture_context
-        return [BatchItem(item_of(data, captured=captured), waiter.future, arrived) for data, waiter, arrived in places]
+        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
 
     def leave(self, ticket: int) -> None:
         """Let go of a caller that will not read its answer."""
@@ -222,7 +224,7 @@ class ThreadEngine:
             return
         try:
             context = context_of(batch, self.name, captured=self._config.capture_context)
-            answers = _outcome.results(self.name, len(batch.waiters), context.run(fn, batch.items))
+            answers = _outcome.results(self.name, batch.size, context.run(fn, batch.items))
         except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
             _outcome.trim(error)
             self._fail(batch, error)
@@ -248,7 +250,7 @@ class ThreadEngine:
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, answers, strict=True):
+        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers), strict=True):
             if not waiter.wanted():
                 cancelled += 1
             # Not isinstance(), which asks the object: that is somebody else's code.
@@ -260,20 +262,21 @@ class ThreadEngine:
         self._finish(batch, failed, cancelled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        size = len(batch.waiters)
         failed = 0
-        for position, waiter in enumerate(batch.waiters):
+        for position, waiter in zip(batch.positions, batch.waiters, strict=True):
             if waiter.wanted():
-                waiter.error = _outcome.for_caller(error, self.name, position, size, on_loop=False)
+                waiter.error = _outcome.for_caller(error, self.name, position, batch.size, on_loop=False)
                 failed += 1
-        self._finish(batch, failed, size - failed)
+        self._finish(batch, failed, len(batch.waiters) - failed, error)
 
-    def _finish(self, batch: Batch, failed: int, cancelled: int) -> None:
-        """Count, wake who was answered, and only then free the slot: an engine is idle when all that is done."""
+    def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
+        """Count, wake who was answered, report, and only then free the slot: an engine is idle when all is done."""
         now = monotonic()
-        self.stats.ended(batch, now - batch.departed, failed=failed, cancelled=cancelled)
+        run_time = now - batch.departed
+        self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
         for waiter in batch.waiters:
             waiter.wake()
+        report(self._config, batch, run_time, error, on_loop=False)
         with self._lock:
             self._core.finish(batch, now)
             fn = self._rest_if_idle()

@@ -155,7 +155,7 @@ class Kit:
 
 def _accounted(fn):
     stats = fn.batch_stats
-    return stats.pending + stats.running + stats.total_items + stats.cancelled_items
+    return stats.pending + stats.running + stats.answered_items + stats.failed_items + stats.cancelled_items
 
 
 def wait_until(condition):

@@ -99,13 +99,39 @@ NAMES = [
     (TypeError, True, "must be a str, got True of type bool"),
     (ValueError, "", "must not be empty"),
 ]
+WEIGHTS = [
+    (TypeError, True, "must be a number, or None, got True of type bool"),
+    (TypeError, "10", "must be a number, or None, got '10' of type str"),
+    (TypeError, Decimal(10), "must be a number, or None, got Decimal('10') of type Decimal"),
+    (ValueError, 0, "must be a finite number above 0, got 0"),
+    (ValueError, -1.5, "must be a finite number above 0, got -1.5"),
+    (ValueError, math.nan, "must be a finite number above 0, got nan"),
+    (ValueError, math.inf, "must be a finite number above 0, got inf"),
+]
+FUNCTIONS = [
+    (TypeError, 8, "must be a function, or None, got 8 of type int"),
+    (TypeError, "len", "must be a function, or None, got 'len' of type str"),
+]
+# What an option can't be without.
+WITH = {"max_weight": {"weigh": len}, "weigh": {"max_weight": 1}}
 
 
 def options(size, time):
     """Return each wrong value of each option, with what is said of it."""
-    values = {size: SIZES, time: TIMES, "concurrency": SIZES, "capture_context": FLAGS, "name": NAMES}
+    values = {
+        size: SIZES,
+        time: TIMES,
+        "concurrency": SIZES,
+        "weigh": FUNCTIONS,
+        "max_weight": WEIGHTS,
+        "group_by": FUNCTIONS,
+        "dedupe": FLAGS,
+        "capture_context": FLAGS,
+        "on_batch": FUNCTIONS,
+        "name": NAMES,
+    }
     return [
-        pytest.param(kind, {option: value}, f"{option} {message}", id=f"{option}={value!r}")
+        pytest.param(kind, {option: value, **WITH.get(option, {})}, f"{option} {message}", id=f"{option}={value!r}")
         for option, table in values.items()
         for kind, value, message in table
     ]
@@ -127,6 +153,19 @@ def test_wrong_values_of_options(decorate, kind, options, message):
 def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
     """An engine class says the same, of the names that its own arguments have."""
     assert message == told(kind, engine, embed, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "missing"),
+    [({"weigh": len}, "weigh", "max_weight"), ({"max_weight": 10}, "max_weight", "weigh")],
+)
+def test_weights_need_a_most_and_the_most_needs_weights(options, given, missing):
+    """One without the other would do nothing, and is a ``TypeError``."""
+    message = (
+        f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
+    )
+    for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
+        assert message == told(TypeError, decorate, embed, **options)
 
 
 UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers", "max_sizee", "texts"]

@@ -412,6 +412,22 @@ async def test_a_closed_coroutine_takes_its_item_out():
     assert [] == batches
 
 
+async def test_a_flush_while_batches_are_started():
+    """A flush from inside of the loop's own task factory changes nothing for the batch that is being started."""
+    echo, batches = recorder(max_size=1)
+    loop = asyncio.get_running_loop()
+    callers = [echo.submit(1), echo.submit(2)]
+
+    def flush(loop, coroutine, **kwargs):
+        echo.flush()
+        return asyncio.Task(coroutine, loop=loop, **kwargs)
+
+    loop.set_task_factory(flush)
+    assert [1, 2] == [await caller for caller in callers]
+    loop.set_task_factory(None)
+    assert [[1], [2]] == [items for _, items in batches]
+
+
 async def test_a_task_factory_that_fails_answers_the_callers():
     """When the loop cannot make a task, callers get that error, and the next call works."""
     echo, _ = recorder()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._config import Config, flag, for_engine, seconds, text, whole
+from batchify._config import Config, flag, for_engine, function, positive, seconds, text, whole
 
 
 class Index:
@@ -39,9 +39,22 @@ def embed(texts):
     return texts
 
 
+# What an engine class gets for what nobody asked for.
+OFF = {
+    "concurrency": 1,
+    "weigh": None,
+    "max_weight": None,
+    "group_by": None,
+    "dedupe": False,
+    "capture_context": False,
+    "on_batch": None,
+    "name": None,
+}
+
+
 def engine(batch_fn=embed, *, size=32, wait=0.002, **options):
     """Return the options of an engine class, all valid unless given otherwise."""
-    return for_engine(batch_fn, size, wait, **{"concurrency": 1, "capture_context": False, "name": None, **options})
+    return for_engine(batch_fn, size, wait, **{**OFF, **options})
 
 
 def told(kind, ask, *args, **kwargs):
@@ -177,10 +190,31 @@ def test_a_name_says_something():
     assert "name must not be empty" == told(ValueError, text, "name", "")
 
 
+@pytest.mark.parametrize("value", [3, 2.5, Fraction(1, 2)])
+def test_numbers_above_nothing_are_taken(value):
+    """Every finite real number above 0 becomes a float; ``None`` stays ``None``."""
+    assert (float, float(value)) == (type(positive("max_weight", value)), positive("max_weight", value))
+    assert None is positive("max_weight", None)
+
+
+def test_what_can_be_called_is_taken():
+    """Anything that can be called is taken as it is, and so is ``None``."""
+    assert (len, None) == (function("weigh", len), function("weigh", None))
+
+
 def test_options_of_an_engine():
-    """Size, wait, name and concurrency of an engine class become the options of its core."""
-    expected = Config(max_size=8, timeout=0.5, concurrency=2, capture_context=True, name="vectors")
-    assert expected == engine(size=8, wait=0.5, concurrency=2, capture_context=True, name="vectors")
+    """Size, wait and all other arguments of an engine class become the options of its core."""
+    others = {
+        "concurrency": 2,
+        "weigh": len,
+        "max_weight": 10.0,
+        "group_by": len,
+        "dedupe": True,
+        "capture_context": True,
+        "on_batch": print,
+        "name": "vectors",
+    }
+    assert Config(max_size=8, timeout=0.5, **others) == engine(size=8, wait=0.5, **others)
 
 
 def test_an_engine_may_adapt():

@@ -9,8 +9,9 @@ from weakref import ref
 import pytest
 
 from batchify import _core
+from batchify._batch import BatchItem
 from batchify._config import Config
-from batchify._core import NEVER, BatchItem, Core
+from batchify._core import NEVER, Core
 
 # Options that are not under test are off.
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -638,12 +639,12 @@ def test_who_was_taken_out_is_not_the_last_to_leave():
 
 
 def test_a_batch_can_be_forgotten():
-    """A batch that is over lets go of items and callers; when they arrived and which they were stays known."""
+    """A batch that is over lets go of items and callers; when they arrived stays known."""
     core = new()
     arrive(core, "ab", 1.5)
     batch = core.take(2.0)
     batch.forget()
-    assert ([], [], [1.5, 1.5], range(2)) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
+    assert ([], [], [1.5, 1.5], ()) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
 
 
 # The line.

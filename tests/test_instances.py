@@ -449,3 +449,28 @@ def test_the_numbers_of_a_class_never_decrease():
         sys.setswitchinterval(interval)
     assert sorted(seen) == seen
     assert 500 == total(Kind.echo)
+
+
+def test_numbers_that_move_while_they_are_read():
+    """What an instance counted is counted once, also if the instance goes at the moment when somebody looks."""
+
+    class Model:
+        @microbatch
+        def double(self, items):
+            return [item * 2 for item in items]
+
+    model = Model()
+    model.double(1)
+    instances = Model.double._self_instances
+    batchers = instances.batchers
+
+    def look_and_drop():
+        nonlocal model
+        seen = batchers()
+        if model is not None:
+            model = None
+            gc.collect()
+        return seen
+
+    instances.batchers = look_and_drop
+    assert 1 == Model.double.batch_stats.total_items

@@ -28,20 +28,35 @@ MAY = {
     "_render": set(),
     "_waiters": set(),
     "_config": {"_signature"},
-    "_core": {"_timing"},
+    "_batch": set(),
+    "_slots": {"_timing"},
+    "_core": {"_batch", "_slots"},
+    "_groups": {"_batch", "_slots"},
+    "_demands": {"_core", "_current", "_groups", "_tokens"},
+    "_report": set(),
     "_outcome": {"errors"},
     "_stats": {"_render"},
     "_drain": set(),
     "_bridge": {"_drain", "_outcome"},
-    "_loop": {"_core", "_current", "_outcome", "_stats", "errors"},
+    "_loop": {"_batch", "_current", "_demands", "_outcome", "_report", "_stats", "errors"},
     "_offload": {"_outcome"},
-    "_workers": {"_core", "_current", "_outcome", "_stats", "errors"},
+    "_workers": {"_batch", "_current", "_demands", "_outcome", "_report", "_stats", "errors"},
     "_asyncio": {"_config", "_current", "_drain", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
     "_threads": {"_bridge", "_config", "_registry", "_signature", "_stats", "_waiters", "_workers"},
     "_instances": {"_signature", "_stats", "errors"},
     "_binding": {"_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
-    "__init__": {"_asyncio", "_core", "_current", "_decorator", "_registry", "_stats", "_threads", "errors"},
+    "__init__": {
+        "_asyncio",
+        "_batch",
+        "_current",
+        "_decorator",
+        "_registry",
+        "_report",
+        "_stats",
+        "_threads",
+        "errors",
+    },
 }
 # Third parties, and who may import them.
 GUESTS = {"wrapt": {"_binding"}}
@@ -50,7 +65,7 @@ KNOWING = {
     # event loops
     "asyncio": {"_asyncio", "_bridge", "_drain", "_loop", "_offload"},
     # threads, and locks
-    "threading": {"_drain", "_stats", "_threads", "_waiters", "_workers"},
+    "threading": {"_drain", "_report", "_stats", "_threads", "_waiters", "_workers"},
     "_thread": set(),
     "concurrent": {"_offload", "_waiters"},
     # clocks

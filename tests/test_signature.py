@@ -317,6 +317,15 @@ def test_options_are_given_by_position_or_name():
     assert (5, 7, 2, True, {"deep": 1, "_wide": 2}) == given(5, _wide=2, exact=True, deep=1, scale=2, top_k=7)
 
 
+def test_names_with_underscores_are_spared():
+    """Parameters may begin with any number of underscores."""
+
+    def fn(_texts, *, __top_k=3):
+        return _texts, __top_k
+
+    assert (["a"], 3) == run(Call(fn, "f"), fn, (("a",), {}))
+
+
 def test_an_option_without_a_default_is_required():
     """A call without it fails as that of any function."""
     assert "f() missing 1 required keyword-only argument: 'scale'" == complaint(Call(search, "f"), "a")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from batchify._batch import Batch
 from batchify._config import Config
-from batchify._core import Batch, Core
+from batchify._core import Core
 from batchify._render import as_html, as_text
 from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, together
 
@@ -22,8 +23,8 @@ OFF = dict.fromkeys(field.name for field in fields(Config))
 
 def batch(*arrived, departed=0.0, reason="full", max_size=4):
     """Return a batch of items that arrived at these times."""
-    places = [("item", "caller", moment) for moment in arrived]
-    return Batch(places, range(len(places)), reason, max_size, departed)
+    size = len(arrived)
+    return Batch(["item"] * size, ["caller"] * size, list(arrived), range(size), reason, max_size, departed)
 
 
 def over(stats, some, run_time=0.0, *, failed=0, cancelled=0):

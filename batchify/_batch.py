@@ -1,0 +1,117 @@
+"""What waits and what leaves: an item that somebody looks at, and the batch that it travels in.
+
+Must not know: when a batch leaves, or what its waiters are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One item that waits.
+
+    Attributes:
+        data: the item.
+        future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
+        enqueued_at: when it arrived, in seconds of the clock of the event loop, or of ``time.monotonic()``.
+    """
+
+    data: Any
+    future: Any
+    enqueued_at: float
+
+
+class Batch:
+    """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it.
+
+    Args:
+        items: what the batch function gets.
+        waiters: who waits for the results.
+        arrived: when each waiter came.
+        tickets: the numbers of all that it was made of, those who had left before it departed included.
+        reason: why it leaves.
+        max_size: how many items would have been a full batch.
+        now: when it leaves.
+        shares: if some waiters share an item, for each waiter the index of its item.
+        weight: the sum of the weights of the items; 0 if they are not weighed.
+    """
+
+    __slots__ = (
+        "arrived",
+        "departed",
+        "items",
+        "left",
+        "max_size",
+        "reason",
+        "shares",
+        "size",
+        "tickets",
+        "waiters",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        items: list[Any],
+        waiters: list[Any],
+        arrived: list[float],
+        tickets: Collection[int],
+        reason: str,
+        max_size: int,
+        now: float,
+        shares: list[int] | None = None,
+        weight: float = 0.0,
+    ) -> None:
+        self.items = items
+        self.waiters = waiters
+        self.arrived = arrived
+        self.tickets = tickets
+        self.reason = reason
+        self.max_size = max_size
+        self.departed = now
+        self.shares = shares
+        self.weight = weight
+        # How many items the batch function gets.
+        self.size = len(items)
+        # How many of its callers left after it departed.
+        self.left = 0
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
+
+    def drop(self, gone: list[bool]) -> None:
+        """Take out those for whom ``gone`` is true, who left at the last moment and will call ``abandon()`` yet."""
+        stays = [not g for g in gone]
+        self.waiters = list(compress(self.waiters, stays))
+        self.arrived = list(compress(self.arrived, stays))
+        if self.shares is not None:
+            self.shares = list(compress(self.shares, stays))
+            wanted = set(self.shares)
+            stays = [index in wanted for index in range(self.size)]
+            moved = {index: position for position, index in enumerate(compress(range(self.size), stays))}
+            self.shares = [moved[index] for index in self.shares]
+        self.items = list(compress(self.items, stays))
+        self.size = len(self.items)
+        self.left -= sum(gone)
+
+    @property
+    def positions(self) -> Iterable[int]:
+        """For each waiter, the position of its item."""
+        return range(self.size) if self.shares is None else self.shares
+
+    def for_waiters(self, results: list[Any]) -> list[Any]:
+        """Return the result for each waiter, of one for each item."""
+        return results if self.shares is None else [results[index] for index in self.shares]
+
+    def forget(self) -> None:
+        """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
+        self.items = []
+        self.waiters = []
+        self.tickets = ()

@@ -1,0 +1,113 @@
+"""What a call asks for, found before it is queued: its group, its weight, and which waiting items it is equal to.
+
+Decides: what stands in the line for an item, and which core it takes. What is switched off costs nothing: the way is
+chosen once, when an engine is made.
+Must not know: engines, when anything leaves.
+
+All that is asked here is somebody else's code. It may raise, and then nobody but the caller sees it.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from batchify._core import Core
+from batchify._current import captured
+from batchify._groups import Groups, Place
+from batchify._tokens import Token, Tokens, is_hashable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchify._config import Config
+
+_same = Token(None)
+
+
+def core_of(config: Config) -> Core | Groups:
+    """Return the core for calls that ask for what the options say."""
+    return Groups(config) if _asks(config) else Core(config)
+
+
+def prepare_of(config: Config) -> Callable[[Any], Any] | None:
+    """Return what makes of a row what stands in the line for it; ``None`` if it does so as it is."""
+    if not _asks(config):
+        return captured if config.capture_context else None
+    place = Demands(config).place
+    return _capturing(place) if config.capture_context else place
+
+
+def item_of(data: Any, config: Config) -> Any:
+    """Return the item of what stands in the line."""
+    row = data[0] if config.capture_context else data
+    return row[0] if config.has_options else row
+
+
+def _asks(config: Config) -> bool:
+    return bool(config.group_by or config.weigh or config.dedupe or config.has_options)
+
+
+def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
+    def place(row: Any) -> Place:
+        place = place_of(row)
+        place.item = captured(place.item)
+        return place
+
+    return place
+
+
+class Demands:
+    """Asks what the options of a batcher say that is to be asked of every item."""
+
+    __slots__ = ("_config", "_equals", "_groups")
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._groups = Tokens()
+        self._equals = Tokens()
+
+    def place(self, row: Any) -> Place:
+        """Return the place of a row.
+
+        Raises:
+            ValueError: it weighs more than a batch may.
+        """
+        config = self._config
+        group = self._group(row)
+        weight = 0.0 if config.weigh is None else self._weight(config.weigh(row))
+        return Place(row, group, weight, self._equal(row) if config.dedupe else None)
+
+    def _group(self, row: Any) -> Token:
+        config = self._config
+        options = row[1] if config.has_options else _same
+        if config.group_by is None:
+            return options
+        key = config.group_by(row)
+        try:
+            return self._groups.get((options, key))
+        except TypeError:
+            if is_hashable(key):
+                raise
+            msg = f"group_by of {config.name}() must return something hashable, got a {type(key).__name__}"
+            raise TypeError(msg) from None
+
+    def _weight(self, weight: Any) -> float:
+        name, most = self._config.name, self._config.max_weight
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            msg = f"weigh of {name}() must return a number, got a {type(weight).__name__}"
+            raise TypeError(msg)
+        number = float(weight)
+        if not isfinite(number) or number < 0:
+            msg = f"weigh of {name}() must return a finite number of at least 0, got {number:g}"
+            raise ValueError(msg)
+        if most is not None and number > most:
+            msg = (
+                f"an item of {name}() weighs {number:g}, more than max_weight, {most:g}; split it, or raise max_weight"
+            )
+            raise ValueError(msg)
+        return number
+
+    def _equal(self, row: Any) -> Token | None:
+        return self._equals.get(row) if is_hashable(row) else None

@@ -1,0 +1,115 @@
+"""The slots that batches run in, and why a batch may leave when one is free.
+
+Decides: whether what waits at the head of a line may leave now, and for which reason.
+Must not know: lines, what else waits.
+"""
+
+from __future__ import annotations
+
+from sys import maxsize
+from typing import TYPE_CHECKING
+
+from batchify._timing import Adaptive, Window
+
+if TYPE_CHECKING:
+    from batchify._batch import Batch
+    from batchify._config import Config
+
+NEVER = maxsize
+
+
+class Slots:
+    """What both cores have: batches that run, and the rules for when the next one may leave."""
+
+    __slots__ = (
+        "_concurrency",
+        "_freed_at",
+        "_freed_before",
+        "_max_size",
+        "_pushed",
+        "_pushed_before",
+        "_timing",
+        "alarm",
+        "running",
+    )
+
+    def __init__(self, config: Config) -> None:
+        self._max_size = config.max_size
+        self._concurrency = config.concurrency
+        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
+        # The batches that have left and are not over, oldest first.
+        self.running: list[Batch] = []
+        # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
+        self._freed_at = float("-inf")
+        self._freed_before = 0
+        # Tickets below this one leave without waiting any longer, for the reason beside it.
+        self._pushed_before = 0
+        self._pushed = ""
+        # The ticket whose arrival makes take() worth asking, or NEVER.
+        self.alarm = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        raise NotImplementedError
+
+    @property
+    def arrivals(self) -> int:
+        """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
+        raise NotImplementedError
+
+    def finish(self, batch: Batch, now: float) -> None:
+        """Free the slot of ``batch``."""
+        if self._busy:
+            self._freed_at = now
+            self._freed_before = self.arrivals
+        self.running.remove(batch)
+        # A batch that nobody waited for was not run, and tells nothing of run times.
+        if batch.waiters:
+            self._timing.ended(now - batch.departed)
+        self._set_alarm()
+
+    def abandon(self, ticket: int) -> Batch | None:
+        """Note that a caller left whose item is running; return its batch if that was the last caller of it."""
+        batch = next((b for b in self.running if ticket in b.tickets), None)
+        if batch is None:
+            return None
+        batch.left += 1
+        return batch if batch.left == len(batch.waiters) else None
+
+    def push(self, reason: str) -> None:
+        """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
+        self._pushed = reason
+        self._pushed_before = self.arrivals
+
+    def _set_alarm(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def _busy(self) -> bool:
+        return len(self.running) >= self._concurrency
+
+    def _start(self, batch: Batch, now: float) -> Batch:
+        """Let ``batch`` have a slot."""
+        self.running.append(batch)
+        self._timing.departed(now)
+        self._set_alarm()
+        return batch
+
+    def _leaves_at(self, head: int, arrived: float) -> float:
+        """Return when the ticket at the head of a line that is not full may leave, if a slot is free."""
+        return arrived if head < self._pushed_before else self._timing.due(arrived, len(self.running))
+
+    def _reason(self, head: int, arrived: float, now: float) -> str | None:
+        """Say why the head of a line that is not full may leave now, ``None`` if it may not."""
+        if head < self._pushed_before:
+            return self._pushed
+        due = self._timing.due(arrived, len(self.running))
+        if due > now:
+            return None
+        if head < self._freed_before and due <= self._freed_at:
+            return "slot"
+        return "idle" if isinstance(self._timing, Adaptive) and not self.running else "timeout"

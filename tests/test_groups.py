@@ -1,0 +1,450 @@
+"""The core of functions whose calls ask for more: groups, weights, shared items. With a naive model as the oracle."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import fields
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from batchify import _groups
+from batchify._config import Config
+from batchify._groups import Groups, Place
+from batchify._slots import NEVER
+
+OFF = dict.fromkeys(field.name for field in fields(Config))
+
+
+def new(*, max_size=2, timeout=None, concurrency=1, max_weight=None):
+    """Return an empty core, adaptive and with one slot unless told otherwise."""
+    options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency, "max_weight": max_weight}
+    return Groups(Config(**{**OFF, **options}))
+
+
+def arrive(core, items, now=0.0, *, group="g", weight=0.0, equal=None):
+    """Let items arrive, each with a caller that has the letter's capital for a name; return their tickets."""
+    return [core.add(Place(item, group, weight, equal), item.upper(), now) for item in items]
+
+
+def busy(**options):
+    """Return a core whose one slot is taken."""
+    core = new(**options)
+    arrive(core, "x", group="busy")
+    core.push("flush")
+    core.take(0.0)
+    return core
+
+
+def leave(core, now=0.0):
+    """Return the items of all batches that leave one after the other, each when the one before it is over."""
+    left = []
+    for batch in list(core.running):
+        core.finish(batch, now)
+    while (batch := core.take(now)) is not None:
+        left.append("".join(batch.items))
+        core.finish(batch, now)
+    return left
+
+
+def reason(core, now):
+    """Return why the next batch leaves now, or ``None`` if none does."""
+    batch = core.take(now)
+    return batch and batch.reason
+
+
+# Groups.
+
+
+def test_groups_do_not_mix():
+    """Only items of one group share a batch, in order of arrival."""
+    core = busy(max_size=9)
+    arrive(core, "a", group=1)
+    arrive(core, "b", group=2)
+    arrive(core, "c", group=1)
+    assert ["ac", "b"] == leave(core)
+
+
+def test_the_oldest_head_leaves_first():
+    """Of several full groups the one whose head came first leaves first, and then it is the turn of the next head."""
+    core = busy(max_size=2)
+    for item, group in zip("abcdefgh", "12211221", strict=True):
+        arrive(core, item, group=group)
+    assert ["ad", "bc", "eh", "fg"] == leave(core)
+
+
+def test_a_full_group_does_not_wait_for_an_older_one():
+    """A group that is full leaves while the head of an older one still waits for company."""
+    core = new(max_size=2, timeout=5.0, concurrency=9)
+    arrive(core, "a", 0.0, group=1)
+    arrive(core, "bc", 1.0, group=2)
+    assert core.rang()
+    assert 1.0 == core.wake_at
+    assert "bc" == "".join(core.take(1.0).items)
+    assert (None, 5.0) == (core.take(1.0), core.wake_at)
+    assert "timeout" == reason(core, 5.0)
+
+
+def test_the_window_is_that_of_each_group():
+    """Each group leaves when its own head has waited long enough."""
+    core = new(max_size=9, timeout=5.0, concurrency=9)
+    arrive(core, "a", 0.0, group=1)
+    arrive(core, "b", 2.0, group=2)
+    assert [None, "timeout", None, "timeout"] == [reason(core, now) for now in (4.9, 5.0, 6.9, 7.0)]
+
+
+def test_a_push_reaches_all_groups():
+    """What is pushed leaves for the given reason, whichever group it is in; what comes later waits."""
+    core = new(max_size=9, timeout=5.0, concurrency=9)
+    arrive(core, "a", group=1)
+    arrive(core, "b", group=2)
+    core.push("flush")
+    arrive(core, "c", group=3)
+    assert ["flush", "flush", None] == [reason(core, 0.0) for _ in range(3)]
+
+
+def test_no_group_starves():
+    """Each of very many groups has its turn, in order of arrival, while new items go on coming for the first."""
+    core = busy(max_size=2)
+    for group in range(1000):
+        core.add(Place(group, group, 0.0, None), group, 0.0)
+    left = []
+    core.finish(core.running[0], 0.0)
+    while len(left) < 1000:
+        arrive(core, "aa", group=0)
+        batch = core.take(0.0)
+        left += [item for item in batch.items if item != "a"]
+        core.finish(batch, 0.0)
+    assert list(range(1000)) == left
+
+
+def test_empty_groups_are_forgotten():
+    """A group is kept only while something waits in it."""
+
+    class Group:
+        pass
+
+    core = busy(max_size=2)
+    groups = [Group(), Group()]
+    tickets = [*arrive(core, "a", group=groups[0]), *arrive(core, "b", group=groups[1])]
+    core.withdraw(tickets[0])
+    assert ["b"] == leave(core)
+    gone = [weakref.ref(group) for group in groups]
+    del groups
+    gc.collect()
+    assert [None, None] == [group() for group in gone]
+
+
+def test_the_alarm_rings_while_a_slot_is_free():
+    """Any arrival may fill a group or be the first of one, unless all slots are busy."""
+    core = new(max_size=2, timeout=5.0)
+    assert 0 == core.alarm
+    arrive(core, "ab")
+    assert core.rang()
+    core.take(0.0)
+    assert NEVER == core.alarm
+    arrive(core, "cd")
+    assert not core.rang()
+    assert None is core.wake_at
+    assert NEVER == core.alarm
+
+
+# Weights.
+
+
+def test_weights_never_sum_above_the_most():
+    """A batch takes items in order as long as their weights fit."""
+    core = busy(max_size=9, max_weight=10.0)
+    for item, weight in zip("abcd", (6.0, 4.0, 5.0, 6.0), strict=True):
+        arrive(core, item, weight=weight)
+    assert ["ab", "c", "d"] == leave(core)
+
+
+def test_nothing_overtakes():
+    """An item that would fit waits behind one that does not."""
+    core = busy(max_size=9, max_weight=10.0)
+    for item, weight in zip("abc", (6.0, 6.0, 1.0), strict=True):
+        arrive(core, item, weight=weight)
+    assert ["a", "bc"] == leave(core)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [((4.0, 5.9), None), ((4.0, 6.0), "weight"), ((4.0, 7.0), "weight")])
+def test_enough_weight_does_not_wait(weights, expected):
+    """A group leaves before its time when what waits in it weighs as much as a batch may."""
+    core = new(max_size=9, timeout=5.0, max_weight=10.0)
+    for item, weight in zip("ab", weights, strict=True):
+        arrive(core, item, weight=weight)
+    batch = core.take(0.0)
+    assert expected == (batch and batch.reason)
+
+
+def test_the_weight_of_a_batch():
+    """A batch knows what its items weigh together."""
+    core = new(max_size=2, max_weight=10.0)
+    arrive(core, "ab", weight=1.5)
+    assert 3.0 == core.take(0.0).weight
+
+
+def test_weights_do_not_drift():
+    """Weights that no float holds exactly leave nothing behind when all items are gone."""
+    core = new(max_size=99, timeout=5.0, max_weight=1.0)
+    for ticket in arrive(core, "abc", weight=0.1):
+        core.withdraw(ticket)
+    arrive(core, "abcdefg", weight=0.125)
+    assert None is reason(core, 0.0)
+    arrive(core, "h", weight=0.125)
+    assert "weight" == reason(core, 0.0)
+
+
+# Shared items.
+
+
+def shared(core, items, group="g"):
+    """Let items arrive that share with those of the same letter."""
+    return [
+        core.add(Place(item, group, 1.0, (group, item.lower())), (item, number), 0.0)
+        for number, item in enumerate(items)
+    ]
+
+
+def test_equal_items_are_sent_once():
+    """Those who share an item travel together, and the first of them sends it."""
+    core = busy(max_size=2)
+    shared(core, "abAcA")
+    core.finish(core.running[0], 0.0)
+    batch = core.take(0.0)
+    assert ["a", "b"] == batch.items
+    assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
+    assert [10, 10, 10, 20] == batch.for_waiters([10, 20])
+    assert [0, 0, 0, 1] == list(batch.positions)
+
+
+def test_a_group_is_full_of_different_items():
+    """Equal items count once, for the size and for the weight."""
+    core = new(max_size=2, timeout=5.0, max_weight=9.0)
+    shared(core, "aaaaaaaaaaaa")
+    assert None is reason(core, 0.0)
+    shared(core, "b")
+    assert "full" == reason(core, 0.0)
+
+
+def test_who_leaves_disturbs_no_sharer():
+    """When the first of those who share an item leaves, the next one sends it."""
+    core = new(max_size=9, timeout=5.0, max_weight=9.0)
+    tickets = shared(core, "aAb")
+    core.withdraw(tickets[0])
+    core.push("flush")
+    batch = core.take(0.0)
+    assert (["A", "b"], 2.0) == (batch.items, batch.weight)
+
+
+def test_a_batch_without_sharers_has_no_shares():
+    """Where nobody shares, each waiter has an item of its own."""
+    core = new(max_size=2)
+    shared(core, "ab")
+    batch = core.take(0.0)
+    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.for_waiters([1, 2]))
+
+
+def test_a_sharer_who_leaves_at_the_last_moment():
+    """An item goes with the last of those who share it, and the others keep theirs."""
+    core = busy(max_size=9)
+    shared(core, "aAbBc")
+    core.finish(core.running[0], 0.0)
+    batch = core.take(0.0)
+    assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
+    batch.drop([True, True, False, True, False])
+    assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
+    assert (["x", "y"], -3) == (batch.for_waiters(["x", "y"]), batch.left)
+
+
+# Leaving, and looking.
+
+
+def test_withdrawing_twice_does_no_harm():
+    """Who has left, or whose batch has, cannot leave again."""
+    core = new(max_size=1)
+    (ticket,) = arrive(core, "a")
+    assert "a" == core.withdraw(ticket).item
+    assert None is core.withdraw(ticket)
+    (ticket,) = arrive(core, "b")
+    core.take(0.0)
+    assert None is core.withdraw(ticket)
+
+
+def test_the_last_caller_of_a_running_batch():
+    """A batch is told to be abandoned when all its callers have left."""
+    core = new(max_size=2)
+    first, second = arrive(core, "ab")
+    batch = core.take(0.0)
+    assert (None, batch, None) == (core.abandon(first), core.abandon(second), core.abandon(99))
+
+
+def test_what_waits_is_seen_in_order_of_arrival():
+    """``places`` shows items, waiters and times, whichever group they are in."""
+    core = busy()
+    arrive(core, "a", 1.0, group=1)
+    arrive(core, "b", 2.0, group=2)
+    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in core.places]
+    assert (2, 3) == (core.waiting, core.arrivals)
+    assert "<Groups: 2 waiting, 1 of 1 running>" == repr(core)
+
+
+def test_the_batch_keeps_what_it_leaves_out():
+    """Items that are not sent, as an equal one is, live until the batch is forgotten: a finalizer may be anybody's."""
+
+    class Item:
+        pass
+
+    core = busy(max_size=9)
+    items = [Item(), Item()]
+    for item in items:
+        core.add(Place(item, "g", 0.0, "equal"), "caller", 0.0)
+    del item
+    gone = weakref.ref(items.pop())
+    core.finish(core.running[0], 0.0)
+    batch = core.take(0.0)
+    assert None is not gone()
+    batch.forget()
+    assert None is gone()
+
+
+def test_a_heap_forgets_those_who_left():
+    """Callers that come and leave behind a head that stays leave nothing behind."""
+    core = new(max_size=9, timeout=5.0)
+    arrive(core, "a", group="first")
+    for number in range(1000):
+        core.withdraw(*arrive(core, "b", group=number))
+    assert len(core._heads._heap) <= _groups.SHORT + 1
+
+
+# Against a naive model.
+
+
+class Model:
+    """The same rules, by looking through one list each time."""
+
+    def __init__(self, max_size, timeout, max_weight, concurrency):
+        self.max_size, self.timeout, self.max_weight, self.concurrency = max_size, timeout, max_weight, concurrency
+        self.waiting = []
+        self.pushed = set()
+
+    def members(self, group):
+        return [place for place in self.waiting if place["group"] == group]
+
+    def fullness(self, group):
+        items = {}
+        for place in self.members(group):
+            items.setdefault(place["equal"] or place["ticket"], place["weight"])
+        if len(items) >= self.max_size:
+            return "full"
+        return "weight" if sum(items.values()) >= self.max_weight else None
+
+    def why(self, head, now):
+        if head["ticket"] in self.pushed:
+            return "flush"
+        return "timed" if head["arrived"] + self.timeout <= now else None
+
+    def next(self, now, running):
+        """Return the reason and the tickets of each item of the next batch, or ``None``."""
+        if running >= self.concurrency or not self.waiting:
+            return None
+        head = self.waiting[0]
+        reason = self.fullness(head["group"]) or self.why(head, now)
+        if reason is None:
+            head = next((place for place in self.waiting if self.fullness(place["group"])), None)
+            if head is None:
+                return None
+            reason = self.fullness(head["group"])
+        taken, weight = [], 0.0
+        for place in self.members(head["group"]):
+            mates = next((some for some in taken if place["equal"] and some[0]["equal"] == place["equal"]), None)
+            if mates is not None:
+                continue
+            if len(taken) == self.max_size or (taken and weight + place["weight"] > self.max_weight):
+                break
+            weight += place["weight"]
+            same = [p for p in self.members(head["group"]) if place["equal"] and p["equal"] == place["equal"]]
+            taken.append(same or [place])
+        return reason, [[place["ticket"] for place in some] for some in taken]
+
+    def remove(self, tickets):
+        self.waiting = [place for place in self.waiting if place["ticket"] not in tickets]
+
+
+class GroupsMachine(RuleBasedStateMachine):
+    """Drives the core and the model with the same arrivals, departures and times."""
+
+    @initialize(
+        max_size=st.integers(1, 4),
+        timeout=st.sampled_from([0.0, 2.0]),
+        max_weight=st.sampled_from([4.0, 100.0]),
+        concurrency=st.integers(1, 2),
+    )
+    def begin(self, max_size, timeout, max_weight, concurrency):
+        self.core = new(max_size=max_size, timeout=timeout, max_weight=max_weight, concurrency=concurrency)
+        self.model = Model(max_size, timeout, max_weight, concurrency)
+        self.now = 0.0
+
+    @rule(group=st.integers(0, 2), weight=st.integers(0, 4), equal=st.none() | st.integers(1, 2))
+    def arrive(self, group, weight, equal):
+        # Equal items weigh the same.
+        weight = float(weight if equal is None else equal)
+        key = None if equal is None else (group, equal)
+        ticket = self.core.add(Place("item", group, weight, key), "waiter", self.now)
+        self.model.waiting.append(
+            {"ticket": ticket, "group": group, "weight": weight, "equal": key, "arrived": self.now},
+        )
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data):
+        ticket = data.draw(st.sampled_from([place["ticket"] for place in self.model.waiting]))
+        assert ticket == self.core.withdraw(ticket).ticket
+        self.model.remove({ticket})
+
+    @rule()
+    def push(self):
+        self.core.push("flush")
+        self.model.pushed = {place["ticket"] for place in self.model.waiting}
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
+    def pass_time(self, seconds):
+        self.now += seconds
+
+    @precondition(lambda self: self.core.running)
+    @rule(data=st.data())
+    def finish(self, data):
+        self.core.finish(data.draw(st.sampled_from(self.core.running)), self.now)
+
+    @rule()
+    def take(self):
+        expected = self.model.next(self.now, len(self.core.running))
+        batch = self.core.take(self.now)
+        if expected is None:
+            assert batch is None
+            return
+        reason, shares = expected
+        assert reason == ("timed" if batch.reason in ("timeout", "slot") else batch.reason)
+        positions = [index for index, sharers in enumerate(shares) for _ in sharers]
+        tickets = [ticket for sharers in shares for ticket in sharers]
+        assert (tickets, positions) == (list(batch.tickets), list(batch.positions))
+        assert batch.weight <= self.model.max_weight
+        self.model.remove(set(tickets))
+
+    @invariant()
+    def same(self):
+        if not hasattr(self, "core"):
+            return
+        assert [place["ticket"] for place in self.model.waiting] == [place.ticket for place in self.core.places]
+        due = self.model.next(self.now, len(self.core.running)) is not None
+        wake_at = self.core.wake_at
+        assert due == (wake_at is not None and wake_at <= self.now)
+        assert {place["group"] for place in self.model.waiting} == set(self.core._groups)
+
+
+TestGroupsMachine = GroupsMachine.TestCase
+TestGroupsMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
