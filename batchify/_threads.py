@@ -260,8 +260,9 @@ class SyncMicrobatcher(Generic[T, R]):
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
     """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
     engine = weak()
-    if engine is not None and future.cancelled():
-        engine.leave(ticket)
+    if engine is not None and future.cancelled() and engine.leave(ticket):
+        # No batch will: only now it is done for who waits for it with concurrent.futures.wait() or as_completed().
+        future.set_running_or_notify_cancel()
 
 
 def _warn_on_loop(name: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock, local
 from typing import Any
 
@@ -66,7 +67,10 @@ class ItemFuture(Future[Any]):
         return self
 
     def starts(self) -> bool:
-        return self.set_running_or_notify_cancel()
+        # It says so if the one who asked for it has marked or answered it.
+        with suppress(RuntimeError):
+            return self.set_running_or_notify_cancel()
+        return self.wanted()
 
     def wanted(self) -> bool:
         return not self.done()

@@ -96,15 +96,16 @@ class ThreadEngine:
             places = self._core.places
         return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
 
-    def leave(self, ticket: int) -> None:
-        """Let go of a caller that will not read its answer."""
+    def leave(self, ticket: int) -> bool:
+        """Let go of a caller that will not read its answer; say whether its item still waited."""
         with self._lock:
             place = self._core.withdraw(ticket)
             fn = None
             if place is not None:
                 self.stats.left()
                 fn = self._rest_if_idle()
-        del fn, place
+        del fn
+        return place is not None
 
     def push(self, reason: str) -> None:
         """Let what waits leave now, as far as there are slots."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 
 import pytest
 from conftest import PATIENCE, Gate, Threads, doubled, failing, wait_until
@@ -213,6 +213,43 @@ def test_a_future_that_its_owner_answered_is_left_alone(kit):
     assert ("mine", 4) == (mine.result(PATIENCE), other.result(PATIENCE))
     with pytest.raises(InvalidStateError):
         mine.set_result(1)
+
+
+@pytest.mark.parametrize("mark", [False, True], ids=["still pending", "marked as running"])
+def test_a_future_that_its_owner_answered_while_it_waits(kit, mark, caplog):
+    """A future that somebody else has set before its batch leaves harms neither its neighbour nor the worker."""
+    double, _ = kit.decorate(timeout=3600)
+    mine, other = double.submit(1), double.submit(2)
+    if mark:
+        mine.set_running_or_notify_cancel()
+    mine.set_result("mine")
+    double.flush()
+    assert ("mine", 4) == (mine.result(PATIENCE), other.result(PATIENCE))
+    # concurrent.futures complains of what its owner has done.
+    assert ["concurrent.futures"] == [record.name for record in caplog.records]
+
+
+def test_a_future_that_its_owner_marked_as_running_is_answered(kit, caplog):
+    """A future that somebody else has marked as running is answered all the same."""
+    double, _ = kit.decorate(timeout=3600)
+    future = double.submit(1)
+    future.set_running_or_notify_cancel()
+    double.flush()
+    assert 2 == future.result(PATIENCE)
+    assert ["concurrent.futures"] == [record.name for record in caplog.records]
+
+
+@pytest.mark.parametrize("renewed", [False, True], ids=["same", "renewed"])
+def test_who_waits_for_a_cancelled_future_is_told(kit, renewed):
+    """``concurrent.futures.wait`` and ``as_completed`` return a future that was cancelled while it waited."""
+    double, _ = kit.decorate(timeout=3600)
+    future = double.submit(1)
+    if renewed:
+        # As in the child of a fork: no batch will have it.
+        double._self_batcher().renew()
+    assert future.cancel()
+    assert {future} == wait([future], PATIENCE).done
+    assert [future] == list(as_completed([future], PATIENCE))
 
 
 def test_a_callback_that_raises_harms_nobody(kit, caplog):
