@@ -23,7 +23,7 @@ from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
 from batchify._registry import announce
 from batchify._signature import is_async
-from batchify._stats import Stats, together
+from batchify._stats import fold, together
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from batchify._batch import BatchItem
     from batchify._config import Config
     from batchify._report import BatchReport
-    from batchify._stats import BatchStats
+    from batchify._stats import BatchStats, Stats
     from batchify._types import Results
 
 T = TypeVar("T")
@@ -123,8 +123,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
         self._engine: LoopEngine | None = None
         self._started = self._closed = False
-        # What engines counted whose loops are gone: empty before the first call, which is when counters are made.
-        self._past: list[Stats] = []
+        # What all engines counted, also those whose loops are gone: these stay where they are until they are added up.
+        self._counts: list[Stats] = []
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -148,7 +148,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
         self._forget_closed_loops()
-        return [*self._past, *(engine.stats for engine in list(self._engines.values()))]
+        return list(self._counts)
 
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile.
@@ -305,7 +305,6 @@ class AsyncMicrobatcher(Generic[T, R]):
         if self._closed:
             raise BatcherClosedError(closed(self.name))
         if not self._started:
-            self._past.append(Stats())
             self._started = True
             announce(self)
         engine = self._engines.get(ref(loop))
@@ -313,7 +312,9 @@ class AsyncMicrobatcher(Generic[T, R]):
             self._forget_closed_loops()
             source = self._source if self._is_async else OffLoop(self._source, self._config)
             engine = LoopEngine(loop, source, self._config)
-            self._engines[ref(loop, self._forget)] = engine
+            # Before anything is counted in it.
+            self._counts.append(engine.stats)
+            self._engines[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         return engine
 
@@ -335,7 +336,14 @@ class AsyncMicrobatcher(Generic[T, R]):
         if self._engine is engine:
             self._engine = None
         engine.abandon()
-        self._past[0].absorb(engine.stats)
+        fold(self._counts, many=2)
+
+
+def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:
+    """Forget a loop that is gone. A batcher that referred to itself would go only when the collector finds it."""
+    batcher = weak()
+    if batcher is not None:
+        batcher._forget(key)
 
 
 def _running_loop() -> AbstractEventLoop | None:

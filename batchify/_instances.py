@@ -74,12 +74,14 @@ class Instances:
 
     def parts(self) -> list[Stats]:
         """Return the counters of all batchers, those included whose instances are gone."""
-        # An instance may go at any moment, and with it its counters from here to there. Until they are final they stand
-        # in both places or in one; if some have become so meanwhile, it is not known where they were seen.
+        # An instance may go at any moment, and with it its counters from here to there. For as long as its batcher is
+        # known they stand here, or in both places; if it is not any more, they may have been added to others there.
         while True:
-            present = [part for batcher in self.batchers() for part in batcher.parts()]
+            batchers = self.batchers()
+            present = [part for batcher in batchers for part in batcher.parts()]
             past = list(self._past)
-            if not any(part.final for part in present):
+            known = {id(batcher) for batcher in self.batchers()}
+            if all(id(batcher) in known for batcher in batchers):
                 return list({id(part): part for part in (*present, *past)}.values())
 
     def _make(self, instance: Any) -> Batcher:

@@ -165,6 +165,7 @@ class LoopEngine:
         self.stats.left(self.core.waiting)
         for batch in list(self.core.running):
             self.stats.ended(batch, 0.0, failed=0, cancelled=len(batch.waiters))
+        self.stats.final = True
 
     @property
     def ended(self) -> bool:

@@ -142,7 +142,7 @@ class Stats:
     def __init__(self, arrivals: Callable[[], int] = int) -> None:
         self._arrivals = arrivals
         self._lock = RLock()
-        # Whether its engine is gone, and it will not change any more.
+        # Whether its engine will not work any more, and nothing more is to be counted.
         self.final = False
         # Items that no longer wait, and those of them that run: they describe the present, and outlive reset().
         self._gone = 0
@@ -244,19 +244,30 @@ class Stats:
             )
 
 
-def fold(past: list[Stats]) -> None:
-    """Add up the counters in ``past`` that are final, when there are many; but one thread at a time."""
-    if len(past) < MANY or not _folding.acquire(blocking=False):
+def fold(parts: list[Stats], many: int = MANY) -> None:
+    """Add up neighbours in ``parts`` that are final, when there are ``many``; but one thread at a time.
+
+    It takes one step for all of them, so that who copies the list finds each call in it once; others may append.
+    """
+    if len(parts) < many or not _folding.acquire(blocking=False):
         return
     try:
-        final = list(takewhile(lambda part: part.final, past))
-        total = Stats()
-        for part in final:
-            total.absorb(part)
-        total.final = True
-        past[: len(final)] = [total]
+        begin = 0
+        while begin < len(parts):
+            final = list(takewhile(lambda part: part.final, parts[begin:]))
+            if len(final) > 1:
+                parts[begin : begin + len(final)] = [_sum(final)]
+            begin += 1
     finally:
         _folding.release()
+
+
+def _sum(parts: list[Stats]) -> Stats:
+    total = Stats()
+    for part in parts:
+        total.absorb(part)
+    total.final = True
+    return total
 
 
 def together(name: str, parts: Iterable[Stats]) -> BatchStats:

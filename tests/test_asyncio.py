@@ -14,6 +14,7 @@ from conftest import VirtualLoop, failing, wait_until
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
+from batchify._loop import LoopEngine
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):
@@ -540,6 +541,43 @@ def test_a_loop_closed_with_items_waiting_is_forgotten():
     assert 2 == loop.run_until_complete(echo(2))
     loop.close()
     assert [[2]] == [items for _, items in batches]
+
+
+def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
+    """Who looks at the numbers while those of an ended loop are settled finds each call once."""
+    echo, _ = recorder(timeout=60)
+    loop = VirtualLoop()
+    loop.call_soon(lambda: [echo.submit(1), echo.submit(2)])
+    loop.run_until_complete(asyncio.sleep(0))
+    seen = []
+    abandon = LoopEngine.abandon
+
+    def look(engine):
+        seen.append(echo.batch_stats.pending)
+        abandon(engine)
+
+    monkeypatch.setattr(LoopEngine, "abandon", look)
+    loop.close()
+    assert (2, [2]) == (echo.batch_stats.cancelled_items, seen)
+
+
+def test_a_batcher_that_is_dropped_needs_no_collector():
+    """With its last reference a batcher is gone, whatever loops it was used on."""
+    echo, _ = recorder()
+    loop = VirtualLoop()
+    assert 1 == loop.run_until_complete(echo(1))
+    (batcher,) = echo._self_batchers()
+    dead = weakref.ref(batcher)
+    gc.disable()
+    try:
+        del batcher
+        echo._self_own.clear()
+        assert dead() is None
+    finally:
+        gc.enable()
+    loop.close()
+    del loop
+    gc.collect()
 
 
 def test_submit_without_a_loop_is_an_error():

@@ -421,6 +421,25 @@ def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatc
     assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
 
 
+def test_an_instance_that_goes_before_its_loop_counts_once():
+    """What an instance has counted on a loop counts once, although the loop ends later than the instance."""
+
+    class Kind:
+        @microbatch
+        async def double(self, items):
+            return doubled(items)
+
+    one = Kind()
+    loop = asyncio.new_event_loop()
+    assert 2 == loop.run_until_complete(one.double(1))
+    # As somebody who was about to look at the numbers.
+    (batcher,) = Kind.double._self_batchers()
+    del one
+    assert [] == Kind.double._self_batchers()
+    loop.close()
+    assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
+
+
 def test_the_numbers_of_a_class_never_decrease():
     """Whoever reads the numbers of a class while its instances come and go never sees them fall."""
 

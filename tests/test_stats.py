@@ -14,7 +14,7 @@ from batchify._batch import Batch
 from batchify._config import Config
 from batchify._core import Core
 from batchify._render import as_html, as_text
-from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, together
+from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.
@@ -339,6 +339,21 @@ def test_the_past_does_not_grow():
         past.absorb(engine)
     seen = past.snapshot("embed")
     assert [Percentiles(1000.0, 1000.0, 1000.0, 60_000.0)] * 2 == [seen.wait_ms, seen.run_ms]
+
+
+def test_neighbours_that_are_final_are_added_up():
+    """Engines that are gone become one in the list, and those that live stay what they are."""
+    parts = [busy(sizes=[size]) for size in (1, 2, 3, 4, 5, 6)]
+    expected = together("embed", parts)
+    for part in parts[1:3] + parts[4:]:
+        part.final = True
+    first, _, _, fourth, *_ = parts
+    fold(parts, many=2)
+    assert [first, fourth] == [part for part in parts if not part.final]
+    assert (4, expected) == (len(parts), together("embed", parts))
+    before = list(parts)
+    fold(parts, many=2)
+    assert before == parts
 
 
 @given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail"]), max_size=40))
