@@ -13,6 +13,7 @@ from __future__ import annotations
 from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError
 from functools import partial
 from time import monotonic
+from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -26,7 +27,7 @@ from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from batchify._batch import Batch
     from batchify._config import Config
@@ -222,6 +223,8 @@ class LoopEngine:
         if self._fn is None:
             self._fn = self.source()
         run = self._run(batch, self._fn)
+        # A coroutine that has not begun when its loop is closed would warn that it was never awaited.
+        run.send(None)
         try:
             context = context_of(batch, self._config.name, captured=self._config.capture_context)
             task = context.run(self._awake().create_task, run)
@@ -241,6 +244,7 @@ class LoopEngine:
         task.add_done_callback(partial(self._over, batch))
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
+        await _begin()
         try:
             results = _outcome.results(self._config.name, batch.size, await fn(batch.items))
         except _outcome.Carried as carried:
@@ -308,6 +312,12 @@ class LoopEngine:
     def _awake(self) -> AbstractEventLoop:
         """Return the loop, which is there whenever there is work."""
         return cast("AbstractEventLoop", self.home)
+
+
+@coroutine
+def _begin() -> Generator[None, None, None]:
+    """Stop at once, to be continued by the first step of a task."""
+    yield
 
 
 def _raise(error: BaseException) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import threading
+import warnings
 import weakref
 
 import pytest
@@ -374,6 +375,29 @@ async def test_eager_tasks():
     echo, batches = recorder()
     assert list(range(40)) == await asyncio.gather(*map(echo, range(40)))
     assert [32, 8] == [len(items) for _, items in batches]
+
+
+def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
+    """A batch that has left, and whose task has not begun when its loop is closed, ends in silence."""
+    echo, batches = recorder()
+    loop = VirtualLoop()
+
+    def last(stop):
+        echo.submit(1)
+        # The batch leaves in the next iteration, and that is the last one.
+        asyncio.get_running_loop().call_soon(stop)
+
+    loop.call_soon(last, loop.stop)
+    loop.run_forever()
+    assert 1 == echo.batch_stats.running
+    loop.close()
+    # Were it still there when its loop is forgotten, it would be closed with that.
+    echo._self_own.clear()
+    del loop
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert ([], [], []) == (batches, [str(each.message) for each in told], caplog.records)
 
 
 def test_futures_that_nobody_reads_end_with_their_loop_in_silence(caplog):
