@@ -32,6 +32,11 @@ OFF = dict.fromkeys(field.name for field in fields(Config))
 picks = st.integers(0, 40)
 
 
+def number(place):
+    """Return the item of who arrives at ``place``; items are in order as they arrive."""
+    return f"item {place:04}"
+
+
 def place(caller):
     """Return how the core has somebody in its line."""
     return caller["item"], caller["waiter"], caller["arrived"]
@@ -65,11 +70,11 @@ class Model:
         """Let somebody arrive; return whether that is worth asking about."""
         rings = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
         self.unheard = self.unheard or rings
-        number = len(self.callers)
+        place = len(self.callers)
         caller = {
-            "ticket": number,
-            "item": f"item {number}",
-            "waiter": f"waiter {number}",
+            "ticket": place,
+            "item": number(place),
+            "waiter": f"waiter {place}",
             "arrived": now,
             "state": "waiting",
             "pushed": None,
