@@ -33,9 +33,8 @@ def test_a_block_runs(block):
         assert said in done.stdout.splitlines()
 
 
-def test_the_two_commands():
-    """There is one command that runs the example and one that runs the tests, each on a line of its own."""
+def test_the_commands():
+    """There is one command that runs the example, one that runs the tests and one for the soak, on a line each."""
     commands = re.findall(r"^```sh\n(.*?)\n```", README, flags=re.DOTALL | re.MULTILINE)
-    assert ["examples/tokenizer.py", "pytest"] == [
-        next(word for word in ("examples/tokenizer.py", "pytest") if word in command) for command in commands
-    ]
+    words = ["examples/tokenizer.py", "pytest", "tests/stress"]
+    assert words == [next(word for word in words if word in command) for command in commands]

@@ -34,6 +34,8 @@ def threads(known):
 
 def memory():
     """Return the number of memory blocks that Python has, and the resident KiB of the process, 0 if unknown."""
+    # What threads held that have ended since.
+    gc.collect()
     resident = int(STATM.read_text().split()[1]) * 4 if STATM.exists() else 0
     return sys.getallocatedblocks(), resident
 
