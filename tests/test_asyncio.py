@@ -382,17 +382,17 @@ def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
     echo, batches = recorder()
     loop = VirtualLoop()
 
-    def last(stop):
+    def last(echo, stop):
         echo.submit(1)
         # The batch leaves in the next iteration, and that is the last one.
         asyncio.get_running_loop().call_soon(stop)
 
-    loop.call_soon(last, loop.stop)
+    loop.call_soon(last, echo, loop.stop)
     loop.run_forever()
     assert 1 == echo.batch_stats.running
     loop.close()
     # Were it still there when its loop is forgotten, it would be closed with that.
-    echo._self_own.clear()
+    del echo
     del loop
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -597,7 +597,7 @@ def test_a_batcher_that_is_dropped_needs_no_collector():
     gc.disable()
     try:
         del batcher
-        echo._self_own.clear()
+        del echo
         assert dead() is None
     finally:
         gc.enable()

@@ -433,9 +433,9 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(one.double(1))
     # As somebody who was about to look at the numbers.
-    (batcher,) = Kind.double._self_batchers()
+    (batcher,) = Kind.double._self_instances.batchers()
     del one
-    assert [] == Kind.double._self_batchers()
+    assert [] == Kind.double._self_instances.batchers()
     loop.close()
     assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
 
