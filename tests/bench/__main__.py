@@ -1,0 +1,52 @@
+"""The command line: which workloads to run, how often, and where the figures go."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import tests.bench
+from tests.bench import machine, screen, table
+from tests.bench.contest import Plan
+from tests.bench.workloads import WORKLOADS
+
+
+def main(arguments=None):
+    """Run what the command line asks for."""
+    options = _parser().parse_args(arguments)
+    rounds = options.rounds or (3 if options.quick else 9)
+    plan = Plan(scale=0.25 if options.quick else 1.0, loops=tuple(options.loops))
+    about = machine.about()
+    screen.say(machine.line(about))
+    results = []
+    for workload in options.workloads or WORKLOADS:
+        for contest in WORKLOADS[workload](plan):
+            figures = screen.play(contest, rounds)
+            screen.show(contest, figures)
+            results.append((workload, contest, figures))
+    if options.json:
+        options.json.write_text(table.as_json(results, about), encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(f"{machine.line(about)}\n\n{table.markdown(results)}", encoding="utf-8")
+    if options.plot:
+        from tests.bench import plot  # what it imports takes a second
+
+        plot.draw(results, options.plot)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=tests.bench.__doc__.partition("\n")[0])
+    parser.add_argument(
+        "workloads", nargs="*", choices=[[], *WORKLOADS], metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all"
+    )
+    parser.add_argument("--rounds", type=int, help="how often each entrant runs; 9, quick: 3")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the work in three rounds")
+    parser.add_argument("--loops", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all rounds")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (PNG)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

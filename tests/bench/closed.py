@@ -1,0 +1,159 @@
+"""Closed loops: callers that call again as soon as they have an answer. The batch function echoes.
+
+The window is the same for all that have one. With fewer callers than a batch has places, who has a window waits for
+its end each time; with more, batches fill up and the window is never over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from tests.bench import clock, floors, subjects
+from tests.bench.contest import Contest, Entrant
+from tests.bench.figures import FLOOR, OURS, Bar
+from tests.bench.subjects import ADAPTIVE, AIODATALOADER, ASYNC_BATCHER, BATCHED, PEERS, WINDOWED, Subject
+
+WINDOW = 0.002
+ON_LOOP_SIZE = 64
+THREADS_SIZE = 32
+# Callers, and how often each of them calls in a run: some tenths of a second for most.
+TASKS = {16: 1600, 256: 200, 4096: 12}
+THREADS = {1: 2000, 8: 600, 32: 200, 64: 120, 256: 30}
+# ... in a run in which every call waits for the window.
+WAITING = 50
+
+
+def asyncio_contests(plan):
+    """Tasks on a loop, with a window and without."""
+    for kind in plan.loops:
+        judged = kind == "asyncio"
+        for callers, calls in TASKS.items():
+            bars = callers == 256 and judged
+            yield _tasks(
+                f"{callers:,} tasks on {kind}, window 2 ms",
+                {name: partial(maker, timeout=WINDOW) for name, maker in subjects.with_window().items()},
+                (kind, callers, plan.count(WAITING if callers < ON_LOOP_SIZE else calls)),
+                bars=(Bar(0.80), Bar(3, WINDOWED)) if bars else (),
+            )
+            yield _tasks(
+                f"{callers:,} tasks on {kind}, adaptive",
+                {name: partial(maker, timeout=None) for name, maker in subjects.without_window().items()},
+                (kind, callers, plan.count(calls)),
+                bars=(Bar(1, (AIODATALOADER,)),) if bars else (),
+            )
+
+
+def _tasks(title, makers, sizes, **about):
+    entrants = {
+        name: _on_loop(partial(maker, clock.echo, max_size=ON_LOOP_SIZE), *sizes) for name, maker in makers.items()
+    }
+    return Contest(title, "items/s", entrants, **about)
+
+
+def _on_loop(make, kind, callers, calls):
+    async def timed(measure, calls):
+        subject = make()
+        try:
+            await clock.tasks_latencies(subject.call, callers, 1)
+            return await measure(subject.call, callers, calls)
+        finally:
+            subject.close()
+
+    return Entrant(
+        partial(clock.on_loop, kind, partial(timed, clock.tasks_rate, calls)),
+        partial(clock.on_loop, kind, partial(timed, clock.tasks_latencies, half(calls))),
+    )
+
+
+def half(calls):
+    """Return half as many calls, at least one: latencies are sampled in a shorter run."""
+    return max(1, calls // 2)
+
+
+def acall_contests(plan):
+    """Tasks that call a def function, whose batches run in a thread."""
+    makers = {
+        FLOOR: _floor_to_thread,
+        OURS: _through_acall(subjects.ours),
+        ADAPTIVE: _through_acall(subjects.ours_adaptive),
+        BATCHED: _through_acall(subjects.batched_in_thread),
+        ASYNC_BATCHER: subjects.async_batcher,
+        f"{AIODATALOADER} + pool": _aiodataloader_to_thread,
+    }
+    for kind in plan.loops:
+        yield Contest(
+            f"256 tasks on {kind} call a def function, window 2 ms",
+            "items/s",
+            {
+                name: _on_loop(
+                    partial(maker, clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW), kind, 256, plan.count(80)
+                )
+                for name, maker in makers.items()
+            },
+            bars=(Bar(2, PEERS), Bar(2, PEERS, subject=ADAPTIVE)) if kind == "asyncio" else (),
+            note="Through acall; for the floor and for aiodataloader batches are handed to a pool of one thread.",
+        )
+
+
+def _through_acall(maker):
+    def make(fn, **options):
+        subject = maker(fn, **options)
+        return Subject(subject.call.acall, close=subject.close)
+
+    return make
+
+
+def _floor_to_thread(fn, **options):
+    pool = ThreadPoolExecutor(1)
+    call, _ = floors.to_thread(fn, pool, **options)
+    return Subject(call, close=pool.shutdown)
+
+
+def _aiodataloader_to_thread(fn, **options):
+    pool = ThreadPoolExecutor(1)
+
+    async def run(items):
+        return await asyncio.get_running_loop().run_in_executor(pool, fn, items)
+
+    return Subject(subjects.aiodataloader(run, **options).call, close=pool.shutdown)
+
+
+def thread_contests(plan):
+    """Threads that block."""
+    for callers, calls in THREADS.items():
+        is_waiting = callers < THREADS_SIZE
+        quick = {ADAPTIVE, "one-thread pool"}
+        makers = {**subjects.AMONG_THREADS, "one-thread pool": _pool}
+        yield Contest(
+            f"{callers} thread{'s' * (callers > 1)}, window 2 ms",
+            "items/s",
+            {
+                name: _among_threads(
+                    partial(maker, clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW),
+                    callers,
+                    plan.count(WAITING if is_waiting and name not in quick else calls),
+                )
+                for name, maker in makers.items()
+            },
+            bars=() if is_waiting else (Bar(0.85), Bar(1.5, (BATCHED,)), Bar(0.85, subject=ADAPTIVE)),
+            note="The pool is given each item on its own: no batches.",
+        )
+
+
+def _pool(fn, **_):
+    pool = ThreadPoolExecutor(1)
+    return Subject(lambda item: pool.submit(fn, [item]).result()[0], close=pool.shutdown)
+
+
+def _among_threads(make, callers, calls):
+    def timed(measure, calls):
+        subject = make()
+        try:
+            clock.threads_latencies(subject.call, callers, 1)
+            return measure(subject.call, callers, calls)
+        finally:
+            subject.close()
+
+    return Entrant(partial(timed, clock.threads_rate, calls), partial(timed, clock.threads_latencies, half(calls)))
