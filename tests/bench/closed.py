@@ -6,14 +6,13 @@ its end each time; with more, batches fill up and the window is never over.
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from tests.bench import clock, floors, subjects
+from tests.bench import clock, subjects
 from tests.bench.contest import Contest, Entrant
-from tests.bench.figures import FLOOR, OURS, Bar
-from tests.bench.subjects import ADAPTIVE, AIODATALOADER, ASYNC_BATCHER, BATCHED, PEERS, WINDOWED, Subject
+from tests.bench.figures import Bar
+from tests.bench.subjects import ADAPTIVE, AIODATALOADER, BATCHED, PEERS, WINDOWED, Subject
 
 WINDOW = 0.002
 ON_LOOP_SIZE = 64
@@ -74,14 +73,6 @@ def half(calls):
 
 def acall_contests(plan):
     """Tasks that call a def function, whose batches run in a thread."""
-    makers = {
-        FLOOR: _floor_to_thread,
-        OURS: _through_acall(subjects.ours),
-        ADAPTIVE: _through_acall(subjects.ours_adaptive),
-        BATCHED: _through_acall(subjects.batched_in_thread),
-        ASYNC_BATCHER: subjects.async_batcher,
-        f"{AIODATALOADER} + pool": _aiodataloader_to_thread,
-    }
     for kind in plan.loops:
         yield Contest(
             f"256 tasks on {kind} call a def function, window 2 ms",
@@ -90,34 +81,11 @@ def acall_contests(plan):
                 name: _on_loop(
                     partial(maker, clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW), kind, 256, plan.count(80)
                 )
-                for name, maker in makers.items()
+                for name, maker in subjects.THROUGH_ACALL.items()
             },
             bars=(Bar(2, PEERS), Bar(2, PEERS, subject=ADAPTIVE)) if kind == "asyncio" else (),
             note="Through acall; for the floor and for aiodataloader batches are handed to a pool of one thread.",
         )
-
-
-def _through_acall(maker):
-    def make(fn, **options):
-        subject = maker(fn, **options)
-        return Subject(subject.call.acall, close=subject.close)
-
-    return make
-
-
-def _floor_to_thread(fn, **options):
-    pool = ThreadPoolExecutor(1)
-    call, _ = floors.to_thread(fn, pool, **options)
-    return Subject(call, close=pool.shutdown)
-
-
-def _aiodataloader_to_thread(fn, **options):
-    pool = ThreadPoolExecutor(1)
-
-    async def run(items):
-        return await asyncio.get_running_loop().run_in_executor(pool, fn, items)
-
-    return Subject(subjects.aiodataloader(run, **options).call, close=pool.shutdown)
 
 
 def thread_contests(plan):

@@ -60,16 +60,6 @@ def on_loop(fn, *, max_size, timeout):
     return call, submit
 
 
-def to_thread(fn, pool, *, max_size, timeout):
-    """Return the same as ``on_loop`` for a ``def`` function, whose batches run in ``pool``: one hop for each batch."""
-    loop = get_running_loop()
-
-    async def run(items):
-        return await loop.run_in_executor(pool, fn, items)
-
-    return on_loop(run, max_size=max_size, timeout=timeout)
-
-
 class Waiter:
     """What a thread waits on: a lock that it keeps, and the place for its result."""
 

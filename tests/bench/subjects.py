@@ -10,6 +10,8 @@ that is not installed is an ``AbsentError`` that says so.
 from __future__ import annotations
 
 import importlib
+from asyncio import get_running_loop
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from inspect import iscoroutinefunction
@@ -173,3 +175,41 @@ def batched_in_thread(fn, *, max_size, timeout):
 
 
 AMONG_THREADS = {FLOOR: thread_floor, OURS: ours, ADAPTIVE: ours_adaptive, BATCHED: batched_in_thread}
+
+
+# On a loop, of a def function.
+
+
+def through_acall(maker):
+    """Return a maker whose subjects, made by ``maker`` for threads, are called by tasks."""
+
+    def make(fn, **options):
+        subject = maker(fn, **options)
+        return Subject(subject.call.acall, close=subject.close)
+
+    return make
+
+
+def with_pool(maker):
+    """Return a maker whose subjects, made by ``maker`` for a loop, hand each batch to a pool of one thread."""
+
+    def make(fn, **options):
+        pool = ThreadPoolExecutor(1)
+        hop = get_running_loop().run_in_executor
+
+        async def run(items):
+            return await hop(pool, fn, items)
+
+        return Subject(maker(run, **options).call, close=pool.shutdown)
+
+    return make
+
+
+THROUGH_ACALL = {
+    FLOOR: with_pool(loop_floor),
+    OURS: through_acall(ours),
+    ADAPTIVE: through_acall(ours_adaptive),
+    BATCHED: through_acall(batched_in_thread),
+    ASYNC_BATCHER: async_batcher,
+    f"{AIODATALOADER} + pool": with_pool(aiodataloader),
+}
