@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -9,7 +11,8 @@ from rich.text import Text
 
 from tests.bench import table
 
-console = Console(highlight=False)
+# Into a file the tables go as wide as they are.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def play(contest, rounds):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import closed, single
+from tests.bench import apart, arrivals, closed, growth, single, tokenizing, web
 
 # Name -> makes the contests of a plan.
 WORKLOADS = {
@@ -11,4 +11,12 @@ WORKLOADS = {
     "lone": single.lone_contests,
     "acall": closed.acall_contests,
     "threads": closed.thread_contests,
+    "instances": growth.instances_contests,
+    "waiting": growth.waiting_contests,
+    "memory": growth.memory_contests,
+    "poisson": arrivals.poisson_contests,
+    "tokenizer": tokenizing.tokenizer_contests,
+    "web": web.web_contests,
+    "import": apart.import_contests,
+    "idle": apart.idle_contests,
 }

@@ -1,0 +1,145 @@
+"""Open loop: items arrive at random, whether or not earlier ones are answered, at a share of what can be served.
+
+The batch function sleeps as long as a model on one device would take: A seconds for the call and B for each item, one
+batch at a time. So next to no CPU is used, all entrants can run at the same moment, and all get the same arrivals. What
+is told is the mean and the 99th percentile of the time from arrival to answer: less is better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from itertools import count
+from random import Random
+from statistics import mean
+from threading import Lock
+from time import perf_counter
+
+from tests.bench import clock, subjects
+from tests.bench.contest import AbsentError, Contest, Entrant
+from tests.bench.figures import Bar, percentile
+from tests.bench.subjects import ADAPTIVE, AIODATALOADER, BATCHED
+
+A, B, SIZE = 0.020, 0.001, 32
+# Items a second, in full batches.
+CAPACITY = SIZE / (A + B * SIZE)
+LOADS = (10, 30, 50, 70, 80, 90, 95)
+WINDOWS = {f"batchify, {1000 * window:g} ms": window for window in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)}
+# The same window for all peers.
+WINDOW = 0.002
+
+
+def poisson_contests(plan):
+    """Let items arrive for each engine at each load."""
+    on_loop = {name: partial(subjects.ours, timeout=window) for name, window in {ADAPTIVE: None, **WINDOWS}.items()}
+    in_threads = {**on_loop, BATCHED: partial(subjects.batched_in_thread, timeout=WINDOW)}
+    for name in (*subjects.WINDOWED, AIODATALOADER):
+        on_loop[name] = partial(subjects.ON_LOOP[name], timeout=WINDOW)
+    for load in LOADS:
+        yield _contest(f"arrivals at {load} % of capacity, tasks", on_loop, _on_loop, load, plan)
+        yield _contest(f"arrivals at {load} % of capacity, threads", in_threads, _in_threads, load, plan)
+
+
+def _contest(title, makers, play, load, plan):
+    together = Together(partial(_round, makers, play, load, plan.count(600)))
+    return Contest(
+        title,
+        "mean ms",
+        {name: Entrant(partial(together.outcome, name)) for name in makers},
+        ADAPTIVE,
+        tail="p99 ms",
+        bars=(
+            Bar(1.15, tuple(WINDOWS), most=True, subject=ADAPTIVE),
+            Bar(1.30, tuple(WINDOWS), most=True, subject=ADAPTIVE, of="tails"),
+        ),
+    )
+
+
+class Together:
+    """Entrants that run at the same moment: the first one that is asked for in a round runs them all."""
+
+    def __init__(self, run):
+        self._run = run
+        self._rounds = count()
+        self._outcomes = {}
+
+    def outcome(self, name):
+        """Return what ``name`` has reached in this round."""
+        if name not in self._outcomes:
+            self._outcomes = self._run(next(self._rounds))
+        outcome = self._outcomes.pop(name)
+        if isinstance(outcome, AbsentError):
+            raise outcome
+        return outcome
+
+
+def _round(makers, play, load, items, seed):
+    """Return the mean and the 99th percentile of each entrant, in milliseconds."""
+    chance = Random(seed)
+    gaps = [chance.expovariate(CAPACITY * load / 100) for _ in range(items)]
+    outcomes = dict.fromkeys(makers)
+    ready = {}
+
+    async def main():
+        for name, maker in makers.items():
+            try:
+                ready[name] = play(maker)
+            except AbsentError as error:
+                outcomes[name] = error
+        latencies = {name: [] for name in ready}
+        await _arrive(gaps, {name: partial(call, latencies[name]) for name, (call, _) in ready.items()})
+        return latencies
+
+    for name, latencies in clock.on_loop("asyncio", main).items():
+        clock.check(len(latencies), items)
+        outcomes[name] = 1000 * mean(latencies), 1000 * percentile(latencies, 99)
+        ready[name][1]()
+    return outcomes
+
+
+async def _arrive(gaps, calls):
+    """Let each item arrive at everybody at once, and return when all are answered."""
+    loop = asyncio.get_running_loop()
+    answers = []
+    # Time is counted from when an item should have come: then a busy loop hides nothing.
+    due = perf_counter()
+    for item, gap in enumerate(gaps):
+        due += gap
+        await asyncio.sleep(due - perf_counter())
+        answers += [loop.create_task(call(item, due)) for call in calls.values()]
+    await asyncio.gather(*answers)
+
+
+def _on_loop(maker):
+    device = asyncio.Lock()
+
+    async def serve(items):
+        async with device:
+            await asyncio.sleep(A + B * len(items))
+        return items
+
+    subject = maker(serve, max_size=SIZE)
+
+    async def call(latencies, item, due):
+        clock.check(await subject.call(item), item)
+        latencies.append(perf_counter() - due)
+
+    return call, subject.close
+
+
+def _in_threads(maker):
+    device = Lock()
+
+    def serve(items):
+        with device:
+            time.sleep(A + B * len(items))
+        return items
+
+    subject = maker(serve, max_size=SIZE)
+
+    async def call(latencies, item, due):
+        clock.check(await subject.call.acall(item), item)
+        latencies.append(perf_counter() - due)
+
+    return call, subject.close
