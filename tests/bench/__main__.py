@@ -10,6 +10,9 @@ from tests.bench import machine, screen, table
 from tests.bench.contest import Plan
 from tests.bench.workloads import WORKLOADS
 
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
+
 
 def main(arguments=None):
     """Run what the command line asks for."""
@@ -17,7 +20,7 @@ def main(arguments=None):
     rounds = options.rounds or (3 if options.quick else 9)
     plan = Plan(scale=0.25 if options.quick else 1.0, loops=tuple(options.loops))
     about = machine.about()
-    screen.say(machine.line(about))
+    screen.say(", ".join(f"{what} {which}" for what, which in about.items()))
     results = []
     for workload in options.workloads or WORKLOADS:
         for contest in WORKLOADS[workload](plan):
@@ -27,23 +30,32 @@ def main(arguments=None):
     if options.json:
         options.json.write_text(table.as_json(results, about), encoding="utf-8")
     if options.markdown:
-        options.markdown.write_text(f"{machine.line(about)}\n\n{table.markdown(results)}", encoding="utf-8")
+        _insert(table.markdown(results, about), options.markdown)
     if options.plot:
         from tests.bench import plot  # what it imports takes a second
 
         plot.draw(results, options.plot)
 
 
+def _insert(text, path):
+    """Put ``text`` between the marks in a file; into a new file, between new ones."""
+    page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}{END}\n"
+    before, _, rest = page.partition(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=tests.bench.__doc__.partition("\n")[0])
     parser.add_argument(
-        "workloads", nargs="*", choices=[[], *WORKLOADS], metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all"
+        "workloads", nargs="*", choices=[[], *WORKLOADS], metavar="WORKLOAD", help=f"any of {', '.join(WORKLOADS)}"
     )
     parser.add_argument("--rounds", type=int, help="how often each entrant runs; 9, quick: 3")
     parser.add_argument("--quick", action="store_true", help="a quarter of the work in three rounds")
     parser.add_argument("--loops", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all rounds")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", nargs="?", const=README, help="put the tables into a page; its README"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (PNG)")
     return parser
 

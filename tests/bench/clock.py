@@ -40,17 +40,19 @@ def echo_def(items):
 def on_loop(kind, main):
     """Return what the coroutine function ``main`` returns on a new loop; end all that it leaves running."""
     loop = asyncio.new_event_loop() if kind == "asyncio" else module(kind).new_event_loop()
-    asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main())
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        asyncio.set_event_loop(None)
+        loop.run_until_complete(_end())
         loop.close()
+
+
+async def _end():
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 async def tasks_rate(call, callers, calls):

@@ -82,14 +82,20 @@ class Contest:
         """Run all entrants and note their ``figures``; yield the name of each before its run."""
         names = list(self.entrants)
         figures.update({name: Figures() for name in names})
-        for number in range(rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
+        # What was there before is nothing that the garbage collector should look at while somebody runs.
+        gc.collect()
+        gc.freeze()
+        try:
+            for number in range(rounds):
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    yield name
+                    _enter(figures[name], self.entrants[name].run)
+            for name in self._sampled():
                 yield name
-                _enter(figures[name], self.entrants[name].run)
-        for name in self._sampled():
-            yield name
-            _enter(figures[name], self.entrants[name].sample, sampled=True)
+                _enter(figures[name], self.entrants[name].sample, is_sample=True)
+        finally:
+            gc.unfreeze()
 
     def verdicts(self, figures):
         """Return how each bar is met, but for those whose entrants did not take part."""
@@ -100,20 +106,17 @@ class Contest:
         return [name for name, entrant in self.entrants.items() if entrant.sample]
 
 
-def _enter(entry, run, *, sampled=False):
-    """Let an entrant run, with nothing for the garbage collector to find in what was there before."""
+def _enter(entry, run, *, is_sample=False):
+    """Let an entrant run, and note what came out."""
     if entry.absent:
         return
     gc.collect()
-    gc.freeze()
     try:
         outcome = run()
     except AbsentError as error:
         entry.absent = str(error)
         return
-    finally:
-        gc.unfreeze()
-    if sampled:
+    if is_sample:
         entry.latencies.extend(outcome)
         return
     value, *tail = outcome if isinstance(outcome, tuple) else (outcome,)

@@ -22,11 +22,6 @@ def about():
     }
 
 
-def line(about):
-    """Return the same in a line."""
-    return ", ".join(f"{key} {value}" for key, value in about.items())
-
-
 def _processor():
     known = Path("/proc/cpuinfo")
     entries = known.read_text(encoding="utf-8").splitlines() if known.exists() else []

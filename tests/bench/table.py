@@ -55,13 +55,14 @@ def verdict_line(verdict):
     return f"{'met' if verdict.met else 'MISSED'}: {verdict.words}: {ratio(verdict.figure)}"
 
 
-def markdown(results):
-    """Return all tables in Markdown: first how the bars are met, then each workload under a heading."""
-    lines = ["#### Bars", "", *_table(["what", "bar", "measured", ""], list(_bars(results))), ""]
+def markdown(results, about):
+    """Return all in Markdown: where it was run, how the bars are met, then the tables of each workload."""
+    lines = ["### Where, when, with what", "", *_table(["what", "which"], about.items()), ""]
+    lines += ["### Bars", "", *_table(["what", "bar", "measured", ""], _bars(results)), ""]
     last = None
     for workload, contest, figures in results:
         if workload != last:
-            lines += [f"#### {workload}", ""]
+            lines += [f"### {workload}", ""]
         last = workload
         lines += [f"**{contest.title}**", "", *_table(columns(contest, figures), rows(contest, figures)), ""]
         if contest.note:
@@ -72,12 +73,12 @@ def markdown(results):
 def _bars(results):
     for _, contest, figures in results:
         for verdict in contest.verdicts(figures):
-            yield [contest.title, verdict.words, ratio(verdict.figure), "met" if verdict.met else "**missed**"]
+            yield contest.title, verdict.words, ratio(verdict.figure), "met" if verdict.met else "**missed**"
 
 
 def _table(heads, cells):
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    lines += [row + [""] * (len(heads) - len(row)) for row in cells]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines += [[*row, *[""] * (len(heads) - len(row))] for row in cells]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

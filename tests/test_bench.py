@@ -1,0 +1,296 @@
+"""The benchmark measures what it says: floors answer right, wrong answers are noticed, and the arithmetic holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from tests.bench import arrivals, clock, closed, floors, instructions, subjects, table
+from tests.bench.__main__ import main
+from tests.bench.clock import WrongAnswerError
+from tests.bench.contest import AbsentError, Contest, Entrant, Plan
+from tests.bench.figures import FLOOR, OURS, Bar, Figures, Spread, judge, percentile, ratios, spread
+from tests.bench.subjects import AIODATALOADER, BATCHED, ON_LOOP
+from tests.bench.workloads import WORKLOADS
+
+SMALLEST = Plan(scale=0, loops=("asyncio",))
+
+
+@pytest.fixture
+def no_peers(monkeypatch):
+    """Take part alone, wherever the tests run."""
+    for name in ("batched", "batched.aio", "async_batcher.batcher", "aiodataloader", "ray.serve"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+class Noted:
+    """Doubles its items and notes the sizes of its batches."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, items):
+        self.sizes.append(len(items))
+        return [2 * item for item in items]
+
+    async def on_loop(self, items):
+        return self(items)
+
+
+# Floors
+
+
+@pytest.mark.parametrize("timeout", [0.002, None])
+async def test_the_floor_of_a_loop(timeout):
+    """It answers each call and each future with its own result, from full batches and what is left."""
+    noted = Noted()
+    call, submit = floors.on_loop(noted.on_loop, max_size=4, timeout=timeout)
+    assert [0, 2, 4, 6, 8, 10] == await asyncio.gather(*[call(item) for item in range(6)])
+    assert [0, 2, 4, 6, 8, 10] == await asyncio.gather(*[submit(item) for item in range(6)])
+    assert [4, 2, 4, 2] == noted.sizes
+
+
+def test_the_floor_for_threads():
+    """It answers each of many threads with its own results, in full batches."""
+    noted = Noted()
+    call = floors.among_threads(noted, max_size=8, timeout=60)
+    with ThreadPoolExecutor(8) as pool:
+        assert [2 * item for item in range(400)] == list(pool.map(call, range(400)))
+    assert {8} == set(noted.sizes)
+
+
+def test_the_floor_for_threads_does_not_wait_for_ever():
+    """One call that finds no company runs alone when the window is over."""
+    noted = Noted()
+    assert 6 == floors.among_threads(noted, max_size=8, timeout=0.001)(3)
+    assert [1] == noted.sizes
+
+
+def test_the_floor_with_futures():
+    """The call that fills a batch answers it."""
+    submit = floors.with_futures(Noted(), max_size=2)
+    first, second = submit(1), submit(2)
+    assert [2, 4] == [first.result(0), second.result(0)]
+
+
+# Wrong answers
+
+
+def test_a_wrong_answer_is_noticed():
+    """Callers of every kind compare what they get."""
+
+    async def wrong(item):
+        return item + 1
+
+    for measure in (clock.tasks_rate, clock.tasks_latencies):
+        with pytest.raises(WrongAnswerError):
+            clock.on_loop("asyncio", partial(measure, wrong, 2, 2))
+    for measure in (clock.threads_rate, clock.threads_latencies):
+        with pytest.raises(WrongAnswerError):
+            measure(lambda item: item + 1, 2, 2)
+
+
+def test_an_answer_that_is_long_is_not_told_whole():
+    """The message shows the beginning of what came and of what was expected."""
+    with pytest.raises(WrongAnswerError, match=r"^an answer is wrong: \[0, 0, .{53} instead of 1$"):
+        clock.check([0] * 100, 1)
+
+
+# Arithmetic
+
+
+def test_spread():
+    """Of many figures it is the median and the quartiles, of few the median, the least and the greatest."""
+    assert Spread(3, 2, 4) == spread([5, 3, 1, 2, 4])
+    assert Spread(2, 1, 9) == spread([9, 1, 2])
+
+
+def test_ratios():
+    """Each round is compared with itself; nothing is as much as nothing, and anything infinitely more."""
+    assert [2, 0.5, 1, float("inf")] == ratios([4, 1, 0, 1], [2, 2, 0, 0])
+
+
+def test_percentile():
+    """It is a figure that was measured."""
+    assert [50, 99, 100] == [percentile(range(1, 101), percent) for percent in (50, 99, 100)]
+    assert 7 == percentile([7], 50)
+
+
+def test_the_median_of_ratios_is_not_the_ratio_of_medians():
+    """A slow round is slow for both."""
+    ours, floor = Figures([5, 50, 4]), Figures([10, 100, 4])
+    assert Spread(0.5, 0.5, 1) == judge(Bar(0.8), {OURS: ours, FLOOR: floor}).figure
+
+
+@pytest.mark.parametrize(
+    ("bar", "words", "is_met"),
+    [
+        (Bar(0.8), "batchify >= 0.8 x floor", False),
+        (Bar(0.5), "batchify >= 0.5 x floor", True),
+        (Bar(1.5, ("a", "b", "c")), "batchify >= 1.5 x b", True),
+        (Bar(1, ("a", "b"), most=True), "batchify <= 1 x a", False),
+        (Bar(4, ("a",), most=True, apart=True), "batchify <= 4 us over a", True),
+        (Bar(3, ("a",), most=True, apart=True), "batchify <= 3 us over a", False),
+    ],
+)
+def test_bars(bar, words, is_met):
+    """A bar is held against the best of those who took part."""
+    figures = {OURS: Figures([5]), FLOOR: Figures([10]), "a": Figures([1]), "b": Figures([2])}
+    figures["c"] = Figures(absent="not installed: c")
+    verdict = judge(bar, figures, "us")
+    assert (words, is_met) == (verdict.words, verdict.met)
+
+
+def test_a_bar_without_company_says_nothing():
+    """Nobody is judged by who is not there."""
+    figures = {OURS: Figures([5]), FLOOR: Figures(absent="not installed: it")}
+    assert judge(Bar(1), figures) is None
+    assert judge(Bar(1, subject=FLOOR, against=(OURS,)), figures) is None
+    assert judge(Bar(1, ("another",)), figures) is None
+
+
+# Contests
+
+
+def contest(**entrants):
+    """Return a contest of entrants that give the figures of a list, one a round."""
+    return Contest("counting", "items/s", {name: Entrant(iter(given).__next__) for name, given in entrants.items()})
+
+
+def test_everybody_runs_in_turn():
+    """Rounds begin with another entrant each time, and each figure is noted."""
+    figures = {}
+    order = list(contest(floor=[1, 2, 3], batchify=[4, 5, 6]).play(3, figures))
+    assert [FLOOR, OURS, OURS, FLOOR, FLOOR, OURS] == order
+    assert {FLOOR: Figures([1, 2, 3]), OURS: Figures([4, 5, 6])} == figures
+
+
+def test_latencies_are_sampled_after_all_rounds():
+    """An entrant that can is run once more, and that counts among the runs."""
+    sampled = Contest("counting", "items/s", {FLOOR: Entrant(lambda: (1, 2), lambda: [3, 4])})
+    figures = {}
+    assert sampled.runs(2) == len(list(sampled.play(2, figures)))
+    assert {FLOOR: Figures([1, 1], [2, 2], [3, 4])} == figures
+
+
+def test_a_missing_peer_is_a_line_that_says_so(no_peers):
+    """Whoever is not installed is not asked again, and the others run."""
+
+    def missing():
+        return ON_LOOP[AIODATALOADER](clock.echo, max_size=1, timeout=None)
+
+    both = Contest("counting", "items/s", {FLOOR: Entrant(lambda: 1), AIODATALOADER: Entrant(missing)})
+    figures = {}
+    list(both.play(2, figures))
+    assert [[FLOOR, "1", "1.00 (1.00-1.00)"], [AIODATALOADER, "not installed: aiodataloader"]] == table.rows(
+        both, figures
+    )
+
+
+def test_peers_are_told_with_their_versions():
+    """Each has a version, or is said not to be installed."""
+    assert set(subjects.PEERS) == set(subjects.versions())
+
+
+def test_entrants_that_run_together():
+    """All of a round are run when the first is asked for, each time with another number."""
+    together = arrivals.Together(lambda number: {"a": number, "b": 10 * number, "c": AbsentError("not installed: c")})
+    assert [0, 0, 1, 10, 2] == [together.outcome(name) for name in "ababa"]
+    with pytest.raises(AbsentError):
+        together.outcome("c")
+
+
+# Tables
+
+
+@pytest.fixture
+def results():
+    """One table with everything in it."""
+    told = Contest("counting", "ms", {}, tail="p99", note="Less is better.", bars=(Bar(1, most=True),))
+    floor, ours = Figures([1.0, 2.0], [10, 10], [0.001] * 100), Figures([1.5, 3.0], [20, 20], [0.0015] * 100)
+    return [("some", told, {FLOOR: floor, OURS: ours, BATCHED: Figures(absent="not installed: batched")})]
+
+
+def test_markdown(results):
+    """It has the place, the bars, and a row for each entrant with as many cells as there are heads."""
+    expected = """\
+### Where, when, with what
+
+| what | which |
+| --- | ---: |
+| date | today |
+
+### Bars
+
+| what | bar | measured |  |
+| --- | ---: | ---: | ---: |
+| counting | batchify <= 1 x floor (ms) | 1.50 (1.50-1.50) | **missed** |
+
+### some
+
+**counting**
+
+|  | ms | x floor | p99 | x floor | p50 ms | p99 ms |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| floor | 1.5 | 1.00 (1.00-1.00) | 10 | 1.00 (1.00-1.00) | 1 | 1 |
+| batchify | 2.25 | 1.50 (1.50-1.50) | 20 | 2.00 (2.00-2.00) | 1.5 | 1.5 |
+| batched | not installed: batched |  |  |  |  |  |
+
+Less is better.
+"""
+    assert expected == table.markdown(results, {"date": "today"})
+
+
+def test_json(results):
+    """It has the figures of all rounds, and how the bars are met."""
+    told = json.loads(table.as_json(results, {"date": "today"}))
+    [some] = told["contests"]
+    assert {"date": "today"} == told["about"]
+    assert [1.5, 3.0] == some["entrants"][OURS]["values"]
+    assert {"absent": "not installed: batched"} == some["entrants"][BATCHED]
+    assert [{"bar": "batchify <= 1 x floor (ms)", "figure": 1.5, "met": False}] == some["bars"]
+
+
+def test_the_command(monkeypatch, tmp_path, capsys):
+    """It prints a table for each contest, and puts the figures where it is told to, in place of older ones."""
+    monkeypatch.setitem(WORKLOADS, "count", lambda plan: [contest(floor=[100, 200], batchify=[50, 150])])
+    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
+    page.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n", encoding="utf-8")
+    main(["count", "--rounds", "2", "--json", str(figures), "--markdown", str(page)])
+    assert "0.62 (0.50-0.75)" in capsys.readouterr().out
+    assert [50, 150] == json.loads(figures.read_text(encoding="utf-8"))["contests"][0]["entrants"][OURS]["values"]
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- measured: begin -->\n\n### Where")
+    assert text.endswith("|\n\n<!-- measured: end -->\nafter\n")
+    assert "old" not in text
+
+
+# Workloads
+
+
+# Those that are left out start processes, which takes seconds.
+@pytest.mark.parametrize("workload", sorted(set(WORKLOADS) - {"idle", "import", "web"}))
+def test_a_workload_runs(workload, no_peers, monkeypatch):
+    """At its smallest each works, and batchify takes part in every contest of it."""
+    monkeypatch.setattr(arrivals, "LOADS", [95])
+    monkeypatch.setattr(closed, "TASKS", {16: 1, 256: 1})
+    monkeypatch.setattr(closed, "THREADS", {1: 1, 32: 1})
+    for played in WORKLOADS[workload](SMALLEST):
+        figures = {}
+        list(played.play(1, figures))
+        ours = [entry for name, entry in figures.items() if name.startswith(OURS)]
+        assert all(entry.values or "tokenizers" in entry.absent for entry in ours)
+        assert ours
+        assert table.rows(played, figures)
+
+
+@pytest.mark.parametrize("path", instructions.PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize("name", [FLOOR, OURS])
+def test_what_is_counted_runs(path, name):
+    """Each hot path whose instructions are counted works, for both who are compared."""
+    path(name, 1)
