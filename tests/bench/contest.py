@@ -45,7 +45,7 @@ class Entrant:
 
     Attributes:
         run: returns its figure, or its figure and its tail.
-        sample: returns latencies of a run of their own, in seconds, since looking at the clock costs time.
+        sample: returns the latencies of a run of their own, in seconds.
     """
 
     run: Callable
@@ -82,9 +82,6 @@ class Contest:
         """Run all entrants and note their ``figures``; yield the name of each before its run."""
         names = list(self.entrants)
         figures.update({name: Figures() for name in names})
-        # What was there before is nothing that the garbage collector should look at while somebody runs.
-        gc.collect()
-        gc.freeze()
         try:
             for number in range(rounds):
                 first = number % len(names)
@@ -110,7 +107,9 @@ def _enter(entry, run, *, is_sample=False):
     """Let an entrant run, and note what came out."""
     if entry.absent:
         return
+    # The garbage collector has nothing to look at but what this run makes.
     gc.collect()
+    gc.freeze()
     try:
         outcome = run()
     except AbsentError as error:
