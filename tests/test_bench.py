@@ -7,6 +7,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier, current_thread
 
 import pytest
 
@@ -90,15 +91,32 @@ def test_a_wrong_answer_is_noticed():
     for measure in (clock.tasks_rate, clock.tasks_latencies):
         with pytest.raises(WrongAnswerError):
             clock.on_loop("asyncio", partial(measure, wrong, 2, 2))
-    for measure in (clock.threads_rate, clock.threads_latencies):
-        with pytest.raises(WrongAnswerError):
-            measure(lambda item: item + 1, 2, 2)
+    with pytest.raises(WrongAnswerError):
+        clock.threads_latencies(lambda item: item + 1, 2, 2, 2)
 
 
 def test_an_answer_that_is_long_is_not_told_whole():
     """The message shows the beginning of what came and of what was expected."""
     with pytest.raises(WrongAnswerError, match=r"^an answer is wrong: \[0, 0, .{53} instead of 1$"):
         clock.check([0] * 100, 1)
+
+
+def test_threads_are_timed_while_they_can_fill_a_batch():
+    """When fewer are left than a batch has places, what they still do does not count."""
+    last, quick, together = 3, [], Barrier(4)
+
+    def call(item):
+        if item != last:
+            quick.append(current_thread())
+        together.wait()
+        if item == last:
+            for thread in quick:
+                thread.join()
+        return item
+
+    latencies, seconds = clock.threads_latencies(call, 4, 1, 2)
+    assert 3 == len(latencies)
+    assert max(latencies) <= seconds
 
 
 # Arithmetic

@@ -6,6 +6,7 @@ Must not know: who is called.
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from threading import Barrier, Thread
 from time import perf_counter
 
@@ -83,21 +84,14 @@ async def tasks_latencies(call, callers, calls):
     return latencies
 
 
-def threads_rate(call, callers, calls):
-    """Return the calls a second of threads that call again as soon as they have an answer."""
+def threads_latencies(call, callers, calls, size):
+    """Return the seconds from call to answer of each call of threads that call again and again, and how long it took.
 
-    def caller(number):
-        for item in range(number, number + calls):
-            if call(item) != item:
-                check(None, item)
-
-    spans = among_threads(caller, callers)
-    return callers * calls / (max(end for _, end in spans) - min(start for start, _ in spans))
-
-
-def threads_latencies(call, callers, calls):
-    """Return the seconds from call to answer of each call of such threads."""
+    It is over when fewer of them are left than a batch has places: they would wait for company that never comes.
+    """
     latencies = []
+    ended = count()
+    over = []
 
     def caller(number):
         for item in range(number, number + calls):
@@ -105,9 +99,12 @@ def threads_latencies(call, callers, calls):
             answer = call(item)
             latencies.append(perf_counter() - start)
             check(answer, item)
+        if next(ended) == max(0, callers - size):
+            over.append((len(latencies), perf_counter()))
 
-    among_threads(caller, callers)
-    return latencies
+    begun = min(start for start, _ in among_threads(caller, callers))
+    [(counted, end)] = over
+    return latencies[:counted], end - begun
 
 
 def among_threads(caller, callers):

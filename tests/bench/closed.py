@@ -117,12 +117,16 @@ def _pool(fn, **_):
 
 
 def _among_threads(make, callers, calls):
-    def timed(measure, calls):
+    def latencies():
         subject = make()
         try:
-            clock.threads_latencies(subject.call, callers, 1)
-            return measure(subject.call, callers, calls)
+            clock.threads_latencies(subject.call, callers, 1, THREADS_SIZE)
+            return clock.threads_latencies(subject.call, callers, calls, THREADS_SIZE)
         finally:
             subject.close()
 
-    return Entrant(partial(timed, clock.threads_rate, calls), partial(timed, clock.threads_latencies, half(calls)))
+    def rate():
+        found, seconds = latencies()
+        return len(found) / seconds
+
+    return Entrant(rate, lambda: latencies()[0])

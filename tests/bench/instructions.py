@@ -68,7 +68,12 @@ def submit(name, calls):
 def threads(name, calls):
     """Block in threads, as many as a batch has places."""
     subject = subjects.AMONG_THREADS[name](clock.echo_def, max_size=THREADS_SIZE, timeout=HOUR)
-    clock.threads_rate(subject.call, THREADS_SIZE, calls)
+
+    def caller(number):
+        for item in range(number, number + calls):
+            clock.check(subject.call(item), item)
+
+    clock.among_threads(caller, THREADS_SIZE)
     subject.close()
 
 

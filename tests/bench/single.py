@@ -110,7 +110,7 @@ def _alone_on_loop(kind, maker, calls):
 def _alone_in_thread(maker, calls):
     subject = maker(clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW)
     try:
-        clock.threads_latencies(subject.call, 1, 10)
-        return 1e6 * median(clock.threads_latencies(subject.call, 1, calls))
+        clock.threads_latencies(subject.call, 1, 10, 1)
+        return 1e6 * median(clock.threads_latencies(subject.call, 1, calls, 1)[0])
     finally:
         subject.close()
