@@ -19,7 +19,7 @@ ON_LOOP_SIZE = 64
 THREADS_SIZE = 32
 # Callers, and how often each of them calls in a run: some tenths of a second for most. That all call equally often
 # makes a fair share of the work: threads that call for a given time let others starve, and look twice as fast.
-TASKS = {16: 1600, 256: 200, 4096: 12}
+TASKS = {16: 800, 256: 80, 4096: 6}
 THREADS = {1: 2000, 8: 1000, 32: 400, 64: 200, 256: 60}
 # ... in a run in which every call waits for the window.
 WAITING = 50

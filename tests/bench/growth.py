@@ -24,17 +24,17 @@ def memory_contests(plan):
     many = plan.count(10_000)
     options = {"max_size": 2 * many, "timeout": HOUR}
     bars = (Bar(1.5, most=True),)
-    makers = subjects.with_window() | subjects.without_window()
-    ours = {name: partial(_bytes_on_loop, maker, _tasks, many, options) for name, maker in makers.items()}
-    yield _memory("a task that waits for a call", ours, bars)
+    everybody = subjects.with_window() | subjects.without_window()
+    runs = {name: partial(_bytes_on_loop, maker, _tasks, many, options) for name, maker in everybody.items()}
+    yield _memory("a task that waits for a call", runs, bars)
     makers = subjects.without_window()
-    ours = {name: partial(_bytes_on_loop, maker, _futures, many, options) for name, maker in makers.items()}
-    yield _memory("a future of submit on a loop", ours, bars)
-    ours = {
+    runs = {name: partial(_bytes_on_loop, maker, _futures, many, options) for name, maker in makers.items()}
+    yield _memory("a future of submit on a loop", runs, bars)
+    runs = {
         FLOOR: partial(_bytes_in_threads, floors.with_futures, many, {"max_size": 2 * many}),
         OURS: partial(_bytes_in_threads, _thread_submit, many, options),
     }
-    yield _memory("a future of submit among threads", ours, bars)
+    yield _memory("a future of submit among threads", runs, bars)
 
 
 def _memory(title, runs, bars):

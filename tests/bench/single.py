@@ -1,4 +1,4 @@
-"""One moment, one caller: very many calls at once, a caller who is alone, and very many instances."""
+"""The extremes: very many calls at once, and a caller who is alone."""
 
 from __future__ import annotations
 
