@@ -19,7 +19,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     rounds = options.rounds or (3 if options.quick else 9)
     plan = Plan(scale=0.25 if options.quick else 1.0, loops=tuple(options.loops))
-    about = machine.about()
+    about = machine.about() | {"rounds": f"{rounds}, of a quarter of the work" if options.quick else rounds}
     screen.say(", ".join(f"{what} {which}" for what, which in about.items()))
     results = []
     for workload in options.workloads or WORKLOADS:

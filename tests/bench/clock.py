@@ -49,10 +49,11 @@ def on_loop(kind, main):
 
 
 async def _end():
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    # Tasks of a peer may swallow a cancellation: they are asked until they listen.
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)
     await asyncio.get_running_loop().shutdown_default_executor()
 
 

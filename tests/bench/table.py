@@ -79,7 +79,7 @@ def _bars(results):
 def _table(heads, cells):
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     lines += [[*row, *[""] * (len(heads) - len(row))] for row in cells]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
 def as_json(results, about):
