@@ -19,7 +19,7 @@ from weakref import ref
 from batchify._config import for_engine
 from batchify._current import inside
 from batchify._drain import Awaiting, Blocked
-from batchify._loop import LoopEngine
+from batchify._loop import Leaver, LoopEngine
 from batchify._offload import OffLoop
 from batchify._registry import announce
 from batchify._signature import is_async
@@ -194,14 +194,17 @@ class AsyncMicrobatcher(Generic[T, R]):
             RuntimeError: there is no running event loop.
             BatcherClosedError: it has been stopped.
         """
-        engine = self._wake(get_running_loop())
+        loop = get_running_loop()
+        engine = self._engine
+        if engine is None or engine.home is not loop:
+            engine = self._wake(loop)
         if inside():
             engine.refuse_own()
         future = engine.future()
         ticket = engine.add(item, future, engine.clock())
         if ticket >= engine.core.alarm:
             engine.ring()
-        future.add_done_callback(partial(engine.leave_if_cancelled, ticket))
+        future.add_done_callback(Leaver(engine, ticket), context=engine.nobodys)
         return future
 
     asubmit = submit

@@ -39,14 +39,29 @@ class Batched(Proxy):
     Everything else is that of the batch function: its name, documentation, module and kind.
     """
 
-    # The one-item form, called as it stands there: a method of a proxy would cost a tenth of a call.
-    __slots__ = ("__call__",)
+    # The ways to call it stand in slots: a method of a proxy would cost a tenth of a call.
+    __slots__ = {  # noqa: RUF023  # the order in which one meets them
+        "__call__": "Run one item and return its result; of an ``async def`` function, return a coroutine of it.",
+        "submit": """Queue one item at once and return the future of its result.
 
-    def __init__(self, fn: Callable[..., Any], config: Config, call: Call, one: Callable[..., Any]) -> None:
+        It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
+        function, which needs a running event loop. Cancelling it takes the item out if it has not left yet.
+
+        Raises:
+            BatcherClosedError: the function has been closed.
+        """,
+        "acall": """Return a coroutine of the result for one item, to be awaited on any event loop.
+
+        Calls of a ``def`` function from threads and from all event loops share the same batches.
+        """,
+    }
+
+    def __init__(self, fn: Callable[..., Any], config: Config, call: Call, *ways: Callable[..., Any]) -> None:
         super().__init__(fn)
         self._self_config = config
         self._self_call = call
-        _set_call(self, one)
+        for put, way in zip(_put, ways, strict=True):
+            put(self, way)
 
     def _self_batcher(self) -> Batcher:
         """Return the batcher that calls go to."""
@@ -64,17 +79,6 @@ class Batched(Proxy):
         """Return the counters of these batchers."""
         return [part for batcher in self._self_batchers() for part in batcher.parts()]
 
-    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Queue one item at once and return the future of its result.
-
-        It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
-        function, which needs a running event loop. Cancelling it takes the item out if it has not left yet.
-
-        Raises:
-            BatcherClosedError: the function has been closed.
-        """
-        return self._self_call.one(self._self_batcher().put)(*args, **kwargs)
-
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
 
@@ -86,13 +90,6 @@ class Batched(Proxy):
             Exception: the error of the first item that has one.
         """
         return self._self_batcher().submit_many(self._self_call.rows(items, options))
-
-    def acall(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Return a coroutine of the result for one item, to be awaited on any event loop.
-
-        Calls of a ``def`` function from threads and from all event loops share the same batches.
-        """
-        return self._self_call.one(self._self_batcher().asubmit)(*args, **kwargs)
 
     @property
     def batch_stats(self) -> BatchStats:
@@ -158,7 +155,7 @@ class Batched(Proxy):
 
 
 # Past the proxy's own way to set attributes, which would set that of the batch function.
-_set_call = vars(Batched)["__call__"].__set__
+_put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
 
 class BatchedFunction(Batched):
@@ -181,8 +178,10 @@ class BatchedFunction(Batched):
         batcher = engine(lambda: call.batch(function), call.fit(config))
         instances = Instances(function, config, engine)
         one = call.one(batcher.submit)
-        # What has one column has no room for an instance.
-        super().__init__(function, config, call, one if len(call.columns) == 1 else partial(_either, one, instances))
+        if len(call.columns) > 1:
+            # There is room for an instance.
+            one = partial(_either, one, instances)
+        super().__init__(function, config, call, one, call.one(batcher.put), call.one(batcher.asubmit))
         self._self_kind = self_kind
         self._self_engine = engine
         self._self_own = batcher
@@ -229,18 +228,21 @@ class BatchedMethod(Batched):
     """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
-        instances = function._self_instances
+        instances, call = function._self_instances, function._self_instances.call
         # A coroutine keeps the instance alive until it has its answer, though nobody else may do so any more.
-        one = instances.call.one(lambda row: instances.of(instance).submit(row, instance))
-        super().__init__(function.__wrapped__.__get__(instance), function._self_config, instances.call, one)
+        super().__init__(
+            function.__wrapped__.__get__(instance),
+            function._self_config,
+            call,
+            call.one(lambda row: instances.of(instance).submit(row, instance)),
+            call.one(lambda row: instances.of(instance).put(row)),
+            call.one(lambda row: instances.of(instance).asubmit(row, instance)),
+        )
         self._self_function = function
         self._self_instance = instance
 
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         return self._self_batcher().submit_many(self._self_call.rows(items, options), self._self_instance)
-
-    def acall(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._self_call.one(partial(self._self_batcher().asubmit, keep=self._self_instance))(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))

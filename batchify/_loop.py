@@ -11,6 +11,7 @@ leaves.
 from __future__ import annotations
 
 from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError
+from contextvars import Context
 from functools import partial
 from time import monotonic
 from types import coroutine
@@ -55,6 +56,7 @@ class LoopEngine:
         "future",
         "home",
         "loop",
+        "nobodys",
         "source",
         "stats",
     )
@@ -75,6 +77,8 @@ class LoopEngine:
         self.core = core = core_of(config)
         self.stats = Stats(lambda: core.arrivals)
         self._config = config
+        # For the callbacks of futures: each would keep a copy of its caller's context else.
+        self.nobodys = Context()
         # Where the batch function comes from; held itself only while there is something to run it for.
         self.source = source
         self._fn: BatchFunction | None = None
@@ -138,11 +142,6 @@ class LoopEngine:
             self._arm()
         elif (batch := self.core.abandon(ticket)) is not None:
             self._tasks[batch].cancel()
-
-    def leave_if_cancelled(self, ticket: int, future: Future[Any]) -> None:
-        """Let go of the caller of a future that is done because it was cancelled."""
-        if future.cancelled():
-            self.leave(ticket, future)
 
     def push(self, reason: str) -> None:
         """Let what waits leave now."""
@@ -312,6 +311,20 @@ class LoopEngine:
     def _awake(self) -> AbstractEventLoop:
         """Return the loop, which is there whenever there is work."""
         return cast("AbstractEventLoop", self.home)
+
+
+class Leaver:
+    """Lets go of the caller of a future that is cancelled. One is made for each, so it is a small one."""
+
+    __slots__ = ("_engine", "_ticket")
+
+    def __init__(self, engine: LoopEngine, ticket: int) -> None:
+        self._engine = engine
+        self._ticket = ticket
+
+    def __call__(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            self._engine.leave(self._ticket, future)
 
 
 @coroutine
