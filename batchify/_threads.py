@@ -11,16 +11,18 @@ import sys
 import threading
 import warnings
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from batchify._config import for_engine
 from batchify._registry import announce, batchers
 from batchify._signature import is_async
 from batchify._stats import together
-from batchify._waiters import ItemFuture, kept
+from batchify._waiters import Blocked, ItemFuture, kept
 from batchify._workers import ThreadEngine
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable, Iterable
     from concurrent.futures import Future
     from weakref import ref
@@ -114,15 +116,16 @@ class SyncMicrobatcher(Generic[T, R]):
         """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
         # Empty until it is needed. A dict because the first of several threads to put an engine there must win.
         self._own: dict[None, ThreadEngine] = {}
+        # The same, once it is there.
+        self._engine: ThreadEngine | None = None
 
     @property
     def engine(self) -> ThreadEngine:
         """What does the work, made at first use."""
-        engine = self._own.get(None)
-        if engine is None:
-            engine = self._own.setdefault(None, ThreadEngine(self._source, self._config))
+        if self._engine is None:
+            self._engine = self._own.setdefault(None, ThreadEngine(self._source, self._config))
             announce(self)
-        return engine
+        return self._engine
 
     def __repr__(self) -> str:
         state = "closed" if any(engine.closed for engine in self._own.values()) else "open"
@@ -160,11 +163,13 @@ class SyncMicrobatcher(Generic[T, R]):
             BatchResultError: the batch function did not return one result for each item.
             BaseException: whatever the batch function raised, as an exception object of this caller's own.
         """
-        _warn_on_loop(self.name)
-        engine = self.engine
-        if engine.waits_for_this():
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is not None and asyncio._get_running_loop() is not None:
+            _warn_on_loop(self.name, asyncio._get_running_loop())
+        engine = self._engine or self.engine
+        if get_ident() in engine.threads:
             raise engine.reentrant()
-        blocked = kept.take()
+        blocked, kept.blocked = kept.blocked or Blocked(), None
         ticket = None
         try:
             ticket = engine.enter(item, blocked)
@@ -176,7 +181,10 @@ class SyncMicrobatcher(Generic[T, R]):
                 engine.leave(ticket)
             raise
         kept.blocked = blocked
-        return blocked.take()  # type: ignore[no-any-return]  # waiters carry results of any type
+        if blocked.error is not None:
+            blocked.fail()
+        answer, blocked.value = blocked.value, None
+        return answer  # type: ignore[no-any-return]  # waiters carry results of any type
 
     def put(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result.
@@ -265,11 +273,9 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
         future.set_running_or_notify_cancel()
 
 
-def _warn_on_loop(name: str) -> None:
+def _warn_on_loop(name: str, loop: AbstractEventLoop) -> None:
     """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread."""
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    if loop is not None and loop.get_debug():
+    if loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: await {name}.acall(item)"
         warnings.warn(msg, RuntimeWarning, stacklevel=_depth())
 

@@ -13,7 +13,7 @@ import logging
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock, local
-from typing import Any
+from typing import Any, NoReturn, cast
 
 log = logging.getLogger("batchify")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("batchify")
 class Blocked:
     """A caller that sits in its thread until it is told."""
 
-    __slots__ = ("error", "left", "lock", "value")
+    __slots__ = ("error", "left", "lock", "value", "wake")
 
     # What its caller could cancel: nothing.
     future = None
@@ -30,6 +30,7 @@ class Blocked:
         # Held while there is no answer. A bare lock: a Condition would make a fresh one for every wait.
         self.lock = Lock()
         self.lock.acquire()
+        self.wake = self.lock.release
         self.value: Any = None
         self.error: BaseException | None = None
         # Whether its caller was interrupted, and will not read the answer.
@@ -40,15 +41,9 @@ class Blocked:
 
     wanted = starts
 
-    def wake(self) -> None:
-        self.lock.release()
-
-    def take(self) -> Any:
-        """Return or raise the answer, and forget it."""
-        value, error = self.value, self.error
-        self.value = self.error = None
-        if error is None:
-            return value
+    def fail(self) -> NoReturn:
+        """Raise the error, and forget it."""
+        error, self.error = cast("BaseException", self.error), None
         try:
             raise error
         finally:
@@ -89,14 +84,9 @@ class ItemFuture(Future[Any]):
 
 
 class Kept(local):
-    """One ``Blocked`` for each thread, kept between calls. ``None`` while it is in use."""
+    """One ``Blocked`` for each thread, kept between calls. ``None`` while it is in use, as in a call within a call."""
 
     blocked: Blocked | None = None
-
-    def take(self) -> Blocked:
-        """Return this thread's waiter, or a new one for a call within a call."""
-        blocked, self.blocked = self.blocked, None
-        return blocked or Blocked()
 
 
 kept = Kept()

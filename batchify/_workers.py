@@ -21,7 +21,7 @@ from weakref import ref
 
 from batchify import _outcome
 from batchify._batch import Batch, BatchItem
-from batchify._current import context_of, is_inside
+from batchify._current import context_of, inside, is_inside
 from batchify._demands import core_of, item_of, prepare_of
 from batchify._report import report
 from batchify._stats import Stats
@@ -52,7 +52,7 @@ class ThreadEngine:
         self._fn: BatchFunction | None = None
         self._workers = 0
         # Their threads, once they run.
-        self._threads: set[int] = set()
+        self.threads: set[int] = set()
         # The bells of workers that wait. Who rings one takes it out.
         self._idle: list[Lock] = []
         # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
@@ -70,7 +70,7 @@ class ThreadEngine:
             RuntimeError: the item needs a worker, and no thread can be started.
         """
         core = self._core
-        if core.running and is_inside(core.running):
+        if inside() and is_inside(core.running):
             raise self.reentrant()
         data = item if self._prepare is None else self._prepare(item)
         with self._lock:
@@ -84,7 +84,7 @@ class ThreadEngine:
 
     def waits_for_this(self) -> bool:
         """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
-        return get_ident() in self._threads or is_inside(self._core.running)
+        return get_ident() in self.threads or is_inside(self._core.running)
 
     def reentrant(self) -> ReentrantCallError:
         """Return the error for a call that would wait for itself."""
@@ -134,7 +134,7 @@ class ThreadEngine:
 
     def next(self, bell: Lock) -> Batch | bool:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
-        self._threads.add(get_ident())
+        self.threads.add(get_ident())
         while True:
             with self._lock:
                 now = monotonic()
@@ -146,7 +146,7 @@ class ThreadEngine:
                     return batch
                 if self.closed and not self._core.waiting:
                     self._workers -= 1
-                    self._threads.discard(get_ident())
+                    self.threads.discard(get_ident())
                     return False
                 self._idle.append(bell)
                 if wake_at is None:
