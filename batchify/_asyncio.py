@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError, get_running_loop
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
@@ -230,6 +231,14 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the items that wait at this moment, on each loop in order of arrival."""
         return [item for engine in list(self._engines.values()) for item in engine.waiting()]
 
+    def change(self, changes: dict[str, Any]) -> None:
+        """Go by other options, which are valid, from now on, on every loop."""
+        self._config = replace(self._config, **changes)
+        for key, engine in list(self._engines.items()):
+            loop = key()
+            if loop is not None:
+                _tell(loop, partial(_change, engine), self._config)
+
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
         for loop, engine in self._reachable():
@@ -347,6 +356,12 @@ def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop])
     batcher = weak()
     if batcher is not None:
         batcher._forget(key)
+
+
+def _change(engine: LoopEngine, config: Config) -> None:
+    engine.change(config)
+    if isinstance(engine.source, OffLoop):
+        engine.source.change(config)
 
 
 def _running_loop() -> AbstractEventLoop | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
+from batchify._config import changes
 from batchify._instances import Instances
 from batchify._signature import METHOD_KINDS, Call, name_of
 from batchify._stats import together
@@ -100,6 +101,22 @@ class Batched(Proxy):
         """Start counting anew; what waits and runs stays counted."""
         for part in self._self_parts():
             part.reset()
+
+    def configure(self, **options: Any) -> None:
+        """Change ``max_size``, ``timeout`` or ``concurrency`` while it works; what runs is left alone.
+
+        Of a method seen from its class, it is for all instances there are and all that come; of one of an instance, for
+        that instance.
+
+        Raises:
+            TypeError: an option is of the wrong kind, or cannot change.
+            ValueError: an option is out of range.
+        """
+        self._self_change(changes(options))
+
+    def _self_change(self, changes: dict[str, Any]) -> None:
+        """Go by other options, which are valid, from now on."""
+        raise NotImplementedError
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
@@ -220,6 +237,10 @@ class BatchedFunction(Batched):
         self._self_instances.closed = True
         return self._self_batchers()
 
+    def _self_change(self, changes: dict[str, Any]) -> None:
+        self._self_own.change(changes)
+        self._self_instances.change(changes)
+
     def _self_parts(self) -> list[Stats]:
         return [*self._self_own.parts(), *self._self_instances.parts()]
 
@@ -262,6 +283,9 @@ class BatchedMethod(Batched):
 
     def _self_closing(self) -> list[Batcher]:
         return self._self_batchers() if self._self_function._self_instances.closed else [self._self_batcher()]
+
+    def _self_change(self, changes: dict[str, Any]) -> None:
+        self._self_batcher().change(changes)
 
 
 def _either(one: Callable[..., Any], instances: Instances, /, *args: Any, **kwargs: Any) -> Any:

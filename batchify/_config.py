@@ -103,6 +103,21 @@ def validated(
     )
 
 
+def changes(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the validated options that are to change while a batcher works.
+
+    Raises:
+        TypeError: one is of the wrong kind, or none that can change.
+        ValueError: one is out of range.
+    """
+    check = {"max_size": whole, "timeout": seconds, "concurrency": whole}
+    for option in given:
+        if option not in check:
+            msg = f"configure() changes {', '.join(check)}, got an unexpected keyword argument {option!r}"
+            raise TypeError(msg)
+    return {option: check[option](option, value) for option, value in given.items()}
+
+
 def whole(option: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or say what is wrong with it.
 

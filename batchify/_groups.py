@@ -180,6 +180,12 @@ class Groups(Slots):
         full = self._full.first
         return self._arrived(full) if full is not None else self._leaves_at(oldest.head, self._arrived(oldest))
 
+    def change(self, config: Config) -> None:
+        """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
+        super().change(config)
+        for key, group in self._groups.items():
+            self._note(key, group)
+
     def add(self, item: Any, waiter: Any, now: float) -> int:
         """Put a ``Place`` at the end of the line of its group and return its ticket, to be compared with ``alarm``."""
         place: Place = item

@@ -8,6 +8,7 @@ An instance is known by identity and held weakly, and nothing is stored in it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
@@ -71,6 +72,12 @@ class Instances:
     def batchers(self) -> list[Batcher]:
         """Return the batchers that exist."""
         return [batcher for _, batcher in list(self._known.values())]
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Go by other options, which are valid, from now on, for all instances there are and all that come."""
+        self._config = replace(self._config, **changes)
+        for batcher in self.batchers():
+            batcher.change(changes)
 
     def parts(self) -> list[Stats]:
         """Return the counters of all batchers, those included whose instances are gone."""

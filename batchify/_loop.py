@@ -149,6 +149,13 @@ class LoopEngine:
             self.core.push(reason)
             self.pump()
 
+    def change(self, config: Config) -> None:
+        """Go by these options from now on."""
+        self._config = config
+        self.core.change(config)
+        if self.home is not None:
+            self.pump()
+
     def drain(self, tell: Callable[[], None]) -> None:
         """Let what waits leave now, and ``tell`` when all is answered, or at once if that waits for the caller.
 

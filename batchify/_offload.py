@@ -44,6 +44,11 @@ class OffLoop:
             raise
         return await done
 
+    def change(self, config: Config) -> None:
+        """Use as many threads as these options say."""
+        self._config = config
+        self.close()
+
     def close(self) -> None:
         """End the threads when they are done with what they were given."""
         if self._pool is not None:

@@ -34,9 +34,7 @@ class Slots:
     )
 
     def __init__(self, config: Config) -> None:
-        self._max_size = config.max_size
-        self._concurrency = config.concurrency
-        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
+        self._take_on(config)
         # The batches that have left and are not over, oldest first.
         self.running: list[Batch] = []
         # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
@@ -61,6 +59,11 @@ class Slots:
         """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
         raise NotImplementedError
 
+    def change(self, config: Config) -> None:
+        """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
+        self._take_on(config)
+        self._set_alarm()
+
     def finish(self, batch: Batch, now: float) -> None:
         """Free the slot of ``batch``."""
         if self._busy:
@@ -84,6 +87,11 @@ class Slots:
         """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
         self._pushed = reason
         self._pushed_before = self.arrivals
+
+    def _take_on(self, config: Config) -> None:
+        self._max_size = config.max_size
+        self._concurrency = config.concurrency
+        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
 
     def _set_alarm(self) -> None:
         raise NotImplementedError

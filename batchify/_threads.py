@@ -10,6 +10,7 @@ import atexit
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -229,6 +230,12 @@ class SyncMicrobatcher(Generic[T, R]):
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
         return [item for engine in self._own.values() for item in engine.waiting()]
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Go by other options, which are valid, from now on."""
+        self._config = replace(self._config, **changes)
+        for engine in self._own.values():
+            engine.change(self._config)
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Hashable, Iterable, Iterator
 
-    from typing_extensions import Never, Self
+    from typing_extensions import Never, Self, Unpack
 
     from batchify._report import BatchReport
     from batchify._stats import BatchStats
@@ -48,6 +48,14 @@ class Options(TypedDict, total=False):
     name: str | None
 
 
+class Changes(TypedDict, total=False):
+    """The options that can change while a function is used."""
+
+    max_size: int
+    timeout: float | None
+    concurrency: int
+
+
 class Results(Protocol[R_co]):
     """What a batch function may return: a list, tuple, array or the like, with a length and an order.
 
@@ -73,6 +81,7 @@ class Decorated(Protocol):
     @property
     def batch_stats(self) -> BatchStats: ...
     def reset_stats(self) -> None: ...
+    def configure(self, **options: Unpack[Changes]) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
     async def aclose(self) -> None: ...

@@ -114,6 +114,15 @@ class ThreadEngine:
             if self._core.wake_at is not None:
                 self._hand_on()
 
+    def change(self, config: Config) -> None:
+        """Go by these options from now on. Workers that are too many then end when they have nothing to do."""
+        with self._lock:
+            self._config = config
+            self._core.change(config)
+            _ring_all(self._idle)
+            if self._core.wake_at is not None:
+                self._hand_on()
+
     def open(self) -> None:
         """Take items again."""
         with self._lock:
@@ -144,7 +153,7 @@ class ThreadEngine:
                     if wake_at is not None:
                         self._hand_on()
                     return batch
-                if self.closed and not self._core.waiting:
+                if (self.closed and not self._core.waiting) or self._workers > self._config.concurrency:
                     self._workers -= 1
                     self.threads.discard(get_ident())
                     return False

@@ -44,7 +44,7 @@ MAY = {
     "_asyncio": {"_config", "_current", "_drain", "_loop", "_offload", "_registry", "_signature", "_stats", "errors"},
     "_threads": {"_bridge", "_config", "_registry", "_signature", "_stats", "_waiters", "_workers"},
     "_instances": {"_signature", "_stats", "errors"},
-    "_binding": {"_instances", "_signature", "_stats"},
+    "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "__init__": {
         "_asyncio",
