@@ -14,7 +14,7 @@ from asyncio import CancelledError, get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from weakref import ref
 
 from batchify._config import for_engine
@@ -59,6 +59,9 @@ class AsyncMicrobatcher(Generic[T, R]):
             never wait for company that cannot help.
         name: used in errors and statistics; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once on one loop.
+        max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
+            served. When there is no room, a batch does not wait for company that could not come.
+        on_full: what a call does that finds no room: ``"wait"``, or ``"raise"`` ``QueueFullError`` at once.
         weigh: tells what an item weighs, a number of at least 0; an item heavier than ``max_weight`` is refused.
         max_weight: the weights of a batch sum up to this at most.
         group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
@@ -79,6 +82,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         *,
         name: str | None = None,
         concurrency: int = 1,
+        max_pending: int | None = None,
+        on_full: Literal["wait", "raise"] = "wait",
         weigh: Callable[[T], float] | None = None,
         max_weight: float | None = None,
         group_by: Callable[[T], Hashable] | None = None,
@@ -91,6 +96,8 @@ class AsyncMicrobatcher(Generic[T, R]):
             max_batch_size,
             batch_wait_timeout_s,
             concurrency=concurrency,
+            max_pending=max_pending,
+            on_full=on_full,
             weigh=weigh,
             max_weight=max_weight,
             group_by=group_by,
@@ -234,10 +241,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on, on every loop."""
         self._config = replace(self._config, **changes)
-        for key, engine in list(self._engines.items()):
-            loop = key()
-            if loop is not None:
-                _tell(loop, partial(_change, engine), self._config)
+        for loop, engine in self._present():
+            _tell(loop, partial(_change, engine), self._config)
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
@@ -308,8 +313,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     def _wake(self, loop: AbstractEventLoop) -> LoopEngine:
         """Return the engine for ``loop``, ready to take items."""
         engine = self._attach(loop)
-        if engine.home is None:
-            engine.wake(loop)
+        engine.wake(loop)
         return engine
 
     def _attach(self, loop: AbstractEventLoop) -> LoopEngine:
@@ -330,11 +334,14 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._engine = engine
         return engine
 
+    def _present(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
+        """Return the engines whose loops are not closed, with these."""
+        self._forget_closed_loops()
+        return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
+
     def _reachable(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
         """Return the engines whose loops run, with these."""
-        self._forget_closed_loops()
-        known = [(key(), engine) for key, engine in list(self._engines.items())]
-        return [(loop, engine) for loop, engine in known if loop is not None and loop.is_running()]
+        return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
     def _forget_closed_loops(self) -> None:
         for key, engine in list(self._engines.items()):

@@ -29,6 +29,8 @@ class Config:
     max_size: int
     timeout: float | None
     concurrency: int
+    max_pending: int | None
+    on_full: str
     weigh: Callable[[Any], Any] | None
     max_weight: float | None
     group_by: Callable[[Any], Any] | None
@@ -69,6 +71,8 @@ def validated(
     max_size: object,
     timeout: object,
     concurrency: object,
+    max_pending: object,
+    on_full: object,
     weigh: object,
     max_weight: object,
     group_by: object,
@@ -80,7 +84,7 @@ def validated(
     """Return the options of the batch function ``fn``.
 
     Raises:
-        TypeError: an option is of the wrong kind, or ``weigh`` and ``max_weight`` are not given together.
+        TypeError: an option is of the wrong kind, or does nothing without another one that is missing.
         ValueError: an option is out of range.
     """
     if (weigh is None) is not (max_weight is None):
@@ -89,10 +93,15 @@ def validated(
             f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
         )
         raise TypeError(msg)
+    if max_pending is None and on_full == "raise":
+        msg = "on_full='raise' needs max_pending: without it there is always room"
+        raise TypeError(msg)
     return Config(
         max_size=whole("max_size", max_size),
         timeout=seconds("timeout", timeout),
         concurrency=whole("concurrency", concurrency),
+        max_pending=None if max_pending is None else whole("max_pending", max_pending),
+        on_full=one_of("on_full", on_full, ("wait", "raise")),
         weigh=function("weigh", weigh),
         max_weight=positive("max_weight", max_weight),
         group_by=function("group_by", group_by),
@@ -196,6 +205,20 @@ def flag(option: str, value: object) -> bool:
         msg = f"{option} must be True or False, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
     return value
+
+
+def one_of(option: str, value: object, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is another one.
+    """
+    chosen = text(option, value)
+    if chosen not in choices:
+        msg = f"{option} must be {' or '.join(map(repr, choices))}, got {chosen!r}"
+        raise ValueError(msg)
+    return chosen
 
 
 def text(option: str, value: object) -> str:

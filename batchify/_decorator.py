@@ -6,7 +6,7 @@ Must not know: how an engine works, or how it is found at a call.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batchify._config import validated
 from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
@@ -68,6 +68,8 @@ def microbatch(
     max_size: int = 32,
     timeout: float | None = None,
     concurrency: int = 1,
+    max_pending: int | None = None,
+    on_full: Literal["wait", "raise"] = "wait",
     weigh: Callable[..., float] | None = None,
     max_weight: float | None = None,
     group_by: Callable[..., Hashable] | None = None,
@@ -99,6 +101,9 @@ def microbatch(
             is free. ``None``: adaptive; with nothing running, what is there leaves at once, and while batches run,
             items gather until a slot is free.
         concurrency: most batches that run at once, for each instance and event loop.
+        max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
+            served. When there is no room, a batch does not wait for company that could not come.
+        on_full: what a call does that finds no room: ``"wait"``, or ``"raise"`` ``QueueFullError`` at once.
         weigh: tells what an item weighs, a number of at least 0 (of tokens, of bytes). Order is kept: nothing
             overtakes. An item heavier than ``max_weight`` is a ``ValueError`` of its own caller. With several columns
             ``weigh`` and ``group_by`` get one argument for each.
@@ -124,6 +129,8 @@ def microbatch(
             max_size=max_size,
             timeout=timeout,
             concurrency=concurrency,
+            max_pending=max_pending,
+            on_full=on_full,
             weigh=weigh,
             max_weight=max_weight,
             group_by=group_by,
@@ -145,6 +152,8 @@ def microbatch(
         max_size=max_size,
         timeout=timeout,
         concurrency=concurrency,
+        max_pending=max_pending,
+        on_full=on_full,
         weigh=weigh,
         max_weight=max_weight,
         group_by=group_by,

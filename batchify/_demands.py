@@ -46,7 +46,7 @@ def item_of(data: Any, config: Config) -> Any:
 
 
 def _asks(config: Config) -> bool:
-    return bool(config.group_by or config.weigh or config.dedupe or config.has_options)
+    return bool(config.group_by or config.weigh or config.dedupe or config.has_options or config.max_pending)
 
 
 def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:

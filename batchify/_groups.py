@@ -4,7 +4,8 @@ Decides: which items share a batch, how many of them, and which group leaves fir
 Must not know: what a group stands for, how a weight was found, when two items are equal. ``_demands`` says it.
 
 It follows the rules of ``_core``, and a shell uses it in the same way. What ``add()`` gets is a ``Place``, made by the
-caller beforehand, since all that makes it is somebody else's code.
+caller beforehand, since all that makes it is somebody else's code; and it stands at the door until ``let_in()`` finds
+room for it.
 
 Each group is a line of its own. Of the groups that may leave, the one leaves first whose head came first, so that none
 starves, however many there are. Two heaps of tickets say which that is: those of the heads of all groups, and those of
@@ -144,12 +145,16 @@ class Heads:
 class Groups(Slots):
     """The waiting lines of one batcher, one for each group, and the slots its batches run in."""
 
-    __slots__ = ("_arrivals", "_full", "_groups", "_heads", "_max_weight", "_places")
+    __slots__ = ("_arrivals", "_door", "_full", "_groups", "_heads", "_max_weight", "_places", "_refuses", "_room")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._max_weight = inf if config.max_weight is None else config.max_weight
+        self._room = inf if config.max_pending is None else config.max_pending
+        self._refuses = config.on_full == "raise"
         self._arrivals = 0
+        # Who waits for room, by ticket, in order of arrival. They are let in by let_in(), and not before.
+        self._door: OrderedDict[int, Place] = OrderedDict()
         # By ticket, whichever group they are in.
         self._places: dict[int, Place] = {}
         self._groups: dict[Any, Group] = {}
@@ -158,13 +163,13 @@ class Groups(Slots):
 
     @property
     def waiting(self) -> int:
-        """How many items wait, those that share one counted one by one."""
-        return len(self._places)
+        """How many items wait, also for room; those that share one are counted one by one."""
+        return len(self._places) + len(self._door)
 
     @property
     def places(self) -> list[Place]:
         """What waits, in order of arrival."""
-        return list(self._places.values())
+        return [*self._places.values(), *self._door.values()]
 
     @property
     def arrivals(self) -> int:
@@ -177,8 +182,13 @@ class Groups(Slots):
         oldest = self._heads.first
         if oldest is None or self._busy:
             return None
-        full = self._full.first
+        full = oldest if self._is_full else self._full.first
         return self._arrived(full) if full is not None else self._leaves_at(oldest.head, self._arrived(oldest))
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there is no room for another item, and nobody may wait for it."""
+        return self._refuses and self._is_full
 
     def change(self, config: Config) -> None:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
@@ -187,22 +197,31 @@ class Groups(Slots):
             self._note(key, group)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Put a ``Place`` at the end of the line of its group and return its ticket, to be compared with ``alarm``."""
+        """Let a ``Place`` stand at the door and return its ticket, to be compared with ``alarm``."""
         place: Place = item
         place.ticket, place.waiter, place.arrived = self._arrivals, waiter, now
         self._arrivals += 1
-        self._places[place.ticket] = place
-        group = self._groups.get(place.group)
-        if group is None:
-            group = self._groups[place.group] = Group()
-        group.enter(place)
-        self._note(place.group, group)
+        self._door[place.ticket] = place
         return place.ticket
+
+    def let_in(self) -> list[Any]:
+        """Let those who wait for room into the lines of their groups, as far as there is, and return their waiters."""
+        waiters: list[Any] = []
+        while self._door and not self._is_full:
+            _, place = self._door.popitem(last=False)
+            self._places[place.ticket] = place
+            group = self._groups.get(place.group)
+            if group is None:
+                group = self._groups[place.group] = Group()
+            group.enter(place)
+            self._note(place.group, group)
+            waiters.append(place.waiter)
+        return waiters
 
     def rang(self) -> bool:
         """Set the next alarm after this one was heard; say whether a full batch may leave now."""
         self._set_alarm()
-        return self._full.first is not None and not self._busy
+        return (self._is_full or self._full.first is not None) and not self._busy
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
@@ -210,18 +229,22 @@ class Groups(Slots):
         if oldest is None:
             self._set_alarm()
             return None
-        reason = oldest.full or self._reason(oldest.head, self._arrived(oldest), now)
+        full = "full" if self._is_full else None
+        reason = oldest.full or full or self._reason(oldest.head, self._arrived(oldest), now)
         if reason is None:
             # It is not its time yet, and so it is nobody's: only those leave that have nothing to wait for.
-            full = self._full.first
-            if full is None:
+            other = self._full.first
+            if other is None:
                 self._set_alarm()
                 return None
-            oldest, reason = full, str(full.full)
+            oldest, reason = other, str(other.full)
         return self._start(self._cut(oldest, reason, now), now)
 
     def withdraw(self, ticket: int) -> Place | None:
         """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more."""
+        at_door = self._door.pop(ticket, None)
+        if at_door is not None:
+            return at_door
         place = self._places.pop(ticket, None)
         if place is None:
             return None
@@ -230,6 +253,11 @@ class Groups(Slots):
         self._note(place.group, group)
         self._set_alarm()
         return place
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether there is no room: more company cannot come before something leaves."""
+        return len(self._places) >= self._room
 
     def _arrived(self, group: Group) -> float:
         return self._places[group.head].arrived

@@ -24,7 +24,7 @@ from batchify._current import context_of, is_inside
 from batchify._demands import core_of, item_of, prepare_of
 from batchify._report import report
 from batchify._stats import Stats
-from batchify.errors import ReentrantCallError, reentrant
+from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._core import Core
+    from batchify._groups import Groups
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
@@ -83,7 +85,7 @@ class LoopEngine:
         self.source = source
         self._fn: BatchFunction | None = None
         prepare = prepare_of(config)
-        self.add = core.add if prepare is None else lambda row, waiter, now: core.add(prepare(row), waiter, now)
+        self.add = core.add if prepare is None else _asking(core, prepare, self.stats, config)
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -127,6 +129,7 @@ class LoopEngine:
         self._pumping = True
         try:
             while (batch := self.core.take(self.clock())) is not None:
+                self.core.let_in()
                 self._start(batch)
         finally:
             self._pumping = False
@@ -139,6 +142,7 @@ class LoopEngine:
         future.cancel()
         if self.core.withdraw(ticket) is not None:
             self.stats.left()
+            self.core.let_in()
             self._arm()
         elif (batch := self.core.abandon(ticket)) is not None:
             self._tasks[batch].cancel()
@@ -318,6 +322,23 @@ class LoopEngine:
     def _awake(self) -> AbstractEventLoop:
         """Return the loop, which is there whenever there is work."""
         return cast("AbstractEventLoop", self.home)
+
+
+def _asking(
+    core: Core | Groups, prepare: Callable[[Any], Any], stats: Stats, config: Config
+) -> Callable[[Any, Any, float], int]:
+    """Return ``core.add`` for items that ask for more."""
+
+    def add(row: Any, waiter: Any, now: float) -> int:
+        place = prepare(row)
+        if core.refuses:
+            stats.refused()
+            raise QueueFullError(full(config.name, cast("int", config.max_pending)))
+        ticket = core.add(place, waiter, now)
+        core.let_in()
+        return ticket
+
+    return add
 
 
 class Leaver:

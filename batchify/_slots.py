@@ -7,7 +7,7 @@ Must not know: lines, what else waits.
 from __future__ import annotations
 
 from sys import maxsize
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchify._timing import Adaptive, Window
 
@@ -58,6 +58,18 @@ class Slots:
     def arrivals(self) -> int:
         """How many items ever arrived; also the ticket of the next one. May be read from any thread."""
         raise NotImplementedError
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there is no room for another item, and nobody may wait for it."""
+        return False
+
+    def let_in(self) -> list[Any]:
+        """Let those who waited for room into the line, as far as there is, and return their waiters.
+
+        A shell does so after each arrival, departure and withdrawal.
+        """
+        return []
 
     def change(self, config: Config) -> None:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""

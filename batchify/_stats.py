@@ -124,6 +124,7 @@ class Stats:
         "_running",
         "_items",
         "_deduped",
+        "_rejected",
         "_batches",
         "_room",
         "_answered",
@@ -152,7 +153,7 @@ class Stats:
     def reset(self) -> None:
         """Forget the past; what waits and what runs stays counted."""
         with self._lock:
-            self._items = self._deduped = self._batches = self._largest = self._room = 0
+            self._items = self._deduped = self._rejected = self._batches = self._largest = self._room = 0
             self._answered = self._failed = self._cancelled = 0
             self._wait_total = self._wait_max = self._run_max = 0.0
             self._sizes: Counter[int] = Counter()
@@ -167,6 +168,11 @@ class Stats:
         with self._lock:
             self._gone += count
             self._cancelled += count
+
+    def refused(self) -> None:
+        """Count a call that found no room."""
+        with self._lock:
+            self._rejected += 1
 
     def departed(self, batch: Batch) -> None:
         """Count the items of a batch as running."""
@@ -235,6 +241,7 @@ class Stats:
                 answered_items=self._answered,
                 failed_items=self._failed,
                 cancelled_items=self._cancelled,
+                rejected_items=self._rejected,
                 deduped_items=self._deduped,
                 wait_ms=_percentiles(waits, self._wait_max),
                 run_ms=_percentiles(list(self._runs), self._run_max),

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from batchify._config import for_engine
 from batchify._registry import announce, batchers
@@ -52,6 +52,9 @@ class SyncMicrobatcher(Generic[T, R]):
             never wait for company that cannot help.
         name: used in errors, statistics and thread names; the name of ``batch_fn`` if not given.
         concurrency: most batches that run at once, each on a thread of its own.
+        max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
+            served. When there is no room, a batch does not wait for company that could not come.
+        on_full: what a call does that finds no room: ``"wait"``, or ``"raise"`` ``QueueFullError`` at once.
         weigh: tells what an item weighs, a number of at least 0; an item heavier than ``max_weight`` is refused.
         max_weight: the weights of a batch sum up to this at most.
         group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
@@ -72,6 +75,8 @@ class SyncMicrobatcher(Generic[T, R]):
         *,
         name: str | None = None,
         concurrency: int = 1,
+        max_pending: int | None = None,
+        on_full: Literal["wait", "raise"] = "wait",
         weigh: Callable[[T], float] | None = None,
         max_weight: float | None = None,
         group_by: Callable[[T], Hashable] | None = None,
@@ -84,6 +89,8 @@ class SyncMicrobatcher(Generic[T, R]):
             max_batch_size,
             batch_wait_timeout_s,
             concurrency=concurrency,
+            max_pending=max_pending,
+            on_full=on_full,
             weigh=weigh,
             max_weight=max_weight,
             group_by=group_by,
@@ -190,14 +197,19 @@ class SyncMicrobatcher(Generic[T, R]):
     def put(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result.
 
-        Cancelling the future takes the item out if it has not left yet.
+        Cancelling the future takes the item out if it has not left yet. Without room for it, it blocks until there is.
 
         Raises:
             BatcherClosedError: it has been stopped.
+            QueueFullError: there is no room, and ``on_full`` is ``"raise"``.
+            ReentrantCallError: there is no room, and the thread that would wait for it has to make it.
         """
-        future = ItemFuture()
-        ticket = self.engine.enter(item, future)
-        future.add_done_callback(partial(_leave_if_cancelled, self.engine.weak, ticket))
+        engine = self.engine
+        future = ItemFuture(bounded=self._config.max_pending is not None)
+        ticket = engine.enter(item, future)
+        future.add_done_callback(partial(_leave_if_cancelled, engine.weak, ticket))
+        if future.gate is not None:
+            _await_room(engine, future, future.gate)
         return future
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
@@ -270,6 +282,21 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+
+
+def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) -> None:
+    """Block until there is room for the item of ``future``."""
+    if gate.acquire(blocking=False):
+        return
+    if get_ident() in engine.threads:
+        future.cancel()
+        raise engine.reentrant()
+    try:
+        gate.acquire()
+    except BaseException:
+        # Ctrl-C, or what another signal handler raised.
+        future.cancel()
+        raise
 
 
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:

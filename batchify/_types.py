@@ -11,7 +11,18 @@ returned, so ``R`` is what else there is.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,6 +50,8 @@ class Options(TypedDict, total=False):
     max_size: int
     timeout: float | None
     concurrency: int
+    max_pending: int | None
+    on_full: Literal["wait", "raise"]
     weigh: Callable[..., float] | None
     max_weight: float | None
     group_by: Callable[..., Hashable] | None

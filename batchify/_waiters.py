@@ -4,7 +4,7 @@ Must not know: batches, the core, event loops.
 
 A waiter is told in two steps, so that everything is counted before anybody wakes: the worker stores ``value`` or
 ``error`` in every waiter of a batch, and then calls ``wake()`` on each. ``starts()`` is asked once, when the batch
-leaves; ``wanted()`` when there is an answer.
+leaves; ``wanted()`` when there is an answer; and ``admit()`` is called once, when there is room for its item.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class Blocked:
         # Whether its caller was interrupted, and will not read the answer.
         self.left = False
 
+    def admit(self) -> None:
+        """Go on to sit there: room makes no difference."""
+
     def starts(self) -> bool:
         return not self.left
 
@@ -52,10 +55,26 @@ class Blocked:
 
 
 class ItemFuture(Future[Any]):
-    """A caller that asked for a future. It may be cancelled until its batch leaves."""
+    """A caller that asked for a future. It may be cancelled until its batch leaves.
+
+    Args:
+        bounded: whether it may have to wait for room before it gets its future.
+    """
 
     value: Any = None
     error: BaseException | None = None
+
+    def __init__(self, *, bounded: bool = False) -> None:
+        super().__init__()
+        # Held while there is no room for it.
+        self.gate: Lock | None = None
+        if bounded:
+            self.gate = Lock()
+            self.gate.acquire()
+
+    def admit(self) -> None:
+        if self.gate is not None:
+            self.gate.release()
 
     @property
     def future(self) -> Future[Any]:

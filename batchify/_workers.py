@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from threading import TIMEOUT_MAX, Lock, Thread, get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 from batchify import _outcome
@@ -25,7 +25,7 @@ from batchify._current import context_of, inside, is_inside
 from batchify._demands import core_of, item_of, prepare_of
 from batchify._report import report
 from batchify._stats import Stats
-from batchify.errors import BatcherClosedError, ReentrantCallError, closed, reentrant
+from batchify.errors import BatcherClosedError, QueueFullError, ReentrantCallError, closed, full, reentrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,7 @@ class ThreadEngine:
 
         Raises:
             BatcherClosedError: the engine is closed.
+            QueueFullError: there is no room, and nobody may wait for it.
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
@@ -77,7 +78,12 @@ class ThreadEngine:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
             self.started = True
+            if core.refuses:
+                self.stats.refused()
+                raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
             ticket = core.add(data, waiter, monotonic())
+            if self._prepare is not None:
+                self._let_in()
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
@@ -103,6 +109,9 @@ class ThreadEngine:
             fn = None
             if place is not None:
                 self.stats.left()
+                self._let_in()
+                if self._core.wake_at is not None:
+                    self._hand_on()
                 fn = self._rest_if_idle()
         del fn
         return place is not None
@@ -148,6 +157,7 @@ class ThreadEngine:
             with self._lock:
                 now = monotonic()
                 batch = self._core.take(now)
+                self._let_in()
                 wake_at = self._core.wake_at
                 if batch is not None:
                     if wake_at is not None:
@@ -175,6 +185,11 @@ class ThreadEngine:
                 self._core.withdraw(ticket)
                 self.stats.left()
                 raise
+
+    def _let_in(self) -> None:
+        """Tell those for whom there is room now. Needs the lock."""
+        for waiter in self._core.let_in():
+            waiter.admit()
 
     def _hand_on(self) -> None:
         """Let another worker see to what waits, if there may be one more. Needs the lock."""

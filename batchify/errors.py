@@ -43,6 +43,12 @@ def reentrant(name: str) -> str:
     )
 
 
+def full(name: str, most: int) -> str:
+    """Say that there is no room for a call."""
+    items = "1 item" if most == 1 else f"{most} items"
+    return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+
+
 def closed(name: str) -> str:
     """Say that a call came too late."""
     return f"{name} is closed and takes no more calls"

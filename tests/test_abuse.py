@@ -112,6 +112,12 @@ FUNCTIONS = [
     (TypeError, 8, "must be a function, or None, got 8 of type int"),
     (TypeError, "len", "must be a function, or None, got 'len' of type str"),
 ]
+CHOICES = [
+    (TypeError, True, "must be a str, got True of type bool"),
+    (TypeError, None, "must be a str, got None of type NoneType"),
+    (ValueError, "drop", "must be 'wait' or 'raise', got 'drop'"),
+    (ValueError, "", "must not be empty"),
+]
 # What an option can't be without.
 WITH = {"max_weight": {"weigh": len}, "weigh": {"max_weight": 1}}
 
@@ -122,6 +128,8 @@ def options(size, time):
         size: SIZES,
         time: TIMES,
         "concurrency": SIZES,
+        "max_pending": [case for case in SIZES if case[1] is not None],
+        "on_full": CHOICES,
         "weigh": FUNCTIONS,
         "max_weight": WEIGHTS,
         "group_by": FUNCTIONS,
@@ -153,6 +161,13 @@ def test_wrong_values_of_options(decorate, kind, options, message):
 def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
     """An engine class says the same, of the names that its own arguments have."""
     assert message == told(kind, engine, embed, **options)
+
+
+def test_refusing_needs_a_bound():
+    """``on_full="raise"`` without a bound would do nothing, and is a ``TypeError``."""
+    message = "on_full='raise' needs max_pending: without it there is always room"
+    for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
+        assert message == told(TypeError, decorate, embed, on_full="raise")
 
 
 @pytest.mark.parametrize(

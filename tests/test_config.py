@@ -42,6 +42,8 @@ def embed(texts):
 # What an engine class gets for what nobody asked for.
 OFF = {
     "concurrency": 1,
+    "max_pending": None,
+    "on_full": "wait",
     "weigh": None,
     "max_weight": None,
     "group_by": None,
@@ -206,6 +208,8 @@ def test_options_of_an_engine():
     """Size, wait and all other arguments of an engine class become the options of its core."""
     others = {
         "concurrency": 2,
+        "max_pending": 9,
+        "on_full": "raise",
         "weigh": len,
         "max_weight": 10.0,
         "group_by": len,

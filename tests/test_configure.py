@@ -10,6 +10,7 @@ from test_core import OFF, arrive, leave, new
 from test_groups import arrive as arrive_in_groups
 from test_groups import busy as busy_groups
 from test_groups import leave as leave_groups
+from test_groups import put
 
 from batchify import AsyncMicrobatcher, microbatch
 from batchify._config import Config
@@ -192,5 +193,5 @@ def test_groups_that_are_full_by_a_new_size():
     arrive_in_groups(core, "ab")
     core.change(config(max_size=3, timeout=5.0))
     assert [] == leave_groups(core)
-    core.add(Place("c", "g", 0.0, None), "C", 0.0)
+    put(core, Place("c", "g", 0.0, None))
     assert ["abc"] == leave_groups(core)

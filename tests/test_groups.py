@@ -19,15 +19,21 @@ from batchify._slots import NEVER
 OFF = dict.fromkeys(field.name for field in fields(Config))
 
 
-def new(*, max_size=2, timeout=None, concurrency=1, max_weight=None):
+def new(**options):
     """Return an empty core, adaptive and with one slot unless told otherwise."""
-    options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency, "max_weight": max_weight}
-    return Groups(Config(**{**OFF, **options}))
+    return Groups(Config(**{**OFF, "max_size": 2, "concurrency": 1, **options}))
+
+
+def put(core, place, waiter="caller", now=0.0):
+    """Let an item arrive, as a shell does; return its ticket."""
+    ticket = core.add(place, waiter, now)
+    core.let_in()
+    return ticket
 
 
 def arrive(core, items, now=0.0, *, group="g", weight=0.0, equal=None):
     """Let items arrive, each with a caller that has the letter's capital for a name; return their tickets."""
-    return [core.add(Place(item, group, weight, equal), item.upper(), now) for item in items]
+    return [put(core, Place(item, group, weight, equal), item.upper(), now) for item in items]
 
 
 def busy(**options):
@@ -110,7 +116,7 @@ def test_no_group_starves():
     """Each of very many groups has its turn, in order of arrival, while new items go on coming for the first."""
     core = busy(max_size=2)
     for group in range(1000):
-        core.add(Place(group, group, 0.0, None), group, 0.0)
+        put(core, Place(group, group, 0.0, None))
     left = []
     core.finish(core.running[0], 0.0)
     while len(left) < 1000:
@@ -205,8 +211,7 @@ def test_weights_do_not_drift():
 def shared(core, items, group="g"):
     """Let items arrive that share with those of the same letter."""
     return [
-        core.add(Place(item, group, 1.0, (group, item.lower())), (item, number), 0.0)
-        for number, item in enumerate(items)
+        put(core, Place(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
     ]
 
 
@@ -261,6 +266,71 @@ def test_a_sharer_who_leaves_at_the_last_moment():
     assert (["x", "y"], -3) == (batch.for_waiters(["x", "y"]), batch.left)
 
 
+# Room.
+
+
+def bounded(*, room=2, **options):
+    """Return a core with little room, whose window does not end."""
+    return new(max_size=9, timeout=100.0, max_pending=room, **options)
+
+
+def test_who_finds_no_room_waits_for_it():
+    """What finds no room waits, in order of arrival, until something leaves."""
+    core = bounded()
+    arrive(core, "abcde")
+    assert (5, [*"abcde"]) == (core.waiting, [place.item for place in core.places])
+    assert ["ab"] == ["".join(core.take(0.0).items)]
+    assert ["C", "D"] == core.let_in()
+    core.finish(core.running[0], 0.0)
+    assert ["cd"] == ["".join(core.take(0.0).items)]
+    assert ["E"] == core.let_in()
+
+
+def test_a_full_room_does_not_wait_for_company():
+    """When there is no room, company cannot come, and the oldest group leaves as if it were full."""
+    core = bounded()
+    arrive(core, "a", 1.0, group=1)
+    assert (False, 101.0) == (core.rang(), core.wake_at)
+    arrive(core, "b", 2.0, group=2)
+    assert (True, 1.0) == (core.rang(), core.wake_at)
+    batch = core.take(2.0)
+    assert (["a"], "full") == (batch.items, batch.reason)
+    core.finish(batch, 2.0)
+    assert None is core.take(2.0)
+
+
+def test_who_leaves_makes_room():
+    """One that is let in takes the place of one that left, and one at the door leaves no trace."""
+    core = bounded()
+    first, _, third, _ = arrive(core, "abcd")
+    assert "c" == core.withdraw(third).item
+    assert None is core.withdraw(third)
+    assert [] == core.let_in()
+    core.withdraw(first)
+    assert ["D"] == core.let_in()
+    assert ["bd"] == leave(core)
+
+
+@pytest.mark.parametrize(("on_full", "expected"), [("raise", True), ("wait", False)])
+def test_whether_it_refuses(on_full, expected):
+    """Without room a core refuses, or lets one wait, as it was told."""
+    core = bounded(on_full=on_full)
+    arrive(core, "a")
+    assert not core.refuses
+    arrive(core, "b")
+    assert expected is core.refuses
+
+
+def test_a_push_reaches_the_door():
+    """What waits for room is flushed as well, when it is let in."""
+    core = bounded()
+    arrive(core, "abc")
+    core.push("flush")
+    core.finish(core.take(0.0), 0.0)
+    core.let_in()
+    assert "flush" == reason(core, 0.0)
+
+
 # Leaving, and looking.
 
 
@@ -302,7 +372,7 @@ def test_the_batch_keeps_what_it_leaves_out():
     core = busy(max_size=9)
     items = [Item(), Item()]
     for item in items:
-        core.add(Place(item, "g", 0.0, "equal"), "caller", 0.0)
+        put(core, Place(item, "g", 0.0, "equal"))
     del item
     gone = weakref.ref(items.pop())
     core.finish(core.running[0], 0.0)
@@ -327,9 +397,11 @@ def test_a_heap_forgets_those_who_left():
 class Model:
     """The same rules, by looking through one list each time."""
 
-    def __init__(self, max_size, timeout, max_weight, concurrency):
+    def __init__(self, max_size, timeout, max_weight, concurrency, room):
         self.max_size, self.timeout, self.max_weight, self.concurrency = max_size, timeout, max_weight, concurrency
+        self.room = room
         self.waiting = []
+        self.door = []
         self.pushed = set()
 
     def members(self, group):
@@ -353,7 +425,8 @@ class Model:
         if running >= self.concurrency or not self.waiting:
             return None
         head = self.waiting[0]
-        reason = self.fullness(head["group"]) or self.why(head, now)
+        full = "full" if len(self.waiting) == self.room else None
+        reason = self.fullness(head["group"]) or full or self.why(head, now)
         if reason is None:
             head = next((place for place in self.waiting if self.fullness(place["group"])), None)
             if head is None:
@@ -373,6 +446,12 @@ class Model:
 
     def remove(self, tickets):
         self.waiting = [place for place in self.waiting if place["ticket"] not in tickets]
+        self.door = [place for place in self.door if place["ticket"] not in tickets]
+        self.let_in()
+
+    def let_in(self):
+        while self.door and len(self.waiting) < self.room:
+            self.waiting.append(self.door.pop(0))
 
 
 class GroupsMachine(RuleBasedStateMachine):
@@ -383,10 +462,11 @@ class GroupsMachine(RuleBasedStateMachine):
         timeout=st.sampled_from([0.0, 2.0]),
         max_weight=st.sampled_from([4.0, 100.0]),
         concurrency=st.integers(1, 2),
+        room=st.sampled_from([1, 3, 1000]),
     )
-    def begin(self, max_size, timeout, max_weight, concurrency):
-        self.core = new(max_size=max_size, timeout=timeout, max_weight=max_weight, concurrency=concurrency)
-        self.model = Model(max_size, timeout, max_weight, concurrency)
+    def begin(self, room, **options):
+        self.core = new(max_pending=room, **options)
+        self.model = Model(room=room, **options)
         self.now = 0.0
 
     @rule(group=st.integers(0, 2), weight=st.integers(0, 4), equal=st.none() | st.integers(1, 2))
@@ -394,22 +474,25 @@ class GroupsMachine(RuleBasedStateMachine):
         # Equal items weigh the same.
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
-        ticket = self.core.add(Place("item", group, weight, key), "waiter", self.now)
-        self.model.waiting.append(
+        ticket = put(self.core, Place("item", group, weight, key), "waiter", self.now)
+        self.model.door.append(
             {"ticket": ticket, "group": group, "weight": weight, "equal": key, "arrived": self.now},
         )
+        self.model.let_in()
 
     @precondition(lambda self: self.model.waiting)
     @rule(data=st.data())
     def withdraw(self, data):
-        ticket = data.draw(st.sampled_from([place["ticket"] for place in self.model.waiting]))
+        places = self.model.waiting + self.model.door
+        ticket = data.draw(st.sampled_from([place["ticket"] for place in places]))
         assert ticket == self.core.withdraw(ticket).ticket
+        self.core.let_in()
         self.model.remove({ticket})
 
     @rule()
     def push(self):
         self.core.push("flush")
-        self.model.pushed = {place["ticket"] for place in self.model.waiting}
+        self.model.pushed = {place["ticket"] for place in self.model.waiting + self.model.door}
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
     def pass_time(self, seconds):
@@ -433,13 +516,15 @@ class GroupsMachine(RuleBasedStateMachine):
         tickets = [ticket for sharers in shares for ticket in sharers]
         assert (tickets, positions) == (list(batch.tickets), list(batch.positions))
         assert batch.weight <= self.model.max_weight
+        self.core.let_in()
         self.model.remove(set(tickets))
 
     @invariant()
     def same(self):
         if not hasattr(self, "core"):
             return
-        assert [place["ticket"] for place in self.model.waiting] == [place.ticket for place in self.core.places]
+        waiting = [place["ticket"] for place in self.model.waiting + self.model.door]
+        assert waiting == [place.ticket for place in self.core.places]
         due = self.model.next(self.now, len(self.core.running)) is not None
         wake_at = self.core.wake_at
         assert due == (wake_at is not None and wake_at <= self.now)
