@@ -1,0 +1,131 @@
+"""However a process ends, what was submitted is answered first, nothing hangs, and the exit code is as it would be."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+# Until a process is one that hangs, in seconds.
+PATIENCE = 30
+
+THREADS = """
+    import os, signal, sys, threading
+    from batchify import microbatch
+
+    @microbatch(timeout=3600)
+    def double(items):
+        return [2 * item for item in items]
+
+    def wait():
+        double.submit(1).add_done_callback(lambda future: print("answered", future.result(), flush=True))
+"""
+ASYNCIO = """
+    import asyncio, os, signal, sys, threading
+    from batchify import microbatch
+
+    @microbatch(timeout=3600)
+    async def double(items):
+        return [2 * item for item in items]
+
+    def wait():
+        pass
+
+    async def main():
+        callers = [asyncio.ensure_future(double(1)), double.submit(2)]
+        while double.batch_stats.pending < 2:
+            await asyncio.sleep(0)
+        await end()
+"""
+BLOCKED = """
+    def call():
+        print("answered", double(1), flush=True)
+
+    threading.Thread(target=call, daemon={daemon}).start()
+    while not double.batch_stats.pending:
+        pass
+"""
+# How the main thread ends, the exit code, and the last line on the error stream.
+ENDS = {
+    "of itself": ("pass", 0, ""),
+    "with sys.exit": ("sys.exit(3)", 3, ""),
+    "with an unhandled exception": ("raise KeyError('mine')", 1, "KeyError: 'mine'"),
+    "with KeyboardInterrupt": ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
+}
+# What waits, by who let it.
+WAITING = {
+    "the main thread": "wait()",
+    "another thread": "thread = threading.Thread(target=wait); thread.start(); thread.join()",
+    "a thread that is blocked": BLOCKED.format(daemon=False),
+    "a daemon that is blocked": BLOCKED.format(daemon=True),
+}
+# In the same ways as any other script: with asserts gone, and with all that may be warned of an error.
+FLAGS = {"": [], "-O": ["-O"], "-W error": ["-W", "error"], "-X dev": ["-X", "dev"]}
+
+
+def script(*parts):
+    return "\n".join(dedent(part).strip("\n") for part in parts)
+
+
+def run(source, *flags):
+    return subprocess.run(  # our own scripts
+        [sys.executable, *flags, "-c", source], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def last_line(text):
+    return text.strip().rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("waiting", WAITING)
+def test_what_was_submitted_to_threads_is_answered(waiting, end):
+    """Whoever submitted and however the main thread ends, the items are run first."""
+    how, code, told = ENDS[end]
+    done = run(script(THREADS, WAITING[waiting], how))
+    # A daemon may be ended before it has read its answer.
+    assert "answered 2\n" == done.stdout or "daemon" in waiting
+    assert (code, told) == (done.returncode, last_line(done.stderr))
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_waits_on_a_loop_ends_with_it(end):
+    """However a loop with items waiting ends, the process does, and only what is its own is on its error stream."""
+    how, code, told = ENDS[end]
+    done = run(script(ASYNCIO, f"async def end(): {how}", "asyncio.run(main())"))
+    assert (code, told, "") == (done.returncode, last_line(done.stderr), done.stdout)
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_python_may_be_run_in_any_mode(flags):
+    """Optimised, in development mode, and with warnings as errors, both engines answer, and nothing is told."""
+    calls = "double.flush(); print(double.map([3, 4]))"
+    done = run(script(THREADS.replace("3600", "0"), WAITING["another thread"], calls), *flags)
+    assert (0, "answered 2\n[6, 8]\n", "") == (done.returncode, done.stdout, done.stderr)
+    end = "async def end(): double.flush(); print(await double.map([3, 4]))"
+    done = run(script(ASYNCIO.replace("3600", "0.001"), end, "asyncio.run(main())"), *flags)
+    assert (0, "[6, 8]\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+INTERRUPTING = """
+    def interrupt():
+        while not double.batch_stats.pending:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_in_a_blocked_call():
+    """Ctrl-C ends a call that is blocked for the length of a window, and with it the process; its item is not run."""
+    done = run(
+        script(
+            THREADS, "double.__wrapped__.__code__ = (lambda items: print('ran')).__code__", INTERRUPTING, "double(1)"
+        )
+    )
+    assert (-signal.SIGINT, "KeyboardInterrupt", "") == (done.returncode, last_line(done.stderr), done.stdout)
