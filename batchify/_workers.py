@@ -4,8 +4,8 @@ Decides: nothing about batches. It wakes workers when the core has something for
 their answers.
 Must not know: how a caller waits, event loops, decorators.
 
-Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits on a
-lock of its own, its bell; it holds its engine weakly while there is nothing to do, and ends
+Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits for a
+bell of its own; it holds its engine weakly while there is nothing to do, and ends
 
 * when the engine is gone (its weak reference rings all bells),
 * when the engine is closed and nothing waits,
@@ -54,7 +54,7 @@ class ThreadEngine:
         # Their threads, once they run.
         self.threads: set[int] = set()
         # The bells of workers that wait. Who rings one takes it out.
-        self._idle: list[Lock] = []
+        self._idle: list[Bell] = []
         # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
         self._drains: list[Callable[[], None]] = []
         # One for all workers, so that each bell is rung once.
@@ -150,7 +150,7 @@ class ThreadEngine:
         if waits:
             tell()
 
-    def next(self, bell: Lock) -> Batch | bool:
+    def next(self, bell: Bell) -> Batch | bool:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
         self.threads.add(get_ident())
         while True:
@@ -206,12 +206,14 @@ class ThreadEngine:
             RuntimeError: the thread can't be started.
         """
         if self._idle:
-            self._idle.pop().release()
+            self._idle.pop().ring(self)
         elif self._workers < self._config.concurrency:
             name = f"{self.name}-{self._workers}"
             self._workers += 1
+            bell = Bell()
+            bell.ring(self)
             try:
-                Thread(target=_work, args=(self.weak,), name=name, daemon=True).start()
+                Thread(target=_work, args=(self.weak, bell), name=name, daemon=True).start()
             except RuntimeError:
                 self._workers -= 1
                 raise
@@ -231,16 +233,16 @@ class ThreadEngine:
             _ring_all(self._idle)
         return fn
 
-    def _wait(self, bell: Lock, seconds: float) -> None:
+    def _wait(self, bell: Bell, seconds: float) -> None:
         """Wait until the bell is rung or the time is over."""
-        if bell.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX)):
+        if bell.rings_within(seconds):
             return
         with self._lock:
             if bell in self._idle:
                 self._idle.remove(bell)
             else:
                 # It was rung just after the time was over: take the ring with it.
-                bell.acquire()
+                bell.wait()
 
     def run(self, batch: Batch) -> None:
         """Run ``batch`` and answer its callers."""
@@ -309,18 +311,44 @@ class ThreadEngine:
         batch.forget()
 
 
-def _work(weak: ref[ThreadEngine]) -> None:
-    bell = Lock()
-    bell.acquire()
-    while (engine := weak()) is not None:
+class Bell:
+    """What a worker waits for. Who rings it for work gives it the engine: when it wakes, nobody else may hold that."""
+
+    __slots__ = ("_engine", "_lock")
+
+    def __init__(self) -> None:
+        # Held while it has not been rung.
+        self._lock = Lock()
+        self._lock.acquire()
+        self._engine: ThreadEngine | None = None
+
+    def ring(self, engine: ThreadEngine | None = None) -> None:
+        self._engine = engine
+        self._lock.release()
+
+    def wait(self) -> ThreadEngine | None:
+        """Wait until it is rung, and return the engine if there is work."""
+        self._lock.acquire()
+        engine, self._engine = self._engine, None
+        return engine
+
+    def rings_within(self, seconds: float) -> bool:
+        """Wait until it is rung, but no longer than this, and say whether it was."""
+        rung = self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
+        if rung:
+            self._engine = None
+        return rung
+
+
+def _work(weak: ref[ThreadEngine], bell: Bell) -> None:
+    while (engine := bell.wait() or weak()) is not None:
         while isinstance(batch := engine.next(bell), Batch):
             engine.run(batch)
         del engine
         if not batch:
             return
-        bell.acquire()
 
 
-def _ring_all(bells: list[Lock]) -> None:
+def _ring_all(bells: list[Bell]) -> None:
     while bells:
-        bells.pop().release()
+        bells.pop().ring()

@@ -79,6 +79,64 @@ def test_a_dropped_function_answers_what_it_owes():
     wait_until(lambda: gc.collect() >= 0 and not workers("owing"))
 
 
+def test_a_function_dropped_before_its_thread_begins(monkeypatch):
+    """What was submitted is answered, although nobody holds the function any more when its thread begins."""
+    begin = threading.Event()
+
+    class Late(threading.Thread):
+        def run(self):
+            assert begin.wait(PATIENCE)
+            super().run()
+
+    monkeypatch.setattr(_workers, "Thread", Late)
+    future = microbatch(doubled).submit(1)
+    gc.collect()
+    begin.set()
+    assert 2 == future.result(PATIENCE)
+
+
+def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
+    """The same, if the thread was there and waited."""
+    locks = []
+
+    class Slow:
+        """A lock that lets those go late who waited for it."""
+
+        def __init__(self):
+            self._lock = threading.Lock()
+            self.go_on = threading.Event()
+            self.go_on.set()
+            locks.append(self)
+
+        def acquire(self, **options):
+            taken = self._lock.acquire(**options)
+            assert self.go_on.wait(PATIENCE)
+            return taken
+
+        def release(self):
+            self._lock.release()
+
+        def __enter__(self):
+            self._lock.acquire()
+
+        def __exit__(self, *error):
+            self._lock.release()
+
+    monkeypatch.setattr(_workers, "Lock", Slow)
+    double = microbatch(doubled)
+    assert 2 == double(1)
+    idle = double._self_batcher().engine._idle
+    wait_until(lambda: idle)
+    for lock in locks:
+        lock.go_on.clear()
+    future = double.submit(2)
+    del double
+    gc.collect()
+    for lock in locks:
+        lock.go_on.set()
+    assert 4 == future.result(PATIENCE)
+
+
 def test_a_dropped_instance_ends_its_thread():
     """When an instance is gone, so is the thread of its decorated method; the class keeps the numbers."""
 
@@ -562,18 +620,17 @@ def test_a_signal_handler_that_raises():
 
 def test_a_bell_that_rings_when_the_time_is_over():
     """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
+    engine = SyncMicrobatcher(doubled).engine
 
-    class Bell:
-        rings = 0
+    class RungTooLate(_workers.Bell):
+        def rings_within(self, seconds):
+            rung = super().rings_within(0)
+            self.ring(engine)
+            return rung
 
-        def acquire(self, timeout=None):
-            self.rings += timeout is None
-            return timeout is None
-
-    bell = Bell()
-    batcher = SyncMicrobatcher(doubled)
-    batcher.engine._wait(bell, 0)
-    assert 1 == bell.rings
+    bell = RungTooLate()
+    engine._wait(bell, 3600)
+    assert (False, None) == (_workers.Bell.rings_within(bell, 0), bell._engine)
 
 
 async def test_a_failed_batch_leaves_who_has_left_alone():
