@@ -10,6 +10,7 @@ import atexit
 import sys
 import threading
 import warnings
+from _thread import start_new_thread
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
@@ -302,7 +303,9 @@ def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) 
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
     """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
     engine = weak()
-    if engine is not None and future.cancelled() and engine.leave(ticket):
+    if engine is not None and engine.interrupted:
+        start_new_thread(_leave_if_cancelled, (weak, ticket, future))
+    elif engine is not None and future.cancelled() and engine.leave(ticket):
         # No batch will: only now it is done for who waits for it with concurrent.futures.wait() or as_completed().
         future.set_running_or_notify_cancel()
 

@@ -14,7 +14,8 @@ bell of its own; it holds its engine weakly while there is nothing to do, and en
 
 from __future__ import annotations
 
-from threading import TIMEOUT_MAX, Lock, Thread, get_ident
+from _thread import start_new_thread
+from threading import TIMEOUT_MAX, Lock, RLock, Thread, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
@@ -25,7 +26,15 @@ from batchify._current import context_of, inside, is_inside
 from batchify._demands import core_of, item_of, prepare_of
 from batchify._report import report
 from batchify._stats import Stats
-from batchify.errors import BatcherClosedError, QueueFullError, ReentrantCallError, closed, full, reentrant
+from batchify.errors import (
+    BatcherClosedError,
+    QueueFullError,
+    ReentrantCallError,
+    closed,
+    full,
+    interrupting,
+    reentrant,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +51,9 @@ class ThreadEngine:
         self.name = config.name
         self._config = config
         self._source = source
-        # Guards all below. Nothing of the user's runs under it.
-        self._lock = Lock()
+        # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
+        # For their sake a thread can tell whether it has it.
+        self._lock = RLock()
         self._core = core = core_of(config)
         self._prepare = prepare_of(config)
         self.stats = Stats(lambda: core.arrivals)
@@ -73,6 +83,8 @@ class ThreadEngine:
         core = self._core
         if inside() and is_inside(core.running):
             raise self.reentrant()
+        if self.interrupted:
+            raise ReentrantCallError(interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
         with self._lock:
             if self.closed:
@@ -87,6 +99,12 @@ class ThreadEngine:
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the running code came in the middle of what its thread does here, and must not change anything."""
+        # threading.Condition relies on this too.
+        return cast("bool", self._lock._is_owned())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def waits_for_this(self) -> bool:
         """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
@@ -118,6 +136,9 @@ class ThreadEngine:
 
     def push(self, reason: str) -> None:
         """Let what waits leave now, as far as there are slots."""
+        if self.interrupted:
+            start_new_thread(self.push, (reason,))
+            return
         with self._lock:
             self._core.push(reason)
             if self._core.wake_at is not None:
@@ -125,6 +146,9 @@ class ThreadEngine:
 
     def change(self, config: Config) -> None:
         """Go by these options from now on. Workers that are too many then end when they have nothing to do."""
+        if self.interrupted:
+            start_new_thread(self.change, (config,))
+            return
         with self._lock:
             self._config = config
             self._core.change(config)
@@ -139,6 +163,10 @@ class ThreadEngine:
 
     def close(self, tell: Callable[[], None]) -> None:
         """Take no more items, and ``tell`` when all is answered, or at once if that waits for the caller."""
+        if self.interrupted:
+            tell()
+            start_new_thread(self.close, (_nobody,))
+            return
         waits = self.waits_for_this()
         with self._lock:
             self.closed = True
@@ -309,6 +337,10 @@ class ThreadEngine:
             fn = self._rest_if_idle()
         del fn
         batch.forget()
+
+
+def _nobody() -> None:
+    """Stand for somebody who has been told already."""
 
 
 class Bell:

@@ -49,6 +49,11 @@ def full(name: str, most: int) -> str:
     return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
 
 
+def interrupting(name: str) -> str:
+    """Say that a call came in the middle of another one."""
+    return f"{name}() was called by a finalizer or signal handler in the middle of another call in this thread"
+
+
 def closed(name: str) -> str:
     """Say that a call came too late."""
     return f"{name} is closed and takes no more calls"

@@ -66,7 +66,7 @@ KNOWING = {
     "asyncio": {"_asyncio", "_bridge", "_drain", "_loop", "_offload"},
     # threads, and locks
     "threading": {"_drain", "_report", "_stats", "_threads", "_waiters", "_workers"},
-    "_thread": set(),
+    "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
     "time": {"_loop", "_workers"},
