@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from random import Random
 
 from batchify import BatcherClosedError
 
+# For how many seconds something may still be on its way.
+PATIENCE = 10.0
 # What a caller may do to its batch, beside raising one of the exceptions below.
 ANSWER, REFUSE, SHORT = "answer", "refuse", "short"
 # Ends of a call that the batcher has taken, and of one that it has not, or that cannot tell.
@@ -193,7 +196,7 @@ class Game:
             self.complain("lost", f"{lost} of {self.made} calls have no end")
         for subject in [*self.subjects, *self.retired]:
             if subject.stats is not None:
-                self._compare(subject, subject.stats(), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
+                self._compare(subject, settled(subject), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
         for ledger in self.ledgers:
             for item in ledger.taken_back:
                 if item.runs:
@@ -207,6 +210,14 @@ class Game:
             self.complain("broken", f"{subject} forgot answers: {ends}, {stats!r}")
         if stats.pending or stats.running:
             self.complain("broken", f"{subject} is not done: {stats!r}")
+
+
+def settled(subject):
+    """Return the numbers when nothing waits and nothing runs: a thread may yet have to count who has left."""
+    deadline = time.monotonic() + PATIENCE
+    while ((stats := subject.stats()).pending or stats.running) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return stats
 
 
 def accounted(stats):
