@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from weakref import ref
 
+from batchify._chain import called, calling
 from batchify._config import for_engine
 from batchify._current import inside
 from batchify._drain import Awaiting, Blocked
@@ -169,7 +170,8 @@ class AsyncMicrobatcher(Generic[T, R]):
 
         Raises:
             BatcherClosedError: it has been stopped.
-            ReentrantCallError: called from inside a batch of the same loop, which would wait for itself.
+            ReentrantCallError: called from inside a batch of the same loop, itself or through another batcher, which
+                would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BatchAbortedError: the batch was cancelled, but not by this caller.
             Exception: whatever the batch function raised, as an exception object of this caller's own.
@@ -178,18 +180,23 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.home is not loop:
             engine = self._wake(loop)
-        if inside():
+        caller = inside()
+        if caller is not None:
             engine.refuse_own()
+            calling(caller, engine.core, self.name)
         future = engine.future()
-        ticket = engine.add(item, future, engine.clock())
-        if ticket >= engine.core.alarm:
-            engine.ring()
         try:
-            return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
-        except (CancelledError, GeneratorExit):
-            engine.leave(ticket, future)
-            raise
+            ticket = engine.add(item, future, engine.clock())
+            if ticket >= engine.core.alarm:
+                engine.ring()
+            try:
+                return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
+            except (CancelledError, GeneratorExit):
+                engine.leave(ticket, future)
+                raise
         finally:
+            if caller is not None:
+                called(caller, engine.core)
             # Its exception refers to this frame, which must not refer back.
             del future
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from batchify._slots import Slots
+
 
 @dataclass(frozen=True)
 class BatchItem:
@@ -45,6 +47,7 @@ class Batch:
 
     __slots__ = (
         "arrived",
+        "calls",
         "departed",
         "items",
         "left",
@@ -82,6 +85,8 @@ class Batch:
         self.size = len(items)
         # How many of its callers left after it departed.
         self.left = 0
+        # In whose lines the calls stand that it waits for.
+        self.calls: list[Slots] = []
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"

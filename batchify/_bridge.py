@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from batchify._chain import called, calling
+from batchify._current import inside
 from batchify._drain import Awaiting
 from batchify._outcome import for_callers
 
@@ -88,15 +90,21 @@ _mailboxes: WeakKeyDictionary[AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     """Await the result for ``item`` from ``engine`` without blocking the loop."""
     caller = LoopCaller(get_running_loop(), engine.name)
-    ticket = engine.enter(item, caller)
+    batch = inside()
+    if batch is not None:
+        calling(batch, engine.core, engine.name)
     try:
-        return await caller.future
-    except (CancelledError, GeneratorExit):
-        engine.leave(ticket)
-        if not caller.loop.is_closed():
-            caller.future.cancel()
-        raise
+        ticket = engine.enter(item, caller)
+        try:
+            return await caller.future
+        except (CancelledError, GeneratorExit):
+            engine.leave(ticket)
+            if not caller.loop.is_closed():
+                caller.future.cancel()
+            raise
     finally:
+        if batch is not None:
+            called(batch, engine.core)
         # Its exception refers to this frame, which must not refer back.
         del caller
 

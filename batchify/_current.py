@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchify._batch import Batch
+
+    Running: TypeAlias = tuple[str, Batch, tuple[Context, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class CurrentBatch:
 
 # The batcher's name, the batch, by which its engine knows it, and what was captured for it. What the batch function may
 # know is made of it for who asks.
-_current: ContextVar[tuple[str, Batch, tuple[Context, ...]] | None] = ContextVar("current_batch", default=None)
+_current: ContextVar[Running | None] = ContextVar("current_batch", default=None)
 
 # Whether the running code belongs to any batch: true or false, at the price of a look.
 inside = _current.get

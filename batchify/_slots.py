@@ -50,6 +50,11 @@ class Slots:
         return f"<{type(self).__name__}: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
 
     @property
+    def has_one_slot(self) -> bool:
+        """Whether all that waits waits for the one batch that runs."""
+        return self._concurrency == 1
+
+    @property
     def waiting(self) -> int:
         """How many items wait."""
         raise NotImplementedError

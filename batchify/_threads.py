@@ -16,7 +16,9 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from batchify._chain import called, calling
 from batchify._config import for_engine
+from batchify._current import inside
 from batchify._registry import announce, batchers
 from batchify._signature import is_async
 from batchify._stats import together
@@ -168,7 +170,8 @@ class SyncMicrobatcher(Generic[T, R]):
 
         Raises:
             BatcherClosedError: it has been stopped.
-            ReentrantCallError: called from inside one of its own batches, which would wait for itself.
+            ReentrantCallError: called from inside one of its own batches, itself or through another batcher, which
+                would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BaseException: whatever the batch function raised, as an exception object of this caller's own.
         """
@@ -178,6 +181,9 @@ class SyncMicrobatcher(Generic[T, R]):
         engine = self._engine or self.engine
         if get_ident() in engine.threads:
             raise engine.reentrant()
+        caller = inside()
+        if caller is not None:
+            calling(caller, engine.core, engine.name)
         blocked, kept.blocked = kept.blocked or Blocked(), None
         ticket = None
         try:
@@ -189,6 +195,9 @@ class SyncMicrobatcher(Generic[T, R]):
             if ticket is not None:
                 engine.leave(ticket)
             raise
+        finally:
+            if caller is not None:
+                called(caller, engine.core)
         kept.blocked = blocked
         if blocked.error is not None:
             blocked.fail()

@@ -54,7 +54,7 @@ class ThreadEngine:
         # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
         # For their sake a thread can tell whether it has it.
         self._lock = RLock()
-        self._core = core = core_of(config)
+        self.core = core = core_of(config)
         self._prepare = prepare_of(config)
         self.stats = Stats(lambda: core.arrivals)
         self.started = self.closed = False
@@ -80,7 +80,7 @@ class ThreadEngine:
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
-        core = self._core
+        core = self.core
         if inside() and is_inside(core.running):
             raise self.reentrant()
         if self.interrupted:
@@ -108,7 +108,7 @@ class ThreadEngine:
 
     def waits_for_this(self) -> bool:
         """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
-        return get_ident() in self.threads or is_inside(self._core.running)
+        return get_ident() in self.threads or is_inside(self.core.running)
 
     def reentrant(self) -> ReentrantCallError:
         """Return the error for a call that would wait for itself."""
@@ -117,18 +117,18 @@ class ThreadEngine:
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
         with self._lock:
-            places = self._core.places
+            places = self.core.places
         return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
 
     def leave(self, ticket: int) -> bool:
         """Let go of a caller that will not read its answer; say whether its item still waited."""
         with self._lock:
-            place = self._core.withdraw(ticket)
+            place = self.core.withdraw(ticket)
             fn = None
             if place is not None:
                 self.stats.left()
                 self._let_in()
-                if self._core.wake_at is not None:
+                if self.core.wake_at is not None:
                     self._hand_on()
                 fn = self._rest_if_idle()
         del fn
@@ -140,8 +140,8 @@ class ThreadEngine:
             start_new_thread(self.push, (reason,))
             return
         with self._lock:
-            self._core.push(reason)
-            if self._core.wake_at is not None:
+            self.core.push(reason)
+            if self.core.wake_at is not None:
                 self._hand_on()
 
     def change(self, config: Config) -> None:
@@ -151,9 +151,9 @@ class ThreadEngine:
             return
         with self._lock:
             self._config = config
-            self._core.change(config)
+            self.core.change(config)
             _ring_all(self._idle)
-            if self._core.wake_at is not None:
+            if self.core.wake_at is not None:
                 self._hand_on()
 
     def open(self) -> None:
@@ -184,14 +184,14 @@ class ThreadEngine:
         while True:
             with self._lock:
                 now = monotonic()
-                batch = self._core.take(now)
+                batch = self.core.take(now)
                 self._let_in()
-                wake_at = self._core.wake_at
+                wake_at = self.core.wake_at
                 if batch is not None:
                     if wake_at is not None:
                         self._hand_on()
                     return batch
-                if (self.closed and not self._core.waiting) or self._workers > self._config.concurrency:
+                if (self.closed and not self.core.waiting) or self._workers > self._config.concurrency:
                     self._workers -= 1
                     self.threads.discard(get_ident())
                     return False
@@ -206,17 +206,17 @@ class ThreadEngine:
             if self._fn is None:
                 self._fn = self._source()
             self._ring()
-            self._core.rang()
+            self.core.rang()
         except BaseException as error:
             # If no thread can be started, workers that are there will come to it. Otherwise this call has failed.
             if not isinstance(error, RuntimeError) or not self._workers:
-                self._core.withdraw(ticket)
+                self.core.withdraw(ticket)
                 self.stats.left()
                 raise
 
     def _let_in(self) -> None:
         """Tell those for whom there is room now. Needs the lock."""
-        for waiter in self._core.let_in():
+        for waiter in self.core.let_in():
             waiter.admit()
 
     def _hand_on(self) -> None:
@@ -252,7 +252,7 @@ class ThreadEngine:
         Return the batch function, to be dropped when the lock is free: it may be what keeps an instance alive, and that
         may have a finalizer.
         """
-        if self._core.waiting or self._core.running:
+        if self.core.waiting or self.core.running:
             return None
         fn, self._fn = self._fn, None
         while self._drains:
@@ -298,7 +298,7 @@ class ThreadEngine:
             if batch.waiters:
                 self.stats.departed(batch)
                 return self._fn
-            self._core.finish(batch, monotonic())
+            self.core.finish(batch, monotonic())
             fn = self._rest_if_idle()
         del fn
         return None
@@ -333,7 +333,7 @@ class ThreadEngine:
             waiter.wake()
         report(self._config, batch, run_time, error, on_loop=False)
         with self._lock:
-            self._core.finish(batch, now)
+            self.core.finish(batch, now)
             fn = self._rest_if_idle()
         del fn
         batch.forget()

@@ -49,6 +49,14 @@ def full(name: str, most: int) -> str:
     return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
 
 
+def circular(name: str, other: str) -> str:
+    """Say that a batch function called itself through another one."""
+    return (
+        f"{name}() was called from a batch of {other}() that its own batch waits for, and would wait for itself; "
+        f"call the batch function with a list instead: {name}.__wrapped__([item])"
+    )
+
+
 def interrupting(name: str) -> str:
     """Say that a call came in the middle of another one."""
     return f"{name}() was called by a finalizer or signal handler in the middle of another call in this thread"

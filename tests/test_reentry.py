@@ -47,13 +47,13 @@ def interrupted(meanwhile):
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
     first = batcher.put(1)
     engine = batcher.engine
-    core = engine._core
+    core = engine.core
 
     def interrupt():
-        engine._core = core
+        engine.core = core
         meanwhile(batcher, first)
 
-    engine._core = Interrupted(core, interrupt)
+    engine.core = Interrupted(core, interrupt)
     second = batcher.put(2)
     # What could not be done at once is done by now, or soon.
     wait([first], 0.01)
