@@ -728,6 +728,41 @@ def test_a_forked_child_has_batchers_of_its_own():
     assert "5\n1 4\n" == run(script)
 
 
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_fork_while_locks_are_held():
+    """The child of a fork does not wait for locks that threads of the parent held, and the parent is as before."""
+    script = """
+        import os, threading, warnings
+        from batchify import microbatch
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        @microbatch
+        def echo(items):
+            return items
+
+        print(echo(1))
+        engine = echo._self_batcher().engine
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            with engine._lock, engine.stats._lock:
+                held.set()
+                forked.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            os._exit(echo(2) + echo.batch_stats.total_items)
+        forked.set()
+        holder.join()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), echo(4), echo.batch_stats.total_items)
+    """
+    assert "1\n3 4 2\n" == run(script)
+
+
 def run(script):
     """Run a script in a process of its own, and return what it printed; it must end well and complain of nothing."""
     done = subprocess.run(  # our own scripts

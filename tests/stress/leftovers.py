@@ -34,10 +34,15 @@ def threads(known):
 
 def memory():
     """Return the number of memory blocks that Python has, and the resident KiB of the process, 0 if unknown."""
-    # What threads held that have ended since.
-    gc.collect()
     resident = int(STATM.read_text().split()[1]) * 4 if STATM.exists() else 0
-    return sys.getallocatedblocks(), resident
+    return min(_blocks() for _ in range(5)), resident
+
+
+def _blocks():
+    # Threads that are no longer listed may still be letting go of what they held.
+    time.sleep(0.002)
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 class Noise(logging.Handler):
