@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+from batchify._registry import keep
 from batchify._signature import Call
 from batchify._stats import Stats, fold
 from batchify.errors import BatcherClosedError, closed
@@ -46,6 +47,11 @@ class Instances:
         # Whether it is known that a class has the function as its method.
         self.owned = False
         self.closed = False
+
+    @property
+    def name(self) -> str:
+        """The name of all the batchers."""
+        return self._config.name
 
     @property
     def call(self) -> Call:
@@ -110,6 +116,7 @@ class Instances:
             raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
         call, function = self.call, self.function
         batcher = self._engine(lambda: call.batch(function.__get__(weak())), call.fit(self._config))
+        keep(self, batcher)
         batcher = bound.setdefault(key, (weak, batcher))[1]
         if self.closed:
             # That came in between, and could not see it.

@@ -1,5 +1,6 @@
 """All live batchers, weakly held, so that they can be listed, measured, drained, and made anew after a fork.
 
+Decides: who counts for whom, so that every number is counted once.
 Must not know: the inside of an engine. It lists whatever has announced itself.
 """
 
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import ref
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
     from batchify._stats import BatchStats, Stats
 
 
-class Batcher(Protocol):
-    """What both engines offer. What is awaited of one may be returned at once by the other."""
+class Counting(Protocol):
+    """What has counters: a batcher, or what keeps those of batchers that come and go."""
 
     @property
     def name(self) -> str: ...
+    def parts(self) -> list[Stats]: ...
+
+
+class Batcher(Counting, Protocol):
+    """What both engines offer. What is awaited of one may be returned at once by the other."""
+
     @property
     def stats(self) -> BatchStats: ...
     @property
     def is_running(self) -> bool: ...
-    def parts(self) -> list[Stats]: ...
     def submit(self, item: Any, keep: object = None) -> Any: ...
     def asubmit(self, item: Any, keep: object = None) -> Any: ...
     def put(self, item: Any) -> Any: ...
@@ -40,6 +46,9 @@ class Batcher(Protocol):
 
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
 _live: dict[ref[Any], None] = {}
+# What counts for batchers that come and go, and those batchers.
+_keepers: dict[ref[Any], None] = {}
+_kept: WeakSet[Any] = WeakSet()
 
 
 def announce(batcher: Batcher) -> None:
@@ -54,6 +63,18 @@ def batchers() -> list[Batcher]:
     ``AsyncMicrobatcher`` and ``SyncMicrobatcher`` are their own. Each has ``name`` and ``stats``.
     """
     return [batcher for known in list(_live) if (batcher := known()) is not None]
+
+
+def keep(keeper: Counting, batcher: Batcher) -> None:
+    """Let ``keeper`` count for ``batcher``, also when that is gone. Must come before the batcher announces itself."""
+    _kept.add(batcher)
+    _keepers[ref(keeper, lambda gone: _keepers.pop(gone, None))] = None
+
+
+def counting() -> list[Counting]:
+    """Return what has all counters, each once: the batchers, but for those that are kept their keepers."""
+    free = [batcher for batcher in batchers() if batcher not in _kept]
+    return [*free, *(keeper for known in list(_keepers) if (keeper := known()) is not None)]
 
 
 def close_all() -> None:

@@ -53,6 +53,7 @@ class BatchStats:
         total_batches: batches that are over.
         avg_batch_size: items in a batch, on average.
         avg_wait_time_ms: time from the arrival of an item to the departure of its batch, on average.
+        avg_run_time_ms: run time of a batch, on average.
         max_batch_size_seen: the largest batch.
         pending: items that wait.
         running: items in batches that run.
@@ -76,6 +77,7 @@ class BatchStats:
     total_batches: int = 0
     avg_batch_size: float = 0.0
     avg_wait_time_ms: float = 0.0
+    avg_run_time_ms: float = 0.0
     max_batch_size_seen: int = 0
     pending: int = 0
     running: int = 0
@@ -136,6 +138,7 @@ class Stats:
         "_waits",
         "_recent",
         "_runs",
+        "_run_total",
     )
     PEAKS = ("_largest", "_wait_max", "_run_max")
     __slots__ = (*SUMS, *PEAKS, "_arrivals", "_lock", "final")
@@ -162,6 +165,7 @@ class Stats:
             self._waits: deque[tuple[float, list[float]]] = deque()
             self._recent = 0
             self._runs: deque[float] = deque()
+            self._run_total = 0.0
 
     def left(self, count: int = 1) -> None:
         """Count callers that left while their items waited."""
@@ -203,6 +207,7 @@ class Stats:
         self._wait_max = max(self._wait_max, batch.departed - batch.arrived[0])
         self._run_max = max(self._run_max, run_time)
         self._runs.append(run_time)
+        self._run_total += run_time
         self._waits.append((batch.departed, batch.arrived))
         self._recent += len(batch.arrived)
         self._forget_old()
@@ -245,6 +250,7 @@ class Stats:
                 deduped_items=self._deduped,
                 wait_ms=_percentiles(waits, self._wait_max),
                 run_ms=_percentiles(list(self._runs), self._run_max),
+                avg_run_time_ms=1000 * self._run_total / max(1, self._batches),
                 size_histogram=dict(sorted(self._sizes.items())),
                 reasons={reason: self._reasons[reason] for reason in REASONS},
                 fill_ratio=self._items / max(1, self._room),

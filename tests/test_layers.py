@@ -25,6 +25,7 @@ MAY = {
     "_signature": {"_options"},
     "_current": set(),
     "_registry": set(),
+    "_totals": {"_registry", "_stats"},
     "_render": set(),
     "_waiters": set(),
     "_config": {"_signature"},
@@ -65,9 +66,10 @@ MAY = {
         "_waiters",
         "_workers",
     },
-    "_instances": {"_signature", "_stats", "errors"},
+    "_instances": {"_registry", "_signature", "_stats", "errors"},
     "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
+    "prometheus": {"_stats", "_totals"},
     "__init__": {
         "_asyncio",
         "_batch",
@@ -81,7 +83,7 @@ MAY = {
     },
 }
 # Third parties, and who may import them.
-GUESTS = {"wrapt": {"_binding"}}
+GUESTS = {"wrapt": {"_binding"}, "prometheus_client": {"prometheus"}}
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops

@@ -270,6 +270,7 @@ def test_engines_seen_together():
         total_batches=3,
         avg_batch_size=2.0,
         avg_wait_time_ms=3000.0,
+        avg_run_time_ms=2000.0,
         max_batch_size_seen=4,
         pending=3,
         answered_items=6,

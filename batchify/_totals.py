@@ -1,0 +1,117 @@
+"""What batchers did, added up by name, for those who export it as counters.
+
+Decides: how numbers outlive the batchers that counted them.
+Must not know: engines, and the format of any exporter.
+
+Whoever reads an exported counter takes a fall of it for a restart, and counts its whole value once more. A plain sum
+over batchers would fall whenever one of them is gone or starts over. Therefore what is added up is how far each has
+come since it was last read, and a total never falls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from batchify._registry import counting
+from batchify._stats import BatchStats, together
+
+if TYPE_CHECKING:
+    from batchify._registry import Counting
+    from batchify._stats import Stats
+
+# What becomes of a call, and how many items batches had: fields of a snapshot that only grow, until it is reset.
+FATES = ("answered_items", "failed_items", "cancelled_items", "expired_items", "rejected_items", "deduped_items")
+COUNTS = (*FATES, "total_items")
+
+
+@dataclass(frozen=True)
+class Total:
+    """What all batchers of one name have done, those that are gone included.
+
+    Attributes:
+        present: what those that live are at, and their percentiles.
+        counts: the counts of a snapshot, by field.
+        reasons: the number of batches by why they left.
+        sizes: the number of batches of each size.
+        wait_ns: the time that calls have waited, in nanoseconds: a sum of floats may fall, if only by a rounding error.
+        run_ns: the time that batches have run, likewise.
+    """
+
+    present: BatchStats
+    counts: Counter[str] = field(default_factory=Counter[str])
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    sizes: Counter[int] = field(default_factory=Counter[int])
+    wait_ns: int = 0
+    run_ns: int = 0
+
+    @property
+    def batches(self) -> int:
+        """How many batches are over."""
+        return self.sizes.total()
+
+    @property
+    def items(self) -> int:
+        """How many items these batches had."""
+        return self.counts["total_items"]
+
+    @property
+    def waits(self) -> int:
+        """How many calls have waited: those that shared an item too."""
+        return self.items + self.counts["deduped_items"]
+
+    def advanced(self, before: BatchStats, after: BatchStats) -> Total:
+        """Return this total with what one batcher has counted between two snapshots."""
+        # A difference of counters has nothing below 0.
+        return replace(
+            self,
+            counts=self.counts + (_counts(after) - _counts(before)),
+            reasons=self.reasons + (Counter(after.reasons) - Counter(before.reasons)),
+            sizes=self.sizes + (Counter(after.size_histogram) - Counter(before.size_histogram)),
+            wait_ns=self.wait_ns + max(0, _wait_ns(after) - _wait_ns(before)),
+            run_ns=self.run_ns + max(0, _run_ns(after) - _run_ns(before)),
+        )
+
+
+class Totals:
+    """Adds up what batchers do, for one reader. Any thread may read."""
+
+    def __init__(self) -> None:
+        # Guards all that follows.
+        self._lock = Lock()
+        self._last: WeakKeyDictionary[Counting, BatchStats] = WeakKeyDictionary()
+        self._totals: dict[str, Total] = {}
+
+    def read(self) -> list[Total]:
+        """Return the totals of all names that were ever seen."""
+        with self._lock:
+            live: defaultdict[str, list[Stats]] = defaultdict(list)
+            for source in counting():
+                parts = source.parts()
+                live[source.name] += parts
+                self._add(source, together(source.name, parts))
+            return [replace(total, present=together(name, live[name])) for name, total in self._totals.items()]
+
+    def _add(self, source: Counting, now: BatchStats) -> None:
+        nothing = BatchStats(now.name)
+        last = self._last.get(source, nothing)
+        if now.total_batches < last.total_batches:
+            # It has been reset, or is that of a child after a fork.
+            last = nothing
+        self._totals[now.name] = self._totals.get(now.name, Total(nothing)).advanced(last, now)
+        self._last[source] = now
+
+
+def _counts(stats: BatchStats) -> Counter[str]:
+    return Counter({name: getattr(stats, name) for name in COUNTS})
+
+
+def _wait_ns(stats: BatchStats) -> int:
+    return round(1e6 * stats.avg_wait_time_ms * (stats.total_items + stats.deduped_items))
+
+
+def _run_ns(stats: BatchStats) -> int:
+    return round(1e6 * stats.avg_run_time_ms * stats.total_batches)
