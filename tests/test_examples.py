@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -27,11 +29,11 @@ def needs(package):
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
-def run(name):
+def run(name, **variables):
     """Return what an example prints, with the batchify that is tested here."""
     path = [str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
     # The drawing of statistics needs more than the encoding that a pipe has on some platforms.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1", **variables}
     done = subprocess.run(  # our own examples
         [sys.executable, EXAMPLES / name],
         env=environment,
@@ -88,3 +90,85 @@ def test_lookup():
     assert ids > queries
     equal = numbers(r"Names are equal to those looked up one by one, in the same order \(# of #\)\.", output)
     assert [[ids, ids]] == equal
+
+
+def server_programs():
+    """Return the folder of the newest PostgreSQL server, in the path or where Debian keeps it, or None."""
+    found = shutil.which("initdb")
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return Path(found).parent if found else debian[-1].parent if debian else None
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Start a PostgreSQL server of our own, and return the variables that lead to it."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL server on this machine")
+    # Its socket is in the folder, and a path to a socket must be short. It also refuses to be run by root.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    user = {"user": "nobody", "extra_groups": []} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}
+    if user:
+        shutil.chown(folder, "nobody")
+
+    def do(program, *arguments):
+        arguments = [programs / program, "-D", folder / "data", *arguments]
+        # A server that is started keeps what it is given for output open, so that is no pipe.
+        with (folder / "output").open("w") as output:
+            done = subprocess.run(
+                arguments, stdout=output, stderr=output, cwd=folder, timeout=PATIENCE, check=False, **user
+            )
+        assert 0 == done.returncode, (folder / "output").read_text()
+
+    try:
+        do("initdb", "-U", "shop", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions")
+        do("pg_ctl", "start", "-w", "-o", f"-F -k {folder} -c listen_addresses=")
+        try:
+            yield {"PGHOST": str(folder), "PGPORT": "5432", "PGUSER": "shop", "PGDATABASE": "postgres"}
+        finally:
+            do("pg_ctl", "stop", "-w", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def saved_queries(output):
+    """Return how many queries there were, N+1 and batched, after looking whether all numbers agree."""
+    [[alone]] = numbers(r"N\+1 +# +[\d.]+ s", output)
+    [[batched]] = numbers(r"batched +# +[\d.]+ s", output)
+    [[calls, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
+    assert calls == items > missing > 0
+    assert [[alone - batched, alone]] == numbers("queries saved: # of #", output)
+    assert [[alone - calls] * 2] == numbers(
+        r"Pages are equal to those made with a query for each customer \(# of #\)\.", output
+    )
+    return alone, batched
+
+
+@needs("psycopg_pool")
+def test_postgres(server):
+    """On a server of its own, pages made together take a fraction of the queries that they take one by one."""
+    output = run("postgres.py", **server)
+    assert re.match(r"PostgreSQL \d+, 8 connections\n", output)
+    alone, batched = saved_queries(output)
+    assert alone > 10 * batched
+
+
+@needs("psycopg_pool")
+def test_postgres_leaves_nothing_behind(server):
+    """What the example made on the server is gone in the end."""
+    import psycopg
+
+    run("postgres.py", **server)
+    address = f"host={server['PGHOST']} port=5432 user=shop dbname=postgres"
+    with psycopg.connect(address) as connection:
+        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'batchify%'").fetchall()
+    assert [] == schemas
+
+
+@needs("psycopg_pool")
+def test_postgres_without_a_server(tmp_path):
+    """Where there is no server the example says so, and counts the same queries with SQLite."""
+    output = run("postgres.py", PGHOST=str(tmp_path))
+    assert re.match(r"SQLite [\d.]+, in memory, as there is no PostgreSQL server\n", output)
+    alone, batched = saved_queries(output)
+    assert alone > 10 * batched
