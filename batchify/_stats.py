@@ -223,7 +223,10 @@ class Stats:
         """Add what ``other`` has counted."""
         with other._lock, self._lock:
             for name in self.SUMS:
-                setattr(self, name, getattr(self, name) + getattr(other, name))
+                total = getattr(self, name)
+                # In place: what thousands of engines have added up to is not copied for each of them.
+                total += getattr(other, name)
+                setattr(self, name, total)
             for name in self.PEAKS:
                 setattr(self, name, max(getattr(self, name), getattr(other, name)))
             self._gone -= other._arrivals()

@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from batchify._registry import Counting
     from batchify._stats import Stats
 
-# What becomes of a call, and how many items batches had: fields of a snapshot that only grow, until it is reset.
-FATES = ("answered_items", "failed_items", "cancelled_items", "expired_items", "rejected_items", "deduped_items")
+# What may become of a call, by field of a snapshot.
+FATES = {
+    "answered_items": "Calls that had a result.",
+    "failed_items": "Calls that had an exception.",
+    "cancelled_items": "Calls whose caller left before the answer.",
+    "expired_items": "Calls that were dropped at their deadline.",
+    "rejected_items": "Calls that were refused because too many items waited.",
+    "deduped_items": "Calls that shared the item of an equal call.",
+}
+# Fields that only grow, until they are reset.
 COUNTS = (*FATES, "total_items")
 
 
@@ -88,12 +96,13 @@ class Totals:
     def read(self) -> list[Total]:
         """Return the totals of all names that were ever seen."""
         with self._lock:
-            live: defaultdict[str, list[Stats]] = defaultdict(list)
+            live: defaultdict[str, list[tuple[BatchStats, list[Stats]]]] = defaultdict(list)
             for source in counting():
                 parts = source.parts()
-                live[source.name] += parts
-                self._add(source, together(source.name, parts))
-            return [replace(total, present=together(name, live[name])) for name, total in self._totals.items()]
+                now = together(source.name, parts)
+                self._add(source, now)
+                live[now.name].append((now, parts))
+            return [replace(total, present=_present(name, live[name])) for name, total in self._totals.items()]
 
     def _add(self, source: Counting, now: BatchStats) -> None:
         nothing = BatchStats(now.name)
@@ -103,6 +112,12 @@ class Totals:
             last = nothing
         self._totals[now.name] = self._totals.get(now.name, Total(nothing)).advanced(last, now)
         self._last[source] = now
+
+
+def _present(name: str, live: list[tuple[BatchStats, list[Stats]]]) -> BatchStats:
+    """Return one snapshot of several, each with the counters that it is made of."""
+    # Percentiles have to be taken anew, unless there is only one.
+    return live[0][0] if len(live) == 1 else together(name, [part for _, parts in live for part in parts])
 
 
 def _counts(stats: BatchStats) -> Counter[str]:

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from batchify._stats import REASONS
-from batchify._totals import Totals
+from batchify._totals import FATES, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from batchify._stats import Percentiles
     from batchify._totals import Total
 
-COUNTERS = {
-    "answered_items": "Calls that had a result.",
-    "failed_items": "Calls that had an exception.",
-    "cancelled_items": "Calls whose caller left before the answer.",
-    "expired_items": "Calls that were dropped at their deadline.",
-    "rejected_items": "Calls that were refused because too many items waited.",
-    "deduped_items": "Calls that shared the item of an equal call.",
-}
 # Powers of two. They are the same for every batcher and at any time: buckets that come and go make nonsense of rates.
 BUCKETS = [2**power for power in range(13)]
 
@@ -68,7 +60,7 @@ def _metrics(totals: Iterable[Total]) -> list[Metric]:
     labels = ["batcher"]
     counters = {
         name: CounterMetricFamily(f"batchify_{name}", documentation, labels=labels)
-        for name, documentation in COUNTERS.items()
+        for name, documentation in FATES.items()
     }
     batches = CounterMetricFamily(
         "batchify_batches", "Batches that are over, by why they left.", labels=[*labels, "reason"]

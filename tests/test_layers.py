@@ -70,6 +70,7 @@ MAY = {
     "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "prometheus": {"_stats", "_totals"},
+    "opentelemetry": {"__init__", "_stats", "_totals"},
     "__init__": {
         "_asyncio",
         "_batch",
@@ -83,7 +84,11 @@ MAY = {
     },
 }
 # Third parties, and who may import them.
-GUESTS = {"wrapt": {"_binding"}, "prometheus_client": {"prometheus"}}
+GUESTS = {
+    "wrapt": {"_binding"},
+    "prometheus_client": {"prometheus"},
+    "opentelemetry": {"opentelemetry"},
+}
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import _registry, microbatch
 from batchify._stats import REASONS
-from batchify.prometheus import COUNTERS, BatchCollector
+from batchify._totals import FATES
+from batchify.prometheus import BatchCollector
 
 DASHBOARD = json.loads((Path(__file__).parent.parent / "examples" / "grafana.json").read_text(encoding="utf-8"))
 
@@ -83,7 +84,7 @@ def test_before_any_call_there_is_no_series(registry):
 
 def test_calls_are_counted(registry, used):
     """What became of calls is counted, each fate on its own."""
-    counted = {field: values(registry, f"batchify_{field}_total") for field in COUNTERS}
+    counted = {field: values(registry, f"batchify_{field}_total") for field in FATES}
     none = [0.0]
     assert {
         "answered_items": [9.0],

@@ -1,0 +1,174 @@
+"""Metrics for OpenTelemetry, as its own SDK collects them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import DropAggregation, View
+
+import batchify
+from batchify import _registry, microbatch
+from batchify._stats import REASONS
+from batchify._totals import FATES, Totals
+from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument
+
+
+@pytest.fixture(autouse=True)
+def _no_others(monkeypatch):
+    """Begin with no batcher, whatever other tests have left."""
+    monkeypatch.setattr(_registry, "_live", {})
+    monkeypatch.setattr(_registry, "_keepers", {})
+
+
+@pytest.fixture
+def reader():
+    """Return a reader of a provider that collects from all batchers."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    instrument(provider)
+    yield reader
+    provider.shutdown()
+
+
+@pytest.fixture
+def used():
+    """Return a function that has answered 9 calls and failed one."""
+
+    @microbatch(name="double", max_size=4)
+    def double(items):
+        if None in items:
+            raise KeyError
+        return [2 * item for item in items]
+
+    with double:
+        double.map(range(9))
+        with pytest.raises(KeyError):
+            double(None)
+    return double
+
+
+def collected(reader):
+    """Return the metrics that are collected, by name."""
+    data = reader.get_metrics_data()
+    if data is None:
+        return {}
+    [resource] = data.resource_metrics
+    [scope] = resource.scope_metrics
+    assert ("batchify", batchify.__version__) == (scope.scope.name, scope.scope.version)
+    return {metric.name: metric for metric in scope.metrics}
+
+
+def points(reader):
+    """Return the values of all metrics, by name and by attributes."""
+    return {
+        name: {tuple(sorted(point.attributes.items())): point.value for point in metric.data.data_points}
+        for name, metric in collected(reader).items()
+    }
+
+
+def test_before_any_call_there_is_no_value(reader):
+    """Without a batcher nothing is collected."""
+    assert {} == collected(reader)
+
+
+def test_everything_is_collected(reader, used):
+    """What became of calls, how many batches and items there were and how long they took, and what is at the moment."""
+    stats = used.batch_stats
+    who = (NAME, "double")
+    expected = {f"batchify.item.{field.removesuffix('_items')}": {(who,): getattr(stats, field)} for field in FATES}
+    assert {
+        **expected,
+        "batchify.item.batched": {(who,): 10},
+        "batchify.item.wait_time": {(who,): pytest.approx(stats.avg_wait_time_ms * 10 / 1000, abs=1e-9)},
+        "batchify.batch.run_time": {
+            (who,): pytest.approx(stats.avg_run_time_ms * stats.total_batches / 1000, abs=1e-9)
+        },
+        "batchify.item.pending": {(who,): 0},
+        "batchify.item.running": {(who,): 0},
+        "batchify.batch.ended": {tuple(sorted([who, (REASON, reason)])): stats.reasons[reason] for reason in REASONS},
+    } == points(reader)
+
+
+async def test_what_is_at_this_moment(reader):
+    """Items that wait and items that run are levels: they rise and fall."""
+    found = []
+
+    @microbatch(name="look", max_size=2)
+    async def look(items):
+        values = points(reader)
+        found.append([values[f"batchify.item.{what}"][(NAME, "look"),] for what in ("pending", "running")])
+        return items
+
+    await look.map(range(5))
+    assert [[3, 2], [1, 2], [0, 1]] == found
+
+
+def test_no_counter_falls(reader, used):
+    """Neither a reset nor the end of a batcher makes any counter fall."""
+    before = points(reader)
+    used.reset_stats()
+    assert before == points(reader)
+
+
+def test_one_name_is_one_value(reader):
+    """Instances of a class are one series, and their calls are added up."""
+
+    class Model:
+        @microbatch(name="double")
+        def double(self, items):
+            return [2 * item for item in items]
+
+    models = [Model(), Model(), Model()]
+    for model in models:
+        model.double(1)
+        model.double.close()
+    assert {((NAME, "double"),): 3} == points(reader)["batchify.item.answered"]
+
+
+def test_kinds(reader, used):
+    """What only grows is a monotonic sum, what is at the moment is a sum that is not; both are cumulative."""
+    metrics = collected(reader)
+    assert {*COUNTERS, *LEVELS} == set(metrics)
+    assert set(COUNTERS) == {name for name, metric in metrics.items() if metric.data.is_monotonic}
+    assert {2} == {int(metric.data.aggregation_temporality) for metric in metrics.values()}
+
+
+def test_batchers_are_read_once_for_each_collection(reader, used, monkeypatch):
+    """All metrics of one collection are those of one moment."""
+    read = Totals.read
+    readings = []
+    monkeypatch.setattr(Totals, "read", lambda self: readings.append(1) or read(self))
+    points(reader)
+    points(reader)
+    assert 2 == len(readings)
+
+
+def test_several_readers(used):
+    """Every reader sees all, whatever another has collected, also when it drops some metrics."""
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    view = View(instrument_name="batchify.item.answered", aggregation=DropAggregation())
+    provider = MeterProvider(readers, views=[view], shutdown_on_exit=False)
+    instrument(provider)
+    assert points(readers[0]) == points(readers[1])
+    provider.shutdown()
+
+
+def test_without_a_provider():
+    """A program that has no metrics set up may call it all the same."""
+    instrument()
+
+
+# https://opentelemetry.io/docs/specs/semconv/general/naming/ and .../metrics/
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "description"), [(name, *said) for name, said in {**COUNTERS, **LEVELS}.items()]
+)
+def test_names_are_as_the_conventions_want_them(name, unit, description):
+    """A name is a path below that of the library, in the singular and without its unit; units are those of UCUM."""
+    assert re.fullmatch(r"batchify\.(item|batch)\.[a-z]+(_time)?", name)
+    assert unit == ("s" if name.endswith("_time") else "{batch}" if name.startswith("batchify.batch") else "{item}")
+    assert re.fullmatch("[A-Z].+[.]", description)
