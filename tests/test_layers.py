@@ -94,7 +94,7 @@ KNOWING = {
     # event loops
     "asyncio": {"_asyncio", "_bridge", "_drain", "_loop", "_offload"},
     # threads, and locks
-    "threading": {"_drain", "_report", "_stats", "_threads", "_waiters", "_workers"},
+    "threading": {"_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers"},
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
