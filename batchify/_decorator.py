@@ -12,7 +12,7 @@ from batchify._config import validated
 from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Coroutine, Hashable
     from typing import Concatenate
 
     from typing_extensions import Never, Unpack
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchify._registry import Batcher
     from batchify._report import BatchReport
     from batchify._types import (
+        T2,
         AsyncBatch,
         AsyncFunction,
         AsyncMethod,
@@ -39,26 +40,55 @@ if TYPE_CHECKING:
 
 @overload
 def microbatch(**options: Unpack[Options]) -> Decorator: ...
+# A partial may be called with anything: that it overlaps is why it comes first.
 @overload
-def microbatch(fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]) -> SyncFunction[T, P, R]: ...
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[Coroutine[Any, Any, list[R]]], /, **options: Unpack[Options]
+) -> AsyncFunction[Any, ..., R, Any]: ...
 @overload
-def microbatch(fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]) -> AsyncFunction[T, P, R]: ...
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[list[R]], /, **options: Unpack[Options]
+) -> SyncFunction[Any, ..., R, Any]: ...
+@overload
+def microbatch(
+    fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> SyncFunction[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncFunction[T, P, R, T]: ...
 @overload
 def microbatch(
     fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[SyncFunction[T, P, R]]: ...
+) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
 @overload
 def microbatch(
     fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[AsyncFunction[T, P, R]]: ...
+) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
+@overload
+def microbatch(
+    fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
 @overload
 def microbatch(
     fn: SyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> SyncMethod[T, P, R]: ...
+) -> SyncMethod[T, P, R, T]: ...
 @overload
 def microbatch(
     fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncMethod[T, P, R]: ...
+) -> AsyncMethod[T, P, R, T]: ...
 
 
 def microbatch(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     from collections.abc import Hashable, Iterable, Iterator
+    from functools import partial
 
     from typing_extensions import Never, Self, Unpack
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+# What an item of a second column is, and what ``map`` takes for one call: a tuple if there are two columns.
+T2 = TypeVar("T2")
+M_contra = TypeVar("M_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
 # What a method is called on: an instance, or a class.
@@ -104,25 +108,25 @@ class Decorated(Protocol):
     async def __aexit__(self, *error: object) -> None: ...
 
 
-class SyncFunction(Decorated, Protocol[T, P, R]):
+class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
     """A decorated ``def`` function, or method of an instance: callers block."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Results[R]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[R]: ...
-    def map(self, items: Iterable[T]) -> list[R]: ...
+    def map(self, items: Iterable[M_contra], /, **options: Any) -> list[R]: ...
     def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
-class AsyncFunction(Decorated, Protocol[T, P, R]):
+class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
     """A decorated ``async def`` function, or method of an instance: callers await."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Coroutine[Any, Any, Results[R]]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
-    def map(self, items: Iterable[T]) -> Coroutine[Any, Any, list[R]]: ...
+    def map(self, items: Iterable[M_contra], /, **options: Any) -> Coroutine[Any, Any, list[R]]: ...
     def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
@@ -145,22 +149,22 @@ class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
 
 
 # The class of a method is told by where it is found and is no parameter of its type: a subclass could not override it.
-class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R]):
+class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
     """A decorated ``def`` method as it stands in its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> SyncUnbound[Owner, T, P, R]: ...
     @overload
-    def __get__(self, instance: object, owner: type | None = None) -> SyncFunction[T, P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> SyncFunction[T, P, R, M_contra]: ...
 
 
-class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R]):
+class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
     """A decorated ``async def`` method as it stands in its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnbound[Owner, T, P, R]: ...
     @overload
-    def __get__(self, instance: object, owner: type | None = None) -> AsyncFunction[T, P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> AsyncFunction[T, P, R, M_contra]: ...
 
 
 class ClassMethod(Decorated, Protocol[Bound_co]):
@@ -174,23 +178,47 @@ class ClassMethod(Decorated, Protocol[Bound_co]):
 class Decorator(Protocol):
     """What ``microbatch`` returns if it gets options only.
 
-    The order counts where several fit: a function that returns ``Any`` is a ``def`` function first, and one with a
-    second positional parameter no method.
+    The order counts where several fit: a partial may be called with anything, so it comes first, and has one column; a
+    second positional parameter that is a list is a column; a function that returns ``Any`` is a ``def`` function; and
+    one with a second positional parameter no method.
     """
 
+    # That they overlap is why they come first.
     @overload
-    def __call__(self, fn: SyncBatch[Concatenate[list[T], P], R], /) -> SyncFunction[T, P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: partial[Coroutine[Any, Any, list[R]]], /
+    ) -> AsyncFunction[Any, ..., R, Any]: ...
     @overload
-    def __call__(self, fn: AsyncBatch[Concatenate[list[T], P], R], /) -> AsyncFunction[T, P, R]: ...
+    def __call__(self, fn: partial[list[R]], /) -> SyncFunction[Any, ..., R, Any]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /
+    ) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(
+        self, fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /
+    ) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(self, fn: SyncBatch[Concatenate[list[T], P], R], /) -> SyncFunction[T, P, R, T]: ...
+    @overload
+    def __call__(self, fn: AsyncBatch[Concatenate[list[T], P], R], /) -> AsyncFunction[T, P, R, T]: ...
     @overload
     def __call__(
         self, fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[SyncFunction[T, P, R]]: ...
+    ) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
     @overload
     def __call__(
         self, fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[AsyncFunction[T, P, R]]: ...
+    ) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
     @overload
-    def __call__(self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /) -> SyncMethod[T, P, R]: ...
+    def __call__(
+        self, fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /
+    ) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
     @overload
-    def __call__(self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /) -> AsyncMethod[T, P, R]: ...
+    def __call__(
+        self, fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /
+    ) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /) -> SyncMethod[T, P, R, T]: ...
+    @overload
+    def __call__(self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /) -> AsyncMethod[T, P, R, T]: ...
