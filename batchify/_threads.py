@@ -138,8 +138,12 @@ class SyncMicrobatcher(Generic[T, R]):
             announce(self)
         return self._engine
 
+    def _engines(self) -> list[ThreadEngine]:
+        """Return the engine if there is one: a copy, as another thread may be making it."""
+        return list(self._own.values())
+
     def __repr__(self) -> str:
-        state = "closed" if any(engine.closed for engine in self._own.values()) else "open"
+        state = "closed" if any(engine.closed for engine in self._engines()) else "open"
         return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
@@ -150,7 +154,7 @@ class SyncMicrobatcher(Generic[T, R]):
     @property
     def is_running(self) -> bool:
         """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        return any(engine.started and not engine.closed for engine in self._own.values())
+        return any(engine.started and not engine.closed for engine in self._engines())
 
     @property
     def stats(self) -> BatchStats:
@@ -159,7 +163,7 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
-        return [engine.stats for engine in self._own.values()]
+        return [engine.stats for engine in self._engines()]
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
@@ -251,17 +255,17 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
-        return [item for engine in self._own.values() for item in engine.waiting()]
+        return [item for engine in self._engines() for item in engine.waiting()]
 
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on."""
         self._config = replace(self._config, **changes)
-        for engine in self._own.values():
+        for engine in self._engines():
             engine.change(self._config)
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
-        for engine in self._own.values():
+        for engine in self._engines():
             engine.push("flush")
 
     def start(self) -> None:
