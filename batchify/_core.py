@@ -92,10 +92,11 @@ class Core(Slots):
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
-        if not self.waiting or self._busy:
+        waiting = self.waiting
+        if not waiting or self._busy:
             return None
         arrived = self._first_arrived()
-        return arrived if self.waiting >= self._max_size else self._leaves_at(self._line.base + self._head, arrived)
+        return arrived if waiting >= self._max_size else self._leaves_at(self._line.base + self._head, arrived)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
         """Put ``item`` at the end of the line and return its ticket, to be compared with ``alarm``."""
@@ -111,7 +112,13 @@ class Core(Slots):
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
-        reason = None if not self.waiting or self._busy else self._reason_of_line(now)
+        waiting = self.waiting
+        if not waiting or self._busy:
+            reason = None
+        elif waiting >= self._max_size:
+            reason = "full"
+        else:
+            reason = self._reason(self._line.base + self._head, self._first_arrived(), now)
         if reason is None:
             self._set_alarm()
             return None
@@ -133,11 +140,6 @@ class Core(Slots):
         self._advance(self._head)
         self._set_alarm()
         return taken
-
-    def _reason_of_line(self, now: float) -> str | None:
-        if self.waiting >= self._max_size:
-            return "full"
-        return self._reason(self._line.base + self._head, self._first_arrived(), now)
 
     def _first_arrived(self) -> float:
         """Return when the head of the line arrived."""
@@ -182,9 +184,10 @@ class Core(Slots):
         self._head = head
 
     def _set_alarm(self) -> None:
+        waiting = self.waiting
         if self._busy:
             self.alarm = NEVER
-        elif not self.waiting:
+        elif not waiting:
             self.alarm = self.arrivals
         else:
-            self.alarm = self.arrivals + self._max_size - self.waiting - 1
+            self.alarm = self.arrivals + self._max_size - waiting - 1

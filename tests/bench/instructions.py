@@ -78,7 +78,7 @@ def threads(name, calls):
 
 
 # Hot path -> callers, and how many times the floor's instructions it may take.
-PATHS = {coroutines: (CALLERS, 2.8), submit: (CALLERS, 3.0), acall: (CALLERS, 3.2), threads: (THREADS_SIZE, 6.7)}
+PATHS = {coroutines: (CALLERS, 1.8), submit: (CALLERS, 2.4), acall: (CALLERS, 2.9), threads: (THREADS_SIZE, 3.7)}
 
 
 def count(path, name, calls):
