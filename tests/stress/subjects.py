@@ -11,16 +11,27 @@ from ledger import ANSWER, REFUSE, SHORT, Refused
 
 from batchify import AsyncMicrobatcher, BatchResultError, SyncMicrobatcher, microbatch
 
+SIZES = (1, 2, 3, 8, 32, 100)
+SLOTS = (1, 1, 2, 4)
+
+
+def weight(item):
+    return item.number % 5 + 1
+
 
 class Subject:
     """A batcher with random options, and its batch function: checks what it is given, and does what its items want."""
 
     def __init__(self, kind, random, complain):
         self.kind = kind
-        self.size = random.choice((1, 2, 3, 8, 32, 100))
-        self.concurrency = random.choice((1, 1, 2, 4))
+        # The most that it ever had: it may be told of others while it works.
+        self.size = random.choice(SIZES)
+        self.concurrency = random.choice(SLOTS)
         self.window = random.choice((None, None, None, 0, 0.0005, 0.003, 3600))
         self.capture_context = random.random() < 0.2
+        self.groups = random.choice((None, None, 2, 5))
+        self.max_weight = random.choice((None, None, 12))
+        self.max_pending = random.choice((None, None, None, 1, 7, 50))
         # How often it was told to close.
         self.closings = 0
         # How many calls its statistics accounted for when somebody last looked.
@@ -32,7 +43,9 @@ class Subject:
         offer(self, answer(self))
 
     def __repr__(self):
-        return f"<{self.kind}: size {self.size}, window {self.window}, concurrency {self.concurrency}>"
+        options = self.options()
+        options.pop("name")
+        return f"<{self.kind}: {options}>"
 
     @property
     def lasts(self):
@@ -40,8 +53,26 @@ class Subject:
         return self.close is not None
 
     def options(self):
-        more = {"concurrency": self.concurrency, "capture_context": self.capture_context, "name": self.kind}
-        return {"max_size": self.size, "timeout": self.window, **more}
+        return {
+            "max_size": self.size,
+            "timeout": self.window,
+            "concurrency": self.concurrency,
+            "max_pending": self.max_pending,
+            "group_by": self.groups and self.group,
+            "weigh": self.max_weight and weight,
+            "max_weight": self.max_weight,
+            "capture_context": self.capture_context,
+            "name": self.kind,
+        }
+
+    def group(self, item):
+        return item.number % self.groups
+
+    def reconfigure(self, random):
+        """Change size and slots while it works."""
+        size, slots = random.choice(SIZES), random.choice(SLOTS)
+        self.size, self.concurrency = max(size, self.size), max(slots, self.concurrency)
+        self.configure(max_size=size, concurrency=slots)
 
     def class_options(self):
         options = self.options()
@@ -50,7 +81,7 @@ class Subject:
     def use_function(self, fn):
         """Offer the members of a decorated function."""
         self.call, self.submit, self.map, self.acall = fn, fn.submit, fn.map, fn.acall
-        self.flush, self.close, self.aclose = fn.flush, fn.close, fn.aclose
+        self.flush, self.close, self.aclose, self.configure = fn.flush, fn.close, fn.aclose, fn.configure
         self.start = None
         self.stats = lambda: fn.batch_stats
 
@@ -58,6 +89,7 @@ class Subject:
         """Offer the members of an engine class under the same names."""
         self.call, self.submit, self.map, self.acall = batcher.submit, batcher.put, batcher.submit_many, batcher.asubmit
         self.flush, self.close, self.aclose = batcher.flush, batcher.close, batcher.aclose
+        self.configure = lambda **options: batcher.change(options)
         self.start = batcher.start
         self.stats = lambda: batcher.stats
 
@@ -77,6 +109,10 @@ class Subject:
             self._complain("broken", f"{self} runs too many batches")
         if not 0 < len(items) <= self.size:
             self._complain("broken", f"{self} was given {len(items)} items")
+        if self.groups and len(set(map(self.group, items))) > 1:
+            self._complain("broken", f"{self} mixes groups")
+        if self.max_weight and sum(map(weight, items)) > self.max_weight:
+            self._complain("broken", f"{self} was given too heavy a batch")
         for item in items:
             item.runs += 1
             if item.runs > 1:

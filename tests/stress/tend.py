@@ -1,4 +1,7 @@
-"""What happens to batchers while they are called: they are flushed, looked at, closed, opened again, and replaced."""
+"""What happens to batchers while they are called.
+
+They are flushed, looked at, configured anew, closed, opened again, and replaced.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,8 @@ def _tend_to(game, random, place):
         return
     if random.random() < 0.3:
         subject.flush()
+    if random.random() < 0.2:
+        subject.reconfigure(random)
     if random.random() < 0.15 and not _close(game, subject, random):
         game.retired.append(subject)
         game.subjects[place] = Subject(subject.kind, random, game.complain)
