@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from batchify import _registry
-from batchify._registry import aclose_all, announce, batchers, close_all
+from batchify._registry import aclose_all, announce, batchers, close_all, counting, keep
 
 
 class Batcher:
@@ -35,6 +35,7 @@ class Batcher:
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
     monkeypatch.setattr(_registry, "_live", {})
+    monkeypatch.setattr(_registry, "_keepers", {})
 
 
 def test_nothing_is_there_at_first():
@@ -81,6 +82,38 @@ def test_a_batcher_whose_end_is_not_yet_known_is_not_listed(monkeypatch):
     """Between the end of a batcher and the note of it, the list leaves it out."""
     monkeypatch.setattr(_registry, "_live", {lambda: None: None})
     assert [] == batchers()
+
+
+class Keeper:
+    """Counts for others."""
+
+
+def test_batchers_count_for_themselves():
+    """What counts are the batchers, oldest first, unless somebody else counts for them."""
+    made = [Batcher("first"), Batcher("second")]
+    assert made == counting()
+
+
+def test_a_keeper_counts_in_the_place_of_batchers():
+    """A keeper counts once, however many it keeps, and those it keeps are listed and do not count."""
+    keeper = Keeper()
+    made = [Batcher("first"), Batcher("second"), Batcher("third")]
+    keep(keeper, made[0])
+    keep(keeper, made[2])
+    assert ([made[1], keeper], made) == (counting(), batchers())
+
+
+def test_keepers_are_held_weakly():
+    """A keeper that nobody holds no longer counts, and nothing is left of it."""
+    keep(Keeper(), Batcher("first"))
+    gc.collect()
+    assert ([], {}) == (counting(), _registry._keepers)
+
+
+def test_a_keeper_whose_end_is_not_yet_known_does_not_count(monkeypatch):
+    """Between the end of a keeper and the note of it, it is left out."""
+    monkeypatch.setattr(_registry, "_keepers", {lambda: None: None})
+    assert [] == counting()
 
 
 def test_close_all_closes_all_oldest_first():
