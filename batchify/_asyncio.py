@@ -14,7 +14,7 @@ from asyncio import CancelledError, get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import ref
 
 from batchify._chain import called, calling
@@ -74,6 +74,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         TypeError: an argument is of the wrong kind.
         ValueError: a number is out of range.
     """
+
+    # What does the work on one loop, and where a plain function is run. ``_inline`` puts others in their place.
+    engine_kind: ClassVar[type[LoopEngine]] = LoopEngine
+    off_loop: ClassVar[type[OffLoop]] = OffLoop
 
     def __init__(
         self,
@@ -333,8 +337,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
-            source = self._source if self._is_async else OffLoop(self._source, self._config)
-            engine = LoopEngine(loop, source, self._config)
+            source = self._source if self._is_async else self.off_loop(self._source, self._config)
+            engine = self.engine_kind(loop, source, self._config)
             # Before anything is counted in it.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine

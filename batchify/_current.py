@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from batchify._batch import Batch
+    from batchify._config import Config
 
     Running: TypeAlias = tuple[str, Batch, tuple[Context, ...]]
 
@@ -46,6 +47,10 @@ _current: ContextVar[Running | None] = ContextVar("current_batch", default=None)
 # Whether the running code belongs to any batch: true or false, at the price of a look.
 inside = _current.get
 
+# Who is told of each batch that is about to run: its name, its items, and why it left. For tests: nobody else may look
+# at items.
+watchers: list[Callable[[str, Sequence[Any], str], None]] = []
+
 
 def current_batch() -> CurrentBatch | None:
     """Return the batch that the running code belongs to, or ``None`` outside of batch functions.
@@ -65,18 +70,26 @@ def is_inside(running: Sequence[object]) -> bool:
     return current is not None and current[1] in running
 
 
-def context_of(batch: Batch, name: str, *, captured: bool) -> Context:
+def context_of(batch: Batch, config: Config) -> Context:
     """Return a context for ``batch`` in which nothing is set but that it is the current one.
 
     If each of its items stood in the line together with a context, they are parted.
     """
     contexts: tuple[Context, ...] = ()
-    if captured:
+    if config.capture_context:
         contexts = tuple(context for _, context in batch.items)
         batch.items = [item for item, _ in batch.items]
+    if watchers:
+        _show(batch, config)
     context = Context()
-    context.run(_current.set, (name, batch, contexts))
+    context.run(_current.set, (config.name, batch, contexts))
     return context
+
+
+def _show(batch: Batch, config: Config) -> None:
+    items = tuple(row[0] for row in batch.items) if config.has_options else tuple(batch.items)
+    for watch in list(watchers):
+        watch(config.name, items, batch.reason)
 
 
 def captured(item: Any) -> tuple[Any, Context]:

@@ -236,7 +236,7 @@ class LoopEngine:
         # A coroutine that has not begun when its loop is closed would warn that it was never awaited.
         run.send(None)
         try:
-            context = context_of(batch, self._config.name, captured=self._config.capture_context)
+            context = context_of(batch, self._config)
             task = context.run(self._awake().create_task, run)
         except BaseException as error:
             # The task factory of the loop is somebody else's.

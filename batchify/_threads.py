@@ -14,7 +14,7 @@ from _thread import start_new_thread
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from batchify._chain import called, calling
 from batchify._config import for_engine
@@ -69,6 +69,9 @@ class SyncMicrobatcher(Generic[T, R]):
         TypeError: an argument is of the wrong kind, or ``batch_fn`` is an ``async def`` function.
         ValueError: a number is out of range.
     """
+
+    # What does the work. ``_inline`` puts another one in its place.
+    engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class SyncMicrobatcher(Generic[T, R]):
     def engine(self) -> ThreadEngine:
         """What does the work, made at first use."""
         if self._engine is None:
-            self._engine = self._own.setdefault(None, ThreadEngine(self._source, self._config))
+            self._engine = self._own.setdefault(None, self.engine_kind(self._source, self._config))
             announce(self)
         return self._engine
 

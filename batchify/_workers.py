@@ -278,7 +278,7 @@ class ThreadEngine:
         if fn is None:
             return
         try:
-            context = context_of(batch, self.name, captured=self._config.capture_context)
+            context = context_of(batch, self._config)
             answers = _outcome.results(self.name, batch.size, context.run(fn, batch.items))
         except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
             _outcome.trim(error)
