@@ -88,7 +88,7 @@ def context_of(batch: Batch, config: Config) -> Context:
 
 def _show(batch: Batch, config: Config) -> None:
     items = tuple(row[0] for row in batch.items) if config.has_options else tuple(batch.items)
-    for watch in list(watchers):
+    for watch in watchers:
         watch(config.name, items, batch.reason)
 
 

@@ -1,11 +1,10 @@
-"""What the tests share: an event loop in made-up time, and a kit that drives both engines alike."""
+"""What the tests share: event loops in virtual time, and a kit that drives both engines alike."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import functools
-import selectors
 import threading
 import time
 import weakref
@@ -15,44 +14,10 @@ import pytest
 
 import batchify
 from batchify import microbatch
+from batchify.testing import VirtualLoop
 
 # A hang is a failure after this many seconds.
 PATIENCE = 5.0
-
-
-class Leap(selectors.DefaultSelector):
-    """Waits for nothing: when there is nothing to read, time leaps to the next timer."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout=None):
-        if timeout is None:
-            events = super().select(PATIENCE)
-            assert events, "hang: the loop waits, and neither a timer nor a thread is going to wake it"
-            return events
-        events = super().select(0)
-        if not events:
-            self.loop.moment += timeout
-            self.loop.leaps += timeout > 0
-        return events
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still but for leaps to the next timer, which it counts."""
-
-    def __init__(self):
-        self.moment = 1000.0
-        self.leaps = 0
-        selector = Leap()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self):
-        return self.moment
-
-    async def shutdown_default_executor(self, timeout=None):
-        """Wait for threads as long as they take: where time leaps, a timeout is over at once."""
-        await super().shutdown_default_executor()
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -274,10 +239,10 @@ def kit(request):
 
 @pytest.fixture
 def moment():
-    """Return the time of the running loop, to the microsecond, since it began."""
+    """Return the time of the running loop."""
 
     @functools.wraps(asyncio.get_running_loop)
     def moment():
-        return round(asyncio.get_running_loop().time() - 1000.0, 6)
+        return asyncio.get_running_loop().time()
 
     return moment

@@ -71,6 +71,18 @@ MAY = {
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "prometheus": {"_stats", "_totals"},
     "opentelemetry": {"__init__", "_stats", "_totals"},
+    "_inline": {
+        "_asyncio",
+        "_current",
+        "_loop",
+        "_offload",
+        "_outcome",
+        "_registry",
+        "_threads",
+        "_workers",
+    },
+    "testing": {"_current", "_inline"},
+    "_plugin": {"testing"},
     "__init__": {
         "_asyncio",
         "_batch",
@@ -88,17 +100,18 @@ GUESTS = {
     "wrapt": {"_binding"},
     "prometheus_client": {"prometheus"},
     "opentelemetry": {"opentelemetry"},
+    "pytest": {"_plugin"},
 }
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_drain", "_loop", "_offload"},
+    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_offload", "testing"},
     # threads, and locks
-    "threading": {"_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers"},
+    "threading": {"_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers", "testing"},
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
-    "time": {"_loop", "_workers"},
+    "time": {"_inline", "_loop", "_workers"},
     "datetime": set(),
     # the process, and its end
     "os": {"_registry"},

@@ -1,0 +1,207 @@
+"""For tests of code that uses batchify: calls without batching, a record of what left together, and virtual time.
+
+Decides: what a test sees of a batch, and how time passes where nobody has to wait.
+Must not know: the inside of engines, pytest. ``_plugin`` makes fixtures of all this.
+
+* ``inline()``: each call is a batch of one, run by its caller; no threads, no windows.
+* ``record()``: which batches left, with which items, and why.
+* ``VirtualLoop`` and ``run()``: an event loop on which nothing takes time, and a hang is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchify._current import watchers
+from batchify._inline import inline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Sequence
+    from concurrent.futures import Executor
+    from selectors import SelectorKey
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
+__all__ = ["RecordedBatch", "Recorder", "VirtualLoop", "inline", "record", "run"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecordedBatch:
+    """One batch that left.
+
+    Nothing else in batchify shows items to anybody but the batch function; a test that asks for a record gets them.
+    Results and errors are not in it: the callers have those.
+
+    Attributes:
+        name: the batcher's name.
+        items: what its callers gave, in order of arrival; with several columns, tuples of one element for each.
+        reason: why it left, as in ``BatchStats.reasons``.
+    """
+
+    name: str
+    items: tuple[Any, ...]
+    reason: str
+
+    @property
+    def size(self) -> int:
+        """How many items it has."""
+        return len(self.items)
+
+
+@dataclass
+class Recorder:
+    """What has left since ``record()`` began.
+
+    Attributes:
+        batches: all batches of the process, in the order in which they began to run.
+    """
+
+    batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
+
+    def note(self, name: str, items: Sequence[Any], reason: str) -> None:
+        """Add a batch. May be called from any thread."""
+        self.batches.append(RecordedBatch(name, tuple(items), reason))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{batch.name}: {batch.size}, {batch.reason}: {batch.items!r}" for batch in self.batches)
+
+
+@contextmanager
+def record() -> Generator[Recorder]:
+    """Record every batch that begins to run inside, of all batchers, threads and event loops.
+
+    The batch of a function that is in the middle of it is there already. What is inside of another ``record()`` is in
+    both.
+    """
+    recorder = Recorder()
+    watchers.append(recorder.note)
+    try:
+        yield recorder
+    finally:
+        watchers.remove(recorder.note)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still, but for leaps to the next timer when nothing else is left to do.
+
+    ``asyncio.sleep``, timeouts and the windows of batches take no time, and ``time()``, which begins at 0, says how
+    much would have passed. When nothing is left that could happen, the loop raises instead of waiting for ever.
+
+    It is a loop factory, for ``asyncio.Runner(loop_factory=VirtualLoop)``, ``asyncio.run(..., loop_factory=...)``,
+    pytest-asyncio and others; where there are none, ``run()`` does it.
+
+    What is outside of the loop takes the time it takes. For what it has in ``run_in_executor()`` and
+    ``asyncio.to_thread()`` the clock waits, for other threads, sockets and processes it does not: a timeout is over
+    before they answer. A ``def`` function that is awaited with ``acall()`` has such a thread, unless it runs
+    ``inline()``.
+
+    Args:
+        patience: seconds of real time in which a thread, a socket or a process must come up with something, when the
+            loop has nothing else to wait for.
+
+    Raises:
+        RuntimeError: from whatever runs the loop: nothing can happen any more. It names the tasks that wait.
+    """
+
+    def __init__(self, patience: float = 5.0) -> None:
+        self._leaping = _Leaping(patience)
+        super().__init__(self._leaping)
+
+    @property
+    def leaps(self) -> int:
+        """How often the clock leapt: what sets no timer does not add to it."""
+        return self._leaping.leaps
+
+    def time(self) -> float:
+        """Return the virtual time, in seconds since the loop was made."""
+        return self._leaping.now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> asyncio.Future[T]:
+        """Run ``func`` in a thread, and let the clock wait for it."""
+        job = super().run_in_executor(executor, func, *args)
+        self._leaping.jobs.add(job)
+        job.add_done_callback(self._leaping.jobs.discard)
+        return job
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002  # asyncio's
+        """Wait for threads as long as they take: where time leaps, a timeout is over at once."""
+        await super().shutdown_default_executor()
+
+
+class _Leaping(selectors.DefaultSelector):
+    """Waits for nothing: when there is nothing to read, time leaps to the next timer."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.leaps = 0
+        # What runs in threads for the loop.
+        self.jobs: set[asyncio.Future[Any]] = set()
+        self._patience = patience
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        may_come = bool(self.jobs) or (timeout is None and self._has_others())
+        events = super().select(self._patience if may_come and timeout != 0 else 0)
+        if events or timeout == 0:
+            return events
+        if timeout is None:
+            raise RuntimeError(_hang())
+        # To the nanosecond, which is what loops round to anyway: so that 0.1 and 0.2 are 0.3.
+        self.now = round(self.now + timeout, 9)
+        self.leaps += 1
+        return events
+
+    def _has_others(self) -> bool:
+        """Say whether there is anything outside of the loop that could wake it. One file is the loop's own."""
+        return threading.active_count() > 1 or len(self.get_map()) > 1
+
+
+def _hang() -> str:
+    waiting = sorted(map(_whereabouts, asyncio.all_tasks()))
+    return f"hang: no timer, thread or file is going to wake the event loop; waiting: {', '.join(waiting) or 'no task'}"
+
+
+def _whereabouts(task: asyncio.Task[Any]) -> str:
+    places = [f" in {frame.f_code.co_name}(), line {frame.f_lineno}" for frame in task.get_stack(limit=1)]
+    return f"{task.get_name()}{''.join(places)}"
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as ``asyncio.run`` does, in virtual time, and return its result.
+
+    Args:
+        main: the coroutine.
+
+    Raises:
+        RuntimeError: it waits for something that cannot happen any more.
+    """
+    loop = VirtualLoop()
+    try:
+        try:
+            return loop.run_until_complete(main)
+        finally:
+            loop.run_until_complete(_end())
+    finally:
+        loop.close()
+
+
+async def _end() -> None:
+    """Cancel what is left, and let it end."""
+    loop = asyncio.get_running_loop()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
