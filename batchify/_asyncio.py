@@ -20,6 +20,7 @@ from weakref import ref
 from batchify._chain import called, calling
 from batchify._config import for_engine
 from batchify._current import inside
+from batchify._demands import prepare_of
 from batchify._drain import Awaiting, Blocked
 from batchify._loop import Leaver, LoopEngine
 from batchify._offload import OffLoop
@@ -133,6 +134,9 @@ class AsyncMicrobatcher(Generic[T, R]):
     def renew(self) -> None:
         """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
         self._engines: dict[ref[AbstractEventLoop], LoopEngine] = {}
+        # What makes of an item what stands in the line, if it is not that itself. That is somebody else's code, and comes
+        # before anything else in a call.
+        self._prepare = prepare_of(self._config)
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
         self._engine: LoopEngine | None = None
         self._started = self._closed = False
@@ -180,6 +184,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             BatchAbortedError: the batch was cancelled, but not by this caller.
             Exception: whatever the batch function raised, as an exception object of this caller's own.
         """
+        data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
         if engine is None or engine.home is not loop:
@@ -190,7 +195,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             calling(caller, engine.core, self.name)
         future = engine.future()
         try:
-            ticket = engine.add(item, future, engine.clock())
+            ticket = engine.add(data, future, engine.clock())
             if ticket >= engine.core.alarm:
                 engine.ring()
             try:
@@ -213,6 +218,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             RuntimeError: there is no running event loop.
             BatcherClosedError: it has been stopped.
         """
+        data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
         if engine is None or engine.home is not loop:
@@ -220,7 +226,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         if inside():
             engine.refuse_own()
         future = engine.future()
-        ticket = engine.add(item, future, engine.clock())
+        ticket = engine.add(data, future, engine.clock())
         if ticket >= engine.core.alarm:
             engine.ring()
         future.add_done_callback(Leaver(engine, ticket), context=engine.nobodys)
@@ -337,11 +343,15 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
-            source = self._source if self._is_async else self.off_loop(self._source, self._config)
-            engine = self.engine_kind(loop, source, self._config)
+            config = self._config
+            source = self._source if self._is_async else self.off_loop(self._source, config)
+            engine = self.engine_kind(loop, source, config)
             # Before anything is counted in it.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
+            if self._config is not config:
+                # That came in between, and could not see it.
+                _change(engine, self._config)
         self._engine = engine
         return engine
 

@@ -10,7 +10,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from batchify._slots import Slots
 
@@ -42,7 +42,7 @@ class Batch:
         max_size: how many items would have been a full batch.
         now: when it leaves.
         shares: if some waiters share an item, for each waiter the index of its item.
-        weight: the sum of the weights of the items; 0 if they are not weighed.
+        weights: that of each item, if they are weighed.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class Batch:
         "size",
         "tickets",
         "waiters",
-        "weight",
+        "weights",
     )
 
     def __init__(
@@ -70,7 +70,7 @@ class Batch:
         max_size: int,
         now: float,
         shares: list[int] | None = None,
-        weight: float = 0.0,
+        weights: list[float] | None = None,
     ) -> None:
         self.items = items
         self.waiters = waiters
@@ -80,7 +80,7 @@ class Batch:
         self.max_size = max_size
         self.departed = now
         self.shares = shares
-        self.weight = weight
+        self.weights = weights
         # How many items the batch function gets.
         self.size = len(items)
         # How many of its callers left after it departed.
@@ -103,17 +103,24 @@ class Batch:
             moved = {index: position for position, index in enumerate(compress(range(self.size), stays))}
             self.shares = [moved[index] for index in self.shares]
         self.items = list(compress(self.items, stays))
+        if self.weights is not None:
+            self.weights = list(compress(self.weights, stays))
         self.size = len(self.items)
         self.left -= sum(gone)
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights of the items; 0 if they are not weighed."""
+        return sum(self.weights or ())
 
     @property
     def positions(self) -> Iterable[int]:
         """For each waiter, the position of its item."""
         return range(self.size) if self.shares is None else self.shares
 
-    def for_waiters(self, results: list[Any]) -> list[Any]:
-        """Return the result for each waiter, of one for each item."""
-        return results if self.shares is None else [results[index] for index in self.shares]
+    def for_waiters(self, results: list[Any], apart: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Return the result for each waiter, of one for each item, set ``apart`` if some are shared."""
+        return results if self.shares is None else apart([results[index] for index in self.shares])
 
     def forget(self) -> None:
         """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from threading import RLock
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,7 +113,8 @@ class Batched(Proxy):
             TypeError: an option is of the wrong kind, or cannot change.
             ValueError: an option is out of range.
         """
-        self._self_change(changes(options))
+        with _changing:
+            self._self_change(changes(options))
 
     def _self_change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on."""
@@ -171,6 +173,8 @@ class Batched(Proxy):
     __str__ = __repr__
 
 
+# Who changes options reads them first.
+_changing = RLock()
 # Past the proxy's own way to set attributes, which would set that of the batch function.
 _put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
@@ -194,11 +198,11 @@ class BatchedFunction(Batched):
         call = Call(function, config.name)
         batcher = engine(lambda: call.batch(function), call.fit(config))
         instances = Instances(function, config, engine)
-        one = call.one(batcher.submit)
-        if len(call.columns) > 1:
+        ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
+        if len(call.columns) > 1 and self_kind is not staticmethod:
             # There is room for an instance.
-            one = partial(_either, one, instances)
-        super().__init__(function, config, call, one, call.one(batcher.put), call.one(batcher.asubmit))
+            ways = [partial(_either, *both, instances) for both in zip(ways, _BOUND_WAYS, strict=True)]
+        super().__init__(function, config, call, *ways)
         self._self_kind = self_kind
         self._self_engine = engine
         self._self_own = batcher
@@ -250,15 +254,8 @@ class BatchedMethod(Batched):
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
         instances, call = function._self_instances, function._self_instances.call
-        # A coroutine keeps the instance alive until it has its answer, though nobody else may do so any more.
-        super().__init__(
-            function.__wrapped__.__get__(instance),
-            function._self_config,
-            call,
-            call.one(lambda row: instances.of(instance).submit(row, instance)),
-            call.one(lambda row: instances.of(instance).put(row)),
-            call.one(lambda row: instances.of(instance).asubmit(row, instance)),
-        )
+        ways = [call.one(partial(way, instances, instance)) for way in _BOUND_WAYS]
+        super().__init__(function.__wrapped__.__get__(instance), function._self_config, call, *ways)
         self._self_function = function
         self._self_instance = instance
 
@@ -288,15 +285,31 @@ class BatchedMethod(Batched):
         self._self_batcher().change(changes)
 
 
-def _either(one: Callable[..., Any], instances: Instances, /, *args: Any, **kwargs: Any) -> Any:
+# The ways to call a method, by the row of a call. A coroutine keeps the instance alive until it has its answer, though
+# nobody else may do so any more.
+_BOUND_WAYS: list[Callable[[Instances, Any, Any], Any]] = [
+    lambda instances, instance, row: instances.of(instance).submit(row, instance),
+    lambda instances, instance, row: instances.of(instance).put(row),
+    lambda instances, instance, row: instances.of(instance).asubmit(row, instance),
+]
+
+
+def _either(
+    one: Callable[..., Any],
+    bound: Callable[[Instances, Any, Any], Any],
+    instances: Instances,
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """Call the method of the first argument if this is one of its methods, else the function itself.
 
     A method is called so in two ways: ``Class.method(instance, item)``, and through a ``classmethod`` around it, which
     since Python 3.13 no longer asks the function to bind itself.
     """
     if instances.owned and args and _is_method_of(args[0], instances):
-        instance = args[0]
-        return instances.call.one(partial(instances.of(instance).submit, keep=instance))(*args[1:], **kwargs)
+        instance, *rest = args
+        return instances.call.one(partial(bound, instances, instance))(*rest, **kwargs)
     return one(*args, **kwargs)
 
 
@@ -309,6 +322,8 @@ def _is_method_of(first: Any, instances: Instances) -> bool:
 def _is_defined_in(kind: type, instances: Instances) -> bool:
     """Say whether ``kind`` has it, or something around it, among its attributes, or had it when it was made."""
     function = instances.function
+    if isinstance(vars(kind).get(function.__name__), staticmethod):
+        return False
     if (kind.__module__, f"{kind.__qualname__}.{function.__name__}") == (function.__module__, function.__qualname__):
         return True
     return any(

@@ -9,6 +9,7 @@ All that is asked here is somebody else's code. It may raise, and then nobody bu
 
 from __future__ import annotations
 
+import sys
 from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ def item_of(data: Any, config: Config) -> Any:
 
 
 def _asks(config: Config) -> bool:
-    return bool(config.group_by or config.weigh or config.dedupe or config.has_options or config.max_pending)
+    asked = (config.group_by, config.weigh, config.max_pending)
+    return config.dedupe or config.has_options or any(option is not None for option in asked)
 
 
 def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
@@ -98,7 +100,11 @@ class Demands:
         if isinstance(weight, bool) or not isinstance(weight, Real):
             msg = f"weigh of {name}() must return a number, got a {type(weight).__name__}"
             raise TypeError(msg)
-        number = float(weight)
+        try:
+            number = float(weight)
+        except OverflowError:
+            # More than any float, and so than max_weight.
+            number = sys.float_info.max
         if not isfinite(number) or number < 0:
             msg = f"weigh of {name}() must return a finite number of at least 0, got {number:g}"
             raise ValueError(msg)

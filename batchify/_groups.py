@@ -81,6 +81,8 @@ class Group:
             sharers = self.equals.setdefault(place.equal, {})
             sharers[place.ticket] = None
             if len(sharers) > 1:
+                # What is equal weighs the same, whatever weigh() says of it now.
+                place.weight = self.places[next(iter(sharers))].weight
                 return
         self.size += 1
         self.weight += place.weight
@@ -98,8 +100,8 @@ class Group:
         self.weight = self.weight - place.weight if self.size else 0.0
         return place
 
-    def cut(self, max_size: int, max_weight: float) -> tuple[list[list[Place]], float]:
-        """Take out the first items that fit into a batch, each with all who share it, and return what they weigh."""
+    def cut(self, max_size: int, max_weight: float) -> list[list[Place]]:
+        """Take out the first items that fit into a batch, each with all who share it."""
         taken: list[list[Place]] = []
         weight = 0.0
         while self.places and len(taken) < max_size:
@@ -109,7 +111,7 @@ class Group:
             weight += first.weight
             sharers = [first.ticket] if first.equal is None else list(self.equals[first.equal])
             taken.append([self.leave(ticket) for ticket in sharers])
-        return taken, weight
+        return taken
 
 
 class Heads:
@@ -264,7 +266,7 @@ class Groups(Slots):
 
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
         key = self._places[group.head].group
-        taken, weight = group.cut(self._max_size, self._max_weight)
+        taken = group.cut(self._max_size, self._max_weight)
         self._note(key, group)
         items = [sharers[0].item for sharers in taken]
         places = [(place, index) for index, sharers in enumerate(taken) for place in sharers]
@@ -281,7 +283,7 @@ class Groups(Slots):
             self._max_size,
             now,
             shares=None if len(places) == len(items) else [index for _, index in places],
-            weight=weight,
+            weights=[sharers[0].weight for sharers in taken],
         )
 
     def _note(self, key: Any, group: Group) -> None:

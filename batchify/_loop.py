@@ -20,8 +20,9 @@ from weakref import ref
 
 from batchify import _outcome
 from batchify._batch import BatchItem
+from batchify._core import Core
 from batchify._current import context_of, is_inside
-from batchify._demands import core_of, item_of, prepare_of
+from batchify._demands import core_of, item_of
 from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from batchify._batch import Batch
     from batchify._config import Config
-    from batchify._core import Core
     from batchify._groups import Groups
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
@@ -84,8 +84,7 @@ class LoopEngine:
         # Where the batch function comes from; held itself only while there is something to run it for.
         self.source = source
         self._fn: BatchFunction | None = None
-        prepare = prepare_of(config)
-        self.add = core.add if prepare is None else _asking(core, prepare, self.stats, config)
+        self.add = core.add if isinstance(core, Core) else _asking(core, self.stats, config)
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -149,7 +148,7 @@ class LoopEngine:
 
     def push(self, reason: str) -> None:
         """Let what waits leave now."""
-        if self.home is not None:
+        if not self.idle:
             self.core.push(reason)
             self.pump()
 
@@ -157,7 +156,7 @@ class LoopEngine:
         """Go by these options from now on."""
         self._config = config
         self.core.change(config)
-        if self.home is not None:
+        if not self.idle:
             self.pump()
 
     def drain(self, tell: Callable[[], None]) -> None:
@@ -285,7 +284,7 @@ class LoopEngine:
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
-        for future, result in zip(batch.waiters, batch.for_waiters(results), strict=True):
+        for future, result in zip(batch.waiters, batch.for_waiters(results, _outcome.apart), strict=True):
             try:
                 # Not isinstance(), which asks the object: that is somebody else's code.
                 if issubclass(type(result), Exception):
@@ -324,13 +323,10 @@ class LoopEngine:
         return cast("AbstractEventLoop", self.home)
 
 
-def _asking(
-    core: Core | Groups, prepare: Callable[[Any], Any], stats: Stats, config: Config
-) -> Callable[[Any, Any, float], int]:
+def _asking(core: Groups, stats: Stats, config: Config) -> Callable[[Any, Any, float], int]:
     """Return ``core.add`` for items that ask for more."""
 
-    def add(row: Any, waiter: Any, now: float) -> int:
-        place = prepare(row)
+    def add(place: Any, waiter: Any, now: float) -> int:
         if core.refuses:
             stats.refused()
             raise QueueFullError(full(config.name, cast("int", config.max_pending)))

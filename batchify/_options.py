@@ -55,9 +55,10 @@ class Choices:
 
     def arguments(self, token: Token) -> tuple[list[Any], dict[str, Any]]:
         """Return a choice as positional and as keyword arguments."""
-        by_position = [p.name for p in self._parameters if p.kind is Parameter.POSITIONAL_ONLY]
-        kwargs = {name: value.value if type(value) is Held else value for name, value in self._named(token.key)}
-        return [kwargs.pop(name) for name in by_position], kwargs
+        values = [value.value if type(value) is Held else value for _, value in self._named(token.key)]
+        first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self._parameters)
+        names = [name for name, _ in self._named(token.key)]
+        return values[:first], dict(zip(names[first:], values[first:], strict=True))
 
     def _named(self, values: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         for parameter, value in zip(self._parameters, values, strict=True):

@@ -101,6 +101,21 @@ def for_caller(error: BaseException, name: str, position: int, size: int, *, on_
     return own_copy(error, name, position, size) if told is error else told
 
 
+def apart(answers: list[Any]) -> list[Any]:
+    """Return the answers for callers of whom some share one, each with an exception object of its own."""
+    seen: set[int] = set()
+    told: list[Any] = []
+    for answer in answers:
+        own = answer
+        if issubclass(type(answer), Exception) and id(answer) in seen:
+            twin = _copied(answer)
+            twin = _remade(answer) if twin is None else twin
+            own = answer if twin is None else twin
+        seen.add(id(answer))
+        told.append(own)
+    return told
+
+
 def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseException:
     """Return an exception of the same type and arguments for the caller at ``position`` of a batch of ``size``.
 

@@ -6,6 +6,7 @@ Must not know: engines.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import current_thread
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         size=batch.size,
         weight=batch.weight,
         reason=batch.reason,
-        wait_ms=tuple(1000 * (batch.departed - arrived) for arrived in batch.arrived),
+        wait_ms=tuple(1000 * (batch.departed - arrived) for arrived in sorted(batch.arrived)),
         run_ms=1000 * run_time,
         error=error,
         thread=current_thread().name,
@@ -63,6 +64,8 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
     try:
         config.on_batch(told)
     except BaseException as raised:
-        log.exception("on_batch of %s() raised", config.name)
+        # A handler or filter of somebody else's must not end what is under way.
+        with suppress(Exception):
+            log.exception("on_batch of %s() raised", config.name)
         if on_loop and not isinstance(raised, Exception):
             raise

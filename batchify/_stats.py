@@ -204,7 +204,7 @@ class Stats:
     def _time(self, batch: Batch, run_time: float) -> None:
         # Not below 0, where rounding may take a sum of large times.
         self._wait_total += max(0.0, len(batch.arrived) * batch.departed - sum(batch.arrived))
-        self._wait_max = max(self._wait_max, batch.departed - batch.arrived[0])
+        self._wait_max = max(self._wait_max, batch.departed - min(batch.arrived))
         self._run_max = max(self._run_max, run_time)
         self._runs.append(run_time)
         self._run_total += run_time

@@ -137,7 +137,12 @@ class SyncMicrobatcher(Generic[T, R]):
     def engine(self) -> ThreadEngine:
         """What does the work, made at first use."""
         if self._engine is None:
-            self._engine = self._own.setdefault(None, self.engine_kind(self._source, self._config))
+            config = self._config
+            engine = self._own.setdefault(None, self.engine_kind(self._source, config))
+            if self._config is not config:
+                # That came in between, and could not see it.
+                engine.change(self._config)
+            self._engine = engine
             announce(self)
         return self._engine
 
@@ -305,13 +310,19 @@ def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) 
     """Block until there is room for the item of ``future``."""
     if gate.acquire(blocking=False):
         return
-    if get_ident() in engine.threads:
-        future.cancel()
-        raise engine.reentrant()
+    caller = inside()
     try:
-        gate.acquire()
+        if get_ident() in engine.threads:
+            raise engine.reentrant()  # noqa: TRY301  # it takes the item out, as all that is raised here does
+        if caller is not None:
+            calling(caller, engine.core, engine.name)
+        try:
+            gate.acquire()
+        finally:
+            if caller is not None:
+                called(caller, engine.core)
     except BaseException:
-        # Ctrl-C, or what another signal handler raised.
+        # Ctrl-C, or what another signal handler raised, too.
         future.cancel()
         raise
 

@@ -73,7 +73,7 @@ class ItemFuture(Future[Any]):
             self.gate.acquire()
 
     def admit(self) -> None:
-        if self.gate is not None:
+        if self.gate is not None and self.gate.locked():
             self.gate.release()
 
     @property
@@ -99,7 +99,8 @@ class ItemFuture(Future[Any]):
                 self.set_exception(self.error)
         except BaseException:
             # What a callback of this future raises past concurrent.futures must not reach its neighbours.
-            log.exception("a callback of a future raised")
+            with suppress(Exception):
+                log.exception("a callback of a future raised")
 
 
 class Kept(local):

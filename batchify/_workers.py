@@ -127,6 +127,9 @@ class ThreadEngine:
             fn = None
             if place is not None:
                 self.stats.left()
+                _, waiter, _ = place
+                # Who waits at the door is not to wait any more.
+                waiter.admit()
                 self._let_in()
                 if self.core.wake_at is not None:
                     self._hand_on()
@@ -305,7 +308,7 @@ class ThreadEngine:
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers), strict=True):
+        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers, _outcome.apart), strict=True):
             if not waiter.wanted():
                 cancelled += 1
             # Not isinstance(), which asks the object: that is somebody else's code.

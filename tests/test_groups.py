@@ -223,7 +223,7 @@ def test_equal_items_are_sent_once():
     batch = core.take(0.0)
     assert ["a", "b"] == batch.items
     assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
-    assert [10, 10, 10, 20] == batch.for_waiters([10, 20])
+    assert [10, 10, 10, 20] == batch.for_waiters([10, 20], list)
     assert [0, 0, 0, 1] == list(batch.positions)
 
 
@@ -251,7 +251,7 @@ def test_a_batch_without_sharers_has_no_shares():
     core = new(max_size=2)
     shared(core, "ab")
     batch = core.take(0.0)
-    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.for_waiters([1, 2]))
+    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.for_waiters([1, 2], list))
 
 
 def test_a_sharer_who_leaves_at_the_last_moment():
@@ -263,7 +263,7 @@ def test_a_sharer_who_leaves_at_the_last_moment():
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert (["x", "y"], -3) == (batch.for_waiters(["x", "y"]), batch.left)
+    assert (["x", "y"], -3) == (batch.for_waiters(["x", "y"], list), batch.left)
 
 
 # Room.

@@ -40,13 +40,14 @@ MAY = {
     "_drain": set(),
     "_chain": {"errors"},
     "_bridge": {"_chain", "_current", "_drain", "_outcome"},
-    "_loop": {"_batch", "_current", "_demands", "_outcome", "_report", "_stats", "errors"},
+    "_loop": {"_batch", "_core", "_current", "_demands", "_outcome", "_report", "_stats", "errors"},
     "_offload": {"_outcome"},
     "_workers": {"_batch", "_current", "_demands", "_outcome", "_report", "_stats", "errors"},
     "_asyncio": {
         "_chain",
         "_config",
         "_current",
+        "_demands",
         "_drain",
         "_loop",
         "_offload",
@@ -107,7 +108,7 @@ KNOWING = {
     # event loops
     "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_offload", "testing"},
     # threads, and locks
-    "threading": {"_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers", "testing"},
+    "threading": {"_binding", "_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers", "testing"},
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
