@@ -88,6 +88,12 @@ class Raised:
         return f"<raised {type(self.error).__name__}>"
 
 
+class HastyLoop(VirtualLoop):
+    """Time does not wait for the threads of the loop: one may stand at a gate that opens after a timeout."""
+
+    run_in_executor = asyncio.SelectorEventLoop.run_in_executor
+
+
 class Column:
     """A batcher, its callers and its batch function, which can be stopped at a gate.
 
@@ -102,7 +108,7 @@ class Column:
     on_loop = True
     # Whether it can be started again after it was stopped.
     restarts = False
-    new_loop = VirtualLoop
+    new_loop = HastyLoop
     # What is wrong with this Python that there is no such column.
     missing = ""
 
@@ -450,7 +456,7 @@ class Eager:
 
     @staticmethod
     def new_loop():
-        loop = VirtualLoop()
+        loop = HastyLoop()
         loop.set_task_factory(asyncio.eager_task_factory)
         return loop
 
@@ -460,7 +466,7 @@ class Debug:
 
     @staticmethod
     def new_loop():
-        loop = VirtualLoop()
+        loop = HastyLoop()
         loop.set_debug(True)
         return loop
 

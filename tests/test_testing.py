@@ -167,7 +167,7 @@ class TestInlineTasks:
         fn = window(whose_task)
         future = fn.submit(1)
         await asyncio.wait([future])
-        assert asyncio.current_task() is not future.result()
+        assert asyncio.current_task() is not future.result() is await future
         assert 2 == len(set(await fn.map([1, 2])))
 
     async def test_a_future_awaited_at_once_does_not_need_one(self):
