@@ -134,7 +134,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     def renew(self) -> None:
         """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
         self._engines: dict[ref[AbstractEventLoop], LoopEngine] = {}
-        # What makes of an item what stands in the line, if it is not that itself. That is somebody else's code, and comes
+        # What makes of an item what stands in the line, if it is not that itself. It is the user's code, and comes
         # before anything else in a call.
         self._prepare = prepare_of(self._config)
         # The engine that was used last. Looking it up is what a call pays for working on any loop.

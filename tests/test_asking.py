@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from conftest import PATIENCE, wait_until
@@ -259,6 +261,61 @@ def test_an_option_that_fails_is_one_callers(kit, option):
     assert ZeroDivisionError is type(kit.call(double, 0).exception(PATIENCE))
     assert 4 == kit.call(double, 2).result(PATIENCE)
     assert (0, 1) == (double.batch_stats.pending, double.batch_stats.answered_items)
+
+
+def test_an_error_that_is_shared_is_each_callers_own(kit):
+    """An exception in the place of a result that several share reaches each as an object of its own, where it can."""
+
+    class SingleError(Exception):
+        def __reduce__(self):
+            raise TypeError
+
+        def __new__(cls, *args):
+            if args and cls.made:
+                raise TypeError
+            cls.made = True
+            return super().__new__(cls, *args)
+
+        made = False
+
+    kinds = {1: ValueError("one"), 2: SingleError("two")}
+    double, _ = kit.decorate(lambda items: [kinds.get(item, item) for item in items], timeout=3600, dedupe=True)
+    callers = kit.call_waiting(double, 1, 1, 2, 2)
+    double.flush()
+    one, other, single, same = kit.errors(callers)
+    assert one is not other
+    assert (ValueError, ("one",)) == (type(other), other.args)
+    assert single is same
+
+
+def test_what_is_asked_may_flush_and_configure(kit):
+    """``weigh`` may flush or configure its own function, and the call that it weighs an item for is answered."""
+
+    def weigh(item):
+        double.flush()
+        double.configure(max_size=3)
+        return 1
+
+    double, _ = kit.decorate(weigh=weigh, max_weight=10)
+    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+    assert 0 == double.batch_stats.pending
+
+
+def test_a_loop_goes_although_the_last_call_failed():
+    """A call that fails before it is queued does not keep its loop."""
+
+    @microbatch(group_by=lambda item: 1 // item)
+    async def double(items):
+        return [item * 2 for item in items]
+
+    async def fail():
+        with pytest.raises(ZeroDivisionError):
+            await double(0)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(fail())
+    gc.collect()
+    assert None is loop()
 
 
 def test_everything_together(kit):

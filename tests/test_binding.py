@@ -193,6 +193,32 @@ async def test_an_async_method_is_called_on_its_instance(kind):
     assert [1, 1, 2] == [total(one.amethod), total(two.amethod), total(kind.amethod)]
 
 
+def test_other_ways_to_call_a_method_through_its_class():
+    """``submit`` and ``acall`` of a method through its class find the instance as a call does."""
+
+    class Model:
+        @microbatch
+        def whose(self, items):
+            return [(self, item) for item in items]
+
+    one = Model()
+    assert (one, 1) == Model.whose.submit(one, 1).result(PATIENCE)
+    assert (one, 2) == asyncio.run(Model.whose.acall(one, 2))
+
+
+@pytest.mark.parametrize("order", ["above", "below"])
+def test_a_static_method_of_instances(order):
+    """A static method may take instances of its own class as items of several columns."""
+
+    class Point(int):
+        @microbatch if order == "above" else staticmethod
+        @staticmethod if order == "above" else microbatch
+        def distance(ones, others):  # noqa: N805  # it is a static method in either order
+            return [abs(one - other) for one, other in zip(ones, others, strict=True)]
+
+    assert [4, 4] == [Point.distance(Point(1), Point(5)), Point(0).distance(Point(1), Point(5))]
+
+
 @pytest.mark.parametrize("call", [lambda fn, *args: fn(*args), lambda fn, one, item: fn(one, items=item)])
 def test_a_method_through_its_class(kind, call, made):
     """``Class.method(instance, item)`` is ``instance.method(item)``, in the same batches, from the first call on."""

@@ -145,6 +145,22 @@ def test_a_loop_that_is_gone(kit):
     assert 4 == asyncio.run(batcher.submit(2))
 
 
+def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
+    """A change that comes while the first call makes an engine is not lost."""
+    batcher = type(kit.decorate()[0]._self_own)
+    make = batcher.engine_kind
+
+    def make_and_configure(*args):
+        engine = make(*args)
+        double.configure(max_size=1)
+        return engine
+
+    monkeypatch.setattr(batcher, "engine_kind", staticmethod(make_and_configure))
+    double, gate = kit.decorate(timeout=3600)
+    assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
+    assert [[1], [2]] == gate.batches
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

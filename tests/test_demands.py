@@ -120,6 +120,24 @@ def test_an_item_that_is_too_heavy():
     assert expected == refusal(ValueError, **weighing(10.5))
 
 
+def test_an_item_that_is_heavier_than_any_float():
+    """A weight beyond all floats is too heavy, like any other."""
+    assert "more than max_weight, 10; split it" in refusal(ValueError, **weighing(10**400))
+
+
+def test_what_is_asked_may_be_any_callable():
+    """A function that is false, as an empty container with ``__call__`` is, is asked like any other."""
+
+    class Empty:
+        def __len__(self):
+            return 0
+
+        def __call__(self, row):
+            return 3
+
+    assert 3.0 == place(1, weigh=Empty(), max_weight=5.0).weight
+
+
 def test_a_group_that_is_not_hashable():
     """A group that is not hashable is the caller's ``TypeError``, which does not show it."""
     expected = "group_by of score() must return something hashable, got a list"

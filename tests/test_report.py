@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 from conftest import PATIENCE, doubled
 
 from batchify import AsyncMicrobatcher, BatchReport, microbatch
+from batchify._batch import Batch
+from batchify._config import Config
+from batchify._report import report
 
 
 @pytest.fixture
@@ -96,6 +100,29 @@ def test_a_hook_that_ends_the_program_ends_it():
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(call())
     assert (1, 0, 0) == (batcher.stats.answered_items, batcher.stats.running, batcher.stats.pending)
+
+
+def test_a_log_that_fails_harms_nobody(kit, monkeypatch):
+    """When the log of an error in the hook fails, too, the next batch runs all the same."""
+
+    def fail(*args):
+        raise OSError
+
+    monkeypatch.setattr(logging.getLogger("batchify"), "exception", fail)
+    double, _ = kit.decorate(on_batch=fail)
+    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+
+
+def test_the_report_is_of_those_who_stayed():
+    """A caller that leaves at the last moment is in no report; waits are told in order of arrival."""
+    batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], (), "full", 9, 8.0, shares=[0, 0, 1], weights=[1.0, 2.0])
+    told = []
+    options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": told.append}
+    report(Config(**options), batch, 1.0, None, on_loop=False)
+    batch.drop([False, False, True])
+    report(Config(**options), batch, 1.0, None, on_loop=False)
+    seen = [(each.size, each.weight, each.wait_ms) for each in told]
+    assert [(2, 3.0, (3000.0, 2000.0, 1000.0)), (1, 1.0, (3000.0, 1000.0))] == seen
 
 
 def test_the_hook_may_flush_and_close(kit):

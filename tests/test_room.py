@@ -170,6 +170,33 @@ def test_a_worker_does_not_wait_for_itself(threads):
     assert 1 == double.batch_stats.cancelled_items
 
 
+def test_a_circle_through_the_door(threads):
+    """Of two batches that wait for each other, one for room, one is refused, rather than both to wait for ever."""
+    futures = []
+
+    def call_other(items):
+        futures.extend(other.submit(1) for _ in range(3))
+        return items
+
+    own, _ = threads.decorate(call_other, name="own")
+    other, _ = threads.decorate(lambda items: [own(item) for item in items], name="other", max_pending=1, max_size=1)
+    errors = threads.errors([threads.call(own, 0), *futures])
+    other.close()
+    errors += threads.errors(futures)
+    assert ReentrantCallError in map(type, errors)
+
+
+def test_a_future_that_is_cancelled_at_the_door(threads):
+    """Who cancels the future of a call that still waits for room ends its wait."""
+    double, gate = held(threads, max_pending=1)
+    double.submit(1)
+    waiting = threads.call(double.submit, 2)
+    wait_until(lambda: double.batch_stats.pending == 2)
+    assert double._self_own.waiting()[-1].future.cancel()
+    assert waiting.result(PATIENCE).cancelled()
+    gate.open()
+
+
 def test_an_interrupted_wait_for_room():
     """Ctrl-C while ``submit`` waits for room takes its item out, and the others are answered."""
     script = """

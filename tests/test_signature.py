@@ -326,6 +326,15 @@ def test_names_with_underscores_are_spared():
     assert (["a"], 3) == run(Call(fn, "f"), fn, (("a",), {}))
 
 
+def test_an_option_by_position_and_one_by_its_name():
+    """A name that is taken by position may be used again among those that are free."""
+
+    def fn(texts, top_k=1, /, **more):
+        return texts, top_k, more
+
+    assert (["a"], 5, {"top_k": 7}) == run(Call(fn, "f"), fn, (("a", 5), {"top_k": 7}))
+
+
 def test_an_option_without_a_default_is_required():
     """A call without it fails as that of any function."""
     assert "f() missing 1 required keyword-only argument: 'scale'" == complaint(Call(search, "f"), "a")
