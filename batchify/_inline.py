@@ -46,7 +46,8 @@ def inline() -> Generator[None]:
     A call is all but ``batch_fn([item])[0]``: the batch function does not see its caller's context variables, and
     errors and wrong results reach the caller as they would otherwise. Batches are not bounded: calls from several
     threads or tasks run side by side, whatever ``concurrency`` says, and there is always room. Batches leave because
-    they are ``full``. On an event loop, ``submit()`` and ``map()``, which do not wait, need tasks of their own.
+    they are ``full``. On an event loop, ``submit()`` and ``map()``, which do not wait, need tasks of their own, and
+    what they queue together is still deduplicated.
     """
     if SyncMicrobatcher.engine_kind is CallerEngine:
         yield
@@ -73,7 +74,8 @@ def _renew() -> None:
 
 
 def _alone(config: Config) -> Config:
-    return replace(config, max_size=1, concurrency=maxsize, max_pending=None, on_full="wait")
+    # What a call asks for stands in the line by the same rules as without this, so a bound stays one, out of reach.
+    return replace(config, max_size=1, concurrency=maxsize, max_pending=config.max_pending and maxsize)
 
 
 class CallerEngine(ThreadEngine):

@@ -20,6 +20,16 @@ from batchify import AsyncMicrobatcher, SyncMicrobatcher, current_batch, microba
 from batchify.testing import RecordedBatch, Recorder, VirtualLoop, inline, record, run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+# What calls may ask for, each with what it makes stand in the line.
+DEMANDS = [
+    {"max_pending": 1},
+    {"max_pending": 1, "on_full": "raise"},
+    {"dedupe": True},
+    {"group_by": bool},
+    {"weigh": abs, "max_weight": 9},
+    {"capture_context": True},
+    {"capture_context": True, "dedupe": True, "max_pending": 1},
+]
 # Long windows: who waits for one fails by the time it took.
 window = partial(microbatch, timeout=3600)
 
@@ -90,12 +100,18 @@ class TestInlineThreads:
         with pytest.raises(error):
             window(answer)(1)
 
+    @pytest.mark.parametrize("options", DEMANDS, ids=str)
+    async def test_what_calls_ask_for_makes_no_difference(self, options):
+        """There is always room, and nothing to share, whatever else stands in the line for an item."""
+        fn = window(doubled, **options)
+        with record() as recorder:
+            assert (2, [4, 4], 6) == (fn(1), fn.map([2, 2]), await fn.acall(3))
+        assert [(1,), (2,), (2,), (3,)] == [batch.items for batch in recorder.batches]
+
     def test_what_an_item_asks_for_is_checked(self):
-        """An item that is too heavy is refused, and there is always room for one that is not."""
-        fn = window(doubled, weigh=abs, max_weight=5, max_pending=1, on_full="raise", dedupe=True, group_by=bool)
-        assert [2, 2, 4] == fn.map([1, 1, 2])
+        """An item that is too heavy is refused."""
         with pytest.raises(ValueError, match="more than max_weight"):
-            fn(6)
+            window(doubled, weigh=abs, max_weight=5)(6)
 
     def test_a_call_from_its_own_batch_is_refused(self):
         """A batch function that calls itself is told so, though it could go on for a while."""
@@ -161,6 +177,20 @@ class TestInlineTasks:
 
         assert [2, 4, 6] == await asyncio.gather(*map(window(slow), [1, 2, 3]))
         assert 1 == moment()
+
+    @pytest.mark.parametrize("options", DEMANDS, ids=str)
+    async def test_what_calls_ask_for_makes_no_difference(self, options):
+        """There is always room, whatever else stands in the line for an item."""
+        fn = window(plain_doubled, **options)
+        with record() as recorder:
+            assert (2, [4, 6], 8) == (await fn(1), await fn.map([2, 3]), await fn.submit(4))
+        assert [(1,), (2,), (3,), (4,)] == [batch.items for batch in recorder.batches]
+
+    async def test_what_is_queued_together_is_deduplicated(self):
+        """Equal items that wait for the end of the iteration share a batch of one."""
+        fn = window(plain_doubled, dedupe=True)
+        assert [2, 2] == await fn.map([1, 1])
+        assert {1: 1} == fn.batch_stats.size_histogram
 
     async def test_a_future_has_a_task_of_its_own(self):
         """What nobody awaits at once runs all the same."""
