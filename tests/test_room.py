@@ -170,6 +170,16 @@ def test_a_worker_does_not_wait_for_itself(threads):
     assert 1 == double.batch_stats.cancelled_items
 
 
+def test_a_batch_may_wait_for_room_of_another(threads):
+    """A batch that waits for room of a function that does not wait for it goes on when there is some."""
+    double, gate = held(threads, max_pending=1)
+    own, _ = threads.decorate(lambda items: [[double.submit(item) for item in range(3)] for _ in items], name="own")
+    futures = threads.call(own, 0)
+    wait_until(lambda: double.batch_stats.pending == 2)
+    gate.open()
+    assert doubled(range(3)) == [future.result(PATIENCE) for future in futures.result(PATIENCE)]
+
+
 def test_a_circle_through_the_door(threads):
     """Of two batches that wait for each other, one for room, one is refused, rather than both to wait for ever."""
     futures = []
