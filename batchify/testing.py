@@ -157,8 +157,10 @@ class _Leaping(selectors.DefaultSelector):
             return events
         if timeout is None:
             raise RuntimeError(_hang())
-        # To the nanosecond, which is what loops round to anyway: so that 0.1 and 0.2 are 0.3.
-        self.now = round(self.now + timeout, 9)
+        # Up to the nanosecond, so that ten tenths are a second; never down, or who waits again until a timer's time
+        # would do so for ever: a loop runs timers that are less than a nanosecond away.
+        target = self.now + timeout
+        self.now = max(target, round(target, 9))
         self.leaps += 1
         return events
 

@@ -461,6 +461,18 @@ class TestVirtualTime:
 
         assert 1.0 == run(main())
 
+    @pytest.mark.parametrize("at", [8.649333833333333, 0.1 + 0.2, 1 / 3, 2 / 3])
+    def test_no_timer_is_early(self, at):
+        """When a timer goes off, its time has come, whatever digits that has."""
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            came = loop.create_future()
+            loop.call_at(at, lambda: came.set_result(loop.time()))
+            return await came
+
+        assert at <= run(main())
+
     def test_a_hang_is_an_error_at_once(self, monkeypatch):
         """When nothing can happen any more, the loop says so, and who waits for it."""
         monkeypatch.setattr(threading, "active_count", lambda: 1)
