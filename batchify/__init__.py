@@ -23,6 +23,7 @@ from batchify.errors import (
 
 if TYPE_CHECKING:
     from batchify._asyncio import AsyncMicrobatcher
+    from batchify._simulate import simulate
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "close_all",
     "current_batch",
     "microbatch",
+    "simulate",
 ]
 
 
@@ -55,5 +57,9 @@ def __getattr__(name: str) -> Any:
         from batchify._asyncio import AsyncMicrobatcher  # noqa: PLC0415
 
         return AsyncMicrobatcher
+    if name == "simulate":
+        from batchify._simulate import simulate  # noqa: PLC0415  # only who plans needs it
+
+        return simulate
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -70,6 +70,7 @@ MAY = {
     "_instances": {"_registry", "_signature", "_stats", "errors"},
     "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
+    "_simulate": {"_config", "_core", "_stats"},
     "prometheus": {"_stats", "_totals"},
     "opentelemetry": {"__init__", "_stats", "_totals"},
     "_inline": {
@@ -91,6 +92,7 @@ MAY = {
         "_decorator",
         "_registry",
         "_report",
+        "_simulate",
         "_stats",
         "_threads",
         "errors",
