@@ -337,8 +337,7 @@ def on_a_loop(arrivals, run_times, **options):
 def test_an_engine_does_what_is_simulated(seed, calls, burst, load, noisy, **options):
     """The engine on an event loop makes the very same batches at the same moments, of the same calls."""
     chance = Random(seed)
-    # Time on the loop begins at 1000, and what is less than a nanosecond apart is the same to it.
-    arrivals = [1000.0 + moment for moment in _drawn(chance, load, burst, calls)]
+    arrivals = _drawn(chance, load, burst, calls)
     run_times = [chance.expovariate(1.0) if noisy else 0.9 for _ in arrivals]
     expected = simulated(arrivals, run_times, **options)
     found = on_a_loop(arrivals, run_times, **options)
