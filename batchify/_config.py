@@ -12,7 +12,7 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from batchify._signature import name_of
+from batchify._signature import is_async, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,13 +184,16 @@ def positive(option: str, value: Any) -> float | None:
 
 
 def function(option: str, value: Any) -> Any:
-    """Return ``value`` if it can be called, or is ``None``.
+    """Return ``value`` if it can be called and returns what it finds, or is ``None``.
 
     Raises:
         TypeError: it is anything else.
     """
     if value is not None and not callable(value):
         msg = f"{option} must be a function, or None, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    if is_async(value):
+        msg = f"{option} must be a def function, got the async def function {name_of(value)}: nothing would await it"
         raise TypeError(msg)
     return value
 

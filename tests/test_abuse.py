@@ -18,6 +18,10 @@ from conftest import PATIENCE, Gate, doubled
 from batchify import AsyncMicrobatcher, BatcherClosedError, BatchResultError, SyncMicrobatcher, microbatch
 
 
+async def later(*_):
+    """Return a coroutine, which nothing awaits."""
+
+
 def embed(texts):
     return texts
 
@@ -111,6 +115,7 @@ WEIGHTS = [
 FUNCTIONS = [
     (TypeError, 8, "must be a function, or None, got 8 of type int"),
     (TypeError, "len", "must be a function, or None, got 'len' of type str"),
+    (TypeError, later, "must be a def function, got the async def function later: nothing would await it"),
 ]
 CHOICES = [
     (TypeError, True, "must be a str, got True of type bool"),
@@ -139,7 +144,12 @@ def options(size, time):
         "name": NAMES,
     }
     return [
-        pytest.param(kind, {option: value, **WITH.get(option, {})}, f"{option} {message}", id=f"{option}={value!r}")
+        pytest.param(
+            kind,
+            {option: value, **WITH.get(option, {})},
+            f"{option} {message}",
+            id=f"{option}={getattr(value, '__name__', repr(value))}",
+        )
         for option, table in values.items()
         for kind, value, message in table
     ]
