@@ -129,7 +129,8 @@ def microbatch(
         max_size: most items in one batch.
         timeout: seconds that the first item of a batch waits at most for others, from its arrival. 0: as soon as a slot
             is free. ``None``: adaptive; with nothing running, what is there leaves at once, and while batches run,
-            items gather until a slot is free.
+            items gather until a slot is free. With several slots, departures are spaced by the fixed cost of a run,
+            as learnt from sizes and run times, divided by ``concurrency``.
         concurrency: most batches that run at once, for each instance and event loop.
         max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
             served. When there is no room, a batch does not wait for company that could not come.

@@ -89,7 +89,7 @@ class Slots:
         self.running.remove(batch)
         # A batch that nobody waited for was not run, and tells nothing of run times.
         if batch.waiters:
-            self._timing.ended(now - batch.departed)
+            self._timing.ended(now - batch.departed, batch.size)
         self._set_alarm()
 
     def abandon(self, ticket: int) -> Batch | None:

@@ -8,7 +8,7 @@ Both policies answer the same three calls:
 * ``due(arrived, running)``: the time at which an item that arrived at ``arrived`` may leave while ``running`` batches
   run and a slot is free;
 * ``departed(now)``: a batch left;
-* ``ended(run_time)``: a batch is over, after ``run_time`` seconds.
+* ``ended(run_time, size)``: a batch of ``size`` items is over, after ``run_time`` seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Window:
     def departed(self, now: float) -> None:
         pass
 
-    def ended(self, run_time: float) -> None:
+    def ended(self, run_time: float, size: int) -> None:
         pass
 
 
@@ -40,25 +40,42 @@ class Adaptive:
     """No window: never wait for company that cannot help.
 
     With nothing running, what is there leaves at once. While batches run and a slot is free, departures keep a distance
-    of the measured run time divided by the number of slots: at that pace the slots fall free evenly, so that the next
-    departure never has to wait for all of them together, and each batch gathers what arrived in between.
+    of the fixed cost of a run divided by the number of slots: what a batch takes however small it is. That is what
+    company saves; the part that grows with the items is the same in one batch or in two, and not worth a wait.
+
+    The fixed cost is where the line through the measured sizes and run times meets size 0, by least squares that forget
+    exponentially (means and covariances as in T. Finch, "Incremental calculation of weighted mean and variance", 2009).
+    As long as all batches are of one size, nothing tells the two parts apart, and all counts as fixed.
     """
 
-    __slots__ = ("_concurrency", "_last", "_run_time")
+    __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._last = float("-inf")
+        self._distance = 0.0
+        # Moving averages, and how sizes vary, alone and together with run times.
         self._run_time: float | None = None
+        self._size = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
 
     def due(self, arrived: float, running: int) -> float:
-        if not running or self._run_time is None:
+        if not running:
             return arrived
-        return max(arrived, self._last + self._run_time / self._concurrency)
+        return max(arrived, self._last + self._distance)
 
     def departed(self, now: float) -> None:
         self._last = now
 
-    def ended(self, run_time: float) -> None:
-        mean = run_time if self._run_time is None else self._run_time
-        self._run_time = mean + NEWEST * (run_time - mean)
+    def ended(self, run_time: float, size: int) -> None:
+        if self._run_time is None:
+            self._run_time, self._size = run_time, size
+        longer, larger = run_time - self._run_time, size - self._size
+        self._run_time += NEWEST * longer
+        self._size += NEWEST * larger
+        self._variance = (1 - NEWEST) * (self._variance + NEWEST * larger * larger)
+        self._covariance = (1 - NEWEST) * (self._covariance + NEWEST * larger * longer)
+        slope = self._covariance / self._variance if self._variance else 0.0
+        fixed = min(max(self._run_time - slope * self._size, 0.0), self._run_time)
+        self._distance = fixed / self._concurrency

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from batchify import _core
 from batchify._config import Config
 from batchify._core import NEVER, Core
-from batchify._timing import NEWEST
+from batchify._timing import Adaptive
 
 # Options that are not under test are off.
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -53,7 +53,7 @@ class Model:
         self.callers = []
         # One dict for each batch that ever left, in order.
         self.batches = []
-        self.run_times = []
+        self.timing = Adaptive(concurrency)
         # Whether an arrival rang, and nobody acted upon it.
         self.unheard = False
 
@@ -89,12 +89,7 @@ class Model:
         """Return when somebody may leave who stands first in a line that is not full, with a slot free."""
         if self.timeout is not None:
             return caller["arrived"] + self.timeout
-        if not self.running() or not self.run_times:
-            return caller["arrived"]
-        mean = self.run_times[0]
-        for run_time in self.run_times[1:]:
-            mean += NEWEST * (run_time - mean)
-        return max(caller["arrived"], self.batches[-1]["departed"] + mean / self.concurrency)
+        return self.timing.due(caller["arrived"], len(self.running()))
 
     def wake_at(self):
         """Return when a batch may leave if nothing else happens; ``-inf`` if at once, ``None`` if never."""
@@ -123,17 +118,18 @@ class Model:
         members = self.waiting()[: self.max_size]
         for caller in members:
             caller["state"] = "running"
+        self.timing.departed(now)
         self.batches.append({"members": members, "departed": now, "state": "running", "left": []})
         return members
 
     def finish(self, batch, now):
         all_busy = not self.slot_free()
         batch["state"] = "over"
-        ran = any(caller["state"] != "dropped" for caller in batch["members"])
+        ran = sum(caller["state"] != "dropped" for caller in batch["members"])
         for caller in batch["members"]:
             caller["state"] = "over"
         if ran:
-            self.run_times.append(now - batch["departed"])
+            self.timing.ended(now - batch["departed"], ran)
         if all_busy:
             for caller in self.waiting():
                 caller["seen_free"] = True

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import repeat
+from operator import itemgetter, mul
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._timing import Adaptive, Window
+from batchify._timing import NEWEST, Adaptive, Window
 
 moments = st.floats(0, 1e6)
 spans = st.floats(0, 1e3)
+counts = st.integers(1, 64)
 
 
-def adaptive(concurrency, *run_times, departed=None):
-    """Return the adaptive policy after batches that took so long, and a departure."""
+def adaptive(concurrency, *run_times, sizes=None, departed=None):
+    """Return the adaptive policy after batches that took so long and had so many items, and a departure."""
     timing = Adaptive(concurrency)
-    for run_time in run_times:
-        timing.ended(run_time)
+    for run_time, size in zip(run_times, sizes or repeat(4), strict=False):
+        timing.ended(run_time, size)
     if departed is not None:
         timing.departed(departed)
     return timing
@@ -36,7 +41,7 @@ def test_a_window_learns_nothing():
     """Departures and run times do not move a fixed window."""
     timing = Window(0.5)
     timing.departed(11.0)
-    timing.ended(60.0)
+    timing.ended(60.0, 4)
     assert 10.5 == timing.due(10.0, 1)
 
 
@@ -63,6 +68,22 @@ def test_nothing_departed_means_at_once():
 def test_departures_keep_a_distance():
     """While batches run, departures are one run time divided by the number of slots apart."""
     assert 11.0 == adaptive(4, 8.0, departed=9.0).due(10.0, 1)
+
+
+def test_what_grows_with_the_items_is_not_waited_for():
+    """Of runs of 10 s and 2 s an item, only the 10 s count: the rest takes as long in one batch as in two."""
+    timing = adaptive(4, 12.0, 18.0, 74.0, 14.0, sizes=[1, 4, 32, 2], departed=9.0)
+    assert 11.5 == pytest.approx(timing.due(10.0, 1))
+
+
+def test_without_a_fixed_cost_there_is_no_distance():
+    """Batches that take as long as their items together are not kept back."""
+    assert 10.0 == adaptive(4, 2.0, 8.0, sizes=[1, 4], departed=9.9).due(10.0, 1)
+
+
+def test_larger_batches_that_are_faster_do_not_stretch_the_distance():
+    """However run times fall with the size, the distance is that of an average run."""
+    assert 9.0 + 9.0 / 4 == adaptive(4, 10.0, 5.0, sizes=[1, 32], departed=9.0).due(10.0, 1)
 
 
 def test_the_newest_departure_counts():
@@ -98,11 +119,28 @@ def test_nobody_leaves_a_window_before_the_arrival(arrived, timeout, running):
     assert arrived <= Window(timeout).due(arrived, running)
 
 
-@given(arrived=moments, departed=moments, run_times=st.lists(spans, max_size=5), slots=st.integers(1, 9))
-def test_nobody_waits_longer_than_a_batch_runs(arrived, departed, run_times, slots):
+@given(arrived=moments, departed=moments, runs=st.lists(st.tuples(spans, counts), max_size=5), slots=st.integers(1, 9))
+def test_nobody_waits_longer_than_a_batch_runs(arrived, departed, runs, slots):
     """Adaptive timing holds an item back for one run of the slowest batch after the last departure, and no longer."""
-    due = adaptive(slots, *run_times, departed=departed).due(arrived, 1)
+    run_times, sizes = zip(*runs, strict=True) if runs else ((), ())
+    due = adaptive(slots, *run_times, sizes=sizes, departed=departed).due(arrived, 1)
     assert arrived <= due <= max(arrived, departed + max(run_times, default=0.0) * (1 + 1e-9))
+
+
+@given(runs=st.lists(st.tuples(st.floats(0.01, 1e3), counts), min_size=1, max_size=30))
+def test_the_fixed_cost_is_that_of_weighted_least_squares(runs):
+    """The distance is where the line of least squares meets size 0, with a fifth of the weight on each newest run."""
+    weights = [Fraction(NEWEST) * Fraction(1 - NEWEST) ** age for age in range(len(runs))][::-1]
+    weights[0] = Fraction(1 - NEWEST) ** (len(runs) - 1)
+    total = sum(weights)
+    mean = lambda values: sum(map(mul, weights, values)) / total
+    times, sizes = ([Fraction(value) for value in values] for values in zip(*runs, strict=True))
+    variance = mean([size * size for size in sizes]) - mean(sizes) ** 2
+    covariance = mean(list(map(mul, sizes, times))) - mean(sizes) * mean(times)
+    slope = covariance / variance if variance else 0
+    fixed = float(min(max(mean(times) - slope * mean(sizes), 0), mean(times)))
+    found = adaptive(1, *map(itemgetter(0), runs), sizes=map(itemgetter(1), runs), departed=0.0).due(0.0, 1)
+    assert fixed == pytest.approx(found, rel=1e-6, abs=1e-6)
 
 
 @given(first=moments, second=moments, departed=moments, run_time=spans, running=st.integers(0, 3))

@@ -1,0 +1,145 @@
+"""How adaptive timing fares beside fixed windows, and beside what else was tried: the tables of docs/adaptive.md.
+
+A cell is a function, a load, a kind of arrivals, a kind of run times and a number of slots. In each cell all policies
+get the same calls, and the best fixed window is picked by hand: of a dense grid, the one with the least mean, and the
+one with the least 99th percentile. The regret of a policy is the ratio of its own figure to that.
+
+    python -m tests.adaptive --calls 20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from itertools import product
+from random import Random
+
+from batchify._core import Core
+from batchify._simulate import _config, _drawn, _typical, _variation, departures
+from batchify._timing import Adaptive, Window
+
+MAX_SIZE = 32
+# Seconds by batch size. What matters is how much of a run is fixed: all of it, most, half, next to nothing; and a
+# function whose run time goes up in steps, as of one that pads to the next power of two.
+COSTS = {
+    "a": {1: 1.0},
+    "10 a + b n": {0: 10 / 11, 1: 1.0},
+    "3 a + b n": {0: 3 / 4, 1: 1.0},
+    "a + b n": {0: 1 / 2, 1: 1.0},
+    "a + 10 b n": {0: 1 / 11, 1: 1.0},
+    "steps": {n: 0.5 + 0.05 * 2 ** math.ceil(math.log2(n)) for n in range(1, MAX_SIZE + 1)},
+}
+LOADS = (0.1, 0.3, 0.5, 0.8, 0.95)
+BURSTS = (1, 8)
+NOISES = (None, 0.5)
+SLOTS = (1, 2, 4)
+# Seconds: as long as no batch, up to several times as long as one of one item.
+WINDOWS = (0.0, *(0.05 * 1.6**step for step in range(11)))
+
+
+class NoDistance(Adaptive):
+    """Leave whenever a slot is free."""
+
+    __slots__ = ()
+
+    def due(self, arrived, running):
+        return arrived
+
+
+class WholeRun(Adaptive):
+    """Keep a distance of the whole run time divided by the number of slots."""
+
+    __slots__ = ()
+
+    def due(self, arrived, running):
+        if not running or self._run_time is None:
+            return arrived
+        return max(arrived, self._last + self._run_time / self._concurrency)
+
+
+POLICIES = {"adaptive": Adaptive, "no distance": NoDistance, "whole run": WholeRun}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One case, in which policies are compared. Loads are shares of what full batches could do."""
+
+    cost: str
+    load: float
+    burst: int
+    noise: float | None
+    concurrency: int
+
+    def latencies(self, timing, calls):
+        """Return the mean and the 99th percentile of the latency under a policy, in seconds."""
+        chance = Random(f"{self}")
+        typical = _typical(COSTS[self.cost], MAX_SIZE)
+        arrivals = _drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
+        vary = _variation(chance, self.noise)
+        core = Core(_config(MAX_SIZE, 0.0, self.concurrency))
+        core._timing = timing
+        left = departures(core, arrivals, lambda size: typical[size] * vary())
+        found = sorted(end - arrived for batch, end in left for arrived in batch.arrived)
+        return math.fsum(found) / len(found), found[math.ceil(0.99 * len(found)) - 1]
+
+    def best(self, calls):
+        """Return the least mean and the least 99th percentile that a fixed window has."""
+        return tuple(map(min, zip(*(self.latencies(Window(window), calls) for window in WINDOWS), strict=True)))
+
+    def regrets(self, calls, policies=POLICIES):
+        """Return the regret of each policy, in the mean and in the 99th percentile."""
+        best = self.best(calls)
+        return {
+            name: tuple(
+                own / least for own, least in zip(self.latencies(policy(self.concurrency), calls), best, strict=True)
+            )
+            for name, policy in policies.items()
+        }
+
+
+def cells(slots=SLOTS, noises=NOISES):
+    """Return all cells with so many slots, and with such run times."""
+    return [Cell(*case) for case in product(COSTS, LOADS, BURSTS, noises, slots)]
+
+
+def average(regrets):
+    """Return the average regret of several, in the mean and in the 99th percentile."""
+    return tuple(math.fsum(column) / len(regrets) for column in zip(*regrets, strict=True))
+
+
+def worst(regrets):
+    """Return the largest regret of several, in the mean and in the 99th percentile."""
+    return tuple(map(max, zip(*regrets, strict=True)))
+
+
+def table(found, title, of):
+    """Return the lines of a table: for each value that ``of`` finds in a cell, what each policy has in those."""
+    yield f"| {title} | " + " | ".join(f"{name}: average | worst" for name in POLICIES) + " |"
+    yield "|---" * (1 + 2 * len(POLICIES)) + "|"
+    for value in dict.fromkeys(map(of, found)):
+        rows = [regrets for cell, regrets in found.items() if of(cell) == value]
+        figures = [shape([row[name] for row in rows]) for name in POLICIES for shape in (average, worst)]
+        yield f"| {value} | " + " | ".join("{:.2f} / {:.2f}".format(*pair) for pair in figures) + " |"
+
+
+def main():
+    """Print the tables: mean / 99th percentile, as ratios to the best fixed window of each cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=20_000, help="calls in each cell")
+    calls = parser.parse_args().calls
+    found = {cell: cell.regrets(calls) for cell in cells()}
+    groups = {
+        "slots": lambda cell: cell.concurrency,
+        "run time": lambda cell: cell.cost,
+        "load": lambda cell: f"{cell.load:.0%}",
+        "arrivals": lambda cell: "Poisson" if cell.burst == 1 else f"bursts of {cell.burst}",
+        "noise": lambda cell: cell.noise or "none",
+    }
+    for title, of in groups.items():
+        sys.stdout.write("\n".join([*table(found, title, of), "", ""]))
+
+
+if __name__ == "__main__":
+    main()
