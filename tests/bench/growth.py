@@ -1,10 +1,11 @@
-"""What grows with the number of waiting calls and of instances: memory, and the cost of each call."""
+"""What grows with the number of waiting calls, of option groups and of instances: memory, and the cost of each call."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import tracemalloc
+from collections import defaultdict
 from functools import partial
 from time import process_time
 
@@ -16,6 +17,7 @@ from tests.bench.figures import FLOOR, OURS, Bar
 from tests.bench.subjects import AIODATALOADER
 
 HOUR = 3600.0
+GROUP_SIZE = 8
 LESS = "Less is better."
 
 
@@ -143,6 +145,49 @@ async def _behind(maker, number, total):
         # Before the next ones come, and not while they are timed.
         del futures
     return 1e6 * seconds / number / times
+
+
+def groups_contests(plan):
+    """Let calls wait whose options differ: each group has its own batches, and all of them wait at once."""
+    many = plan.count(10_000)
+    makers = {FLOOR: _floor_for_each_group, OURS: _option_for_each_group}
+    names = {f"{who}, {number:,}": (who, number) for who in makers for number in (1, many)}
+    yield Contest(
+        "waiting in groups by option, on a loop",
+        "us of CPU an item",
+        {
+            name: Entrant(partial(clock.on_loop, "asyncio", partial(_in_groups, makers[who], number, many)))
+            for name, (who, number) in names.items()
+        },
+        f"{FLOOR}, 1",
+        bars=(Bar(1.25, (f"{OURS}, 1",), most=True, subject=f"{OURS}, {many:,}"),),
+        note=LESS,
+    )
+
+
+def _floor_for_each_group():
+    made = defaultdict(lambda: subjects.loop_floor(clock.echo, max_size=GROUP_SIZE, timeout=None).call)
+    return lambda item, group: made[group](item)
+
+
+def _option_for_each_group():
+    @microbatch(max_size=GROUP_SIZE)
+    async def echo(items, *, group):
+        return items
+
+    return lambda item, group: echo(item, group=group)
+
+
+async def _in_groups(maker, groups, many):
+    """Return the microseconds of an item when as many wait as fill a batch of each of ``many`` groups."""
+    call = maker()
+    items = list(range(GROUP_SIZE * many))
+    start = process_time()
+    # One of each group after another, as they come where many users ask at once.
+    answers = await asyncio.gather(*[call(item, item % groups) for item in items])
+    seconds = process_time() - start
+    clock.check(answers, items)
+    return 1e6 * seconds / len(items)
 
 
 def instances_contests(plan):

@@ -11,6 +11,7 @@ WORKLOADS = {
     "lone": single.lone_contests,
     "acall": closed.acall_contests,
     "threads": closed.thread_contests,
+    "groups": growth.groups_contests,
     "instances": growth.instances_contests,
     "waiting": growth.waiting_contests,
     "memory": growth.memory_contests,
