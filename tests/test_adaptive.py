@@ -8,9 +8,13 @@ from adaptive import POLICIES, average, cells, table
 CALLS = 1000
 
 
-# The more chance there is, the more calls it takes to tell a policy from luck.
-@pytest.mark.parametrize(("noise", "calls"), [(None, CALLS), (0.5, 4 * CALLS)], ids=["fixed run times", "random ones"])
-@pytest.mark.parametrize("slots", [1, 4])
+# With one slot there is nothing to decide. The more chance there is, the more calls tell a policy from luck.
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    ("slots", "noise", "calls"),
+    [(1, None, CALLS), (4, None, CALLS), (4, 0.5, 4 * CALLS)],
+    ids=["one slot", "four slots", "four slots, random run times"],
+)
 def test_nothing_to_tune(slots, noise, calls):
     """On average over functions, loads and arrivals, the best window picked for each is hardly better."""
     own = {"adaptive": POLICIES["adaptive"]}
