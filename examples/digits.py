@@ -47,6 +47,14 @@ async def read_together(images: NDArray[np.float64]) -> list[int]:
     return await asyncio.gather(*(read(image) for image in images))
 
 
+def learn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Train the model with three quarters of the images; return the others, and the digits in them."""
+    images, digits = load_digits(return_X_y=True)
+    known, unseen, known_digits, unseen_digits = train_test_split(images, digits, test_size=0.25, random_state=0)
+    model.fit(known, known_digits)
+    return unseen, unseen_digits
+
+
 def row(way: str, calls: int, items: int, seconds: float) -> str:
     """Return a line of the table that ``main()`` prints."""
     return f"{way:<10}{calls:>8}{1000 * seconds / items:>14.3f} ms"
@@ -54,9 +62,7 @@ def row(way: str, calls: int, items: int, seconds: float) -> str:
 
 def main() -> None:
     """Train, predict in both ways, and compare."""
-    images, digits = load_digits(return_X_y=True)
-    known, unseen, known_digits, unseen_digits = train_test_split(images, digits, test_size=0.25, random_state=0)
-    model.fit(known, known_digits)
+    unseen, unseen_digits = learn()
 
     start = perf_counter()
     alone = [read_alone(image) for image in unseen]
