@@ -22,14 +22,15 @@ from math import fsum, inf, isfinite, log, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._config import Config, positive, seconds, whole
+from batchify._config import positive, validated, whole
 from batchify._core import Core
-from batchify._stats import REASONS, Percentiles, _percentiles
+from batchify._stats import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from batchify._batch import Batch
+    from batchify._config import Config
 
 # A standard deviation of ten times the mean is beyond what functions do, and still far from where numbers end.
 MOST_NOISE = 10.0
@@ -177,10 +178,11 @@ def departures(
 
 
 def _config(max_size: object, timeout: object, concurrency: object) -> Config:
-    return Config(
-        max_size=whole("max_size", max_size),
-        timeout=seconds("timeout", timeout),
-        concurrency=whole("concurrency", concurrency),
+    return validated(
+        simulate,
+        max_size=max_size,
+        timeout=timeout,
+        concurrency=concurrency,
         max_pending=None,
         on_full="wait",
         weigh=None,
@@ -189,7 +191,7 @@ def _config(max_size: object, timeout: object, concurrency: object) -> Config:
         dedupe=False,
         capture_context=False,
         on_batch=None,
-        name="simulate",
+        name=None,
     )
 
 
@@ -285,9 +287,9 @@ def _summary(left: Iterable[tuple[Batch, float]], began: float, concurrency: int
         throughput=calls / duration,
         utilization=fsum(runs) / (concurrency * duration),
         avg_latency_ms=1000 * fsum(latencies) / calls,
-        latency_ms=_percentiles(latencies, max(latencies)),
+        latency_ms=percentiles(latencies, max(latencies)),
         avg_wait_ms=1000 * fsum(waits) / calls,
-        wait_ms=_percentiles(waits, max(waits)),
+        wait_ms=percentiles(waits, max(waits)),
         avg_batch_size=calls / batches,
         size_histogram=dict(sorted(sizes.items())),
         reasons={reason: reasons[reason] for reason in REASONS},

@@ -251,8 +251,8 @@ class Stats:
                 cancelled_items=self._cancelled,
                 rejected_items=self._rejected,
                 deduped_items=self._deduped,
-                wait_ms=_percentiles(waits, self._wait_max),
-                run_ms=_percentiles(list(self._runs), self._run_max),
+                wait_ms=percentiles(waits, self._wait_max),
+                run_ms=percentiles(list(self._runs), self._run_max),
                 avg_run_time_ms=1000 * self._run_total / max(1, self._batches),
                 size_histogram=dict(sorted(self._sizes.items())),
                 reasons={reason: self._reasons[reason] for reason in REASONS},
@@ -294,7 +294,7 @@ def together(name: str, parts: Iterable[Stats]) -> BatchStats:
     return total.snapshot(name)
 
 
-def _percentiles(measured: list[float], highest: float) -> Percentiles:
+def percentiles(measured: list[float], highest: float) -> Percentiles:
     """Return nearest-rank percentiles of ``measured`` seconds, in milliseconds."""
     if not measured:
         return Percentiles()
