@@ -68,6 +68,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         max_weight: the weights of a batch sum up to this at most.
         group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
         dedupe: send equal hashable items that wait together once, and give the result to every caller.
+        isolate_errors: when a batch raises an ``Exception``, run its halves again until the bad items are alone, so
+            that only they fail.
         capture_context: keep the context of each caller for ``current_batch().contexts``.
         on_batch: called with a ``BatchReport`` after each batch, on the loop.
 
@@ -94,6 +96,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         max_weight: float | None = None,
         group_by: Callable[[T], Hashable] | None = None,
         dedupe: bool = False,
+        isolate_errors: bool = False,
         capture_context: bool = False,
         on_batch: Callable[[BatchReport], object] | None = None,
     ) -> None:
@@ -108,6 +111,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             max_weight=max_weight,
             group_by=group_by,
             dedupe=dedupe,
+            isolate_errors=isolate_errors,
             capture_context=capture_context,
             on_batch=on_batch,
             name=name,

@@ -1,4 +1,4 @@
-"""What waits and what leaves: an item that somebody looks at, and the batch that it travels in.
+"""What waits and what leaves: an item that somebody looks at, the batch that it travels in, and the parts of that.
 
 Must not know: when a batch leaves, or what its waiters are.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from contextvars import Context
 
     from batchify._slots import Slots
 
@@ -43,21 +44,25 @@ class Batch:
         now: when it leaves.
         shares: if some waiters share an item, for each waiter the index of its item.
         weights: that of each item, if they are weighed.
+        whole: what it is a part of, if it is one.
     """
 
     __slots__ = (
         "arrived",
         "calls",
+        "contexts",
         "departed",
         "items",
         "left",
         "max_size",
+        "open",
         "reason",
         "shares",
         "size",
         "tickets",
         "waiters",
         "weights",
+        "whole",
     )
 
     def __init__(
@@ -71,6 +76,7 @@ class Batch:
         now: float,
         shares: list[int] | None = None,
         weights: list[float] | None = None,
+        whole: Batch | None = None,
     ) -> None:
         self.items = items
         self.waiters = waiters
@@ -81,12 +87,15 @@ class Batch:
         self.departed = now
         self.shares = shares
         self.weights = weights
-        # How many items the batch function gets.
-        self.size = len(items)
+        self.whole = whole
+        # How many items the batch function gets, and for how many of them nothing has come of it yet.
+        self.size = self.open = len(items)
         # How many of its callers left after it departed.
         self.left = 0
         # In whose lines the calls stand that it waits for.
         self.calls: list[Slots] = []
+        # That of the caller of each item, once it runs, if they were captured.
+        self.contexts: tuple[Context, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
@@ -105,8 +114,41 @@ class Batch:
         self.items = list(compress(self.items, stays))
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
-        self.size = len(self.items)
+        self.size = self.open = len(self.items)
         self.left -= sum(gone)
+
+    def halves(self) -> list[Batch]:
+        """Return the two parts of it to be run instead; none of a single item."""
+        middle = self.size // 2
+        return [self._part(0, middle), self._part(middle, self.size)] if middle else []
+
+    def _part(self, start: int, end: int) -> Batch:
+        whose = [start <= index < end for index in self.positions]
+        part = Batch(
+            self.items[start:end],
+            list(compress(self.waiters, whose)),
+            list(compress(self.arrived, whose)),
+            (),
+            self.reason,
+            self.max_size,
+            self.departed,
+            None if self.shares is None else [index - start for index in compress(self.shares, whose)],
+            None if self.weights is None else self.weights[start:end],
+            self.whole or self,
+        )
+        part.contexts = self.contexts[start:end]
+        return part
+
+    def over(self, stayed: int) -> Batch | None:
+        """Note that it is over, and how many of its callers stayed; return the batch that all of is over now, if any.
+
+        That is the batch itself, unless it is a part of one.
+        """
+        whole = self.whole or self
+        whole.open -= self.size
+        # Who was answered is not waited for any more than who left.
+        whole.left += stayed
+        return None if whole.open else whole
 
     @property
     def weight(self) -> float:

@@ -35,6 +35,7 @@ class Config:
     max_weight: float | None
     group_by: Callable[[Any], Any] | None
     dedupe: bool
+    isolate_errors: bool
     capture_context: bool
     on_batch: Callable[[Any], object] | None
     name: str
@@ -77,6 +78,7 @@ def validated(
     max_weight: object,
     group_by: object,
     dedupe: object,
+    isolate_errors: object,
     capture_context: object,
     on_batch: object,
     name: object,
@@ -106,6 +108,7 @@ def validated(
         max_weight=positive("max_weight", max_weight),
         group_by=function("group_by", group_by),
         dedupe=flag("dedupe", dedupe),
+        isolate_errors=flag("isolate_errors", isolate_errors),
         capture_context=flag("capture_context", capture_context),
         on_batch=function("on_batch", on_batch),
         name=text("name", name_of(fn) if name is None else name),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchify._batch import Batch
     from batchify._config import Config
 
-    Running: TypeAlias = tuple[str, Batch, tuple[Context, ...]]
+    Running: TypeAlias = tuple[str, Batch, Batch]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CurrentBatch:
 
     Attributes:
         name: the batcher's name.
-        size: how many items it has.
+        size: how many items it has; of a part that is run again to isolate an error, how many that has.
         reason: why it left, as in ``BatchStats.reasons``.
         contexts: with ``capture_context``, the context that each item was submitted in, in the order of the items; else
             empty. ``contexts[i][variable]`` reads a variable, ``contexts[i].run(function)`` calls a function in it.
@@ -40,7 +40,7 @@ class CurrentBatch:
     contexts: tuple[Context, ...] = ()
 
 
-# The batcher's name, the batch, by which its engine knows it, and what was captured for it. What the batch function may
+# The batcher's name, the batch, by which its engine knows it, and the part of it that runs. What the batch function may
 # know is made of it for who asks.
 _current: ContextVar[Running | None] = ContextVar("current_batch", default=None)
 
@@ -60,8 +60,8 @@ def current_batch() -> CurrentBatch | None:
     current = inside()
     if current is None:
         return None
-    name, batch, contexts = current
-    return CurrentBatch(name, batch.size, batch.reason, contexts)
+    name, _, part = current
+    return CurrentBatch(name, part.size, part.reason, part.contexts)
 
 
 def is_inside(running: Sequence[object]) -> bool:
@@ -71,19 +71,23 @@ def is_inside(running: Sequence[object]) -> bool:
 
 
 def context_of(batch: Batch, config: Config) -> Context:
-    """Return a context for ``batch`` in which nothing is set but that it is the current one.
+    """Return a context for ``batch``, or for a part of one, in which nothing is set but that it is the current one.
 
     If each of its items stood in the line together with a context, they are parted.
     """
-    contexts: tuple[Context, ...] = ()
-    if config.capture_context:
-        contexts = tuple(context for _, context in batch.items)
+    context = Context()
+    context.run(enter, batch, config)
+    return context
+
+
+def enter(batch: Batch, config: Config) -> None:
+    """Make ``batch``, or a part of one, the current one here."""
+    if config.capture_context and batch.whole is None:
+        batch.contexts = tuple(context for _, context in batch.items)
         batch.items = [item for item, _ in batch.items]
     if watchers:
         _show(batch, config)
-    context = Context()
-    context.run(_current.set, (config.name, batch, contexts))
-    return context
+    _current.set((config.name, batch.whole or batch, batch))
 
 
 def _show(batch: Batch, config: Config) -> None:

@@ -21,8 +21,9 @@ from weakref import ref
 from batchify import _outcome
 from batchify._batch import BatchItem
 from batchify._core import Core
-from batchify._current import context_of, is_inside
+from batchify._current import context_of, enter, is_inside
 from batchify._demands import core_of, item_of
+from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
@@ -241,7 +242,7 @@ class LoopEngine:
             # The task factory of the loop is somebody else's.
             run.close()
             if batch in self.core.running:
-                self._fail(batch, error)
+                self._end(batch, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             return
@@ -254,33 +255,37 @@ class LoopEngine:
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         await _begin()
-        try:
-            results = _outcome.results(self._config.name, batch.size, await fn(batch.items))
-        except _outcome.Carried as carried:
-            self._fail(batch, carried.error)
-        except BaseException as error:
-            if self.ended:
-                # The task is torn down after its loop: abandon() has seen to the rest.
-                raise
-            _outcome.trim(error)
-            is_eager = batch not in self._tasks
-            self._fail(batch, error)
-            if not isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
-                return
-            # These are for the loop to see, as from any task. An eager one would raise what ends the loop into the call
-            # that filled the batch instead.
-            if is_eager and not isinstance(error, CancelledError):
-                self._awake().call_soon(_raise, error)
+        parts = Parts(batch, isolate=self._config.isolate_errors)
+        for part in parts:
+            if part is not batch:
+                enter(part, self._config)
+            try:
+                results = _outcome.results(self._config.name, part.size, await fn(parts.items))
+            except _outcome.Carried as carried:
+                self._fail(parts, carried.error)
+            except BaseException as error:
+                if self.ended:
+                    # The task is torn down after its loop: abandon() has seen to the rest.
+                    raise
+                _outcome.trim(error)
+                is_eager = batch not in self._tasks
+                self._fail(parts, error)
+                if not isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
+                    continue
+                # These are for the loop to see, as from any task. An eager one would raise what ends the loop into the
+                # call that filled the batch instead.
+                if is_eager and not isinstance(error, CancelledError):
+                    self._awake().call_soon(_raise, error)
+                else:
+                    raise
             else:
-                raise
-        else:
-            self._answer(batch, results)
+                self._answer(part, results)
 
     def _over(self, batch: Batch, task: Task[None]) -> None:
         """Answer a batch whose task was cancelled before its first step; mark other errors of the task as seen."""
         error = CancelledError() if task.cancelled() else task.exception()
         if batch in self.core.running:
-            self._fail(batch, error or CancelledError())
+            self._end(batch, error or CancelledError())
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
@@ -296,7 +301,14 @@ class LoopEngine:
                 cancelled += 1
         self._finish(batch, failed, cancelled)
 
-    def _fail(self, batch: Batch, error: BaseException) -> None:
+    def _fail(self, parts: Parts, error: BaseException) -> None:
+        ended = parts.ended(error)
+        if not ended:
+            self.stats.isolated()
+        for part in ended:
+            self._end(part, error)
+
+    def _end(self, batch: Batch, error: BaseException) -> None:
         failed = 0
         for position, future in zip(batch.positions, batch.waiters, strict=True):
             if not future.done():
@@ -308,14 +320,18 @@ class LoopEngine:
         self._finish(batch, failed, len(batch.waiters) - failed, error)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
-        """Free the slot. Who was answered sees it at the next iteration of the loop, when all this is counted."""
+        """Count, and free the slot if this was the last part. Who was answered sees it in the loop's next iteration."""
         now = self.clock()
         run_time = now - batch.departed
-        self._tasks.pop(batch, None)
-        self.core.finish(batch, now)
+        over = batch.over(len(batch.waiters) - cancelled)
+        if over is not None:
+            self._tasks.pop(over, None)
+            self.core.finish(over, now)
         self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
         batch.forget()
-        self.ring()
+        if over is not None:
+            over.forget()
+            self.ring()
         report(self._config, batch, run_time, error, on_loop=True)
 
     def _awake(self) -> AbstractEventLoop:

@@ -82,6 +82,7 @@ def _calls(stats: BatchStats) -> dict[str, str]:
         "expired": stats.expired_items,
         "rejected": stats.rejected_items,
         "deduped": stats.deduped_items,
+        "isolation runs": stats.isolation_runs,
     }
     shown = {**present, **{label: count for label, count in exceptional.items() if count}}
     return {label: _count(count) for label, count in shown.items()}

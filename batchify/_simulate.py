@@ -189,6 +189,7 @@ def _config(max_size: object, timeout: object, concurrency: object) -> Config:
         max_weight=None,
         group_by=None,
         dedupe=False,
+        isolate_errors=False,
         capture_context=False,
         on_batch=None,
         name=None,

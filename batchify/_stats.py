@@ -61,6 +61,7 @@ class BatchStats:
         failed_items: calls that had an exception.
         cancelled_items: calls whose caller left before the answer.
         expired_items: calls that were dropped at their deadline.
+        isolation_runs: runs of parts of batches that had failed, to isolate errors.
         rejected_items: calls that were refused because too many items waited; they do not count as calls made.
         deduped_items: calls that shared the item of an equal call.
         wait_ms: percentiles of the time from arrival to departure.
@@ -85,6 +86,7 @@ class BatchStats:
     failed_items: int = 0
     cancelled_items: int = 0
     expired_items: int = 0
+    isolation_runs: int = 0
     rejected_items: int = 0
     deduped_items: int = 0
     wait_ms: Percentiles = field(default_factory=Percentiles)
@@ -127,6 +129,7 @@ class Stats:
         "_items",
         "_deduped",
         "_rejected",
+        "_isolation",
         "_batches",
         "_room",
         "_answered",
@@ -157,6 +160,7 @@ class Stats:
         """Forget the past; what waits and what runs stays counted."""
         with self._lock:
             self._items = self._deduped = self._rejected = self._batches = self._largest = self._room = 0
+            self._isolation = 0
             self._answered = self._failed = self._cancelled = 0
             self._wait_total = self._wait_max = self._run_max = 0.0
             self._sizes: Counter[int] = Counter()
@@ -178,6 +182,11 @@ class Stats:
         with self._lock:
             self._rejected += 1
 
+    def isolated(self) -> None:
+        """Count the two halves of what failed, which are run again."""
+        with self._lock:
+            self._isolation += 2
+
     def departed(self, batch: Batch) -> None:
         """Count the items of a batch as running."""
         with self._lock:
@@ -185,7 +194,7 @@ class Stats:
             self._running += len(batch.waiters)
 
     def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
-        """Count a batch that is over; ``failed`` of its callers got an exception, ``cancelled`` had left."""
+        """Count a batch, or a part of one, that is over; ``failed`` of its callers had an error, ``cancelled`` had left."""
         calls, size = len(batch.waiters), batch.size
         with self._lock:
             self._running -= calls
@@ -249,6 +258,7 @@ class Stats:
                 answered_items=self._answered,
                 failed_items=self._failed,
                 cancelled_items=self._cancelled,
+                isolation_runs=self._isolation,
                 rejected_items=self._rejected,
                 deduped_items=self._deduped,
                 wait_ms=percentiles(waits, self._wait_max),

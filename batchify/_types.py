@@ -60,6 +60,7 @@ class Options(TypedDict, total=False):
     max_weight: float | None
     group_by: Callable[..., Hashable] | None
     dedupe: bool
+    isolate_errors: bool
     capture_context: bool
     on_batch: Callable[[BatchReport], object] | None
     name: str | None

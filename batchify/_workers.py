@@ -24,6 +24,7 @@ from batchify import _outcome
 from batchify._batch import Batch, BatchItem
 from batchify._current import context_of, inside, is_inside
 from batchify._demands import core_of, item_of, prepare_of
+from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import (
@@ -280,16 +281,18 @@ class ThreadEngine:
         fn = self._depart(batch)
         if fn is None:
             return
-        try:
-            context = context_of(batch, self._config)
-            answers = _outcome.results(self.name, batch.size, context.run(fn, batch.items))
-        except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
-            _outcome.trim(error)
-            self._fail(batch, error)
-        else:
-            self._answer(batch, answers)
+        parts = Parts(batch, isolate=self._config.isolate_errors)
+        for part in parts:
+            try:
+                context = context_of(part, self._config)
+                answers = _outcome.results(self.name, part.size, context.run(fn, parts.items))
+            except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
+                _outcome.trim(error)
+                self._fail(parts, error)
+            else:
+                self._answer(part, answers)
         # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
-        del self, batch, fn
+        del self, batch, fn, parts, part, context
 
     def _depart(self, batch: Batch) -> BatchFunction | None:
         """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
@@ -319,7 +322,14 @@ class ThreadEngine:
                 waiter.value = answer
         self._finish(batch, failed, cancelled)
 
-    def _fail(self, batch: Batch, error: BaseException) -> None:
+    def _fail(self, parts: Parts, error: BaseException) -> None:
+        ended = parts.ended(error)
+        if not ended:
+            self.stats.isolated()
+        for part in ended:
+            self._end(part, error)
+
+    def _end(self, batch: Batch, error: BaseException) -> None:
         failed = 0
         for position, waiter in zip(batch.positions, batch.waiters, strict=True):
             if waiter.wanted():
@@ -335,11 +345,14 @@ class ThreadEngine:
         for waiter in batch.waiters:
             waiter.wake()
         report(self._config, batch, run_time, error, on_loop=False)
-        with self._lock:
-            self.core.finish(batch, now)
-            fn = self._rest_if_idle()
-        del fn
+        over = batch.over(len(batch.waiters) - cancelled)
         batch.forget()
+        if over is not None:
+            with self._lock:
+                self.core.finish(over, now)
+                fn = self._rest_if_idle()
+            del fn
+            over.forget()
 
 
 def _nobody() -> None:

@@ -20,8 +20,8 @@ def run(block):
 
 
 def test_there_are_blocks():
-    """The README has blocks of Python to run."""
-    assert 9 == len(BLOCKS)
+    """Every block of Python in the README is found, and there are some."""
+    assert README.count("```python") == len(BLOCKS) > 8
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
