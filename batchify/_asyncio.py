@@ -32,6 +32,7 @@ from batchify.errors import BatcherClosedError, closed
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from concurrent.futures import Executor
 
     from typing_extensions import Self
 
@@ -70,6 +71,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         dedupe: send equal hashable items that wait together once, and give the result to every caller.
         isolate_errors: when a batch raises an ``Exception``, run its halves again until the bad items are alone, so
             that only they fail.
+        executor: any ``concurrent.futures.Executor`` that is to run the batches of a ``def`` function; ``None``:
+            threads of its own.
         capture_context: keep the context of each caller for ``current_batch().contexts``.
         on_batch: called with a ``BatchReport`` after each batch, on the loop.
 
@@ -97,6 +100,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         group_by: Callable[[T], Hashable] | None = None,
         dedupe: bool = False,
         isolate_errors: bool = False,
+        executor: Executor | None = None,
         capture_context: bool = False,
         on_batch: Callable[[BatchReport], object] | None = None,
     ) -> None:
@@ -112,6 +116,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             group_by=group_by,
             dedupe=dedupe,
             isolate_errors=isolate_errors,
+            executor=executor,
             capture_context=capture_context,
             on_batch=on_batch,
             name=name,

@@ -104,7 +104,7 @@ class Batched(Proxy):
             part.reset()
 
     def configure(self, **options: Any) -> None:
-        """Change ``max_size``, ``timeout`` or ``concurrency`` while it works; what runs is left alone.
+        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` while it works; what runs is left alone.
 
         Of a method seen from its class, it is for all instances there are and all that come; of one of an instance, for
         that instance.
@@ -114,7 +114,7 @@ class Batched(Proxy):
             ValueError: an option is out of range.
         """
         with _changing:
-            self._self_change(changes(options))
+            self._self_change(changes(self.__wrapped__, options))
 
     def _self_change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on."""
@@ -196,7 +196,7 @@ class BatchedFunction(Batched):
         self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
         function = fn if self_kind is None else fn.__func__
         call = Call(function, config.name)
-        batcher = engine(lambda: call.batch(function), call.fit(config))
+        batcher = engine(partial(call.batch, function), call.fit(config))
         instances = Instances(function, config, engine)
         ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
         if len(call.columns) > 1 and self_kind is not staticmethod:

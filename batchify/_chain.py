@@ -16,7 +16,7 @@ from batchify.errors import ReentrantCallError, circular
 
 if TYPE_CHECKING:
     from batchify._batch import Batch
-    from batchify._current import Running
+    from batchify._current import Distant, Running
     from batchify._slots import Slots
 
 
@@ -41,7 +41,7 @@ def called(caller: Running, core: Slots) -> None:
     batch.calls.remove(core)
 
 
-def _leads_to(core: Slots, batch: Batch) -> bool:
+def _leads_to(core: Slots, batch: Batch | Distant) -> bool:
     """Say whether an item in the line of ``core`` would wait for ``batch``."""
     seen: set[int] = set()
     todo = [core]

@@ -7,11 +7,14 @@ Must not know: engines, decorators.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+from batchify._executors import Elsewhere
 from batchify._signature import is_async, name_of
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ class Config:
     group_by: Callable[[Any], Any] | None
     dedupe: bool
     isolate_errors: bool
+    executor: Elsewhere | None
     capture_context: bool
     on_batch: Callable[[Any], object] | None
     name: str
@@ -79,6 +83,7 @@ def validated(
     group_by: object,
     dedupe: object,
     isolate_errors: object,
+    executor: object,
     capture_context: object,
     on_batch: object,
     name: object,
@@ -109,20 +114,26 @@ def validated(
         group_by=function("group_by", group_by),
         dedupe=flag("dedupe", dedupe),
         isolate_errors=flag("isolate_errors", isolate_errors),
+        executor=elsewhere("executor", executor, fn),
         capture_context=flag("capture_context", capture_context),
         on_batch=function("on_batch", on_batch),
         name=text("name", name_of(fn) if name is None else name),
     )
 
 
-def changes(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the validated options that are to change while a batcher works.
+def changes(fn: object, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the validated options that are to change while a batcher of the batch function ``fn`` works.
 
     Raises:
         TypeError: one is of the wrong kind, or none that can change.
         ValueError: one is out of range.
     """
-    check = {"max_size": whole, "timeout": seconds, "concurrency": whole}
+    check: dict[str, Callable[[str, Any], Any]] = {
+        "max_size": whole,
+        "timeout": seconds,
+        "concurrency": whole,
+        "executor": partial(elsewhere, fn=fn),
+    }
     for option in given:
         if option not in check:
             msg = f"configure() changes {', '.join(check)}, got an unexpected keyword argument {option!r}"
@@ -199,6 +210,26 @@ def function(option: str, value: Any) -> Any:
         msg = f"{option} must be a def function, got the async def function {name_of(value)}: nothing would await it"
         raise TypeError(msg)
     return value
+
+
+def elsewhere(option: str, value: Any, fn: object) -> Elsewhere | None:
+    """Return where the batch function ``fn`` is to run if ``value`` is an executor, ``None`` if it is ``None``.
+
+    Raises:
+        TypeError: it is anything else, or the function is one for event loops.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Executor):
+        msg = (
+            f"{option} must be a concurrent.futures.Executor, or None for threads of its own, got {value!r} of type "
+            f"{type(value).__name__}"
+        )
+        raise TypeError(msg)
+    if is_async(fn):
+        msg = f"{option} runs def functions, and {name_of(fn)} is async def: it runs on the event loop of its callers"
+        raise TypeError(msg)
+    return Elsewhere(value)
 
 
 def flag(option: str, value: object) -> bool:

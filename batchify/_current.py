@@ -10,7 +10,7 @@ the batch of another.
 from __future__ import annotations
 
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._slots import Slots
 
-    Running: TypeAlias = tuple[str, Batch, Batch]
+    Running: TypeAlias = tuple[str, "Batch | Distant", "Batch | Distant"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class CurrentBatch:
     size: int
     reason: str
     contexts: tuple[Context, ...] = ()
+
+
+class Distant:
+    """A batch of another process, to code that runs here for it."""
+
+    def __init__(self, batch: CurrentBatch) -> None:
+        self.size = batch.size
+        self.reason = batch.reason
+        self.contexts = batch.contexts
+        # In whose lines of this process the calls stand that it waits for.
+        self.calls: list[Slots] = []
 
 
 # The batcher's name, the batch, by which its engine knows it, and the part of it that runs. What the batch function may
@@ -62,6 +74,21 @@ def current_batch() -> CurrentBatch | None:
         return None
     name, _, part = current
     return CurrentBatch(name, part.size, part.reason, part.contexts)
+
+
+def described() -> CurrentBatch | None:
+    """Return what can be told of the current batch in another process: all but contexts, which cannot go there."""
+    current = current_batch()
+    return None if current is None else replace(current, contexts=())
+
+
+def arrive(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call ``fn`` on behalf of ``batch``, of another process, in a neutral context."""
+    context = Context()
+    if batch is not None:
+        distant = Distant(batch)
+        context.run(_current.set, (batch.name, distant, distant))
+    return context.run(fn, *args, **kwargs)
 
 
 def is_inside(running: Sequence[object]) -> bool:

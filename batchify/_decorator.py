@@ -13,6 +13,7 @@ from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
+    from concurrent.futures import Executor
     from typing import Concatenate
 
     from typing_extensions import Never, Unpack
@@ -105,6 +106,7 @@ def microbatch(
     group_by: Callable[..., Hashable] | None = None,
     dedupe: bool = False,
     isolate_errors: bool = False,
+    executor: Executor | None = None,
     capture_context: bool = False,
     on_batch: Callable[[BatchReport], object] | None = None,
     name: str | None = None,
@@ -147,6 +149,11 @@ def microbatch(
             answered as soon as their part succeeds. Of n items with k bad ones, the batch function is called at most
             2 k ceil(log2 n), and never more than 2 n - 2, times in addition; ``batch_stats.isolation_runs`` counts it.
             It may see an item ceil(log2 n) + 1 times, so an item must do no harm twice.
+        executor: any ``concurrent.futures.Executor`` that is to run the batches of a ``def`` function: threads,
+            processes, a cluster; ``None``: threads of its own. ``concurrency`` batches are given to it at once. Another
+            process finds the function by its name, so it must be importable there, and items and results travel there
+            and back. An executor that has died answers with its error until ``configure(executor=...)`` gives a new
+            one. It must not be the one whose threads call the function: they would wait for themselves.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe`` that of the
             first caller of each item.
         on_batch: called with a ``BatchReport`` after each batch, when its callers have their answers, on the thread or
@@ -173,6 +180,7 @@ def microbatch(
             group_by=group_by,
             dedupe=dedupe,
             isolate_errors=isolate_errors,
+            executor=executor,
             capture_context=capture_context,
             on_batch=on_batch,
             name=name,
@@ -197,6 +205,7 @@ def microbatch(
         group_by=group_by,
         dedupe=dedupe,
         isolate_errors=isolate_errors,
+        executor=executor,
         capture_context=capture_context,
         on_batch=on_batch,
         name=name,
@@ -220,7 +229,7 @@ def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batch
     return AsyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
 
-def _on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
+def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Batcher:
     from batchify._threads import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
     return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._executors import Elsewhere
 
 
 @contextmanager
@@ -75,13 +76,13 @@ def _renew() -> None:
 
 def _alone(config: Config) -> Config:
     # What a call asks for stands in the line by the same rules as without this, so a bound stays one, out of reach.
-    return replace(config, max_size=1, concurrency=maxsize, max_pending=config.max_pending and maxsize)
+    return replace(config, max_size=1, concurrency=maxsize, executor=None, max_pending=config.max_pending and maxsize)
 
 
 class CallerEngine(ThreadEngine):
     """An engine without workers: who enters an item runs it."""
 
-    def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
+    def __init__(self, source: Callable[[Elsewhere | None], Callable[[list[Any]], Any]], config: Config) -> None:
         super().__init__(source, _alone(config))
         # Waiter -> its batch, from where that is taken out of the line until its caller runs it.
         self._taken: dict[Any, Batch] = {}

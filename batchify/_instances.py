@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._config import Config
+    from batchify._executors import Elsewhere
     from batchify._registry import Batcher
 
-    Engine: TypeAlias = Callable[[Callable[[], Callable[..., Any]], Config], Batcher]
+    # Of where the batch function comes from, and the options. It is asked for one that runs in an executor, or not.
+    Engine: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher]
 
 
 class Instances:
@@ -115,7 +117,11 @@ class Instances:
         except TypeError:
             raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
         call, function = self.call, self.function
-        batcher = self._engine(lambda: call.batch(function.__get__(weak())), call.fit(self._config))
+
+        def source(elsewhere: Elsewhere | None = None) -> Callable[..., Any]:
+            return call.batch(function.__get__(weak()), elsewhere)
+
+        batcher = self._engine(source, call.fit(self._config))
         keep(self, batcher)
         batcher = bound.setdefault(key, (weak, batcher))[1]
         if self.closed:

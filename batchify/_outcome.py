@@ -75,8 +75,8 @@ class Carried(Exception):  # noqa: N818  # it is no error, but carries one
         self.error = error
 
 
-def off_loop(fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    """Call ``fn`` in a thread on behalf of a loop.
+def off_loop(fn: Callable[[Any], Any], items: Any) -> Any:
+    """Call ``fn`` on behalf of a loop.
 
     Raises:
         Carried: with whatever ``fn`` raised.

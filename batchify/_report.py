@@ -30,7 +30,9 @@ class BatchReport:
         wait_ms: for each caller, in order of arrival, the time from the call to the departure of the batch.
         run_ms: the time from the departure to the last answer.
         error: what ended the batch for all its callers; ``None`` if each had an answer of its own.
-        thread: the name of the thread that ran the batch function, or that of the event loop.
+        thread: the name of the thread that ran the batch function, or that of the event loop; if an executor ran it,
+            that of the thread that waited for it.
+        executor: the name of the type of that executor, ``None`` without one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class BatchReport:
     run_ms: float
     error: BaseException | None
     thread: str
+    executor: str | None = None
 
 
 def report(config: Config, batch: Batch, run_time: float, error: BaseException | None, *, on_loop: bool) -> None:
@@ -60,6 +63,7 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         run_ms=1000 * run_time,
         error=error,
         thread=current_thread().name,
+        executor=None if config.executor is None else config.executor.kind,
     )
     try:
         config.on_batch(told)

@@ -14,12 +14,14 @@ from inspect import Parameter, Signature
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from batchify._executors import placed
 from batchify._options import Choices, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._config import Config
+    from batchify._executors import Elsewhere
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -133,8 +135,9 @@ class Call:
             has_options=bool(self._choices),
         )
 
-    def batch(self, fn: Callable[..., Any]) -> Callable[[list[Any]], Any]:
-        """Return ``fn``, the batch function or one like it, as a function of a list of rows."""
+    def batch(self, fn: Callable[..., Any], elsewhere: Elsewhere | None = None) -> Callable[[list[Any]], Any]:
+        """Return ``fn``, the batch function or one like it, as a function of a list of rows that runs ``elsewhere``."""
+        fn = placed(fn, elsewhere)
         return fn if self._is_plain else partial(self._spread, fn)
 
     @property

@@ -190,6 +190,7 @@ def _config(max_size: object, timeout: object, concurrency: object) -> Config:
         group_by=None,
         dedupe=False,
         isolate_errors=False,
+        executor=None,
         capture_context=False,
         on_batch=None,
         name=None,

@@ -194,7 +194,7 @@ class Stats:
             self._running += len(batch.waiters)
 
     def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
-        """Count a batch, or a part of one, that is over; ``failed`` of its callers had an error, ``cancelled`` had left."""
+        """Count a batch, or a part of one, that is over; ``failed`` of its callers had an error, ``cancelled`` left."""
         calls, size = len(batch.waiters), batch.size
         with self._lock:
             self._running -= calls

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from _thread import start_new_thread
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from batchify._chain import called, calling
 from batchify._config import for_engine
 from batchify._current import inside
+from batchify._executors import placed
 from batchify._registry import announce, batchers
 from batchify._signature import is_async
 from batchify._stats import together
@@ -28,13 +30,14 @@ from batchify._workers import ThreadEngine
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable, Iterable
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
     from weakref import ref
 
     from typing_extensions import Self
 
     from batchify._batch import BatchItem
     from batchify._config import Config
+    from batchify._executors import Elsewhere
     from batchify._report import BatchReport
     from batchify._stats import BatchStats, Stats
     from batchify._types import Results
@@ -64,6 +67,7 @@ class SyncMicrobatcher(Generic[T, R]):
         dedupe: send equal hashable items that wait together once, and give the result to every caller.
         isolate_errors: when a batch raises an ``Exception``, run its halves again until the bad items are alone, so
             that only they fail.
+        executor: any ``concurrent.futures.Executor`` that is to run the batches; ``None``: threads of its own.
         capture_context: keep the context of each caller for ``current_batch().contexts``.
         on_batch: called with a ``BatchReport`` after each batch, on its thread.
 
@@ -90,6 +94,7 @@ class SyncMicrobatcher(Generic[T, R]):
         group_by: Callable[[T], Hashable] | None = None,
         dedupe: bool = False,
         isolate_errors: bool = False,
+        executor: Executor | None = None,
         capture_context: bool = False,
         on_batch: Callable[[BatchReport], object] | None = None,
     ) -> None:
@@ -105,6 +110,7 @@ class SyncMicrobatcher(Generic[T, R]):
             group_by=group_by,
             dedupe=dedupe,
             isolate_errors=isolate_errors,
+            executor=executor,
             capture_context=capture_context,
             on_batch=on_batch,
             name=name,
@@ -112,11 +118,11 @@ class SyncMicrobatcher(Generic[T, R]):
         if is_async(batch_fn):
             msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
             raise TypeError(msg)
-        self._build(lambda: batch_fn, config)
+        self._build(partial(placed, batch_fn), config)
         announce(self)
 
     @classmethod
-    def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
+    def from_source(cls, source: Callable[[Elsewhere | None], Callable[[list[T]], Any]], config: Config) -> Self:
         """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
 
         It makes itself known at its first use.
@@ -125,9 +131,10 @@ class SyncMicrobatcher(Generic[T, R]):
         self._build(source, config)
         return self
 
-    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> None:
+    def _build(self, source: Callable[[Elsewhere | None], Callable[[list[T]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
+        _outlast(config.executor)
         self.renew()
 
     def renew(self) -> None:
@@ -162,6 +169,11 @@ class SyncMicrobatcher(Generic[T, R]):
     def name(self) -> str:
         """The name in errors, statistics and thread names."""
         return self._config.name
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether an executor runs its batches."""
+        return self._config.executor is not None
 
     @property
     def is_running(self) -> bool:
@@ -272,6 +284,7 @@ class SyncMicrobatcher(Generic[T, R]):
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on."""
         self._config = replace(self._config, **changes)
+        _outlast(self._config.executor)
         for engine in self._engines():
             engine.change(self._config)
 
@@ -372,8 +385,25 @@ def _drain() -> None:
         batcher.stop()
 
 
+def _drain_executors() -> None:
+    """Answer what was submitted before an executor ends: after that it takes no batch."""
+    for batcher in _live():
+        if batcher.is_elsewhere:
+            batcher.stop()
+
+
+def _outlast(elsewhere: Elsewhere | None) -> None:
+    """Have ``_drain_executors`` called before the end of this executor. Who came last is called first."""
+    if elsewhere is not None and not elsewhere.is_outlasted:
+        elsewhere.is_outlasted = True
+        # At the end of the process it is too late, and so it is for the executor.
+        with suppress(RuntimeError):
+            _register_atexit(_drain_executors)
+
+
 # Once for all batchers. The interpreter calls the first before it joins its threads, of which some may be blocked in a
 # call for the length of a window; its name is private, and what concurrent.futures relies on. It calls the second when
 # all other threads have ended, and before it stops daemons.
-getattr(threading, "_register_atexit", atexit.register)(_flush)
+_register_atexit = getattr(threading, "_register_atexit", atexit.register)
+_register_atexit(_flush)
 atexit.register(_drain)

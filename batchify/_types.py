@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     from collections.abc import Hashable, Iterable, Iterator
+    from concurrent.futures import Executor
     from functools import partial
 
     from typing_extensions import Never, Self, Unpack
@@ -61,6 +62,7 @@ class Options(TypedDict, total=False):
     group_by: Callable[..., Hashable] | None
     dedupe: bool
     isolate_errors: bool
+    executor: Executor | None
     capture_context: bool
     on_batch: Callable[[BatchReport], object] | None
     name: str | None
@@ -72,6 +74,7 @@ class Changes(TypedDict, total=False):
     max_size: int
     timeout: float | None
     concurrency: int
+    executor: Executor | None
 
 
 class Results(Protocol[R_co]):

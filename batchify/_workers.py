@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._config import Config
+    from batchify._executors import Elsewhere
 
     BatchFunction = Callable[[list[Any]], Any]
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 class ThreadEngine:
     """The line of one batcher, its slots and its workers."""
 
-    def __init__(self, source: Callable[[], BatchFunction], config: Config) -> None:
+    def __init__(self, source: Callable[[Elsewhere | None], BatchFunction], config: Config) -> None:
         self.name = config.name
         self._config = config
         self._source = source
@@ -156,6 +157,8 @@ class ThreadEngine:
         with self._lock:
             self._config = config
             self.core.change(config)
+            if self._fn is not None:
+                self._fn = self._source(config.executor)
             _ring_all(self._idle)
             if self.core.wake_at is not None:
                 self._hand_on()
@@ -208,7 +211,7 @@ class ThreadEngine:
         """Find a worker for what rang the core's alarm. Needs the lock."""
         try:
             if self._fn is None:
-                self._fn = self._source()
+                self._fn = self._source(self._config.executor)
             self._ring()
             self.core.rang()
         except BaseException as error:
@@ -292,7 +295,7 @@ class ThreadEngine:
             else:
                 self._answer(part, answers)
         # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
-        del self, batch, fn, parts, part, context
+        del self, batch, fn
 
     def _depart(self, batch: Batch) -> BatchFunction | None:
         """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""

@@ -117,6 +117,18 @@ FUNCTIONS = [
     (TypeError, "len", "must be a function, or None, got 'len' of type str"),
     (TypeError, later, "must be a def function, got the async def function later: nothing would await it"),
 ]
+EXECUTORS = [
+    (
+        TypeError,
+        4,
+        "must be a concurrent.futures.Executor, or None for threads of its own, got 4 of type int",
+    ),
+    (
+        TypeError,
+        "threads",
+        "must be a concurrent.futures.Executor, or None for threads of its own, got 'threads' of type str",
+    ),
+]
 CHOICES = [
     (TypeError, True, "must be a str, got True of type bool"),
     (TypeError, None, "must be a str, got None of type NoneType"),
@@ -139,6 +151,8 @@ def options(size, time):
         "max_weight": WEIGHTS,
         "group_by": FUNCTIONS,
         "dedupe": FLAGS,
+        "isolate_errors": FLAGS,
+        "executor": EXECUTORS,
         "capture_context": FLAGS,
         "on_batch": FUNCTIONS,
         "name": NAMES,

@@ -174,7 +174,7 @@ def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
         (
             TypeError,
             {"name": "other"},
-            "configure() changes max_size, timeout, concurrency, got an unexpected keyword argument 'name'",
+            "configure() changes max_size, timeout, concurrency, executor, got an unexpected keyword argument 'name'",
         ),
     ],
 )

@@ -13,9 +13,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-def run(block):
+def run(script):
     return subprocess.run(  # our own README
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -25,9 +25,11 @@ def test_there_are_blocks():
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
-def test_a_block_runs(block):
+def test_a_block_runs(tmp_path, block):
     """A block runs in a process of its own, ends well, and prints what its comments say."""
-    done = run(block)
+    script = tmp_path / "block.py"
+    script.write_text(block, encoding="utf-8")
+    done = run(script)
     assert (0, "") == (done.returncode, done.stderr)
     for said in re.findall(r"print\(.*\)  # (.*)", block):
         assert said in done.stdout.splitlines()

@@ -1,0 +1,147 @@
+"""Batches that run in an executor: in threads, processes or machines that are somebody else's.
+
+Decides: what is sent there, and what is said of an executor that cannot run it.
+Must not know: engines, batches, what an executor does with what it gets.
+
+A decorated function cannot be pickled as functions are, by its name: that stands for what decorating has made of it.
+So its name is what travels, and what is found by it on the other side is unwrapped there. It must be importable in the
+other process, as the functions that any pool of processes runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import CancelledError
+from contextvars import copy_context
+from functools import partial
+from importlib import import_module
+from operator import attrgetter
+from os import getpid
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from batchify._current import arrive, described
+from batchify.errors import BatchAbortedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor, Future
+
+    from batchify._current import CurrentBatch
+
+
+class Elsewhere:
+    """An executor that batches are to run in, and the process that it belongs to."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._process = getpid()
+        # Whether somebody sees to it that what waits at the end of the process is answered before the executor ends.
+        self.is_outlasted = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Elsewhere) and self._executor is other._executor and self._process == other._process
+
+    def __hash__(self) -> int:
+        return hash((id(self._executor), self._process))
+
+    @property
+    def kind(self) -> str:
+        """The name of the type of the executor."""
+        return type(self._executor).__name__
+
+    def send(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Let the executor call ``fn``.
+
+        Raises:
+            RuntimeError: it belongs to the process that this one was forked from. Its threads are there, and it would
+                never answer.
+        """
+        if getpid() != self._process:
+            msg = (
+                f"the {self.kind} was made before this process was forked, and runs nothing here; give a new one: "
+                f"configure(executor=...)"
+            )
+            raise RuntimeError(msg)
+        return self._executor.submit(Job(fn), *args, **kwargs)
+
+    def outcome(self, future: Future[Any]) -> Any:
+        """Return what came of what was sent, when it is done.
+
+        Raises:
+            BatchAbortedError: the executor was shut, and never began with it.
+            BaseException: whatever the function raised, or the executor: ``BrokenExecutor`` if it died.
+        """
+        try:
+            return future.result()
+        except CancelledError:
+            if not future.cancelled():
+                raise
+            msg = f"the {self.kind} was shut down before it ran the batch"
+            raise BatchAbortedError(msg) from None
+
+    def runs(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that calls ``fn`` there and waits for what comes of it."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self.outcome(self.send(fn, *args, **kwargs))
+
+        return run
+
+
+def placed(fn: Callable[..., Any], elsewhere: Elsewhere | None) -> Callable[..., Any]:
+    """Return ``fn``, as it is run where it is to run."""
+    return fn if elsewhere is None else elsewhere.runs(fn)
+
+
+class Job:
+    """A call of a batch function on its way: in this process it runs in the batch's context, in another one by name."""
+
+    __slots__ = ("_context", "_fn")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self._context = copy_context()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._context.run(self._fn, *args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return _there, (*_reference(self._fn), self._context.run(described))
+
+
+def _reference(fn: Any) -> tuple[Any, str]:
+    """Return what stands for ``fn`` in another process: an object or the name of a module, and what to take of it.
+
+    Whatever its own name does not stand for a decoration of is sent as it is.
+    """
+    if isinstance(fn, MethodType):
+        instance, name = fn.__self__, fn.__func__.__name__
+        return (instance, name) if _unwrapped(instance, name) == fn else (fn, "")
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
+    found = sys.modules.get(module) if isinstance(module, str) else None
+    return (module, name) if found is not None and _unwrapped(found, name) is fn else (fn, "")
+
+
+def _unwrapped(owner: Any, name: str) -> Any:
+    """Return the batch function of what is decorated and called ``name``, ``None`` if there is nothing of the kind."""
+    try:
+        return attrgetter(name)(owner).__wrapped__
+    except AttributeError:
+        return None
+
+
+def _there(owner: Any, name: str, batch: CurrentBatch | None) -> Callable[..., Any]:
+    """Return the function that was sent, in the process that is to run it.
+
+    Raises:
+        RuntimeError: it is not there.
+    """
+    if not name:
+        return partial(arrive, batch, owner)
+    found: Any = import_module(owner) if isinstance(owner, str) else owner
+    fn = _unwrapped(found, name)
+    if fn is None:
+        msg = f"no decorated function {name} in {owner}, in the process that is to run it; it must be importable there"
+        raise RuntimeError(msg)
+    return partial(arrive, batch, fn)
