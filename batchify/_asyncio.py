@@ -20,7 +20,7 @@ from weakref import ref
 from batchify._chain import called, calling
 from batchify._config import for_engine
 from batchify._current import inside
-from batchify._demands import prepare_of
+from batchify._demands import prepare_of, prepare_urgent
 from batchify._drain import Awaiting, Blocked
 from batchify._loop import Leaver, LoopEngine
 from batchify._offload import OffLoop
@@ -162,6 +162,11 @@ class AsyncMicrobatcher(Generic[T, R]):
         return self._config.name
 
     @property
+    def has_urgency(self) -> bool:
+        """Whether calls may have priorities and deadlines."""
+        return self._config.has_urgency
+
+    @property
     def is_running(self) -> bool:
         """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
         return self._started and not self._closed
@@ -199,13 +204,14 @@ class AsyncMicrobatcher(Generic[T, R]):
         if engine is None or engine.home is not loop:
             engine = self._wake(loop)
         caller = inside()
+        core = engine.core
         if caller is not None:
             engine.refuse_own()
-            calling(caller, engine.core, self.name)
+            calling(caller, core, self.name)
         future = engine.future()
         try:
             ticket = engine.add(data, future, engine.clock())
-            if ticket >= engine.core.alarm:
+            if ticket >= core.alarm:
                 engine.ring()
             try:
                 return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
@@ -214,7 +220,7 @@ class AsyncMicrobatcher(Generic[T, R]):
                 raise
         finally:
             if caller is not None:
-                called(caller, engine.core)
+                called(caller, core)
             # Its exception refers to this frame, which must not refer back.
             del future
 
@@ -266,7 +272,13 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on, on every loop."""
+        had_urgency = self.has_urgency
         self._config = replace(self._config, **changes)
+        # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
+        # prepared by these options comes after that.
+        self._engine = None
+        if self.has_urgency and not had_urgency:
+            self._prepare = prepare_urgent(self._prepare, self._config)
         for loop, engine in self._present():
             _tell(loop, partial(_change, engine), self._config)
 
@@ -358,10 +370,9 @@ class AsyncMicrobatcher(Generic[T, R]):
             # Before anything is counted in it.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
-            if self._config is not config:
-                # That came in between, and could not see it.
-                _change(engine, self._config)
         self._engine = engine
+        if engine.given is not self._config:
+            _change(engine, self._config)
         return engine
 
     def _present(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
@@ -396,6 +407,7 @@ def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop])
 
 
 def _change(engine: LoopEngine, config: Config) -> None:
+    engine.given = config
     engine.change(config)
     if isinstance(engine.source, OffLoop):
         engine.source.change(config)

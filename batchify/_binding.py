@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
-from batchify._config import changes
+from batchify._config import changes, number, positive
+from batchify._demands import Urgent
 from batchify._instances import Instances
 from batchify._signature import METHOD_KINDS, Call, name_of
 from batchify._stats import together
@@ -69,6 +70,10 @@ class Batched(Proxy):
         """Return the batcher that calls go to."""
         raise NotImplementedError
 
+    def _self_keep(self) -> object:
+        """Return what must live as long as a call does."""
+        return None
+
     def _self_batchers(self) -> list[Batcher]:
         """Return the batchers that exist."""
         raise NotImplementedError
@@ -91,7 +96,27 @@ class Batched(Proxy):
         Raises:
             Exception: the error of the first item that has one.
         """
-        return self._self_batcher().submit_many(self._self_call.rows(items, options))
+        return self._self_submit_many(self._self_call.rows(items, options))
+
+    def _self_submit_many(self, rows: Iterable[Any]) -> Any:
+        return self._self_batcher().submit_many(rows, self._self_keep())
+
+    def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
+        """Return a view of it, with all that it offers, whose calls are more or less urgent.
+
+        Args:
+            priority: a call leaves before others that came up to this many seconds earlier. So higher ones leave first,
+                and as who waits comes forward, no call starves. Which batch leaves when does not depend on it.
+            deadline: seconds, from the call, in which its item must have been started. If it was not, it is dropped,
+                unrun, and the call is a ``DeadlineError`` at that moment, not when a slot is free. With a slot free, an
+                item that waits for company leaves when nine tenths of that time are over, and the batch with it; but
+                no less than 5 ms before the deadline, if that leaves it half of its time. ``None``: no deadline.
+
+        Raises:
+            TypeError: one is no number.
+            ValueError: one is not finite, or the deadline is not above 0.
+        """
+        return BatchedView(Urging(self, number("priority", priority), positive("deadline", deadline)))
 
     @property
     def batch_stats(self) -> BatchStats:
@@ -259,8 +284,8 @@ class BatchedMethod(Batched):
         self._self_function = function
         self._self_instance = instance
 
-    def map(self, items: Iterable[Any], /, **options: Any) -> Any:
-        return self._self_batcher().submit_many(self._self_call.rows(items, options), self._self_instance)
+    def _self_keep(self) -> object:
+        return self._self_instance
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
@@ -283,6 +308,86 @@ class BatchedMethod(Batched):
 
     def _self_change(self, changes: dict[str, Any]) -> None:
         self._self_batcher().change(changes)
+
+
+class Urging:
+    """The ways to call a decorated function for those who are urgent, by the row of a call."""
+
+    def __init__(self, base: Batched, priority: float, patience: float | None) -> None:
+        self.base = base
+        self.priority = priority
+        self.patience = patience
+
+    def submit(self, row: Any) -> Any:
+        return self._batcher().submit(self._urgent(row), self.base._self_keep())
+
+    def put(self, row: Any) -> Any:
+        return self._batcher().put(self._urgent(row))
+
+    def asubmit(self, row: Any) -> Any:
+        return self._batcher().asubmit(self._urgent(row), self.base._self_keep())
+
+    def submit_many(self, rows: Iterable[Any]) -> Any:
+        return self._batcher().submit_many(map(self._urgent, rows), self.base._self_keep())
+
+    def _urgent(self, row: Any) -> Urgent:
+        return Urgent(row, self.priority, self.patience)
+
+    def _batcher(self) -> Batcher:
+        batcher = self.base._self_batcher()
+        if not batcher.has_urgency:
+            with _changing:
+                batcher.change({"has_urgency": True})
+        return batcher
+
+
+class BatchedView(Batched):
+    """A decorated function, or method, as those call it who are urgent."""
+
+    def __init__(self, urging: Urging) -> None:
+        base, call = urging.base, urging.base._self_call
+        ways = [call.one(urging.submit), call.one(urging.put), call.one(urging.asubmit)]
+        super().__init__(base.__wrapped__, base._self_config, call, *ways)
+        self._self_urging = urging
+        self._self_base = base
+
+    def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
+        return self._self_base.options(priority=priority, deadline=deadline)
+
+    options.__doc__ = Batched.options.__doc__
+
+    def _self_submit_many(self, rows: Iterable[Any]) -> Any:
+        return self._self_urging.submit_many(rows)
+
+    def _self_batchers(self) -> list[Batcher]:
+        return self._self_base._self_batchers()
+
+    def _self_closing(self) -> list[Batcher]:
+        return self._self_base._self_closing()
+
+    def _self_change(self, changes: dict[str, Any]) -> None:
+        self._self_base._self_change(changes)
+
+    def _self_parts(self) -> list[Stats]:
+        return self._self_base._self_parts()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
+        urging = self._self_urging
+        return BatchedView(Urging(copy.deepcopy(urging.base, memo), urging.priority, urging.patience))
+
+    def __reduce__(self) -> Any:
+        return _viewed, (self._self_base, self._self_urging.priority, self._self_urging.patience)
+
+    def __repr__(self) -> str:
+        urging = self._self_urging
+        deadline = "" if urging.patience is None else f", deadline {urging.patience:g} s"
+        return f"<microbatch {self._self_config.name}, priority {urging.priority:g}{deadline}>"
+
+    __str__ = __repr__
+
+
+def _viewed(base: Batched, priority: float, deadline: float | None) -> BatchedView:
+    return base.options(priority=priority, deadline=deadline)
 
 
 # The ways to call a method, by the row of a call. A coroutine keeps the instance alive until it has its answer, though

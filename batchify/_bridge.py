@@ -91,8 +91,9 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     """Await the result for ``item`` from ``engine`` without blocking the loop."""
     caller = LoopCaller(get_running_loop(), engine.name)
     batch = inside()
+    core = engine.core
     if batch is not None:
-        calling(batch, engine.core, engine.name)
+        calling(batch, core, engine.name)
     try:
         ticket = engine.enter(item, caller)
         try:
@@ -104,7 +105,7 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
             raise
     finally:
         if batch is not None:
-            called(batch, engine.core)
+            called(batch, core)
         # Its exception refers to this frame, which must not refer back.
         del caller
 

@@ -26,7 +26,8 @@ class Config:
     """What a batcher was asked to do. All numbers are valid.
 
     ``weigh`` and ``group_by`` take what stands for one call: an item, or more, as ``_signature`` says. If it
-    ``has_options``, that is an item together with its options, and only calls with the same ones share a batch.
+    ``has_options``, that is an item together with its options, and only calls with the same ones share a batch. If it
+    ``has_urgency``, calls may have priorities and deadlines.
     """
 
     max_size: int
@@ -44,6 +45,7 @@ class Config:
     on_batch: Callable[[Any], object] | None
     name: str
     has_options: bool = False
+    has_urgency: bool = False
 
 
 def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, **others: object) -> Config:
@@ -139,6 +141,22 @@ def changes(fn: object, given: dict[str, Any]) -> dict[str, Any]:
             msg = f"configure() changes {', '.join(check)}, got an unexpected keyword argument {option!r}"
             raise TypeError(msg)
     return {option: check[option](option, value) for option, value in given.items()}
+
+
+def number(option: str, value: Any) -> float:
+    """Return ``value`` as a finite number.
+
+    Raises:
+        TypeError: it is no real number (``True`` is not a number).
+        ValueError: it is infinite or not a number at all (NaN).
+    """
+    if not _is_number(value):
+        msg = f"{option} must be a number, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+    if not abs(value) <= sys.float_info.max:
+        msg = f"{option} must be a finite number, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
 
 
 def whole(option: str, value: Any) -> int:

@@ -39,6 +39,8 @@ from batchify._batch import Batch
 from batchify._slots import NEVER, Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from batchify._config import Config
 
     # Item, waiter, time of arrival.
@@ -82,6 +84,13 @@ class Core(Slots):
     def places(self) -> list[Place]:
         """What waits, in order of arrival."""
         return [place for place in self._line.places[self._head :] if place is not None]
+
+    def numbered(self) -> Iterator[tuple[int, Place]]:
+        """Return what waits, in order of arrival, with the tickets."""
+        line = self._line
+        for ticket, place in enumerate(line.places[self._head :], line.base + self._head):
+            if place is not None:
+                yield ticket, place
 
     @property
     def arrivals(self) -> int:

@@ -12,19 +12,31 @@ from __future__ import annotations
 import sys
 from math import isfinite
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchify._core import Core
 from batchify._current import captured
-from batchify._groups import Groups, Place
+from batchify._groups import Groups
+from batchify._places import Place
 from batchify._tokens import Token, Tokens, is_hashable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from batchify._config import Config
 
 _same = Token(None)
+
+
+class Urgent:
+    """A row whose call has a priority, or a deadline."""
+
+    __slots__ = ("patience", "priority", "row")
+
+    def __init__(self, row: Any, priority: float, patience: float | None) -> None:
+        self.row = row
+        self.priority = priority
+        self.patience = patience
 
 
 def core_of(config: Config) -> Core | Groups:
@@ -32,12 +44,46 @@ def core_of(config: Config) -> Core | Groups:
     return Groups(config) if _asks(config) else Core(config)
 
 
+def changed(core: Core | Groups, config: Config) -> Core | Groups:
+    """Return the core that goes on where ``core`` has come to, by the options as they are now.
+
+    It is another one if calls may ask for more now.
+    """
+    if isinstance(core, Groups) or not _asks(config):
+        core.change(config)
+        return core
+    groups = Groups(config)
+    groups.take_over(core, _standing(core))
+    return groups
+
+
+def standing(data: Any) -> Place:
+    """Return the place for ``data`` that was prepared when no call could ask for more, or for what is one already."""
+    return data if isinstance(data, Place) else Place(data, _same, 0.0, None)
+
+
+def _standing(core: Core) -> Iterator[Place]:
+    for ticket, (data, waiter, arrived) in core.numbered():
+        place = standing(data)
+        place.arrive(ticket, waiter, arrived)
+        yield place
+
+
 def prepare_of(config: Config) -> Callable[[Any], Any] | None:
     """Return what makes of a row what stands in the line for it; ``None`` if it does so as it is."""
     if not _asks(config):
         return captured if config.capture_context else None
-    place = Demands(config).place
+    place: Callable[[Any], Place] = Demands(config).place
+    if config.has_urgency:
+        place = _urging(place)
     return _capturing(place) if config.capture_context else place
+
+
+def prepare_urgent(prepare: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
+    """Return what does so for urgent calls, too, where ``prepare`` did it before: what was equal for it stays equal."""
+    if prepare is None or prepare is captured:
+        return cast("Callable[[Any], Place]", prepare_of(config))
+    return _urging(prepare)
 
 
 def item_of(data: Any, config: Config) -> Any:
@@ -48,7 +94,19 @@ def item_of(data: Any, config: Config) -> Any:
 
 def _asks(config: Config) -> bool:
     asked = (config.group_by, config.weigh, config.max_pending)
-    return config.dedupe or config.has_options or any(option is not None for option in asked)
+    asks = config.dedupe or config.has_options or config.has_urgency
+    return asks or any(option is not None for option in asked)
+
+
+def _urging(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
+    def place(row: Any) -> Place:
+        if not isinstance(row, Urgent):
+            return place_of(row)
+        place = place_of(row.row)
+        place.priority, place.patience = row.priority, row.patience
+        return place
+
+    return place
 
 
 def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:

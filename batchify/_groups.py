@@ -1,153 +1,48 @@
-"""The core of a function whose calls ask for more than a place in line: a group, a weight, a share of an equal item.
+"""The core of a function whose calls ask for more than a place in line: a group, a weight, a share, a rank, a deadline.
 
-Decides: which items share a batch, how many of them, and which group leaves first.
+Decides: which items share a batch, which group leaves first, and whose time is over.
 Must not know: what a group stands for, how a weight was found, when two items are equal. ``_demands`` says it.
 
 It follows the rules of ``_core``, and a shell uses it in the same way. What ``add()`` gets is a ``Place``, made by the
 caller beforehand, since all that makes it is somebody else's code; and it stands at the door until ``let_in()`` finds
-room for it.
+room for it. In addition a shell asks ``expire()`` at ``expires_at``, and before it asks ``take()``.
 
-Each group is a line of its own. Of the groups that may leave, the one leaves first whose head came first, so that none
-starves, however many there are. Two heaps of tickets say which that is: those of the heads of all groups, and those of
-the heads of full groups, which may leave before their time. A group is kept only while something waits in it.
+Of the groups that may leave, the one leaves first whose first item has the lowest rank, so that none starves, however
+many there are; but one whose oldest item has waited its time does not wait for one that may not leave yet. A group is
+kept only while something waits in it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batch import Batch
+from batchify._places import NOBODY, Group, Place, Soonest
 from batchify._slots import NEVER, Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from batchify._config import Config
-
-# Below this length a heap is not worth cleaning.
-SHORT = 64
-
-
-class Place:
-    """Where one caller waits, and what the call asks for.
-
-    Args:
-        item: what the batch function gets.
-        group: stands for the group; known by identity.
-        weight: what it counts towards ``max_weight``.
-        equal: stands for the item and all that are equal to it, known by identity; ``None`` if it shares with nobody.
-    """
-
-    __slots__ = ("arrived", "equal", "group", "item", "ticket", "waiter", "weight")
-
-    ticket: int
-    waiter: Any
-    arrived: float
-
-    def __init__(self, item: Any, group: Any, weight: float, equal: Any) -> None:
-        self.item = item
-        self.group = group
-        self.weight = weight
-        self.equal = equal
-
-    def __iter__(self) -> Iterator[Any]:
-        """Give what a place in the plain core has: item, waiter, time of arrival."""
-        return iter((self.item, self.waiter, self.arrived))
-
-
-class Group:
-    """The line of one group. Those who share an item stand in it one by one, and count once."""
-
-    __slots__ = ("equals", "full", "head", "places", "size", "weight")
-
-    def __init__(self) -> None:
-        # By ticket, in order of arrival: unlike a dict, it is as quick to lose its first as its last.
-        self.places: OrderedDict[int, Place] = OrderedDict()
-        # The tickets that share an item, in order of arrival.
-        self.equals: dict[Any, dict[int, None]] = {}
-        # How many items there are, and what they weigh.
-        self.size = 0
-        self.weight = 0.0
-        # The ticket at the head and why the group may leave before its time, as the heaps know it.
-        self.head = -1
-        self.full: str | None = None
-
-    def enter(self, place: Place) -> None:
-        self.places[place.ticket] = place
-        if place.equal is not None:
-            sharers = self.equals.setdefault(place.equal, {})
-            sharers[place.ticket] = None
-            if len(sharers) > 1:
-                # What is equal weighs the same, whatever weigh() says of it now.
-                place.weight = self.places[next(iter(sharers))].weight
-                return
-        self.size += 1
-        self.weight += place.weight
-
-    def leave(self, ticket: int) -> Place:
-        place = self.places.pop(ticket)
-        if place.equal is not None:
-            sharers = self.equals[place.equal]
-            del sharers[ticket]
-            if sharers:
-                return place
-            del self.equals[place.equal]
-        self.size -= 1
-        # Sums of floats drift.
-        self.weight = self.weight - place.weight if self.size else 0.0
-        return place
-
-    def cut(self, max_size: int, max_weight: float) -> list[list[Place]]:
-        """Take out the first items that fit into a batch, each with all who share it."""
-        taken: list[list[Place]] = []
-        weight = 0.0
-        while self.places and len(taken) < max_size:
-            first = next(iter(self.places.values()))
-            if taken and weight + first.weight > max_weight:
-                break
-            weight += first.weight
-            sharers = [first.ticket] if first.equal is None else list(self.equals[first.equal])
-            taken.append([self.leave(ticket) for ticket in sharers])
-        return taken
-
-
-class Heads:
-    """Groups by the ticket at their head. A ticket that is no longer one stays in the heap until it comes up."""
-
-    __slots__ = ("_groups", "_heap")
-
-    def __init__(self) -> None:
-        self._groups: dict[int, Group] = {}
-        self._heap: list[int] = []
-
-    def add(self, ticket: int, group: Group) -> None:
-        self._groups[ticket] = group
-        heappush(self._heap, ticket)
-        if len(self._heap) > max(SHORT, 2 * len(self._groups)):
-            self._heap = list(self._groups)
-            heapify(self._heap)
-
-    def drop(self, ticket: int) -> None:
-        self._groups.pop(ticket, None)
-
-    @property
-    def first(self) -> Group | None:
-        """The group whose head came first."""
-        while self._heap:
-            group = self._groups.get(self._heap[0])
-            if group is not None:
-                return group
-            heappop(self._heap)
-        return None
 
 
 class Groups(Slots):
     """The waiting lines of one batcher, one for each group, and the slots its batches run in."""
 
-    __slots__ = ("_arrivals", "_door", "_full", "_groups", "_heads", "_max_weight", "_places", "_refuses", "_room")
+    __slots__ = (
+        "_arrivals",
+        "_deadlines",
+        "_door",
+        "_full",
+        "_groups",
+        "_heads",
+        "_max_weight",
+        "_places",
+        "_refuses",
+        "_room",
+    )
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -157,11 +52,14 @@ class Groups(Slots):
         self._arrivals = 0
         # Who waits for room, by ticket, in order of arrival. They are let in by let_in(), and not before.
         self._door: OrderedDict[int, Place] = OrderedDict()
-        # By ticket, whichever group they are in.
-        self._places: dict[int, Place] = {}
+        # By ticket, in order of arrival, whichever group they are in.
+        self._places: OrderedDict[int, Place] = OrderedDict()
         self._groups: dict[Any, Group] = {}
-        self._heads = Heads()
-        self._full = Heads()
+        # All groups, and those that may leave before their time, by the rank of their first item.
+        self._heads = Soonest[Group]()
+        self._full = Soonest[Group]()
+        # Who has a deadline, at the door too.
+        self._deadlines = Soonest[Place]()
 
     @property
     def waiting(self) -> int:
@@ -181,11 +79,21 @@ class Groups(Slots):
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
-        oldest = self._heads.first
-        if oldest is None or self._busy:
+        if not self._places or self._busy:
             return None
-        full = oldest if self._is_full else self._full.first
-        return self._arrived(full) if full is not None else self._leaves_at(oldest.head, self._arrived(oldest))
+        oldest = next(iter(self._places.values()))
+        full = self._full.first
+        if self._is_full or full is not None:
+            return oldest.arrived if full is None else full.oldest.arrived
+        due = self._leaves_at(oldest.ticket, oldest.arrived)
+        next_late = self._deadlines.first
+        return due if next_late is None else min(due, next_late.leaves_by)
+
+    @property
+    def expires_at(self) -> float | None:
+        """When ``expire()`` is next worth asking if nothing else happens; ``None`` if never."""
+        next_late = self._deadlines.first
+        return None if next_late is None else next_late.deadline
 
     @property
     def refuses(self) -> bool:
@@ -201,9 +109,9 @@ class Groups(Slots):
     def add(self, item: Any, waiter: Any, now: float) -> int:
         """Let a ``Place`` stand at the door and return its ticket, to be compared with ``alarm``."""
         place: Place = item
-        place.ticket, place.waiter, place.arrived = self._arrivals, waiter, now
+        place.arrive(self._arrivals, waiter, now)
         self._arrivals += 1
-        self._door[place.ticket] = place
+        self._stand(place)
         return place.ticket
 
     def let_in(self) -> list[Any]:
@@ -227,53 +135,94 @@ class Groups(Slots):
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
-        oldest = None if self._busy else self._heads.first
-        if oldest is None:
+        group, reason = self._next(now) if self._places and not self._busy else (None, "")
+        if group is None:
             self._set_alarm()
             return None
-        full = "full" if self._is_full else None
-        reason = oldest.full or full or self._reason(oldest.head, self._arrived(oldest), now)
-        if reason is None:
-            # It is not its time yet, and so it is nobody's: only those leave that have nothing to wait for.
-            other = self._full.first
-            if other is None:
-                self._set_alarm()
-                return None
-            oldest, reason = other, str(other.full)
-        return self._start(self._cut(oldest, reason, now), now)
+        return self._start(self._cut(group, reason, now), now)
+
+    def expire(self, now: float) -> list[Place]:
+        """Take out those whose deadlines are over at ``now``, and return their places."""
+        late: list[Place] = []
+        while (place := self._deadlines.first) is not None and place.deadline <= now:
+            self.withdraw(place.ticket)
+            late.append(place)
+        return late
 
     def withdraw(self, ticket: int) -> Place | None:
         """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more."""
-        at_door = self._door.pop(ticket, None)
-        if at_door is not None:
-            return at_door
-        place = self._places.pop(ticket, None)
+        place = self._door.pop(ticket, None)
         if place is None:
-            return None
-        group = self._groups[place.group]
-        group.leave(ticket)
-        self._note(place.group, group)
-        self._set_alarm()
+            place = self._places.pop(ticket, None)
+            if place is None:
+                return None
+            group = self._groups[place.group]
+            group.leave(place)
+            self._note(place.group, group)
+            self._set_alarm()
+        self._forget_deadline(place)
         return place
+
+    def take_over(self, core: Slots, places: Iterable[Place]) -> None:
+        """Go on where ``core`` has come to, with what waits there as ``places`` that have arrived."""
+        self.inherit(core)
+        self._arrivals = core.arrivals
+        for place in places:
+            self._stand(place)
+        self.let_in()
+        self._set_alarm()
 
     @property
     def _is_full(self) -> bool:
         """Whether there is no room: more company cannot come before something leaves."""
         return len(self._places) >= self._room
 
-    def _arrived(self, group: Group) -> float:
-        return self._places[group.head].arrived
+    def _stand(self, place: Place) -> None:
+        """Let ``place`` stand at the door."""
+        self._door[place.ticket] = place
+        if place.patience is not None:
+            self._deadlines.add((place.deadline, place.ticket), place)
+            if self._deadlines.first is place:
+                # Whoever waits for the next deadline waits too long now.
+                self.alarm = 0
+
+    def _forget_deadline(self, place: Place) -> None:
+        if place.patience is not None:
+            self._deadlines.drop((place.deadline, place.ticket))
+
+    def _next(self, now: float) -> tuple[Group | None, str]:
+        """Return the group that leaves first of those that may leave now, and why it may."""
+        first = cast("Group", self._heads.first)
+        oldest = self._groups[next(iter(self._places.values())).group]
+        for group in (first, oldest):
+            reason = self._why(group, now)
+            if reason is not None:
+                return group, reason
+        # It is not the time of the oldest yet, and so it is nobody's: only those leave that have nothing to wait for.
+        full = self._full.first
+        if full is not None:
+            return full, str(full.full)
+        urgent = self._deadlines.first
+        if urgent is not None and urgent.leaves_by <= now:
+            return self._groups[urgent.group], "deadline"
+        return None, ""
+
+    def _why(self, group: Group, now: float) -> str | None:
+        if group.full is not None or self._is_full:
+            return group.full or "full"
+        oldest = group.oldest
+        return self._reason(oldest.ticket, oldest.arrived, now)
 
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
-        key = self._places[group.head].group
         taken = group.cut(self._max_size, self._max_weight)
-        self._note(key, group)
+        self._note(taken[0][0].group, group)
         items = [sharers[0].item for sharers in taken]
         places = [(place, index) for index, sharers in enumerate(taken) for place in sharers]
         # The batch keeps the places: dropping one may run the finalizer of an item, which is not for here.
         tickets = {place.ticket: place for place, _ in places}
-        for ticket in tickets:
-            del self._places[ticket]
+        for place in tickets.values():
+            del self._places[place.ticket]
+            self._forget_deadline(place)
         return Batch(
             items,
             [place.waiter for place, _ in places],
@@ -288,11 +237,12 @@ class Groups(Slots):
 
     def _note(self, key: Any, group: Group) -> None:
         """Tell the heaps what has changed in ``group``."""
-        head = next(iter(group.places), -1)
+        first = group.first
+        head = NOBODY if first is None else first.rank
         full = self._why_full(group)
         if head != group.head:
             self._heads.drop(group.head)
-            if head < 0:
+            if first is None:
                 del self._groups[key]
             else:
                 self._heads.add(head, group)

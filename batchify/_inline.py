@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio import AsyncMicrobatcher
 from batchify._current import context_of
+from batchify._demands import standing
 from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
 from batchify._outcome import off_loop
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from batchify._batch import Batch
     from batchify._config import Config
     from batchify._executors import Elsewhere
+    from batchify._groups import Groups
 
 
 @contextmanager
@@ -94,6 +96,12 @@ class CallerEngine(ThreadEngine):
 
     def change(self, config: Config) -> None:
         super().change(_alone(config))
+
+    def _stand(self, data: Any, waiter: Any, core: Groups) -> int:
+        # Its caller is about to start it: no deadline is missed, and there is nothing to watch.
+        place = standing(data)
+        place.patience = None
+        return super()._stand(place, waiter, core)
 
     def _ring(self) -> None:
         """Take the batch that a worker would be woken for. Needs the lock, so it is that of the caller."""

@@ -22,11 +22,11 @@ from batchify import _outcome
 from batchify._batch import BatchItem
 from batchify._core import Core
 from batchify._current import context_of, enter, is_inside
-from batchify._demands import core_of, item_of
+from batchify._demands import changed, core_of, item_of, standing
 from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
-from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
+from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
@@ -57,6 +57,7 @@ class LoopEngine:
         "clock",
         "core",
         "future",
+        "given",
         "home",
         "loop",
         "nobodys",
@@ -79,13 +80,14 @@ class LoopEngine:
         self._is_plain = type(loop.create_future()) is Future
         self.core = core = core_of(config)
         self.stats = Stats(lambda: core.arrivals)
-        self._config = config
+        # The options, as they were given and as this engine goes by them.
+        self.given = self._config = config
         # For the callbacks of futures: each would keep a copy of its caller's context else.
         self.nobodys = Context()
         # Where the batch function comes from; held itself only while there is something to run it for.
         self.source = source
         self._fn: BatchFunction | None = None
-        self.add = core.add if isinstance(core, Core) else _asking(core, self.stats, config)
+        self.add = self._adding()
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
@@ -128,6 +130,7 @@ class LoopEngine:
             return
         self._pumping = True
         try:
+            self._drop_late()
             while (batch := self.core.take(self.clock())) is not None:
                 self.core.let_in()
                 self._start(batch)
@@ -156,7 +159,9 @@ class LoopEngine:
     def change(self, config: Config) -> None:
         """Go by these options from now on."""
         self._config = config
-        self.core.change(config)
+        core = self.core = changed(self.core, config)
+        self.add = self._adding()
+        self.stats.follow(lambda: core.arrivals)
         if not self.idle:
             self.pump()
 
@@ -193,7 +198,7 @@ class LoopEngine:
         """Set the one callback to the time that the core names; whoever is pumping does it in the end."""
         if self._pumping:
             return
-        at = self.core.wake_at
+        at = _sooner(self.core.wake_at, self.core.expires_at)
         if at is not None and at <= self.clock():
             at = SOON
         if self._handle is not None:
@@ -213,6 +218,22 @@ class LoopEngine:
     def _fire(self) -> None:
         self._handle = None
         self.pump()
+
+    def _drop_late(self) -> None:
+        """Tell those whose deadlines are over."""
+        dropped = self.core.expire(self.clock())
+        for place in dropped:
+            if place.waiter.done():
+                self.stats.left()
+            else:
+                self.stats.expired(1)
+                place.waiter.set_exception(DeadlineError(overdue(self._config.name, place.patience)))
+        if dropped:
+            self.core.let_in()
+
+    def _adding(self) -> Callable[[Any, Any, float], int]:
+        core = self.core
+        return core.add if isinstance(core, Core) else _asking(core, self.stats, self._config)
 
     def _rest(self) -> None:
         """Let go of everything that is only needed while there is work."""
@@ -342,15 +363,21 @@ class LoopEngine:
 def _asking(core: Groups, stats: Stats, config: Config) -> Callable[[Any, Any, float], int]:
     """Return ``core.add`` for items that ask for more."""
 
-    def add(place: Any, waiter: Any, now: float) -> int:
+    def add(data: Any, waiter: Any, now: float) -> int:
         if core.refuses:
             stats.refused()
             raise QueueFullError(full(config.name, cast("int", config.max_pending)))
-        ticket = core.add(place, waiter, now)
+        ticket = core.add(standing(data), waiter, now)
         core.let_in()
         return ticket
 
     return add
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 class Leaver:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from batchify._timing import Adaptive, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchify._batch import Batch
     from batchify._config import Config
 
@@ -32,6 +34,8 @@ class Slots:
         "alarm",
         "running",
     )
+
+    _timing: Adaptive | Window
 
     def __init__(self, config: Config) -> None:
         self._take_on(config)
@@ -69,6 +73,15 @@ class Slots:
         """Whether there is no room for another item, and nobody may wait for it."""
         return False
 
+    @property
+    def expires_at(self) -> float | None:
+        """When ``expire()`` is next worth asking if nothing else happens; ``None`` if never."""
+        return None
+
+    def expire(self, now: float) -> Sequence[Any]:  # noqa: ARG002  # here nobody has a deadline
+        """Take out those whose deadlines are over at ``now``, and return their places."""
+        return ()
+
     def let_in(self) -> list[Any]:
         """Let those who waited for room into the line, as far as there is, and return their waiters.
 
@@ -80,6 +93,13 @@ class Slots:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
         self._take_on(config)
         self._set_alarm()
+
+    def inherit(self, other: Slots) -> None:
+        """Take over the slots of ``other``, with all that runs in them."""
+        self.running = other.running
+        self._freed_at, self._freed_before = other._freed_at, other._freed_before
+        self._pushed, self._pushed_before = other._pushed, other._pushed_before
+        self._timing = other._timing
 
     def finish(self, batch: Batch, now: float) -> None:
         """Free the slot of ``batch``."""

@@ -135,6 +135,7 @@ class Stats:
         "_answered",
         "_failed",
         "_cancelled",
+        "_expired",
         "_wait_total",
         "_sizes",
         "_reasons",
@@ -161,7 +162,7 @@ class Stats:
         with self._lock:
             self._items = self._deduped = self._rejected = self._batches = self._largest = self._room = 0
             self._isolation = 0
-            self._answered = self._failed = self._cancelled = 0
+            self._answered = self._failed = self._cancelled = self._expired = 0
             self._wait_total = self._wait_max = self._run_max = 0.0
             self._sizes: Counter[int] = Counter()
             self._reasons: Counter[str] = Counter()
@@ -171,11 +172,21 @@ class Stats:
             self._runs: deque[float] = deque()
             self._run_total = 0.0
 
+    def follow(self, arrivals: Callable[[], int]) -> None:
+        """Ask another one for the arrivals, who goes on from the same number."""
+        self._arrivals = arrivals
+
     def left(self, count: int = 1) -> None:
         """Count callers that left while their items waited."""
         with self._lock:
             self._gone += count
             self._cancelled += count
+
+    def expired(self, count: int) -> None:
+        """Count callers whose deadlines were over while their items waited."""
+        with self._lock:
+            self._gone += count
+            self._expired += count
 
     def refused(self) -> None:
         """Count a call that found no room."""
@@ -258,6 +269,7 @@ class Stats:
                 answered_items=self._answered,
                 failed_items=self._failed,
                 cancelled_items=self._cancelled,
+                expired_items=self._expired,
                 isolation_runs=self._isolation,
                 rejected_items=self._rejected,
                 deduped_items=self._deduped,

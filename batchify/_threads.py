@@ -171,6 +171,11 @@ class SyncMicrobatcher(Generic[T, R]):
         return self._config.name
 
     @property
+    def has_urgency(self) -> bool:
+        """Whether calls may have priorities and deadlines."""
+        return self._config.has_urgency
+
+    @property
     def is_elsewhere(self) -> bool:
         """Whether an executor runs its batches."""
         return self._config.executor is not None
@@ -210,8 +215,9 @@ class SyncMicrobatcher(Generic[T, R]):
         if get_ident() in engine.threads:
             raise engine.reentrant()
         caller = inside()
+        core = engine.core
         if caller is not None:
-            calling(caller, engine.core, engine.name)
+            calling(caller, core, engine.name)
         blocked, kept.blocked = kept.blocked or Blocked(), None
         ticket = None
         try:
@@ -225,7 +231,7 @@ class SyncMicrobatcher(Generic[T, R]):
             raise
         finally:
             if caller is not None:
-                called(caller, engine.core)
+                called(caller, core)
         kept.blocked = blocked
         if blocked.error is not None:
             blocked.fail()
@@ -328,16 +334,17 @@ def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) 
     if gate.acquire(blocking=False):
         return
     caller = inside()
+    core = engine.core
     try:
         if get_ident() in engine.threads:
             raise engine.reentrant()  # noqa: TRY301  # it takes the item out, as all that is raised here does
         if caller is not None:
-            calling(caller, engine.core, engine.name)
+            calling(caller, core, engine.name)
         try:
             gate.acquire()
         finally:
             if caller is not None:
-                called(caller, engine.core)
+                called(caller, core)
     except BaseException:
         # Ctrl-C, or what another signal handler raised, too.
         future.cancel()

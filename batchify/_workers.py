@@ -22,26 +22,32 @@ from weakref import ref
 
 from batchify import _outcome
 from batchify._batch import Batch, BatchItem
+from batchify._core import Core
 from batchify._current import context_of, inside, is_inside
-from batchify._demands import core_of, item_of, prepare_of
+from batchify._demands import changed, core_of, item_of, prepare_of, prepare_urgent, standing
 from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
+from batchify._watch import Watch
 from batchify.errors import (
     BatcherClosedError,
+    DeadlineError,
     QueueFullError,
     ReentrantCallError,
     closed,
     full,
     interrupting,
+    overdue,
     reentrant,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchify._config import Config
     from batchify._executors import Elsewhere
+    from batchify._groups import Groups
+    from batchify._places import Place
 
     BatchFunction = Callable[[list[Any]], Any]
 
@@ -65,6 +71,9 @@ class ThreadEngine:
         self._workers = 0
         # Their threads, once they run.
         self.threads: set[int] = set()
+        # Who minds deadlines, from the first call that has one, and how many callers are about to be told of theirs.
+        self._watch: Watch | None = None
+        self._telling = 0
         # The bells of workers that wait. Who rings one takes it out.
         self._idle: list[Bell] = []
         # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
@@ -82,8 +91,7 @@ class ThreadEngine:
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
-        core = self.core
-        if inside() and is_inside(core.running):
+        if inside() and is_inside(self.core.running):
             raise self.reentrant()
         if self.interrupted:
             raise ReentrantCallError(interrupting(self.name))
@@ -92,15 +100,51 @@ class ThreadEngine:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
             self.started = True
-            if core.refuses:
-                self.stats.refused()
-                raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
-            ticket = core.add(data, waiter, monotonic())
-            if self._prepare is not None:
-                self._let_in()
+            core = self.core
+            ticket = core.add(data, waiter, monotonic()) if isinstance(core, Core) else self._stand(data, waiter, core)
             if ticket >= core.alarm:
                 self._heed(ticket)
         return ticket
+
+    def _stand(self, data: Any, waiter: Any, core: Groups) -> int:
+        """Put an item that asks for more into the line, or at the door, and return its ticket. Needs the lock."""
+        if core.refuses:
+            self.stats.refused()
+            raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
+        place = standing(data)
+        if place.patience is not None and self._watch is None:
+            self._watch = Watch(self, f"{self.name}-deadlines")
+        ticket = core.add(place, waiter, monotonic())
+        self._let_in()
+        if self._watch is not None and core.expires_at == place.deadline:
+            self._watch.look()
+        return ticket
+
+    def expire(self) -> float:
+        """Tell those whose deadlines are over; return the seconds until the next one is."""
+        with self._lock:
+            dropped = self.core.expire(monotonic())
+            self._telling += len(dropped)
+            self._let_in()
+            if dropped and self.core.wake_at is not None:
+                self._hand_on()
+        self._tell_late(dropped)
+        with self._lock:
+            self._telling -= len(dropped)
+            fn = self._rest_if_idle()
+            at = self.core.expires_at
+        del fn
+        return TIMEOUT_MAX if at is None else at - monotonic()
+
+    def _tell_late(self, places: Sequence[Place]) -> None:
+        late = [place for place in places if place.waiter.starts()]
+        self.stats.expired(len(late))
+        self.stats.left(len(places) - len(late))
+        for place in late:
+            place.waiter.error = DeadlineError(overdue(self.name, place.patience))
+        for place in places:
+            place.waiter.admit()
+            place.waiter.wake()
 
     @property
     def interrupted(self) -> bool:
@@ -155,8 +199,11 @@ class ThreadEngine:
             start_new_thread(self.change, (config,))
             return
         with self._lock:
+            if config.has_urgency and not self._config.has_urgency:
+                self._prepare = prepare_urgent(self._prepare, config)
             self._config = config
-            self.core.change(config)
+            core = self.core = changed(self.core, config)
+            self.stats.follow(lambda: core.arrivals)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
             _ring_all(self._idle)
@@ -189,6 +236,8 @@ class ThreadEngine:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
         self.threads.add(get_ident())
         while True:
+            if self._watch is not None:
+                self.expire()
             with self._lock:
                 now = monotonic()
                 batch = self.core.take(now)
@@ -259,13 +308,16 @@ class ThreadEngine:
         Return the batch function, to be dropped when the lock is free: it may be what keeps an instance alive, and that
         may have a finalizer.
         """
-        if self.core.waiting or self.core.running:
+        if self.core.waiting or self.core.running or self._telling:
             return None
         fn, self._fn = self._fn, None
         while self._drains:
             self._drains.pop()()
         if self.closed:
             _ring_all(self._idle)
+            if self._watch is not None:
+                self._watch.end()
+                self._watch = None
         return fn
 
     def _wait(self, bell: Bell, seconds: float) -> None:

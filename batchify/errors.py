@@ -49,6 +49,14 @@ def full(name: str, most: int) -> str:
     return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
 
 
+def overdue(name: str, seconds: float | None) -> str:
+    """Say that a call was not started in time."""
+    return (
+        f"{name}() did not start with an item within its deadline of {seconds} s, and dropped it; give it more time, "
+        f"or the batcher more capacity"
+    )
+
+
 def circular(name: str, other: str) -> str:
     """Say that a batch function called itself through another one."""
     return (

@@ -120,7 +120,8 @@ class Kit:
 
 def _accounted(fn):
     stats = fn.batch_stats
-    return stats.pending + stats.running + stats.answered_items + stats.failed_items + stats.cancelled_items
+    fates = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + fates
 
 
 def wait_until(condition):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import fields
+from math import inf
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify import _groups
+from batchify import _places
 from batchify._config import Config
-from batchify._groups import Groups, Place
+from batchify._groups import Groups
+from batchify._places import Place
 from batchify._slots import NEVER
 
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -388,10 +390,119 @@ def test_a_heap_forgets_those_who_left():
     arrive(core, "a", group="first")
     for number in range(1000):
         core.withdraw(*arrive(core, "b", group=number))
-    assert len(core._heads._heap) <= _groups.SHORT + 1
+    assert len(core._heads._heap) <= _places.SHORT + 1
+
+
+# Priorities and deadlines.
+
+
+def urgent(core, item, now=0.0, *, group="g", priority=0.0, patience=None):
+    """Let an item arrive that is more or less urgent; return its ticket."""
+    return put(core, Place(item, group, 0.0, None, priority, patience), item.upper(), now)
+
+
+def test_the_higher_priority_leaves_first():
+    """Within a group, and among groups, the higher priority leaves first."""
+    core = busy(max_size=2)
+    for item, group, priority in (("a", 1, 0), ("b", 2, -3), ("c", 1, 2), ("d", 3, 1), ("e", 1, 0), ("f", 2, 0)):
+        urgent(core, item, group=group, priority=priority)
+    assert ["ca", "d", "e", "fb"] == leave(core)
+
+
+def test_waiting_counts_as_priority():
+    """A point of priority overtakes a second of waiting, not more."""
+    core = busy(max_size=1)
+    urgent(core, "a", 0.0)
+    urgent(core, "b", 0.5)
+    urgent(core, "c", 1.25, priority=1)
+    assert ["a", "c", "b"] == leave(core, 2.0)
+
+
+def test_nobody_starves_behind_a_higher_priority():
+    """However many of a higher priority come, who has waited long enough leaves."""
+    core = busy(max_size=1)
+    urgent(core, "z", 0.0)
+    left = ""
+    for second in range(9):
+        urgent(core, "a", float(second), priority=5)
+        for batch in list(core.running):
+            core.finish(batch, float(second))
+        left += core.take(float(second)).items[0]
+    assert "aaaaazaaa" == left
+
+
+def test_the_oldest_keeps_its_window():
+    """That somebody overtakes changes nothing of when a batch leaves."""
+    core = new(max_size=9, timeout=5.0)
+    urgent(core, "a", 0.0)
+    urgent(core, "b", 4.0, priority=100)
+    assert 5.0 == core.wake_at
+    assert None is core.take(4.5)
+    batch = core.take(5.0)
+    assert (["b", "a"], "timeout") == (batch.items, batch.reason)
+
+
+def test_a_group_whose_time_has_come_does_not_wait_for_a_higher_one():
+    """A group may leave though one of a higher priority may not yet."""
+    core = new(max_size=9, timeout=5.0)
+    urgent(core, "a", 0.0, group=1)
+    urgent(core, "b", 4.0, group=2, priority=100)
+    assert ["a"] == core.take(5.0).items
+
+
+def test_an_item_is_dropped_at_its_deadline():
+    """What waits is dropped at its deadline, not before, and not what has none."""
+    core = busy(max_size=9)
+    urgent(core, "a", 0.0, patience=2.0)
+    urgent(core, "b", 0.0)
+    urgent(core, "c", 0.0, patience=1.0)
+    assert 1.0 == core.expires_at
+    assert [] == core.expire(0.999)
+    assert ["C"] == [place.waiter for place in core.expire(1.0)]
+    assert 2.0 == core.expires_at
+    assert ["ab"] == leave(core, 1.5)
+    assert None is core.expires_at
+
+
+def test_who_waits_for_room_is_dropped_as_well():
+    """A deadline holds at the door, too, and who is behind comes in."""
+    core = new(max_pending=1, max_size=9, timeout=60.0)
+    urgent(core, "x")
+    core.take(0.0)
+    urgent(core, "a", patience=1.0)
+    urgent(core, "b", patience=2.0)
+    urgent(core, "c")
+    assert ["A", "B"] == [place.waiter for place in core.expire(2.0)]
+    core.let_in()
+    assert ["c"] == [place.item for place in core.places]
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(1.0, 0.9), (0.02, 0.015), (0.004, 0.002)])
+def test_a_batch_leaves_in_time_for_a_deadline(patience, expected):
+    """With a slot free, a batch leaves some time before the first deadline in it, and before its window."""
+    core = new(max_size=9, timeout=60.0)
+    urgent(core, "a")
+    urgent(core, "b", patience=patience)
+    assert expected == core.wake_at
+    assert None is core.take(expected - 0.001)
+    batch = core.take(expected)
+    assert (["a", "b"], "deadline") == (batch.items, batch.reason)
+
+
+def test_the_alarm_rings_for_a_sooner_deadline():
+    """While all slots are busy, an arrival is heard if its deadline comes before all others, and only then."""
+    core = busy(max_size=9)
+    core.rang()
+    for item, patience, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
+        assert heard == (urgent(core, item, patience=patience) >= core.alarm)
+        core.rang()
 
 
 # Against a naive model.
+
+
+def by_rank(place):
+    return place["rank"], place["ticket"]
 
 
 class Model:
@@ -405,7 +516,7 @@ class Model:
         self.pushed = set()
 
     def members(self, group):
-        return [place for place in self.waiting if place["group"] == group]
+        return sorted((place for place in self.waiting if place["group"] == group), key=by_rank)
 
     def fullness(self, group):
         items = {}
@@ -415,34 +526,46 @@ class Model:
             return "full"
         return "weight" if sum(items.values()) >= self.max_weight else None
 
-    def why(self, head, now):
-        if head["ticket"] in self.pushed:
+    def why(self, group, now):
+        if self.fullness(group) or len(self.waiting) == self.room:
+            return self.fullness(group) or "full"
+        oldest = next(place for place in self.waiting if place["group"] == group)
+        if oldest["ticket"] in self.pushed:
             return "flush"
-        return "timed" if head["arrived"] + self.timeout <= now else None
+        return "timed" if oldest["arrived"] + self.timeout <= now else None
+
+    def candidates(self, now):
+        """Return the groups that may leave, the one that leaves first before the others, and why each may."""
+        ranked = sorted(self.waiting, key=by_rank)
+        for place in (ranked[0], self.waiting[0]):
+            yield place["group"], self.why(place["group"], now)
+        for place in ranked:
+            yield place["group"], self.fullness(place["group"])
+        soonest = min(self.waiting, key=lambda place: (place["deadline"], place["ticket"]))
+        yield soonest["group"], "deadline" if soonest["leaves_by"] <= now else None
 
     def next(self, now, running):
         """Return the reason and the tickets of each item of the next batch, or ``None``."""
         if running >= self.concurrency or not self.waiting:
             return None
-        head = self.waiting[0]
-        full = "full" if len(self.waiting) == self.room else None
-        reason = self.fullness(head["group"]) or full or self.why(head, now)
+        group, reason = next(((group, why) for group, why in self.candidates(now) if why), (None, None))
         if reason is None:
-            head = next((place for place in self.waiting if self.fullness(place["group"])), None)
-            if head is None:
-                return None
-            reason = self.fullness(head["group"])
+            return None
         taken, weight = [], 0.0
-        for place in self.members(head["group"]):
+        members = self.members(group)
+        for place in members:
             mates = next((some for some in taken if place["equal"] and some[0]["equal"] == place["equal"]), None)
             if mates is not None:
                 continue
             if len(taken) == self.max_size or (taken and weight + place["weight"] > self.max_weight):
                 break
             weight += place["weight"]
-            same = [p for p in self.members(head["group"]) if place["equal"] and p["equal"] == place["equal"]]
-            taken.append(same or [place])
+            same = [p for p in members if place["equal"] and p["equal"] == place["equal"]]
+            taken.append(sorted(same, key=lambda sharer: sharer["ticket"]) or [place])
         return reason, [[place["ticket"] for place in some] for some in taken]
+
+    def late(self, now):
+        return {place["ticket"] for place in self.waiting + self.door if place["deadline"] <= now}
 
     def remove(self, tickets):
         self.waiting = [place for place in self.waiting if place["ticket"] not in tickets]
@@ -469,14 +592,30 @@ class GroupsMachine(RuleBasedStateMachine):
         self.model = Model(room=room, **options)
         self.now = 0.0
 
-    @rule(group=st.integers(0, 2), weight=st.integers(0, 4), equal=st.none() | st.integers(1, 2))
-    def arrive(self, group, weight, equal):
+    @rule(
+        group=st.integers(0, 2),
+        weight=st.integers(0, 4),
+        equal=st.none() | st.integers(1, 2),
+        priority=st.sampled_from([0.0, 0.0, 1.0, -0.5]),
+        patience=st.none() | st.sampled_from([0.004, 0.5, 3.0]),
+    )
+    def arrive(self, group, weight, equal, priority, patience):
         # Equal items weigh the same.
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
-        ticket = put(self.core, Place("item", group, weight, key), "waiter", self.now)
+        ticket = put(self.core, Place("item", group, weight, key, priority, patience), "waiter", self.now)
+        deadline = inf if patience is None else self.now + patience
         self.model.door.append(
-            {"ticket": ticket, "group": group, "weight": weight, "equal": key, "arrived": self.now},
+            {
+                "ticket": ticket,
+                "group": group,
+                "weight": weight,
+                "equal": key,
+                "arrived": self.now,
+                "rank": self.now - priority,
+                "deadline": deadline,
+                "leaves_by": deadline - min(max(0.1 * (patience or 0), 0.005), (patience or 0) / 2),
+            },
         )
         self.model.let_in()
 
@@ -504,7 +643,15 @@ class GroupsMachine(RuleBasedStateMachine):
         self.core.finish(data.draw(st.sampled_from(self.core.running)), self.now)
 
     @rule()
+    def expire(self):
+        dropped = [place.ticket for place in self.core.expire(self.now)]
+        self.core.let_in()
+        assert self.model.late(self.now) == set(dropped)
+        self.model.remove(set(dropped))
+
+    @rule()
     def take(self):
+        self.expire()
         expected = self.model.next(self.now, len(self.core.running))
         batch = self.core.take(self.now)
         if expected is None:
@@ -529,6 +676,8 @@ class GroupsMachine(RuleBasedStateMachine):
         wake_at = self.core.wake_at
         assert due == (wake_at is not None and wake_at <= self.now)
         assert {place["group"] for place in self.model.waiting} == set(self.core._groups)
+        deadlines = [place["deadline"] for place in self.model.waiting + self.model.door]
+        assert min(deadlines, default=inf) == (inf if self.core.expires_at is None else self.core.expires_at)
 
 
 TestGroupsMachine = GroupsMachine.TestCase

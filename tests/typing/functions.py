@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,12 @@ async def members_of_a_function() -> None:
         assert_type(ids, list[int])
     assert_type(tokenize.__wrapped__(["x"])[0], list[int])
     assert_type(len(tokenize.__wrapped__(["x"])), int)
+    urgent = tokenize.options(priority=1, deadline=0.5)
+    assert_type(urgent("x", add_special=False), list[int])
+    assert_type(urgent.submit("x"), Future[list[int]])
+    assert_type(await urgent.acall("x"), list[int])
+    assert_type(await embed.options(deadline=None)("x", add_special=False), list[int])
+    tokenize.configure(max_size=8, executor=ThreadPoolExecutor())
     tokenize.reset_stats()
     tokenize.flush()
     with tokenize as itself:

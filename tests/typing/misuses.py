@@ -56,6 +56,12 @@ async def missing_items(model: Model) -> None:
     Model.tokenize(model)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # no item
 
 
+def wrong_views() -> None:
+    tokenize.options(priority="high")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a number
+    tokenize.options(timeout=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # of the decorator
+    tokenize.options(deadline=1)(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
+
+
 async def wrong_call_options(model: Model) -> None:
     tokenize("x", add_specials=False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # misspelt
     tokenize("x", add_special="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a bool

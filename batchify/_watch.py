@@ -1,0 +1,60 @@
+"""Tells callers in time that their deadlines are over, though all workers of their engine may be busy.
+
+Decides: when somebody looks.
+Must not know: batches, the core, what is told.
+
+It is one thread for an engine, there from the first call with a deadline. It sleeps until the next deadline, or, if
+there is none, until one comes up; it holds the engine weakly, and ends with it.
+"""
+
+from __future__ import annotations
+
+from threading import TIMEOUT_MAX, Event, Thread
+from typing import Protocol
+from weakref import ref
+
+
+class Watched(Protocol):
+    """An engine."""
+
+    def expire(self) -> float:
+        """Tell whose deadlines are over, and return the seconds until the next one is."""
+        ...
+
+
+class Watch:
+    """Asks an engine to ``expire()`` whenever that is due.
+
+    Args:
+        engine: what is asked.
+        name: that of the thread.
+
+    Raises:
+        RuntimeError: the thread cannot be started.
+    """
+
+    def __init__(self, engine: Watched, name: str) -> None:
+        self._soon = Event()
+        self._is_over = False
+        weak = ref(engine, lambda _: self._soon.set())
+        Thread(target=self._watch, args=(weak,), name=name, daemon=True).start()
+
+    def look(self) -> None:
+        """Ask at once: the next deadline comes before the one that is known."""
+        self._soon.set()
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._is_over = True
+        self._soon.set()
+
+    def _watch(self, weak: ref[Watched]) -> None:
+        seconds = TIMEOUT_MAX
+        while not self._is_over:
+            self._soon.wait(min(max(seconds, 0), TIMEOUT_MAX))
+            self._soon.clear()
+            engine = weak()
+            if engine is None:
+                return
+            seconds = engine.expire()
+            del engine
