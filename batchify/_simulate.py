@@ -101,7 +101,7 @@ def simulate(
     """Tell what a batched function would do to its callers, from how long it runs and how often it is called.
 
     What happens to the 99th percentile with a window of 5 ms, at 300 calls a second, of a function that takes 4.1 ms
-    for one item and 7.2 ms for 32::
+    for one item and 7.2 ms for 32:
 
         simulate(run_time={1: 0.0041, 32: 0.0072}, rate=300, timeout=0.005).latency_ms.p99
 

@@ -1,0 +1,31 @@
+"""Lets mkdocstrings find methods that are documented in the ``__slots__`` of a class, as Python's ``help()`` does.
+
+Must not know: which class that is.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import Any
+
+from griffe import Class, Docstring, Extension, Function, Parameter, ParameterKind, Parameters
+
+
+class Slots(Extension):
+    """Adds a function for each documented slot."""
+
+    def on_class_members(self, *, cls: Class, **_: Any) -> None:
+        """Add those of one class."""
+        slots = cls.members.get("__slots__")
+        documented = ast.literal_eval(str(slots.value)) if slots and str(slots.value).startswith("{") else {}
+        for name, said in documented.items():
+            docstring = Docstring(inspect.cleandoc(said), parser="google")
+            cls.set_member(name, Function(name, parameters=Parameters(*ANY), docstring=docstring))
+
+
+# A slot is called with what the batch function of its owner is called with, one element of each list.
+ANY = [
+    Parameter("args", kind=ParameterKind.var_positional),
+    Parameter("kwargs", kind=ParameterKind.var_keyword),
+]
