@@ -11,16 +11,17 @@ import itertools
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
-from batchify import BatcherClosedError
+from batchify import BatcherClosedError, DeadlineError
 
 # For how many seconds something may still be on its way.
 PATIENCE = 10.0
 # What a caller may do to its batch, beside raising one of the exceptions below.
 ANSWER, REFUSE, SHORT = "answer", "refuse", "short"
 # Ends of a call that the batcher has taken, and of one that it has not, or that cannot tell.
-TAKEN = ("answered", "failed", "cancelled", "unread")
+TAKEN = ("answered", "failed", "cancelled", "expired", "unread")
 NOT_TAKEN = ("refused", "not asked", "interrupted")
 
 
@@ -66,19 +67,34 @@ class Interrupted(BaseException):
 
 
 class Item:
-    """One call: what it does to its batch, and what came of it."""
+    """One call: what it does to its batch, and what came of it. It is equal to those of its family."""
 
-    __slots__ = ("asked", "expected", "fate", "number", "pause", "runs")
+    __slots__ = ("asked", "caller", "family", "fate", "number", "pause", "runs", "urgency")
 
-    def __init__(self, number, fate, pause):
+    def __init__(self, number, fate, pause, urgency, family):
         self.number = number
         self.fate = fate
         # How long a batch takes that it is the first of, in seconds.
         self.pause = pause
+        # Its priority and its deadline; None if it has neither.
+        self.urgency = urgency
+        # What the callers of equal items are to see: answers, errors, or types of errors of the library. Which of them
+        # travel together is up to the batcher.
+        self.family = family
         self.asked = False
         self.runs = 0
-        # What its caller is to see: the answer, the error, or the type of an error of the library.
-        self.expected = None
+        # Who makes its calls one after the other, if it was one of those.
+        self.caller = None
+
+    def __eq__(self, other):
+        return self.family is other.family
+
+    def __hash__(self):
+        return id(self.family)
+
+    def expect(self, outcome):
+        """Note what its caller is to see."""
+        self.family.append(outcome)
 
 
 class Ledger:
@@ -97,8 +113,8 @@ class Ledger:
     def answered(self, subject, item, value):
         """Note an answer, which must be the one that was computed for this item."""
         self.note(subject, "answered")
-        if value is not item.expected:
-            self.complain("crossed", f"{subject}: {item.number} was answered {value!r}, not {item.expected!r}")
+        if not any(value is expected for expected in item.family):
+            self.complain("crossed", f"{subject}: {item.number} was answered {value!r}, not {item.family!r}")
 
     def failed(self, subject, item, error):
         """Note an error, which must come from the one that ended the batch of this item."""
@@ -107,9 +123,13 @@ class Ledger:
             if not subject.closings:
                 self.complain("broken", f"{subject} says that it is closed")
             return
+        if isinstance(error, DeadlineError) and item.urgency is not None:
+            self.note(subject, "expired")
+            self.taken_back.append(item)
+            return
         self.note(subject, "failed")
-        if not comes_from(error, item.expected):
-            self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.expected!r}")
+        if not any(comes_from(error, expected) for expected in [*item.family, *subject.fatal]):
+            self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.family!r}")
 
     def failed_together(self, subject, items, error):
         """Note one error for several items, which must come from the end of one of them."""
@@ -117,7 +137,8 @@ class Ledger:
             # Some may have been taken before it was closed.
             self.note(subject, "interrupted", len(items))
             return
-        self.failed(subject, next((item for item in items if comes_from(error, item.expected)), items[0]), error)
+        causes = (item for item in items if any(comes_from(error, expected) for expected in item.family))
+        self.failed(subject, next(causes, items[0]), error)
         self.note(subject, "unread", len(items) - 1)
 
     def left(self, subject, item):
@@ -126,9 +147,11 @@ class Ledger:
 
 
 def comes_from(error, expected):
-    """Say whether ``expected`` is ``error``, its type, or the cause of it."""
+    """Say whether ``expected`` is ``error``, its type, a copy or the cause of it."""
     while error is not None:
         if error is expected or type(error) is expected:
+            return True
+        if type(error) is type(expected) is Refused and error.args == expected.args:
             return True
         error = error.__cause__
     return False
@@ -141,6 +164,8 @@ class Game:
     fates = (ANSWER,) * 930 + (REFUSE,) * 40 + (SHORT,) * 5 + (Failure,) * 10 + (Awkward.of, Single.of) * 2
     fates += (StopIteration, StopAsyncIteration, Fatal, GeneratorExit) * 2
     pauses = (None,) * 6 + (0,) * 3 + (0.0005,)
+    priorities = (0, 0, -1, 1, 1000)
+    deadlines = (None, None, 0.0002, 0.001, 3600)
 
     def __init__(self, seed, calls, *, loud):
         self._seed = seed
@@ -149,6 +174,10 @@ class Game:
             self.fates += (KeyboardInterrupt, SystemExit) * 2
         self._numbers = itertools.count(1)
         self.made = 0
+        # What families of equal items have seen that may still grow.
+        self._families = [[] for _ in range(8)]
+        # Runs batches of whoever wants it to.
+        self.executor = ThreadPoolExecutor(4, "executor")
         # Those that callers choose from, and those that were closed for good.
         self.subjects = []
         self.retired = []
@@ -176,7 +205,15 @@ class Game:
         """Make a new call; no two have the same number."""
         with self._lock:
             self.made = number = next(self._numbers)
-        return Item(number, random.choice(self.fates), random.choice(self.pauses))
+        family = []
+        if random.random() < 0.2:
+            family = random.choice(self._families)
+        elif random.random() < 0.02:
+            self._families[random.randrange(len(self._families))] = family
+        urgency = None
+        if random.random() < 0.1:
+            urgency = {"priority": random.choice(self.priorities), "deadline": random.choice(self.deadlines)}
+        return Item(number, random.choice(self.fates), random.choice(self.pauses), urgency, family)
 
     def items(self, random, most):
         return [self.item(random) for _ in range(random.randint(1, most))]
@@ -197,6 +234,7 @@ class Game:
         for subject in [*self.subjects, *self.retired]:
             if subject.stats is not None:
                 self._compare(subject, settled(subject), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
+        self.executor.shutdown()
         for ledger in self.ledgers:
             for item in ledger.taken_back:
                 if item.runs:
@@ -206,7 +244,8 @@ class Game:
         taken = sum(ends[end] for end in TAKEN)
         if not taken <= accounted(stats) <= taken + ends["interrupted"]:
             self.complain("broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}")
-        if stats.answered_items < ends["answered"] or stats.failed_items < ends["failed"]:
+        counted = {"answered": stats.answered_items, "failed": stats.failed_items, "expired": stats.expired_items}
+        if any(count < ends[end] for end, count in counted.items()):
             self.complain("broken", f"{subject} forgot answers: {ends}, {stats!r}")
         if stats.pending or stats.running:
             self.complain("broken", f"{subject} is not done: {stats!r}")

@@ -31,7 +31,9 @@ def play(engine, game):
     """Let everybody call until the game is over; return whether all calls ended."""
     kinds = ON_LOOPS if engine == "asyncio" else IN_THREADS
     random = game.random("subjects")
-    game.subjects = [Subject(kind, random, game.complain) for kind in [*kinds, *random.choices(list(kinds), k=2)]]
+    game.subjects = [
+        Subject(kind, random, game.complain, game.executor) for kind in [*kinds, *random.choices(list(kinds), k=2)]
+    ]
     ended = threading.Event()
     tending = threading.Thread(target=tend, args=(game, ended), name="tend", daemon=True)
     tending.start()
@@ -133,7 +135,10 @@ class Soak:
     def tell(self):
         """Print the report."""
         kinds = Counter(kind for kind, _ in self.complaints)
-        report = {end: self.counts[end] for end in ("calls", "answered", "failed", "cancelled", "unread", "refused")}
+        report = {
+            end: self.counts[end]
+            for end in ("calls", "answered", "failed", "cancelled", "expired", "unread", "refused")
+        }
         report |= {kind: kinds[kind] for kind in ("lost", "doubled", "crossed")}
         report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in ("lost", "doubled", "crossed"))
         report["lost"] = self.counts["lost"] or report["lost"]

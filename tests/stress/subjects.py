@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from functools import partial
+from math import ceil, log2
 
 from ledger import ANSWER, REFUSE, SHORT, Refused
 
@@ -22,7 +23,7 @@ def weight(item):
 class Subject:
     """A batcher with random options, and its batch function: checks what it is given, and does what its items want."""
 
-    def __init__(self, kind, random, complain):
+    def __init__(self, kind, random, complain, executor):
         self.kind = kind
         # The most that it ever had: it may be told of others while it works.
         self.size = random.choice(SIZES)
@@ -32,6 +33,13 @@ class Subject:
         self.groups = random.choice((None, None, 2, 5))
         self.max_weight = random.choice((None, None, 12))
         self.max_pending = random.choice((None, None, None, 1, 7, 50))
+        self.dedupe = random.random() < 0.3
+        self.isolate_errors = random.random() < 0.3
+        self.executor = executor if kind not in ASYNC and random.random() < 0.3 else None
+        # What ended batches and is no Exception.
+        self.fatal = []
+        # Of who makes calls one after the other, by group: the last that ran.
+        self._last = {}
         # How often it was told to close.
         self.closings = 0
         # How many calls its statistics accounted for when somebody last looked.
@@ -61,6 +69,9 @@ class Subject:
             "group_by": self.groups and self.group,
             "weigh": self.max_weight and weight,
             "max_weight": self.max_weight,
+            "dedupe": self.dedupe,
+            "isolate_errors": self.isolate_errors,
+            "executor": self.executor,
             "capture_context": self.capture_context,
             "name": self.kind,
         }
@@ -69,18 +80,20 @@ class Subject:
         return item.number % self.groups
 
     def reconfigure(self, random):
-        """Change size and slots while it works."""
+        """Change size and slots, and where it runs, while it works."""
         size, slots = random.choice(SIZES), random.choice(SLOTS)
         self.size, self.concurrency = max(size, self.size), max(slots, self.concurrency)
-        self.configure(max_size=size, concurrency=slots)
+        where = {"executor": random.choice((self.executor, None))} if self.executor and self.start is None else {}
+        self.configure(max_size=size, concurrency=slots, **where)
 
     def class_options(self):
         options = self.options()
         return {"max_batch_size": options.pop("max_size"), "batch_wait_timeout_s": options.pop("timeout"), **options}
 
     def use_function(self, fn):
-        """Offer the members of a decorated function."""
-        self.call, self.submit, self.map, self.acall = fn, fn.submit, fn.map, fn.acall
+        """Offer the members of a decorated function, to those who are urgent of a view of it."""
+        self.use_views(lambda item: fn if item.urgency is None else fn.options(**item.urgency))
+        self.map = fn.map
         self.flush, self.close, self.aclose, self.configure = fn.flush, fn.close, fn.aclose, fn.configure
         self.start = None
         self.stats = lambda: fn.batch_stats
@@ -96,11 +109,14 @@ class Subject:
     def use_new(self, make):
         """Make a new function for each call, and drop it with the call."""
         self.window = min(self.window or 0, 0.003)
-        self.call = lambda item: make()(item)
-        self.acall = lambda item: make().acall(item)
-        self.submit = lambda item: make().submit(item)
+        self.use_views(lambda item: make() if item.urgency is None else make().options(**item.urgency))
         self.map = lambda items: make().map(items)
         self.flush = self.close = self.aclose = self.start = self.stats = None
+
+    def use_views(self, view):
+        self.call = lambda item: view(item)(item)
+        self.acall = lambda item: view(item).acall(item)
+        self.submit = lambda item: view(item).submit(item)
 
     def begin(self, items, place):
         """Check a batch at its start, as far as that can be seen from the inside."""
@@ -115,8 +131,20 @@ class Subject:
             self._complain("broken", f"{self} was given too heavy a batch")
         for item in items:
             item.runs += 1
-            if item.runs > 1:
+            if item.runs > 1 + self.isolate_errors * ceil(log2(self.size)):
                 self._complain("doubled", f"{self} runs {item.number} again")
+        self._check_order(items)
+
+    def _check_order(self, items):
+        """Check that what one caller asked for one after the other, and nothing else, runs in this order."""
+        last = self._last if self.concurrency == 1 and self.lasts else {}
+        for item in items:
+            if item.caller is None or item.urgency is not None or item.runs > 1 or self.dedupe:
+                continue
+            line = (item.caller, self.groups and self.group(item))
+            if last.get(line, 0) > item.number:
+                self._complain("broken", f"{self} runs {item.number} after {last[line]}")
+            last[line] = item.number
 
     def stop(self, place):
         """Note that a batch is over."""
@@ -132,15 +160,20 @@ class Subject:
             items.clear()
             return answers
         error = BatchResultError if spoiler.fate is SHORT else spoiler.fate(spoiler.number)
-        for item in items:
-            item.expected = error
+        if error is not BatchResultError and not isinstance(error, Exception):
+            # With isolated errors, it ends all that is left of the whole batch.
+            self.fatal.append(error)
+        elif len(items) == 1 or not self.isolate_errors:
+            for item in items:
+                item.expect(error)
         if error is BatchResultError:
             return items[1:]
         raise error
 
     def _answer(self, item):
-        item.expected = Refused(item.number) if item.fate is REFUSE else (self.kind, item.number)
-        return item.expected
+        outcome = Refused(item.number) if item.fate is REFUSE else (self.kind, item.number)
+        item.expect(outcome)
+        return outcome
 
 
 def on_loop(subject):
@@ -214,6 +247,7 @@ def engine(kind):
     return lambda subject, answer: subject.use_class(kind(answer, **subject.class_options()))
 
 
+ASYNC = ("async function", "async method", "async functions", "async instances", "AsyncMicrobatcher")
 # Of all batches of a plain function in an asyncio engine each is alone on its thread.
 OFF_LOOP = partial(in_thread, place=threading.get_ident)
 ON_LOOPS = {

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from subjects import ON_LOOPS
 
-from batchify import BatcherClosedError
+from batchify import BatcherClosedError, DeadlineError
 
 # A task that is there so many seconds after all callers have their answers is left over.
 PATIENCE = 10.0
@@ -80,7 +80,7 @@ class Caller:
     def _submit_some(self, subject):
         taken = []
         for item in self._game.items(self._random, 10):
-            item.asked = True
+            item.asked, item.caller = True, self
             try:
                 taken.append((item, subject.submit(item)))
             except BatcherClosedError as error:
@@ -103,6 +103,8 @@ class Caller:
     async def _read(self, subject, item, awaitable, *, may_leave=False):
         try:
             answer = await awaitable
+        except DeadlineError as error:
+            self._ledger.failed(subject, item, error)
         except (asyncio.CancelledError, asyncio.TimeoutError) as error:
             self._ledger.left(subject, item)
             if not may_leave:

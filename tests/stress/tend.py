@@ -41,7 +41,7 @@ def _tend_to(game, random, place):
         subject.reconfigure(random)
     if random.random() < 0.15 and not _close(game, subject, random):
         game.retired.append(subject)
-        game.subjects[place] = Subject(subject.kind, random, game.complain)
+        game.subjects[place] = Subject(subject.kind, random, game.complain, game.executor)
 
 
 def _look(game, subject):

@@ -68,6 +68,7 @@ class Caller:
     def _submit(self, subject):
         taken = []
         for item in self._game.items(self._random, 20):
+            item.caller = self
             try:
                 future = subject.submit(item)
             except BatcherClosedError as error:
