@@ -136,6 +136,8 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
         self._config = config
+        # Whether calls may have priorities and deadlines.
+        self.has_urgency = config.has_urgency
         self._source = source
         self._is_async = is_async
         self.renew()
@@ -160,11 +162,6 @@ class AsyncMicrobatcher(Generic[T, R]):
     def name(self) -> str:
         """The name in errors and statistics."""
         return self._config.name
-
-    @property
-    def has_urgency(self) -> bool:
-        """Whether calls may have priorities and deadlines."""
-        return self._config.has_urgency
 
     @property
     def is_running(self) -> bool:
@@ -272,13 +269,14 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on, on every loop."""
-        had_urgency = self.has_urgency
         self._config = replace(self._config, **changes)
         # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
         # prepared by these options comes after that.
         self._engine = None
-        if self.has_urgency and not had_urgency:
+        if self._config.has_urgency and not self.has_urgency:
             self._prepare = prepare_urgent(self._prepare, self._config)
+            # Only now, when nobody can meet an engine that does not expect it.
+            self.has_urgency = True
         for loop, engine in self._present():
             _tell(loop, partial(_change, engine), self._config)
 

@@ -337,7 +337,9 @@ class Urging:
         batcher = self.base._self_batcher()
         if not batcher.has_urgency:
             with _changing:
-                batcher.change({"has_urgency": True})
+                # Another thread may have done it meanwhile.
+                if not batcher.has_urgency:
+                    batcher.change({"has_urgency": True})
         return batcher
 
 

@@ -134,6 +134,8 @@ class SyncMicrobatcher(Generic[T, R]):
     def _build(self, source: Callable[[Elsewhere | None], Callable[[list[T]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
+        # Whether calls may have priorities and deadlines.
+        self.has_urgency = config.has_urgency
         _outlast(config.executor)
         self.renew()
 
@@ -148,11 +150,9 @@ class SyncMicrobatcher(Generic[T, R]):
     def engine(self) -> ThreadEngine:
         """What does the work, made at first use."""
         if self._engine is None:
-            config = self._config
-            engine = self._own.setdefault(None, self.engine_kind(self._source, config))
-            if self._config is not config:
-                # That came in between, and could not see it.
-                engine.change(self._config)
+            engine = self._own.setdefault(None, self.engine_kind(self._source, self._config))
+            # Changes that came in between could not see it.
+            self._update(engine)
             self._engine = engine
             announce(self)
         return self._engine
@@ -169,11 +169,6 @@ class SyncMicrobatcher(Generic[T, R]):
     def name(self) -> str:
         """The name in errors, statistics and thread names."""
         return self._config.name
-
-    @property
-    def has_urgency(self) -> bool:
-        """Whether calls may have priorities and deadlines."""
-        return self._config.has_urgency
 
     @property
     def is_elsewhere(self) -> bool:
@@ -292,7 +287,16 @@ class SyncMicrobatcher(Generic[T, R]):
         self._config = replace(self._config, **changes)
         _outlast(self._config.executor)
         for engine in self._engines():
-            engine.change(self._config)
+            self._update(engine)
+        # Only now, when nobody can meet an engine that does not expect it.
+        self.has_urgency = self._config.has_urgency
+
+    def _update(self, engine: ThreadEngine) -> None:
+        """Let ``engine`` go by the options as they are now, whoever else does so at this moment."""
+        while engine.given is not self._config:
+            config = self._config
+            engine.change(config)
+            engine.given = config
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""

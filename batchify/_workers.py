@@ -57,7 +57,8 @@ class ThreadEngine:
 
     def __init__(self, source: Callable[[Elsewhere | None], BatchFunction], config: Config) -> None:
         self.name = config.name
-        self._config = config
+        # The options, as they were given and as this engine goes by them.
+        self.given = self._config = config
         self._source = source
         # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
         # For their sake a thread can tell whether it has it.

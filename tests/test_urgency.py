@@ -490,3 +490,49 @@ def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
             double.options(deadline=HOUR)(1)
     assert 2 == double.options(deadline=HOUR)(1)
     assert (1, 0) == (double.batch_stats.answered_items, double.batch_stats.pending)
+
+
+def in_another_thread(do):
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_engine_that_is_just_being_made_is_told():
+    """An urgent call that comes while another thread makes the engine, by the old options, is understood."""
+    double = microbatch(doubled)
+    view, futures = double.options(priority=1), []
+
+    class Own(dict):
+        def setdefault(self, key, engine):
+            if not futures:
+                futures.append(None)
+                in_another_thread(view._self_urging._batcher).join(PATIENCE)
+                made = super().setdefault(key, engine)
+                in_another_thread(lambda: futures.append(view.submit(1))).join(PATIENCE)
+                return made
+            return super().setdefault(key, engine)
+
+    double._self_batcher()._own = Own()
+    assert 0 == double(0)
+    assert 2 == futures[1].result(PATIENCE)
+
+
+def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
+    """An urgent call that comes while another thread changes the engine over is understood."""
+    double = microbatch(doubled)
+    assert 0 == double(0)
+    engine, answers = double._self_batcher().engine, []
+    change = engine.change
+
+    def interrupted(config):
+        second = in_another_thread(lambda: answers.append(double.options(priority=1)(1)))
+        # Long enough for it to get into the line, if nothing keeps it.
+        second.join(SOON)
+        change(config)
+        answers.append(second)
+
+    monkeypatch.setattr(engine, "change", interrupted)
+    assert 4 == double.options(priority=1)(2)
+    answers.pop(0).join(PATIENCE)
+    assert [2] == answers

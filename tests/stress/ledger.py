@@ -66,6 +66,14 @@ class Interrupted(BaseException):
     """What a signal handler raises."""
 
 
+class Family(list):
+    """What the callers of items that are equal are to see: answers, errors, or types of errors of the library."""
+
+    def __init__(self, number):
+        # What is equal weighs the same.
+        self.weight = number % 5 + 1
+
+
 class Item:
     """One call: what it does to its batch, and what came of it. It is equal to those of its family."""
 
@@ -78,8 +86,7 @@ class Item:
         self.pause = pause
         # Its priority and its deadline; None if it has neither.
         self.urgency = urgency
-        # What the callers of equal items are to see: answers, errors, or types of errors of the library. Which of them
-        # travel together is up to the batcher.
+        # Which of it travel together is up to the batcher.
         self.family = family
         self.asked = False
         self.runs = 0
@@ -175,7 +182,7 @@ class Game:
         self._numbers = itertools.count(1)
         self.made = 0
         # What families of equal items have seen that may still grow.
-        self._families = [[] for _ in range(8)]
+        self._families = [Family(number) for number in range(8)]
         # Runs batches of whoever wants it to.
         self.executor = ThreadPoolExecutor(4, "executor")
         # Those that callers choose from, and those that were closed for good.
@@ -205,7 +212,7 @@ class Game:
         """Make a new call; no two have the same number."""
         with self._lock:
             self.made = number = next(self._numbers)
-        family = []
+        family = Family(number)
         if random.random() < 0.2:
             family = random.choice(self._families)
         elif random.random() < 0.02:

@@ -17,7 +17,7 @@ SLOTS = (1, 1, 2, 4)
 
 
 def weight(item):
-    return item.number % 5 + 1
+    return item.family.weight
 
 
 class Subject:
@@ -51,7 +51,8 @@ class Subject:
         offer(self, answer(self))
 
     def __repr__(self):
-        options = self.options()
+        # A method of this would show it once more.
+        options = {**self.options(), "group_by": self.groups}
         options.pop("name")
         return f"<{self.kind}: {options}>"
 
