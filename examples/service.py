@@ -66,10 +66,9 @@ def predict(images: list[list[float]]) -> list[int]:
 @microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise")
 async def keep(images: list[list[float]], digits: list[int]) -> list[None]:
     """Write images and the digits in them to the database, in one transaction."""
+    rows = zip(map(json.dumps, images), digits, strict=True)
     try:
-        await database.executemany(
-            "INSERT INTO feedback VALUES (?, ?)", zip(map(json.dumps, images), digits, strict=True)
-        )
+        await database.executemany("INSERT INTO feedback VALUES (?, ?)", rows)
         await database.commit()
     except BaseException:
         await database.rollback()

@@ -20,6 +20,7 @@ import pytest
 import batchify
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+PAGE = (EXAMPLES.parent / "docs" / "service.md").read_text(encoding="utf-8")
 # Whatever waits for the service gives up after this many seconds, ...
 PATIENCE = 20
 # ... and no service lives longer than this many, which is also its time limit where a test sets none.
@@ -370,3 +371,9 @@ def test_bad_digit(closed, digit):
     """What is no digit gets 422."""
     body = json.dumps({"image": picture(0), "digit": digit})
     assert 422 == asyncio.run(fetch(closed, "/feedback", body)).status
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
+def test_the_page_shows_what_is_tested(block):
+    """All code on the page about services stands in this one."""
+    assert block in (EXAMPLES / "service.py").read_text(encoding="utf-8")
