@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from tests.bench import clock
-from tests.bench.app import ALONE, DIRECT, WAYS, example
+from tests.bench.app import ALONE, WAYS, example
 from tests.bench.contest import AbsentError, Contest, Entrant
+from tests.bench.figures import OURS
 from tests.bench.web import Server, exchange, post
 
 # Connections, and how many requests each of them makes in a run.
-CONNECTIONS = {1: 400, 8: 80, 64: 16, 256: 8}
+CONNECTIONS = {1: 200, 16: 40, 128: 8}
 # ... before it, which does not count.
 WARM = 1
 
@@ -40,13 +41,10 @@ def service_contests(plan):
             # Nobody is to be measured while another one still trains its model.
             with suppress(AbsentError):
                 one.server.port()
-        for connections, requests in CONNECTIONS.items():
-            load = Load(connections, plan.count(requests))
-            yield _contest("ask for digits", load, {way: partial(_ask, served[way]) for way in WAYS})
-        for connections, requests in CONNECTIONS.items():
-            load = Load(connections, plan.count(requests))
-            ways = [way for way in WAYS if way != DIRECT]
-            yield _contest("tell digits", load, {way: partial(_tell, served[way]) for way in ways})
+        for what, do, ways in ("ask for digits", _ask, WAYS), ("tell digits", _tell, (ALONE, OURS)):
+            for connections, requests in CONNECTIONS.items():
+                load = Load(connections, plan.count(requests))
+                yield _contest(what, load, {way: partial(do, served[way]) for way in ways})
 
 
 @dataclass(frozen=True)
