@@ -1,7 +1,7 @@
 """Metrics for OpenTelemetry, read from the live batchers when they are collected; calls pay nothing for them.
 
 Decides: names, units and attributes of the metrics, by the semantic conventions.
-Must not know: engines, how totals outlive batchers.
+Must not know: engines, how totals outlive batchers, how ``traced`` makes spans, which is found here too.
 
 It needs the package ``opentelemetry-api``, which the extra ``opentelemetry`` brings. The program sets up the SDK.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
+from batchify._spans import NAME, REASON, traced
 from batchify._stats import REASONS
 from batchify._totals import FATES, Totals
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from batchify._totals import Total
 
-NAME = "batchify.batcher.name"
-REASON = "batchify.batch.reason"
+__all__ = ["instrument", "traced"]
+
 BATCHES = "batchify.batch.ended"
 # The unit and the description of each metric.
 COUNTERS = {

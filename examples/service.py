@@ -11,20 +11,27 @@ to a request:
   taken out, and if it still waits it is never computed.
 * When the service is told to end it no longer listens, but answers what it has accepted.
 
+``POST /feedback`` takes an image and the digit that it really shows, and answers when both are in a SQLite database.
+What makes that slow is the end of a transaction, when all has to be on the disk: requests that come while one ends
+share the next. What was written is not taken back, so that here nobody looks whether the client is still there.
+
 ``GET /healthz`` tells that the service is ready, and ``GET /metrics`` is for Prometheus.
 
-Run it with ``python examples/service.py --port 8000``; it needs the packages ``fastapi``, ``prometheus-client``,
-``scikit-learn`` and ``uvicorn``. The variables ``MAX_PENDING`` and ``TIME_LIMIT`` are the most images that wait, and
-the most seconds that an answer takes.
+Run it with ``python examples/service.py --port 8000``; it needs the packages ``aiosqlite``, ``fastapi``,
+``prometheus-client``, ``scikit-learn`` and ``uvicorn``. The variables ``MAX_PENDING`` and ``TIME_LIMIT`` are the most
+requests of a kind that wait, and the most seconds that a prediction takes; ``FEEDBACK`` is the file of the database,
+which else is in memory.
 """
 
 import argparse
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import aiosqlite
 import numpy as np
 import uvicorn
 from digits import learn, model
@@ -44,6 +51,9 @@ TIME_LIMIT = float(os.environ.get("TIME_LIMIT", "10"))
 # The model refuses a whole batch for one bad image, so that a bad image must not get that far.
 Pixel = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)]
 Image = Annotated[list[Pixel], Body(min_length=64, max_length=64)]
+Digit = Annotated[int, Body(ge=0, le=9)]
+
+database = aiosqlite.connect(os.environ.get("FEEDBACK", ":memory:"))
 
 
 @microbatch(max_size=64, max_pending=MAX_PENDING, on_full="raise")
@@ -53,12 +63,27 @@ def predict(images: list[list[float]]) -> list[int]:
     return digits
 
 
+@microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise")
+async def keep(images: list[list[float]], digits: list[int]) -> list[None]:
+    """Write images and the digits in them to the database, in one transaction."""
+    rows = zip(map(json.dumps, images), digits, strict=True)
+    try:
+        await database.executemany("INSERT INTO feedback VALUES (?, ?)", rows)
+        await database.commit()
+    except BaseException:
+        await database.rollback()
+        raise
+    return [None] * len(images)
+
+
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Train the model before the first request, and end the threads of the batchers after the last."""
+    """Make all ready before the first request, and close the batchers after the last, then what they use."""
     learn()
-    yield
-    await batchify.aclose_all()
+    async with database:
+        await database.execute("CREATE TABLE IF NOT EXISTS feedback (image TEXT, digit INTEGER)")
+        yield
+        await batchify.aclose_all()
 
 
 app = FastAPI(title="Digits", lifespan=lifespan)
@@ -87,6 +112,12 @@ async def answer(image: Image, request: Request) -> int:
     finally:
         digit.cancel()
         left.cancel()
+
+
+@app.post("/feedback", status_code=204)
+async def correct(image: Image, digit: Digit) -> None:
+    """Keep what an image really shows. It is on the disk when this returns."""
+    await keep(image, digit)
 
 
 @app.exception_handler(BatcherClosedError)

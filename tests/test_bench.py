@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier, current_thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.bench.clock import WrongAnswerError
 from tests.bench.contest import AbsentError, Contest, Entrant, Plan
 from tests.bench.figures import FLOOR, OURS, Bar, Figures, Spread, judge, percentile, ratios, spread
 from tests.bench.subjects import AIODATALOADER, BATCHED, ON_LOOP
+from tests.bench.web import exchange, post
 from tests.bench.workloads import WORKLOADS
 
 SMALLEST = Plan(scale=0, loops=("asyncio",))
@@ -117,6 +119,18 @@ def test_threads_are_timed_while_they_can_fill_a_batch():
     latencies, seconds = clock.threads_latencies(call, 4, 1, 2)
     assert 3 == len(latencies)
     assert max(latencies) <= seconds
+
+
+async def test_responses_are_read_one_by_one():
+    """Each response to a request is read to its end, with a body or without, and nothing of the next one."""
+    sent = []
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"HTTP/1.1 204 No Content\r\nserver: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42")
+    reader.feed_eof()
+    answers = [await exchange(reader, SimpleNamespace(write=sent.append), post("/", body)) for body in (1, [2, 3])]
+    assert [(204, b""), (200, b"42")] == answers
+    assert [b"1", b"[2, 3]"] == [request.partition(b"\r\n\r\n")[2] for request in sent]
+    assert b"Content-Length: 6" in sent[1].split(b"\r\n")
 
 
 # Arithmetic
@@ -292,7 +306,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
 
 
 # Those that are left out start processes, which takes seconds.
-@pytest.mark.parametrize("workload", sorted(set(WORKLOADS) - {"idle", "import", "web"}))
+@pytest.mark.parametrize("workload", sorted(set(WORKLOADS) - {"idle", "import", "service", "web"}))
 def test_a_workload_runs(workload, no_peers, monkeypatch):
     """At its smallest each works, and batchify takes part in every contest of it."""
     monkeypatch.setattr(arrivals, "LOADS", [95])

@@ -88,7 +88,8 @@ MAY = {
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "_simulate": {"_config", "_core", "_stats"},
     "prometheus": {"_stats", "_totals"},
-    "opentelemetry": {"__init__", "_stats", "_totals"},
+    "_spans": {"__init__", "_binding", "_current", "_signature"},
+    "opentelemetry": {"__init__", "_spans", "_stats", "_totals"},
     "_inline": {
         "_asyncio",
         "_current",
@@ -119,7 +120,7 @@ MAY = {
 GUESTS = {
     "wrapt": {"_binding"},
     "prometheus_client": {"prometheus"},
-    "opentelemetry": {"opentelemetry"},
+    "opentelemetry": {"_spans", "opentelemetry"},
     "pytest": {"_plugin"},
 }
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
@@ -19,22 +20,50 @@ import pytest
 import batchify
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+PAGE = (EXAMPLES.parent / "docs" / "service.md").read_text(encoding="utf-8")
 # Whatever waits for the service gives up after this many seconds, ...
 PATIENCE = 20
 # ... and no service lives longer than this many, which is also its time limit where a test sets none.
 LIFE = 60
 
 SERVICE = "import service; service.main()"
-# The model computes nothing before its standard input is closed.
-GATED = """
-import os, digits, service
+# Most of a start is spent on the model. In its place comes one that adds up the pixels, and is as sensitive.
+QUICK = """
+import sys, types
+digits = sys.modules["digits"] = types.ModuleType("digits")
+digits.learn = lambda: None
+digits.model = types.SimpleNamespace(predict=lambda images: images.sum(axis=1).astype(int))
+import service
+"""
+# Neither is anything computed nor does a transaction end before its standard input is closed.
+GATED = f"""
+{QUICK}
+import asyncio, os
 def predict(images, direct=digits.model.predict):
     os.read(0, 1)
     return direct(images)
+async def commit(direct=service.database.commit):
+    await asyncio.to_thread(os.read, 0, 1)
+    await direct()
 digits.model.predict = predict
+service.database.commit = commit
 service.main()
 """
-CLOSED = "import service; service.predict.close(); service.main()"
+CLOSED = f"{QUICK}\nservice.predict.close(); service.keep.close(); service.main()"
+# The first transaction cannot end.
+FAILING = f"""
+{QUICK}
+import asyncio
+async def fail():
+    raise OSError
+async def main():
+    async with service.lifespan(service.app):
+        commit, service.database.commit = service.database.commit, fail
+        print(await asyncio.gather(service.keep([1], 1), service.keep([2], 2), return_exceptions=True))
+        service.database.commit = commit
+        await service.keep([3], 3)
+asyncio.run(main())
+"""
 # NumPy starts threads, and with those about, fork() warns in other tests: it is for other processes.
 DIRECT = """
 import digits, json
@@ -52,14 +81,16 @@ def start(code, *arguments, **variables):
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def images():
-    """Return images, and the digits that the model sees in them when it is called directly."""
-    with start(DIRECT) as process:
-        output, errors = process.communicate(timeout=LIFE)
+def finish(process):
+    """Return what a process prints, which ends well and without complaints."""
+    output, errors = process.communicate(timeout=LIFE)
     assert (0, "") == (process.returncode, errors)
-    images, digits = json.loads(output)
-    return list(zip(images, digits, strict=True))
+    return output
+
+
+def picture(number):
+    """Return an image whose pixels add up to ``number``."""
+    return [16] * (number // 16) + [number % 16] + [0] * (63 - number // 16)
 
 
 class Response(NamedTuple):
@@ -97,31 +128,40 @@ class Service:
         self.process = process
         self.port = port
         # Some systems let a process have no more than 256 files open.
-        self._connections = asyncio.Semaphore(100)
+        self._connections = asyncio.Semaphore(150)
 
     def open(self):
         """Let the model compute."""
         self.process.stdin.close()
 
-    def ask(self, image):
-        """Ask for the digit in an image, in a task of its own."""
+    def ask(self, path, body):
+        """Make a request, in a task of its own."""
 
         async def ask():
             async with self._connections:
-                return await fetch(self.port, "/predict", json.dumps(image))
+                return await fetch(self.port, path, json.dumps(body))
 
         return asyncio.create_task(ask())
 
-    async def number(self, metric):
-        """Return a metric of the batched function, the sum over its other labels."""
-        _, _, text = await fetch(self.port, "/metrics")
-        return sum(float(value) for value in re.findall(rf'^{metric}{{batcher="predict".*}} (.+)$', text, re.MULTILINE))
+    def predict(self, image):
+        """Ask for the digit in an image."""
+        return self.ask("/predict", image)
 
-    async def until(self, metric, number):
+    def correct(self, number):
+        """Tell what the picture of a number shows, which is its last digit."""
+        return self.ask("/feedback", {"image": picture(number), "digit": number % 10})
+
+    async def number(self, metric, batcher="predict"):
+        """Return a metric of a batched function, the sum over its other labels."""
+        _, _, text = await fetch(self.port, "/metrics")
+        found = re.findall(rf'^{metric}{{batcher="{batcher}".*}} (.+)$', text, re.MULTILINE)
+        return sum(float(value) for value in found)
+
+    async def until(self, metric, number, batcher="predict"):
         """Wait until a metric has a value."""
 
         async def look():
-            while number != await self.number(metric):
+            while number != await self.number(metric, batcher):
                 pass
 
         await asyncio.wait_for(look(), PATIENCE)
@@ -136,12 +176,20 @@ class Service:
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(knock(), PATIENCE)
 
-    async def fill(self, images):
-        """Ask for one digit, which the model is busy with then, and for others, which wait; return who asks."""
-        asking = [self.ask(images[0])]
-        await self.until("batchify_running_items", 1)
-        asking += [self.ask(image) for image in images[1:]]
-        await self.until("batchify_pending_items", len(images) - 1)
+    async def fill(self, numbers):
+        """Ask for what some pictures show; the model is busy with the first then, and the others wait."""
+        return await self._fill(self.predict, map(picture, numbers), "predict")
+
+    async def fill_up(self, numbers):
+        """Tell what some pictures show; the first is being written then, and the others wait."""
+        return await self._fill(self.correct, numbers, "keep")
+
+    async def _fill(self, ask, what, batcher):
+        first, *others = what
+        asking = [ask(first)]
+        await self.until("batchify_running_items", 1, batcher)
+        asking += map(ask, others)
+        await self.until("batchify_pending_items", len(others), batcher)
         return asking
 
 
@@ -182,102 +230,150 @@ async def answers(asking):
     return [(response.status, json.loads(response.text)) for response in await asyncio.gather(*asking)]
 
 
-def test_every_request_gets_its_own_answer(images):
+async def statuses(asking):
+    """Return the status of each response, and when it tells to come again."""
+    return [(response.status, response.retry_after) for response in await asyncio.gather(*asking)]
+
+
+def kept(path):
+    """Return the rows of a database that the service has left, the numbers of the pictures with what they show."""
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT image, digit FROM feedback").fetchall()
+    return sorted((sum(json.loads(image)), digit) for image, digit in rows)
+
+
+def test_every_request_gets_its_own_answer():
     """Hundreds of requests at once get what the model says to each image alone, from fewer batches than requests."""
 
     async def main():
-        async with serve() as service:
-            assert [(200, digit) for _, digit in images] == await answers([service.ask(image) for image, _ in images])
-            assert len(images) == await service.number("batchify_answered_items_total")
-            assert 0 < await service.number("batchify_batches_total") < len(images)
+        # Both train a model, which takes the longest.
+        with start(DIRECT) as process:
+            async with serve() as service:
+                images, digits = json.loads(finish(process))
+                assert [(200, digit) for digit in digits] == await answers(map(service.predict, images))
+                assert len(images) == await service.number("batchify_answered_items_total")
+                assert 0 < await service.number("batchify_batches_total") < len(images)
+        assert 300 < len(images)
 
-    assert 300 < len(images)
     asyncio.run(main())
 
 
-def test_overload_is_refused(images):
+def test_what_is_told_is_kept(tmp_path):
+    """Hundreds of requests at once are written in fewer transactions than there are, each once, with its own digit."""
+    numbers = range(400)
+
+    async def main():
+        async with serve(f"{QUICK}\nservice.main()", FEEDBACK=str(tmp_path / "kept")) as service:
+            assert {(204, None)} == set(await statuses(map(service.correct, numbers)))
+            assert 0 < await service.number("batchify_batches_total", "keep") < len(numbers)
+            # It is there for others now, not only when the service has ended.
+            assert [(number, number % 10) for number in numbers] == kept(tmp_path / "kept")
+
+    asyncio.run(main())
+
+
+def test_what_fails_is_not_kept(tmp_path):
+    """If a transaction cannot end nothing of it is kept, not by the next one either."""
+    with start(FAILING, FEEDBACK=str(tmp_path / "kept")) as process:
+        assert "[OSError(), OSError()]\n" == finish(process)
+    assert [(3, 3)] == kept(tmp_path / "kept")
+
+
+def test_overload_is_refused():
     """Without room a request gets 503 and is told when to come again; those that have room get their answers."""
-    room = 8
-    accepted, refused = images[: 1 + room], images[1 + room : 41]
+    room, refused = 8, range(100, 140)
 
     async def main():
         async with serve(GATED, MAX_PENDING=str(room)) as service:
-            asking = await service.fill([image for image, _ in accepted])
-            responses = await asyncio.gather(*[service.ask(image) for image, _ in refused])
-            assert [(503, "1")] * len(refused) == [(response.status, response.retry_after) for response in responses]
+            asking, telling = await service.fill(range(1 + room)), await service.fill_up(range(1 + room))
+            assert {(503, "1")} == set(await statuses(service.predict(picture(number)) for number in refused))
+            assert {(503, "1")} == set(await statuses(map(service.correct, refused)))
             assert len(refused) == await service.number("batchify_rejected_items_total")
+            assert len(refused) == await service.number("batchify_rejected_items_total", "keep")
             service.open()
-            assert [(200, digit) for _, digit in accepted] == await answers(asking)
+            assert [(200, number) for number in range(1 + room)] == await answers(asking)
+            assert {(204, None)} == set(await statuses(telling))
 
     asyncio.run(main())
 
 
-def test_end_answers_what_was_accepted(images):
-    """After SIGTERM nothing new is accepted, and what was accepted before is answered."""
-    accepted = images[:70]
+def test_end_answers_what_was_accepted(tmp_path):
+    """After SIGTERM nothing new is accepted; what was accepted before is computed and written, and then answered."""
+    numbers = range(70)
 
     async def main():
-        async with serve(GATED) as service:
-            asking = await service.fill([image for image, _ in accepted])
+        async with serve(GATED, FEEDBACK=str(tmp_path / "kept")) as service:
+            asking, telling = await service.fill(numbers), await service.fill_up(numbers)
             service.process.terminate()
             await service.until_it_ends()
-            assert not any(task.done() for task in asking)
+            assert not any(task.done() for task in asking + telling)
             service.open()
-            assert [(200, digit) for _, digit in accepted] == await answers(asking)
+            assert [(200, number) for number in numbers] == await answers(asking)
+            assert {(204, None)} == set(await statuses(telling))
             assert -signal.SIGTERM == service.process.wait(PATIENCE)
 
     asyncio.run(main())
+    assert [(number, number % 10) for number in numbers] == kept(tmp_path / "kept")
 
 
-def test_client_that_leaves(images):
+def test_client_that_leaves():
     """The image of a client that leaves while it waits is taken out; the others get their answers."""
 
     async def main():
         async with serve(GATED) as service:
-            first, leaving, last = await service.fill([image for image, _ in images[:3]])
+            first, leaving, last = await service.fill([1, 2, 3])
             leaving.cancel()
             await service.until("batchify_cancelled_items_total", 1)
             assert 1 == await service.number("batchify_pending_items")
             service.open()
-            assert [(200, images[0][1]), (200, images[2][1])] == await answers([first, last])
+            assert [(200, 1), (200, 3)] == await answers([first, last])
 
     asyncio.run(main())
 
 
-def test_time_limit(images):
+def test_time_limit():
     """A request that takes too long gets 504, whether its image is computed or waits; one that waits is taken out."""
 
     async def main():
         async with serve(GATED, TIME_LIMIT="0.05") as service:
-            for image, _ in images[:2]:
-                assert 504 == (await service.ask(image)).status
+            for number in range(2):
+                assert 504 == (await service.predict(picture(number))).status
             await service.until("batchify_cancelled_items_total", 1)
             assert 0 == await service.number("batchify_pending_items")
 
     asyncio.run(main())
 
 
-def test_closed_batcher():
+@pytest.fixture(scope="module")
+def closed():
+    """Start a service that takes nothing any more, and return its port."""
+    with alive(CLOSED) as (_, port):
+        yield port
+
+
+@pytest.mark.parametrize(("path", "body"), [("/predict", picture(0)), ("/feedback", {"image": picture(0), "digit": 0})])
+def test_closed_batcher(closed, path, body):
     """A request that comes when the batcher is closed gets 503 and is told when to come again."""
-
-    async def main():
-        async with serve(CLOSED) as service:
-            response = await service.ask([0] * 64)
-            assert (503, "1") == (response.status, response.retry_after)
-
-    asyncio.run(main())
+    response = asyncio.run(fetch(closed, path, json.dumps(body)))
+    assert (503, "1") == (response.status, response.retry_after)
 
 
 @pytest.mark.parametrize("pixels", [["0"] * 63, ["0"] * 65, *([wrong] + ["0"] * 63 for wrong in ("NaN", "17", "-1"))])
-def test_bad_image(service_for_bad_images, pixels):
-    """An image that the model would refuse gets 422 and never reaches it."""
-    port = service_for_bad_images
-    assert 422 == asyncio.run(fetch(port, "/predict", f"[{','.join(pixels)}]")).status
-    assert 'batcher="predict"' not in asyncio.run(fetch(port, "/metrics")).text
+def test_bad_image(closed, pixels):
+    """An image that the model would refuse gets 422 before anybody looks whether there is room for it."""
+    image = f"[{','.join(pixels)}]"
+    assert 422 == asyncio.run(fetch(closed, "/predict", image)).status
+    assert 422 == asyncio.run(fetch(closed, "/feedback", f'{{"image": {image}, "digit": 1}}')).status
 
 
-@pytest.fixture(scope="module")
-def service_for_bad_images():
-    """Start one service for all of them, and return its port."""
-    with alive(SERVICE) as (_, port):
-        yield port
+@pytest.mark.parametrize("digit", [-1, 10, "five"])
+def test_bad_digit(closed, digit):
+    """What is no digit gets 422."""
+    body = json.dumps({"image": picture(0), "digit": digit})
+    assert 422 == asyncio.run(fetch(closed, "/feedback", body)).status
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
+def test_the_page_shows_what_is_tested(block):
+    """All code on the page about services stands in this one."""
+    assert block in (EXAMPLES / "service.py").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ def web_contests(plan):
     requests = plan.count(40)
     for kind in plan.loops:
         with ExitStack() as servers:
-            ports = {name: servers.enter_context(Server(name, kind)) for name in MAKERS}
+            ports = {name: servers.enter_context(Server("tests.bench.server", name, kind)) for name in MAKERS}
             yield Contest(
                 f"{CLIENTS} clients of a FastAPI app on uvicorn with {kind}",
                 "requests/s",
@@ -34,10 +35,10 @@ def web_contests(plan):
 
 
 class Server:
-    """Runs a server while it is entered, which is long before anybody asks ``port()``."""
+    """Runs a module that serves while this is entered, which is long before anybody asks ``port()``."""
 
-    def __init__(self, name, kind):
-        self._command = [sys.executable, "-m", "tests.bench.server", name, kind]
+    def __init__(self, *arguments):
+        self._command = [sys.executable, "-m", *arguments]
         self._port = ""
 
     def __enter__(self):
@@ -83,14 +84,26 @@ async def _clients(port, requests):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for item in range(number, number + requests):
             start = perf_counter()
-            writer.write(f"GET /{item} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].split(None, 1)[0])
-            body = await reader.readexactly(length)
+            answer = await exchange(reader, writer, f"GET /{item} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
             latencies.append(perf_counter() - start)
-            clock.check(body, str(item).encode())
+            clock.check(answer, (200, str(item).encode()))
         writer.close()
         await writer.wait_closed()
 
     await asyncio.gather(*[client(number) for number in range(CLIENTS)])
     return latencies
+
+
+async def exchange(reader, writer, request):
+    """Send a request over a connection that is kept; return the status and the body of the response."""
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length:")[2].split(None, 1)[:1]
+    return int(head.split(None, 2)[1]), await reader.readexactly(int(*length))
+
+
+def post(path, body):
+    """Return a request that sends ``body`` as JSON."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    return f"{head}\r\n\r\n".encode() + content

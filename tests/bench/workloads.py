@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import apart, arrivals, closed, growth, single, tokenizing, web
+from tests.bench import apart, arrivals, closed, growth, serving, single, tokenizing, web
 
 # Name -> makes the contests of a plan.
 WORKLOADS = {
@@ -18,6 +18,7 @@ WORKLOADS = {
     "poisson": arrivals.poisson_contests,
     "tokenizer": tokenizing.tokenizer_contests,
     "web": web.web_contests,
+    "service": serving.service_contests,
     "import": apart.import_contests,
     "idle": apart.idle_contests,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import assert_type
 
 from batchify import BatchStats, microbatch
+from batchify.opentelemetry import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -84,6 +85,24 @@ async def every_spelling_is_awaited_if_async() -> None:
     assert_type(await async_called("x", add_special=False), list[int])
     assert_type(await async_called_bare("x", add_special=False), list[int])
     assert_type(await async_called_later("x", add_special=False), list[int])
+
+
+@microbatch(capture_context=True)
+@traced
+def traced_bare(texts: list[str], *, add_special: bool = True) -> list[list[int]]:
+    return [[len(text), add_special] for text in texts]
+
+
+@microbatch(capture_context=True)
+@traced(provider=None)
+async def async_traced(texts: list[str], *, add_special: bool = True) -> list[list[int]]:
+    return [[len(text), add_special] for text in texts]
+
+
+async def a_traced_function_is_of_the_same_type() -> None:
+    assert_type(traced_bare("x", add_special=False), list[int])
+    assert_type(await async_traced("x", add_special=False), list[int])
+    assert_type(traced(plain)(["x"]), list[list[int]])
 
 
 async def members_of_a_function() -> None:

@@ -1,0 +1,246 @@
+"""A span of OpenTelemetry for each batch, made by the batch function itself of what it may know of its batch.
+
+Decides: names and attributes of the spans, by the semantic conventions; what they link to.
+Must not know: engines, the core.
+
+A span has one parent, and a batch many callers, none of whom it belongs to. So its span has no parent, and links that
+lead to the requests that it was run for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import Link, StatusCode, get_current_span, get_tracer, set_span_in_context
+
+from batchify import __version__
+from batchify._binding import Batched
+from batchify._current import current_batch
+from batchify._signature import METHOD_KINDS, _called, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from contextvars import Context
+
+    from opentelemetry.trace import Span, TracerProvider
+
+    Function: TypeAlias = Callable[..., Any]
+
+F = TypeVar("F", bound="Function")
+
+log = logging.getLogger("batchify")
+
+NAME = "batchify.batcher.name"
+SIZE = "batchify.batch.size"
+REASON = "batchify.batch.reason"
+# These are of the conventions, which also have names for the message and the stack trace of an exception.
+ERROR = "error.type"
+EXCEPTION, EXCEPTION_TYPE = "exception", "exception.type"
+
+
+@overload
+def traced(fn: F, /, *, provider: TracerProvider | None = None) -> F: ...
+@overload
+def traced(*, provider: TracerProvider | None = None) -> Callable[[F], F]: ...
+
+
+def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
+    """Make a span of each batch that a batch function runs, with links to the spans that its callers were in.
+
+    It stands below ``microbatch``, which needs ``capture_context``: without it nobody knows the callers, and there are
+    no links, which is logged once::
+
+        @microbatch(capture_context=True)
+        @traced
+        async def embed(texts): ...
+
+    The span is called ``batch``, then the name of the batcher. It has the attributes ``batchify.batcher.name``,
+    ``batchify.batch.size`` and ``batchify.batch.reason``, and is the current one while the function runs, so that spans
+    made in there are its children. It begins a trace of its own, for which a sampler decides anew; what that can go by
+    are the links, which are there from the start.
+
+    There is one link for each span, however many items come from it, in the order of the items. Callers without a span,
+    and those whose span is not sampled, have none. An SDK keeps the newest 128 links unless told otherwise
+    (``OTEL_SPAN_LINK_COUNT_LIMIT``).
+
+    If the function raises, the span has the status of an error, and the type of the exception. It has neither message
+    nor stack trace of it, since these may tell of the items, which are private. Being cancelled is no error, nor is an
+    exception that is the result of one item.
+
+    A generator function has its span as long as the generator lives. A batch has one span: called directly, outside of
+    a batch or from another traced function, a function does what it would do without this.
+
+    Args:
+        fn: the batch function; a function of any kind, method, partial, or object that is called.
+        provider: the global one if not given; that may be set later.
+
+    Returns:
+        The batch function, of the same name, signature and kind, or a decorator if ``fn`` is not given.
+
+    Raises:
+        TypeError: ``fn`` cannot be called with a list of items.
+    """
+    if fn is None:
+        return partial(traced, provider=provider)
+    if isinstance(fn, METHOD_KINDS):
+        return type(fn)(traced(fn.__func__, provider=provider))
+    _check(fn)
+    return _like(fn, _form(fn)(fn, _Spans(provider)))
+
+
+def _check(fn: object) -> None:
+    if isinstance(fn, Batched):
+        msg = f"traced stands below microbatch, got {fn!r}: decorate the batch function before it is batched"
+        raise TypeError(msg)
+    if not callable(fn):
+        msg = f"traced decorates a batch function, got {fn!r} of type {type(fn).__name__}"
+        raise TypeError(msg)
+
+
+def _like(fn: Function, form: Function) -> Function:
+    """Return ``form`` with all by which ``fn`` is known; a partial or an object has no name, but one is made of it."""
+    form.__name__ = form.__qualname__ = name_of(fn)
+    return wraps(fn)(form)
+
+
+def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
+    """Return what makes a function of the kind of ``fn``."""
+    found = (form for is_kind, form in _FORMS if any(map(is_kind, _called(fn))))
+    return next(found, _returning)
+
+
+def _returning(fn: Function, spans: _Spans) -> Function:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with spans.of_batch() as span, _in(span):
+            return fn(*args, **kwargs)
+
+    return run
+
+
+def _awaited(fn: Function, spans: _Spans) -> Function:
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        with spans.of_batch() as span, _in(span):
+            return await fn(*args, **kwargs)
+
+    return run
+
+
+# What is current while a generator runs is not to be so for those who take its values, so it is left at each.
+
+
+def _yielding(fn: Function, spans: _Spans) -> Function:
+    def run(*args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+        with spans.of_batch() as span:
+            values: Generator[Any, None, None] = fn(*args, **kwargs)
+            try:
+                while True:
+                    with _in(span):
+                        value = next(values, _END)
+                    if value is _END:
+                        return
+                    yield value
+            finally:
+                with _in(span):
+                    values.close()
+
+    return run
+
+
+def _yielding_async(fn: Function, spans: _Spans) -> Function:
+    async def run(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        with spans.of_batch() as span:
+            values: AsyncGenerator[Any, None] = fn(*args, **kwargs)
+            try:
+                while True:
+                    with _in(span):
+                        value = await anext(values, _END)
+                    if value is _END:
+                        return
+                    yield value
+            finally:
+                with _in(span):
+                    await values.aclose()
+
+    return run
+
+
+_END = object()
+_FORMS: list[tuple[Callable[[Any], bool], Callable[[Any, _Spans], Function]]] = [
+    (inspect.iscoroutinefunction, _awaited),
+    (inspect.isgeneratorfunction, _yielding),
+    (inspect.isasyncgenfunction, _yielding_async),
+]
+
+
+@contextmanager
+def _in(span: Span) -> Generator[None]:
+    """Make ``span`` the current one meanwhile, as ``use_span`` does, which would note what may be private of errors."""
+    token = attach(set_span_in_context(span))
+    try:
+        yield
+    except GeneratorExit:
+        # A coroutine that is torn down after its loop is in a context of somebody else's.
+        raise
+    except BaseException:
+        detach(token)
+        raise
+    detach(token)
+
+
+# Whether the batch that the running code belongs to has its span.
+_has_span = ContextVar("batchify_has_span", default=False)
+
+
+class _Spans:
+    """Makes the spans of one batch function."""
+
+    def __init__(self, provider: TracerProvider | None) -> None:
+        self._tracer = get_tracer("batchify", __version__, provider)
+        # Whether it was said that there are no links.
+        self._said = False
+
+    @contextmanager
+    def of_batch(self) -> Generator[Span]:
+        """Make the span of the batch that is running, which ends with this; if there is none to make, give the current.
+
+        It is a root because a batch runs in a context in which nothing is set.
+        """
+        batch = current_batch()
+        if batch is None or _has_span.get():
+            yield get_current_span()
+            return
+        attributes: dict[str, str | int] = {NAME: batch.name, SIZE: batch.size, REASON: batch.reason}
+        links = self._links(batch.name, batch.contexts)
+        span = self._tracer.start_span(f"batch {batch.name}", attributes=attributes, links=links)
+        _has_span.set(True)
+        try:
+            yield span
+        except Exception as error:
+            _note(error, span)
+            raise
+        finally:
+            # Not by a token: where a generator ends may be another context than where it began.
+            _has_span.set(False)
+            span.end()
+
+    def _links(self, name: str, contexts: tuple[Context, ...]) -> list[Link]:
+        if not contexts and not self._said:
+            self._said = True
+            log.warning("the spans of %s() link to no callers: microbatch needs capture_context=True for that", name)
+        callers = [context.run(get_current_span).get_span_context() for context in contexts]
+        sampled = (caller for caller in callers if caller.trace_flags.sampled)
+        return [Link(caller) for caller in {(caller.trace_id, caller.span_id): caller for caller in sampled}.values()]
+
+
+def _note(error: Exception, span: Span) -> None:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    span.set_status(StatusCode.ERROR)
+    span.set_attribute(ERROR, name)
+    span.add_event(EXCEPTION, {EXCEPTION_TYPE: name})
