@@ -12,7 +12,7 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from batchify._signature import is_async, name_of
+from batchify._signature import is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +57,10 @@ def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: o
     if not callable(batch_fn):
         msg = f"batch_fn must be callable, got {batch_fn!r}"
         raise TypeError(msg)
+    if is_generator(batch_fn):
+        name = name_of(batch_fn)
+        msg = f"{name}() is a generator function, and only a decorated one streams; use: microbatch({name})"
+        raise TypeError(msg)
     return validated(
         batch_fn,
         max_size=whole("max_batch_size", max_batch_size),
@@ -92,6 +96,9 @@ def validated(
         msg = (
             f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
         )
+        raise TypeError(msg)
+    if dedupe is True and is_generator(fn):
+        msg = f"dedupe=True is not for {name_of(fn)}(), a generator function: each caller reads a stream of its own"
         raise TypeError(msg)
     if max_pending is None and on_full == "raise":
         msg = "on_full='raise' needs max_pending: without it there is always room"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batchify._config import validated
-from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
+from batchify._signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
 
     from batchify._config import Config
+    from batchify._instances import Engine
     from batchify._registry import Batcher
     from batchify._report import BatchReport
     from batchify._types import (
@@ -193,16 +194,22 @@ def microbatch(
         on_batch=on_batch,
         name=name,
     )
-    return BatchedFunction(fn, config, _on_loops if is_async(function) else _on_threads)
+    return BatchedFunction(fn, config, _engine(function))
 
 
 def _check(fn: Any) -> None:
     if not callable(fn):
         msg = f"microbatch decorates a function of a list of items, got {fn!r} of type {type(fn).__name__}"
         raise TypeError(msg)
+
+
+def _engine(fn: Any) -> Engine:
+    """Return what makes a batcher for ``fn``, by what calling it returns."""
+    if is_async_generator(fn):
+        return _streams_on_loops
     if is_generator(fn):
-        msg = f"{name_of(fn)}() is a generator function; a batch function returns its results together"
-        raise TypeError(msg)
+        return _streams_on_threads
+    return _on_loops if is_async(fn) else _on_threads
 
 
 def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
@@ -216,3 +223,15 @@ def _on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Bat
     from batchify._threads import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
     return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
+
+
+def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
+    from batchify._loop_streams import LoopStreams  # noqa: PLC0415  # as above
+
+    return LoopStreams.from_source(source, config)
+
+
+def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
+    from batchify._thread_streams import ThreadStreams  # noqa: PLC0415  # as above
+
+    return ThreadStreams.from_source(source, config)

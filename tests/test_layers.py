@@ -67,9 +67,20 @@ MAY = {
         "_waiters",
         "_workers",
     },
+    "_streams": {"_chain", "_current", "_outcome", "errors"},
+    "_loop_streams": {"_asyncio", "_bridge", "_outcome", "_streams", "_workers"},
+    "_thread_streams": {"_loop_streams", "_streams", "_threads", "_workers"},
     "_instances": {"_registry", "_signature", "_stats", "errors"},
     "_binding": {"_config", "_instances", "_signature", "_stats"},
-    "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
+    "_decorator": {
+        "_asyncio",
+        "_binding",
+        "_config",
+        "_loop_streams",
+        "_signature",
+        "_thread_streams",
+        "_threads",
+    },
     "_simulate": {"_config", "_core", "_stats"},
     "prometheus": {"_stats", "_totals"},
     "opentelemetry": {"__init__", "_stats", "_totals"},
@@ -90,6 +101,7 @@ MAY = {
         "_batch",
         "_current",
         "_decorator",
+        "_outcome",
         "_registry",
         "_report",
         "_simulate",
@@ -108,9 +120,20 @@ GUESTS = {
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_offload", "testing"},
+    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_loop_streams", "_offload", "testing"},
     # threads, and locks
-    "threading": {"_binding", "_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers", "testing"},
+    "threading": {
+        "_binding",
+        "_drain",
+        "_report",
+        "_stats",
+        "_thread_streams",
+        "_threads",
+        "_totals",
+        "_waiters",
+        "_workers",
+        "testing",
+    },
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
@@ -119,7 +142,7 @@ KNOWING = {
     # the process, and its end
     "os": {"_registry"},
     "signal": set(),
-    "atexit": {"_threads"},
+    "atexit": {"_thread_streams", "_threads"},
 }
 
 

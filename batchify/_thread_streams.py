@@ -1,0 +1,197 @@
+"""Streams of ``def`` generator functions: where their calls begin, and how a thread reads one.
+
+Must not know: batches, event loops, decorators.
+"""
+
+from __future__ import annotations
+
+import atexit
+from functools import partial
+from queue import SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from batchify._streams import End, Waiter, run, waiting
+from batchify._threads import SyncMicrobatcher, await_room, warn_on_loop
+from batchify._workers import let_go
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from typing_extensions import Self
+
+    from batchify._config import Config
+    from batchify._workers import ThreadEngine
+
+
+class ThreadStreams(SyncMicrobatcher[Any, Any]):
+    """A batcher for a ``def`` generator function: a call returns a stream."""
+
+    @classmethod
+    def from_source(cls, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> Self:
+        return super().from_source(lambda: partial(run, config.name, source()), config)
+
+    def submit(self, item: Any, keep: object = None) -> Any:
+        """Return a stream that is queued when it is first read."""
+        return Stream(partial(self._enter, item), keep)
+
+    def put(self, item: Any) -> Any:
+        """Queue ``item`` at once and return its stream. Without room for it, it blocks until there is."""
+        gate = Lock()
+        stream = Stream(partial(self._enter, item, gate))
+        stream.begin()
+        if self._config.max_pending is not None:
+            await_room(self.engine, gate, stream.close)
+        return stream
+
+    def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # it is kept by being an argument
+        """Return all values for each of ``items``. The first error is raised; the other streams are let go of then."""
+        streams: list[Stream] = []
+        try:
+            for item in items:
+                streams.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+            return [list(stream) for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def asubmit(self, item: Any, keep: object = None) -> Any:
+        """Return a stream for a task on any event loop, which is queued when it is first read."""
+        from batchify._loop_streams import AsyncStream, BridgedFeed  # noqa: PLC0415  # it is asyncio that costs
+
+        return AsyncStream(lambda: BridgedFeed(self.engine, item), keep)
+
+    def _enter(self, item: Any, gate: Lock | None = None) -> ThreadFeed:
+        if gate is None:
+            warn_on_loop(self.name, f"async for value in {self.name}.acall(item)")
+        else:
+            gate.acquire()
+        return ThreadFeed(self.engine, item, gate)
+
+
+class ThreadFeed(Waiter):
+    """The way to a caller that reads in a thread.
+
+    Args:
+        engine: where its item is queued now.
+        row: what is queued, but for the feed itself.
+        gate: held for as long as there is no room, if somebody waits for that.
+    """
+
+    __slots__ = ("_engine", "_gate", "_ticket", "_values")
+
+    def __init__(self, engine: ThreadEngine, row: Any, gate: Lock | None) -> None:
+        super().__init__()
+        self._values: SimpleQueue[Any] = SimpleQueue()
+        self._gate = gate
+        # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
+        self._engine = engine.weak
+        self._ticket = engine.enter((*row, self), self)
+
+    def put(self, value: Any) -> None:
+        self._values.put(value)
+
+    def admit(self) -> None:
+        if self._gate is not None and self._gate.locked():
+            self._gate.release()
+
+    def get(self) -> Any:
+        """Return the next value, or the end. Blocks until there is one."""
+        engine = self._engine()
+        # A batch that is over has put everything here.
+        if engine is None or not self._values.empty():
+            return self._values.get()
+        if engine.waits_for_this():
+            raise engine.reentrant()
+        with waiting(engine.core, engine.name):
+            return self._values.get()
+
+    def leave(self) -> None:
+        """Take the item out if it waits still, and drop what comes if not."""
+        self.left = True
+        # For another thread that reads.
+        self.put(End())
+        let_go(self._engine, self._ticket)
+
+
+class Stream:
+    """The values for one item, as they come. It is an iterator, and ends as one.
+
+    Args:
+        begin: queues the item.
+        keep: what must live until the end.
+    """
+
+    __slots__ = ("__weakref__", "_begin", "_feed", "_keep")
+
+    def __init__(self, begin: Callable[[], ThreadFeed], keep: object = None) -> None:
+        self._begin: Callable[[], ThreadFeed] | None = begin
+        self._keep = keep
+        self._feed: ThreadFeed | None = None
+
+    def begin(self) -> None:
+        """Queue the item, if nobody has done so yet."""
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            self._feed = begin()
+            itself: Any = self
+            _open[ref(itself, _forget)] = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        self.begin()
+        feed = self._feed
+        if feed is None:
+            raise StopIteration
+        try:
+            value = feed.get()
+        except BaseException:
+            # Ctrl-C, or what another signal handler raised, too.
+            self.close()
+            raise
+        if type(value) is not End:
+            return value
+        self._over()
+        # For another thread that reads.
+        feed.put(End())
+        try:
+            raise StopIteration if value.error is None else value.error
+        finally:
+            # Its traceback refers to this frame, which must not refer back.
+            del value, feed
+
+    def close(self) -> None:
+        """Let go of the item, and of what it would still yield."""
+        feed = self._feed
+        self._over()
+        if feed is not None:
+            feed.leave()
+
+    def _over(self) -> None:
+        self._begin = self._feed = self._keep = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+# The streams that have begun.
+_open: dict[ref[Any], None] = {}
+
+
+def _forget(gone: ref[Any]) -> None:
+    _open.pop(gone, None)
+
+
+def _end() -> None:
+    """Let go of all streams: nobody reads them any more, and a generator without an end would keep the process."""
+    for known in list(_open):
+        stream = known()
+        if stream is not None:
+            stream.close()
+
+
+# The interpreter calls it when all threads but daemons have ended, and before what ``_threads`` has registered.
+atexit.register(_end)
