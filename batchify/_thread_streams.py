@@ -123,20 +123,25 @@ class Stream:
         keep: what must live until the end.
     """
 
-    __slots__ = ("__weakref__", "_begin", "_feed", "_keep")
+    __slots__ = ("__weakref__", "_begin", "_feed", "_is_closed", "_keep")
 
     def __init__(self, begin: Callable[[], ThreadFeed], keep: object = None) -> None:
         self._begin: Callable[[], ThreadFeed] | None = begin
         self._keep = keep
         self._feed: ThreadFeed | None = None
+        self._is_closed = False
 
     def begin(self) -> None:
         """Queue the item, if nobody has done so yet."""
         begin, self._begin = self._begin, None
-        if begin is not None:
-            self._feed = begin()
-            itself: Any = self
-            _open[ref(itself, _forget)] = None
+        if begin is None:
+            return
+        self._feed = begin()
+        itself: Any = self
+        _open[ref(itself, _forget)] = None
+        if self._is_closed:
+            # By another thread, in between.
+            self.close()
 
     def __iter__(self) -> Self:
         return self
@@ -165,6 +170,7 @@ class Stream:
 
     def close(self) -> None:
         """Let go of the item, and of what it would still yield."""
+        self._is_closed = True
         feed = self._feed
         self._over()
         if feed is not None:
