@@ -12,7 +12,7 @@ from batchify._config import validated
 from batchify._signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
     from typing import Concatenate
 
     from typing_extensions import Never, Unpack
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from batchify._instances import Engine
     from batchify._registry import Batcher
     from batchify._report import BatchReport
+    from batchify._stream_types import (
+        AsyncGenerator,
+        AsyncStreamMethod,
+        AsyncStreams,
+        SyncGenerator,
+        SyncStreamMethod,
+        SyncStreams,
+    )
     from batchify._types import (
         T2,
         AsyncBatch,
@@ -50,6 +58,14 @@ def microbatch(  # type: ignore[overload-overlap]
 def microbatch(  # type: ignore[overload-overlap]
     fn: partial[list[R]], /, **options: Unpack[Options]
 ) -> SyncFunction[Any, ..., R, Any]: ...
+@overload
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[AsyncIterator[list[R]]], /, **options: Unpack[Options]
+) -> AsyncStreams[Any, ..., R, Any]: ...
+@overload
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[Iterator[list[R]]], /, **options: Unpack[Options]
+) -> SyncStreams[Any, ..., R, Any]: ...
 @overload
 def microbatch(
     fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
@@ -90,6 +106,46 @@ def microbatch(
 def microbatch(
     fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
 ) -> AsyncMethod[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> SyncStreams[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncStreams[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> SyncStreamMethod[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncStreamMethod[T, P, R, T]: ...
 
 
 def microbatch(

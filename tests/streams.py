@@ -94,7 +94,7 @@ class LoopSource(Source):
 
 
 class Reader(Future):
-    """Somebody who reads a stream to its end. The result is all values; an error leaves those before it in ``values``."""
+    """Somebody who reads a stream to its end. The result is all values; after an error those before it are there."""
 
     def __init__(self):
         super().__init__()

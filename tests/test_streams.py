@@ -9,7 +9,7 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator  # noqa: TC003  # signatures are evaluated
 from textwrap import dedent
 
 import pytest
@@ -383,7 +383,7 @@ def test_stop_iteration_inside(kit):
 def test_leaving_while_it_waits(kit):
     """The item of a caller who leaves before its batch does is taken out and never run."""
     generate, source = kit.decorate(counting(1), **TOGETHER)
-    a, = kit.call_waiting(generate, "a")
+    (a,) = kit.call_waiting(generate, "a")
     a.leave()
     wait_until(lambda: 0 == generate.batch_stats.pending)
     source.allow_all()
@@ -651,7 +651,9 @@ def test_kinds_are_told_truly():
 
 def test_signatures():
     """The signature is that of a call: an item for a list of items, an iterator of values for one of lists."""
-    assert "(items: str, *, n: int = 1) -> collections.abc.Iterator[str]" == str(inspect.signature(microbatch(yielding)))
+    assert "(items: str, *, n: int = 1) -> collections.abc.Iterator[str]" == str(
+        inspect.signature(microbatch(yielding))
+    )
     assert "(items: str) -> collections.abc.AsyncIterator[str]" == str(inspect.signature(microbatch(ayielding)))
 
     def untold(items):
