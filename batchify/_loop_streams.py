@@ -79,7 +79,7 @@ async def arun(
     _link(feeds, feeds, current_task())
     try:
         try:
-            async with aclosing(fn(rows)) as generator:
+            async with Closing(fn(rows)) as generator:
                 async for values in generator:
                     if not hand_out(name, feeds, results(name, len(feeds), values, "yield")):
                         break
@@ -94,6 +94,14 @@ async def arun(
         _link(feeds, [], None)
         # Who keeps an exception of the generator keeps this frame, and must not keep what is in it.
         del fn, rows, feeds
+
+
+class Closing(aclosing[Any]):
+    """Closes a generator, but not where its task is torn down after its loop: then there is nothing to wait on."""
+
+    async def __aexit__(self, *error: object) -> None:
+        if error[0] is not GeneratorExit:
+            await super().__aexit__(*error)
 
 
 def _link(feeds: list[LoopFeed], others: list[LoopFeed], task: Task[Any] | None) -> None:
