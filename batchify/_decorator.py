@@ -181,6 +181,12 @@ def microbatch(
     The batch function returns anything with a length and an order, one result for each item. A result that is an
     ``Exception`` is raised to its own caller.
 
+    A generator function yields such a list any number of times, and a call of it returns an iterator of the values in
+    the caller's position, asynchronous for an ``async def`` one. It queues its item when it is first read; with
+    ``submit()`` that is done at once. ``DONE`` in a position ends that stream; an exception there is raised to its
+    caller and ends it; an error of the generator ends all that are open. Values are kept until they are read. A stream
+    that is closed or dropped is left, and when nobody listens any more, the generator is closed.
+
     Args:
         fn: the batch function.
         max_size: most items in one batch.
@@ -197,7 +203,8 @@ def microbatch(
             ``weigh`` and ``group_by`` get one argument for each.
         max_weight: the weights of a batch sum up to this at most.
         group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
-        dedupe: send equal hashable items that wait together once, and give the result to every caller.
+        dedupe: send equal hashable items that wait together once, and give the result to every caller. Not for
+            generator functions: each caller reads a stream of its own.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe`` that of the
             first caller of each item.
         on_batch: called with a ``BatchReport`` after each batch, when its callers have their answers, on the thread or

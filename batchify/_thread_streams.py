@@ -34,14 +34,14 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
-        return Stream(partial(self._enter, item), keep)
+        return Stream(self, item, keep)
 
     def put(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream. Without room for it, it blocks until there is."""
-        gate = Lock()
-        stream = Stream(partial(self._enter, item, gate))
+        gate = Lock() if self._config.max_pending is not None else None
+        stream = Stream(self, item, gate=gate)
         stream.begin()
-        if self._config.max_pending is not None:
+        if gate is not None:
             await_room(self.engine, gate, stream.close)
         return stream
 
@@ -62,31 +62,29 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
         return AsyncStream(lambda: BridgedFeed(self.engine, item), keep)
 
-    def _enter(self, item: Any, gate: Lock | None = None) -> ThreadFeed:
-        if gate is None:
-            warn_on_loop(self.name, f"async for value in {self.name}.acall(item)")
-        else:
-            gate.acquire()
-        return ThreadFeed(self.engine, item, gate)
-
 
 class ThreadFeed(Waiter):
     """The way to a caller that reads in a thread.
 
     Args:
-        engine: where its item is queued now.
-        row: what is queued, but for the feed itself.
-        gate: held for as long as there is no room, if somebody waits for that.
+        engine: where its item is going to be queued.
+        gate: if somebody waits for room, held for as long as there is none.
     """
 
     __slots__ = ("_engine", "_gate", "_ticket", "_values")
 
-    def __init__(self, engine: ThreadEngine, row: Any, gate: Lock | None) -> None:
+    def __init__(self, engine: ThreadEngine, gate: Lock | None) -> None:
         super().__init__()
         self._values: SimpleQueue[Any] = SimpleQueue()
         self._gate = gate
+        if gate is not None:
+            gate.acquire()
         # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
         self._engine = engine.weak
+        self._ticket: int | None = None
+
+    def enter(self, engine: ThreadEngine, row: Any) -> None:
+        """Queue a row."""
         self._ticket = engine.enter((*row, self), self)
 
     def put(self, value: Any) -> None:
@@ -112,46 +110,57 @@ class ThreadFeed(Waiter):
         self.left = True
         # For another thread that reads.
         self.put(End())
-        let_go(self._engine, self._ticket)
+        if self._ticket is not None:
+            let_go(self._engine, self._ticket)
 
 
 class Stream:
     """The values for one item, as they come. It is an iterator, and ends as one.
 
     Args:
-        begin: queues the item.
+        batcher: where its item is queued.
+        row: the item, and what it is queued with.
         keep: what must live until the end.
+        gate: if somebody is going to wait for room, what for.
     """
 
-    __slots__ = ("__weakref__", "_begin", "_feed", "_is_closed", "_keep")
+    __slots__ = ("__weakref__", "_feed", "_gate", "_is_closed", "_keep", "_row", "_unbegun")
 
-    def __init__(self, begin: Callable[[], ThreadFeed], keep: object = None) -> None:
-        self._begin: Callable[[], ThreadFeed] | None = begin
+    def __init__(self, batcher: ThreadStreams, row: Any, keep: object = None, gate: Lock | None = None) -> None:
+        self._unbegun: ThreadStreams | None = batcher
+        self._row = row
         self._keep = keep
+        self._gate = gate
         self._feed: ThreadFeed | None = None
         self._is_closed = False
 
     def begin(self) -> None:
         """Queue the item, if nobody has done so yet."""
-        begin, self._begin = self._begin, None
-        if begin is None:
+        batcher, self._unbegun = self._unbegun, None
+        if batcher is None:
             return
-        self._feed = begin()
+        if self._gate is None:
+            warn_on_loop(batcher.name, f"async for value in {batcher.name}.acall(item)")
         itself: Any = self
         _open[ref(itself, _forget)] = None
+        engine = batcher.engine
+        # It is there before the item is queued, so that whatever interrupts that can be left.
+        self._feed = feed = ThreadFeed(engine, self._gate)
+        row, self._row = self._row, None
+        feed.enter(engine, row)
         if self._is_closed:
             # By another thread, in between.
-            self.close()
+            feed.leave()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        self.begin()
-        feed = self._feed
-        if feed is None:
-            raise StopIteration
         try:
+            self.begin()
+            feed = self._feed
+            if feed is None:
+                raise StopIteration  # noqa: TRY301  # closing it twice is fine
             value = feed.get()
         except BaseException:
             # Ctrl-C, or what another signal handler raised, too.
@@ -177,7 +186,7 @@ class Stream:
             feed.leave()
 
     def _over(self) -> None:
-        self._begin = self._feed = self._keep = None
+        self._unbegun = self._row = self._feed = self._keep = None
 
     def __del__(self) -> None:
         self.close()

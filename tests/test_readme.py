@@ -21,7 +21,7 @@ def run(block):
 
 def test_there_are_blocks():
     """The README has blocks of Python to run."""
-    assert 9 == len(BLOCKS)
+    assert 10 == len(BLOCKS)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])

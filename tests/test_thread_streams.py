@@ -326,11 +326,11 @@ def test_options_and_columns():
 
 def test_a_stream_that_is_over_does_not_keep_the_thread():
     """The thread of a function that is dropped ends, though streams of it are kept, read or not."""
-    kept = [microbatch(letters)]
+    kept = [microbatch(letters, name="kept")]
     read, unread = kept[0].submit("ab"), kept[0].submit("xy")
     assert ["a", "b"] == list(read)
     wait_until(lambda: 2 == kept[0].batch_stats.total_items)
-    [engine] = [weakref.ref(b.engine) for b in batchify.batchers() if b.name == "letters"]
+    [engine] = [weakref.ref(b.engine) for b in batchify.batchers() if b.name == "kept"]
     del kept[:]
     wait_until(lambda: gc.collect() is not None and engine() is None)
     assert ["x", "y"] == list(unread)
