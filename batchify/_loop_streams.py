@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from asyncio import CancelledError, current_task, get_running_loop
 from collections import deque
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchify._asyncio import AsyncMicrobatcher
 from batchify._bridge import mailbox_of
+from batchify._current import inside
 from batchify._outcome import for_callers, results
 from batchify._streams import End, Feed, Waiter, hand_out, listened, settled, waiting
 from batchify._workers import let_go
@@ -276,8 +277,11 @@ class AsyncStream:
             msg = f"a stream of {feed.name}() is read by another task already; each call has one reader"
             raise RuntimeError(msg)
         try:
-            with nullcontext() if feed.core is None else waiting(feed.core, feed.name):
+            if feed.core is None or not inside():
                 await feed.inbox.wait()
+            else:
+                with waiting(feed.core, feed.name):
+                    await feed.inbox.wait()
         except BaseException:
             # The reading task is cancelled, or torn down.
             self.leave()

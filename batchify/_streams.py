@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchify._chain import called, calling
 from batchify._current import inside, is_inside
@@ -23,6 +23,7 @@ from batchify.errors import ReentrantCallError, reentrant
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from batchify._current import Running
     from batchify._slots import Slots
 
 log = logging.getLogger("batchify")
@@ -147,15 +148,12 @@ def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
 
 @contextmanager
 def waiting(core: Slots, name: str) -> Generator[None]:
-    """Note that the running code, if it is part of a batch, waits for one in the line of ``core``, that of ``name``.
+    """Note that the running code, which is part of a batch, waits for one in the line of ``core``, that of ``name``.
 
     Raises:
         ReentrantCallError: that waits for the running code.
     """
-    caller = inside()
-    if caller is None:
-        yield
-        return
+    caller = cast("Running", inside())
     if is_inside(core.running):
         raise ReentrantCallError(reentrant(name))
     calling(caller, core, name)

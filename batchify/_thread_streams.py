@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from batchify._current import inside
 from batchify._streams import End, Waiter, run, waiting
 from batchify._threads import SyncMicrobatcher, await_room, warn_on_loop
 from batchify._workers import let_go
@@ -102,6 +103,8 @@ class ThreadFeed(Waiter):
             return self._values.get()
         if engine.waits_for_this():
             raise engine.reentrant()
+        if not inside():
+            return self._values.get()
         with waiting(engine.core, engine.name):
             return self._values.get()
 
@@ -159,13 +162,13 @@ class Stream:
         try:
             self.begin()
             feed = self._feed
-            if feed is None:
-                raise StopIteration  # noqa: TRY301  # closing it twice is fine
-            value = feed.get()
+            value = None if feed is None else feed.get()
         except BaseException:
             # Ctrl-C, or what another signal handler raised, too.
             self.close()
             raise
+        if feed is None:
+            raise StopIteration
         if type(value) is not End:
             return value
         self._over()
@@ -202,10 +205,8 @@ def _forget(gone: ref[Any]) -> None:
 
 def _end() -> None:
     """Let go of all streams: nobody reads them any more, and a generator without an end would keep the process."""
-    for known in list(_open):
-        stream = known()
-        if stream is not None:
-            stream.close()
+    for stream in [stream for known in list(_open) if (stream := known()) is not None]:
+        stream.close()
 
 
 # The interpreter calls it when all threads but daemons have ended, and before what ``_threads`` has registered.

@@ -69,8 +69,8 @@ MAY = {
         "_workers",
     },
     "_streams": {"_chain", "_current", "_outcome", "errors"},
-    "_loop_streams": {"_asyncio", "_bridge", "_outcome", "_streams", "_workers"},
-    "_thread_streams": {"_loop_streams", "_streams", "_threads", "_workers"},
+    "_loop_streams": {"_asyncio", "_bridge", "_current", "_outcome", "_streams", "_workers"},
+    "_thread_streams": {"_current", "_loop_streams", "_streams", "_threads", "_workers"},
     "_instances": {"_registry", "_signature", "_stats", "errors"},
     "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {

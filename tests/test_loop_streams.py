@@ -370,6 +370,21 @@ async def test_a_circle():
         await values(one("a"))
 
 
+async def test_a_neighbour():
+    """A generator that reads what has been queued for its own function would wait for itself, and is told so."""
+    streams = []
+
+    @microbatch(max_size=1)
+    async def generate(items):
+        yield [await anext(stream) for stream in streams] or items
+
+    first = generate.submit("a")
+    streams.append(generate.submit("b"))
+    with pytest.raises(ReentrantCallError):
+        await values(first)
+    assert [] == await values(streams[0])
+
+
 async def test_a_chain():
     """A generator may read the streams of another, of either kind."""
 

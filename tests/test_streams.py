@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import inspect
@@ -355,10 +356,10 @@ def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, told):
     source.await_ended()
 
 
-@pytest.mark.parametrize("kind", [GeneratorExit, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
 def test_what_is_no_exception(kit, kind):
     """What ends programs and generators reaches callers in threads; on a loop their batch was aborted."""
-    if kit.name == "asyncio" and kind is not GeneratorExit:
+    if kit.name == "asyncio" and kind in (KeyboardInterrupt, SystemExit):
         pytest.skip("it ends the loop, as from any task")
     generate, source = kit.decorate(failing_after([[1, 2]], kind()), **TOGETHER)
     source.allow_all()

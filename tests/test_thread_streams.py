@@ -235,6 +235,33 @@ def test_reading_on_the_own_thread():
     wait_until(lambda: 0 == generate.batch_stats.pending)
 
 
+def test_a_chain():
+    """A generator may read the streams of another."""
+    spell = microbatch(letters)
+
+    @microbatch
+    def loud(words):
+        for letter in spell(words[0]):
+            yield [letter.upper()]
+
+    assert ["A", "B"] == in_time(lambda: list(loud("ab")))
+
+
+def test_a_circle():
+    """Generators that read each other's streams are told so where they would wait for each other for ever."""
+
+    @microbatch
+    def one(items):
+        yield from two(items[0])
+
+    @microbatch
+    def two(items):
+        yield from one(items[0])
+
+    with pytest.raises(ReentrantCallError):
+        in_time(lambda: next(one("a")))
+
+
 # Event loops.
 
 
@@ -327,13 +354,15 @@ def test_options_and_columns():
 def test_a_stream_that_is_over_does_not_keep_the_thread():
     """The thread of a function that is dropped ends, though streams of it are kept, read or not."""
     kept = [microbatch(letters, name="kept")]
-    read, unread = kept[0].submit("ab"), kept[0].submit("xy")
+    read, unread, closed = (kept[0].submit(word) for word in ("ab", "xy", "cd"))
     assert ["a", "b"] == list(read)
-    wait_until(lambda: 2 == kept[0].batch_stats.total_items)
+    wait_until(lambda: 3 == kept[0].batch_stats.total_items)
     [engine] = [weakref.ref(b.engine) for b in batchify.batchers() if b.name == "kept"]
     del kept[:]
     wait_until(lambda: gc.collect() is not None and engine() is None)
     assert ["x", "y"] == list(unread)
+    closed.close()
+    assert [] == list(closed)
 
 
 class Local:
