@@ -15,7 +15,7 @@ from batchify._asyncio import AsyncMicrobatcher
 from batchify._bridge import mailbox_of
 from batchify._current import inside
 from batchify._outcome import for_callers, results
-from batchify._streams import End, Feed, Waiter, hand_out, listened, settled, waiting
+from batchify._streams import End, Feed, Once, Waiter, hand_out, listened, settled, waiting
 from batchify._workers import let_go
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class BridgedFeed(Waiter):
     forsake = leave
 
 
-class AsyncStream:
+class AsyncStream(Once):
     """The values for one item, as they come. It is an asynchronous iterator, and ends as one.
 
     Args:

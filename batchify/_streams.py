@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from batchify._chain import called, calling
 from batchify._current import inside, is_inside
@@ -90,6 +90,16 @@ class Waiter(Feed):
     def wake(self) -> None:
         self.put(End(self.error))
         self.error = None
+
+
+class Once:
+    """What is read once, and so by one reader: the base of streams."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a stream cannot be copied or pickled: its values are read once"
+        raise TypeError(msg)
 
 
 def run(name: str, fn: Callable[[list[Any]], Generator[Any, Any, Any]], rows: list[Any]) -> list[BaseException | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify._current import inside
-from batchify._streams import End, Waiter, run, waiting
+from batchify._streams import End, Once, Waiter, run, waiting
 from batchify._threads import SyncMicrobatcher, await_room, warn_on_loop
 from batchify._workers import let_go
 
@@ -117,7 +117,7 @@ class ThreadFeed(Waiter):
             let_go(self._engine, self._ticket)
 
 
-class Stream:
+class Stream(Once):
     """The values for one item, as they come. It is an iterator, and ends as one.
 
     Args:

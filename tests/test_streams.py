@@ -480,6 +480,17 @@ def test_closing_twice(kit):
     assert [[], []] == [kit.read_any(stream).result(PATIENCE) for stream in (never, twice)]
 
 
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(kit, again):
+    """A stream is read once: it is neither copied nor pickled, as generators are not."""
+    generate, source = kit.decorate(counting(1))
+    source.allow_all()
+    stream = kit.run(lambda: generate.submit("a"))
+    with pytest.raises(TypeError, match="a stream cannot be copied or pickled: its values are read once"):
+        again(stream)
+    assert ["a0"] == kit.read_any(stream).result(PATIENCE)
+
+
 # The rest of what batches are.
 
 
