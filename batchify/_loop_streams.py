@@ -15,7 +15,7 @@ from batchify._asyncio import AsyncMicrobatcher
 from batchify._bridge import mailbox_of
 from batchify._current import inside
 from batchify._outcome import for_callers, results
-from batchify._streams import End, Feed, Once, Waiter, hand_out, listened, settled, waiting
+from batchify._streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting
 from batchify._workers import let_go
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def arun(
                     if not hand_out(name, feeds, results(name, len(feeds), values, "yield")):
                         break
         except CancelledError:
-            if not _is_done(feeds):
+            if not is_done(feeds):
                 raise
         except Exception as error:
             if not settled(name, feeds, error):
@@ -108,11 +108,6 @@ class Closing(aclosing[Any]):
 def _link(feeds: list[LoopFeed], others: list[LoopFeed], task: Task[Any] | None) -> None:
     for feed in feeds:
         feed.others, feed.task = others, task
-
-
-def _is_done(feeds: list[LoopFeed]) -> bool:
-    """Say whether nobody listens, though not all have left: if they have, the engine sees to it."""
-    return any(feed.ended for feed in feeds) and not listened(feeds)
 
 
 class Inbox:
@@ -184,7 +179,7 @@ class LoopFeed(Feed):
         # For another task that reads.
         self.put(End())
         self.future.cancel()
-        if self.task is not None and _is_done(self.others):
+        if self.task is not None and is_done(self.others):
             self.task.cancel()
 
     def forsake(self) -> None:

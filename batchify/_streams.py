@@ -139,6 +139,11 @@ def listened(feeds: Sequence[Feed]) -> bool:
     return any(feed.listens for feed in feeds)
 
 
+def is_done(feeds: Sequence[Feed]) -> bool:
+    """Say whether nobody waits for more, though not all have left: if they have, an engine sees it."""
+    return any(feed.ended for feed in feeds) and not listened(feeds)
+
+
 def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
     """Say whether ``error`` is not for all callers, as some streams had ended before; if so, give it to the others.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_type
 
-from batchify import DONE, BatchStats, Done, microbatch
+from batchify import DONE, AsyncMicrobatcher, BatchStats, Done, SyncMicrobatcher, microbatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -231,3 +231,5 @@ def wrong_generator_functions() -> None:
 
     microbatch(single)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # yields no list
     microbatch(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
+    SyncMicrobatcher(in_part)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # only decorated ones stream
+    AsyncMicrobatcher(async_in_part)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
