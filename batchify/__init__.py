@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchify._batch import BatchItem
 from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
+from batchify._outcome import DONE, Done
 from batchify._registry import aclose_all, batchers, close_all
 from batchify._report import BatchReport
 from batchify._stats import BatchStats, Percentiles
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DONE",
     "AsyncMicrobatcher",
     "BatchAbortedError",
     "BatchItem",
@@ -38,6 +40,7 @@ __all__ = [
     "BatchifyError",
     "CurrentBatch",
     "DeadlineError",
+    "Done",
     "Percentiles",
     "QueueFullError",
     "ReentrantCallError",

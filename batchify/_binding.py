@@ -44,18 +44,24 @@ class Batched(Proxy):
 
     # The ways to call it stand in slots: a method of a proxy would cost a tenth of a call.
     __slots__ = {  # noqa: RUF023  # the order in which one meets them
-        "__call__": "Run one item and return its result; of an ``async def`` function, return a coroutine of it.",
+        "__call__": """Run one item and return its result; of an ``async def`` function, return a coroutine of it.
+
+        Of a generator function, return a stream: an iterator of the values for the item, asynchronous for an ``async
+        def`` one. It is queued when it is first read.
+        """,
         "submit": """Queue one item at once and return the future of its result.
 
         It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
-        function, which needs a running event loop. Cancelling it takes the item out if it has not left yet.
+        function, which needs a running event loop. Cancelling it takes the item out if it has not left yet. Of a
+        generator function, it is a stream, as a call returns.
 
         Raises:
             BatcherClosedError: the function has been closed.
         """,
         "acall": """Return a coroutine of the result for one item, to be awaited on any event loop.
 
-        Calls of a ``def`` function from threads and from all event loops share the same batches.
+        Calls of a ``def`` function from threads and from all event loops share the same batches. Of a generator
+        function, return an asynchronous iterator of the values for the item.
         """,
     }
 
@@ -88,6 +94,8 @@ class Batched(Proxy):
 
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
+
+        Of a generator function, the result for an item is the list of all its values.
 
         Args:
             items: any number of items; with several columns, tuples of one element for each.

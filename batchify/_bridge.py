@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError, get_running_loop
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from batchify._chain import called, calling
@@ -22,23 +21,34 @@ if TYPE_CHECKING:
     from batchify._workers import ThreadEngine
 
 
+class Told(Protocol):
+    """Somebody on an event loop for whom there is news."""
+
+    @property
+    def loop(self) -> AbstractEventLoop: ...
+    def tell(self) -> None: ...
+
+
 class Mailbox:
     """Answers on their way to one loop. The loop is woken once for all that are put in before it looks."""
 
     __slots__ = ("_answered", "_woken")
 
     def __init__(self) -> None:
-        self._answered: deque[LoopCaller] = deque()
+        self._answered: deque[Told] = deque()
         self._woken = False
 
-    def put(self, caller: LoopCaller) -> None:
+    def put(self, caller: Told) -> None:
         """Deliver the answer of ``caller`` on its loop. May be called from any thread."""
         self._answered.append(caller)
         if not self._woken:
             self._woken = True
-            # The loop may be closed by now: then nobody is left to be told.
-            with suppress(RuntimeError):
+            try:
                 caller.loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                # The loop is closed: nobody is left to be told. It would be kept by what is kept for it.
+                self._woken = False
+                self._answered.clear()
 
     def _deliver(self) -> None:
         # First this, then the rest: what is put in meanwhile is either seen here or wakes the loop again.
@@ -58,10 +68,7 @@ class LoopCaller:
         self.value: Any = None
         self.error: BaseException | None = None
         self._name = name
-        mailbox = _mailboxes.get(loop)
-        if mailbox is None:
-            mailbox = _mailboxes[loop] = Mailbox()
-        self._mailbox = mailbox
+        self._mailbox = mailbox_of(loop)
 
     def admit(self) -> None:
         """Go on to await: room makes no difference."""
@@ -82,6 +89,14 @@ class LoopCaller:
             self.future.set_result(self.value)
         else:
             self.future.set_exception(for_callers(self.error, self._name, on_loop=True))
+
+
+def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
+    """Return the one mailbox of ``loop``, made now if need be."""
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox()
+    return mailbox
 
 
 _mailboxes: WeakKeyDictionary[AbstractEventLoop, Mailbox] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from batchify._executors import Elsewhere
-from batchify._signature import is_async, name_of
+from batchify._signature import is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,10 @@ def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: o
     if not callable(batch_fn):
         msg = f"batch_fn must be callable, got {batch_fn!r}"
         raise TypeError(msg)
+    if is_generator(batch_fn):
+        name = name_of(batch_fn)
+        msg = f"{name}() is a generator function, and only a decorated one streams; use: microbatch({name})"
+        raise TypeError(msg)
     return validated(
         batch_fn,
         max_size=whole("max_batch_size", max_batch_size),
@@ -102,6 +106,8 @@ def validated(
             f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
         )
         raise TypeError(msg)
+    if is_generator(fn):
+        _check_stream(fn, dedupe=dedupe, isolate_errors=isolate_errors)
     if max_pending is None and on_full == "raise":
         msg = "on_full='raise' needs max_pending: without it there is always room"
         raise TypeError(msg)
@@ -121,6 +127,17 @@ def validated(
         on_batch=function("on_batch", on_batch),
         name=text("name", name_of(fn) if name is None else name),
     )
+
+
+def _check_stream(fn: object, **flags: object) -> None:
+    reasons = {
+        "dedupe": "each caller reads a stream of its own",
+        "isolate_errors": "what a stream has brought cannot be taken back",
+    }
+    for option, value in flags.items():
+        if value is True:
+            msg = f"{option}=True is not for {name_of(fn)}(), a generator function: {reasons[option]}"
+            raise TypeError(msg)
 
 
 def changes(fn: object, given: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def elsewhere(option: str, value: Any, fn: object) -> Elsewhere | None:
     """Return where the batch function ``fn`` is to run if ``value`` is an executor, ``None`` if it is ``None``.
 
     Raises:
-        TypeError: it is anything else, or the function is one for event loops.
+        TypeError: it is anything else, or the function is one for event loops, or a generator function.
     """
     if value is None:
         return None
@@ -246,6 +263,9 @@ def elsewhere(option: str, value: Any, fn: object) -> Elsewhere | None:
         raise TypeError(msg)
     if is_async(fn):
         msg = f"{option} runs def functions, and {name_of(fn)} is async def: it runs on the event loop of its callers"
+        raise TypeError(msg)
+    if is_generator(fn):
+        msg = f"{option} is not for {name_of(fn)}(), a generator function: what an executor runs answers only once"
         raise TypeError(msg)
     return Elsewhere(value)
 

@@ -9,18 +9,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batchify._config import validated
-from batchify._signature import METHOD_KINDS, is_async, is_generator, name_of
+from batchify._signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
     from concurrent.futures import Executor
     from typing import Concatenate
 
     from typing_extensions import Never, Unpack
 
     from batchify._config import Config
+    from batchify._instances import Engine
     from batchify._registry import Batcher
     from batchify._report import BatchReport
+    from batchify._stream_types import (
+        AsyncGenerator,
+        AsyncStreamMethod,
+        AsyncStreams,
+        SyncGenerator,
+        SyncStreamMethod,
+        SyncStreams,
+    )
     from batchify._types import (
         T2,
         AsyncBatch,
@@ -50,6 +59,14 @@ def microbatch(  # type: ignore[overload-overlap]
 def microbatch(  # type: ignore[overload-overlap]
     fn: partial[list[R]], /, **options: Unpack[Options]
 ) -> SyncFunction[Any, ..., R, Any]: ...
+@overload
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[AsyncIterator[list[R]]], /, **options: Unpack[Options]
+) -> AsyncStreams[Any, ..., R, Any]: ...
+@overload
+def microbatch(  # type: ignore[overload-overlap]
+    fn: partial[Iterator[list[R]]], /, **options: Unpack[Options]
+) -> SyncStreams[Any, ..., R, Any]: ...
 @overload
 def microbatch(
     fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
@@ -90,6 +107,46 @@ def microbatch(
 def microbatch(
     fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
 ) -> AsyncMethod[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> SyncStreams[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncStreams[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
+) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
+) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+@overload
+def microbatch(
+    fn: SyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> SyncStreamMethod[T, P, R, T]: ...
+@overload
+def microbatch(
+    fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
+) -> AsyncStreamMethod[T, P, R, T]: ...
 
 
 def microbatch(
@@ -127,6 +184,12 @@ def microbatch(
     The batch function returns anything with a length and an order, one result for each item. A result that is an
     ``Exception`` is raised to its own caller.
 
+    A generator function yields such a list any number of times, and a call of it returns an iterator of the values in
+    the caller's position, asynchronous for an ``async def`` one. It queues its item when it is first read; with
+    ``submit()`` that is done at once. ``DONE`` in a position ends that stream; an exception there is raised to its
+    caller and ends it; an error of the generator ends all that are open. Values are kept until they are read. A stream
+    that is closed or dropped is left, and when nobody listens any more, the generator is closed.
+
     Args:
         fn: the batch function.
         max_size: most items in one batch.
@@ -143,17 +206,20 @@ def microbatch(
             ``weigh`` and ``group_by`` get one argument for each.
         max_weight: the weights of a batch sum up to this at most.
         group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
-        dedupe: send equal hashable items that wait together once, and give the result to every caller.
+        dedupe: send equal hashable items that wait together once, and give the result to every caller. Not for
+            generator functions: each caller reads a stream of its own.
         isolate_errors: when a batch of several raises an ``Exception``, or does not return one result for each item,
             run its halves again, one after the other, until the bad items are alone: only they fail. Good items are
             answered as soon as their part succeeds. Of n items with k bad ones, the batch function is called at most
             2 k ceil(log2 n), and never more than 2 n - 2, times in addition; ``batch_stats.isolation_runs`` counts it.
-            It may see an item ceil(log2 n) + 1 times, so an item must do no harm twice.
+            It may see an item ceil(log2 n) + 1 times, so an item must do no harm twice. Not for generator functions:
+            what a stream has brought cannot be taken back.
         executor: any ``concurrent.futures.Executor`` that is to run the batches of a ``def`` function: threads,
             processes, a cluster; ``None``: threads of its own. ``concurrency`` batches are given to it at once. Another
             process finds the function by its name, so it must be importable there, and items and results travel there
             and back. An executor that has died answers with its error until ``configure(executor=...)`` gives a new
-            one. It must not be the one whose threads call the function: they would wait for themselves.
+            one. It must not be the one whose threads call the function: they would wait for themselves. Not for
+            generator functions: what they yield could not travel.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe`` that of the
             first caller of each item.
         on_batch: called with a ``BatchReport`` after each batch, when its callers have their answers, on the thread or
@@ -210,16 +276,22 @@ def microbatch(
         on_batch=on_batch,
         name=name,
     )
-    return BatchedFunction(fn, config, _on_loops if is_async(function) else _on_threads)
+    return BatchedFunction(fn, config, _engine(function))
 
 
 def _check(fn: Any) -> None:
     if not callable(fn):
         msg = f"microbatch decorates a function of a list of items, got {fn!r} of type {type(fn).__name__}"
         raise TypeError(msg)
+
+
+def _engine(fn: Any) -> Engine:
+    """Return what makes a batcher for ``fn``, by what calling it returns."""
+    if is_async_generator(fn):
+        return _streams_on_loops
     if is_generator(fn):
-        msg = f"{name_of(fn)}() is a generator function; a batch function returns its results together"
-        raise TypeError(msg)
+        return _streams_on_threads
+    return _on_loops if is_async(fn) else _on_threads
 
 
 def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
@@ -233,3 +305,15 @@ def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Ba
     from batchify._threads import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
     return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
+
+
+def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
+    from batchify._loop_streams import LoopStreams  # noqa: PLC0415  # as above
+
+    return LoopStreams.from_source(source, config)
+
+
+def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
+    from batchify._thread_streams import ThreadStreams  # noqa: PLC0415  # as above
+
+    return ThreadStreams.from_source(source, config)

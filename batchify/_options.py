@@ -44,7 +44,7 @@ class Choices:
         Raises:
             TypeError: a value is not hashable.
         """
-        if self._parameters[-1].kind is Parameter.VAR_KEYWORD:
+        if self._parameters and self._parameters[-1].kind is Parameter.VAR_KEYWORD:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
             return self._tokens.get(values)

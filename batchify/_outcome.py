@@ -11,8 +11,9 @@ import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from enum import Enum
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from batchify.errors import BatchAbortedError, BatchResultError
 
@@ -26,28 +27,49 @@ NO_LIST = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 _EMPTY = object()
 
 
-def results(name: str, size: int, returned: Any) -> list[Any]:
+class Done(Enum):
+    """The type of ``DONE``."""
+
+    DONE = "DONE"
+
+    def __repr__(self) -> str:
+        return "batchify.DONE"
+
+    __str__ = __repr__
+
+
+# An enum has one object for it in a process, also where it is copied or unpickled, and type checkers can tell it apart.
+DONE: Final = Done.DONE
+
+
+def results(name: str, size: int, returned: Any, verb: str = "return") -> list[Any]:
     """Return the results for a batch of ``size`` items as a list of our own.
+
+    Args:
+        name: that of the batch function.
+        size: how many items it was given.
+        returned: what it made of them.
+        verb: what it did with that.
 
     Raises:
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
     kind = type(returned).__name__
     if returned is None or isinstance(returned, NO_LIST):
-        raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}"))
+        raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}", verb))
     try:
         count = len(returned)
     except TypeError:
-        raise BatchResultError(_wrong(name, size, f"a {kind}, which has no length")) from None
+        raise BatchResultError(_wrong(name, size, f"a {kind}, which has no length", verb)) from None
     answers = list(returned)
     if not count == len(answers) == size:
-        raise BatchResultError(_wrong(name, size, f"{len(answers)} result{'' if len(answers) == 1 else 's'}"))
+        raise BatchResultError(_wrong(name, size, f"{len(answers)} result{'' if len(answers) == 1 else 's'}", verb))
     return answers
 
 
-def _wrong(name: str, size: int, returned: str) -> str:
+def _wrong(name: str, size: int, returned: str, verb: str) -> str:
     items = "1 item" if size == 1 else f"{size} items"
-    return f"{name}() was given {items} and returned {returned}; it must return one for each item, in order"
+    return f"{name}() was given {items} and {verb}ed {returned}; it must {verb} one for each item, in order"
 
 
 def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseException:

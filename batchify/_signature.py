@@ -7,7 +7,7 @@ Must not know: engines.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
@@ -44,7 +44,12 @@ def is_async(fn: object) -> bool:
 
 def is_generator(fn: object) -> bool:
     """Say whether calling ``fn`` returns a generator, asynchronous or not."""
-    return any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in _called(fn))
+    return is_async_generator(fn) or any(map(inspect.isgeneratorfunction, _called(fn)))
+
+
+def is_async_generator(fn: object) -> bool:
+    """Say whether calling ``fn`` returns an asynchronous generator."""
+    return any(map(inspect.isasyncgenfunction, _called(fn)))
 
 
 def _called(fn: object) -> tuple[Any, Any]:
@@ -58,7 +63,8 @@ class Call:
 
     Parameters without a default are columns: a call gives one element of each. All others are options: the batch
     function gets them as the call gave them, and only calls with equal options share a batch. A *row* is what one call
-    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any.
+    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any. That
+    of a generator function always has options, be they none, and room behind them for what the caller reads from.
 
     Args:
         fn: the batch function.
@@ -69,7 +75,7 @@ class Call:
         TypeError: no parameter can be a column, or a parameter takes any number of them.
     """
 
-    __slots__ = ("_choices", "_fn", "_form", "_name", "_parameters", "_signature", "columns")
+    __slots__ = ("_choices", "_fn", "_form", "_has_options", "_name", "_parameters", "_signature", "columns")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
@@ -92,7 +98,8 @@ class Call:
             )
             raise TypeError(msg)
         self._choices = Choices(options, name)
-        self._form = _compiled(self._parameters, self.columns, self._choices)
+        self._has_options = bool(options) or is_generator(fn)
+        self._form = _compiled(self._parameters, self.columns, self._choices if self._has_options else None)
 
     @property
     def signature(self) -> Signature:
@@ -105,7 +112,10 @@ class Call:
                 for p in signature.parameters.values()
                 if p.name in known
             ]
-            self._signature = Signature(parameters, return_annotation=_element(signature.return_annotation))
+            given = signature.return_annotation
+            self._signature = Signature(
+                parameters, return_annotation=_stream(given) if is_generator(self._fn) else _element(given)
+            )
         return self._signature
 
     def one(self, hand: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -132,7 +142,7 @@ class Call:
             config,
             weigh=self._on_rows(config.weigh),
             group_by=self._on_rows(config.group_by),
-            has_options=bool(self._choices),
+            has_options=self._has_options,
         )
 
     def batch(self, fn: Callable[..., Any], elsewhere: Elsewhere | None = None) -> Callable[[list[Any]], Any]:
@@ -143,13 +153,13 @@ class Call:
     @property
     def _is_plain(self) -> bool:
         """Whether a row is an item and nothing else."""
-        return not self._choices and len(self.columns) == 1
+        return not self._has_options and len(self.columns) == 1
 
     def _on_rows(self, fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
         """Return a function of an item, or of one argument for each column, as a function of a row."""
         if fn is None or self._is_plain:
             return fn
-        has_options, is_one = bool(self._choices), len(self.columns) == 1
+        has_options, is_one = self._has_options, len(self.columns) == 1
 
         def on_row(row: Any) -> Any:
             item = row[0] if has_options else row
@@ -160,9 +170,9 @@ class Call:
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        if self._choices:
+        if self._has_options:
             args, kwargs = self._choices.arguments(rows[0][1])
-            rows = [item for item, _ in rows]
+            rows = [row[0] for row in rows]
         columns = [rows] if len(self.columns) == 1 else [list(column) for column in zip(*rows, strict=True)]
         return fn(*columns, *args, **kwargs)
 
@@ -176,7 +186,7 @@ class _Code(str):
         return str(self)
 
 
-def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices) -> Callable[..., Any]:
+def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices | None) -> Callable[..., Any]:
     """Return a function of ``hand`` that returns the function of the parameters that returns ``hand(row)``.
 
     It is compiled, as the methods of dataclasses are: nothing that looks at arguments at run time is as fast, or fails
@@ -194,11 +204,11 @@ def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices)
         ]
     )
     row = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
-    if choices:
-        row = f"({row}, {own}choose(({', '.join(choices.names)},)))"
+    if choices is not None:
+        row = f"({row}, {own}choose(({''.join(f'{name}, ' for name in choices.names)})))"
     known = {
         "__name__": __name__,
-        f"{own}choose": choices.choose,
+        f"{own}choose": None if choices is None else choices.choose,
         f"{own}defaults": {p.name: held(p.default) for p in parameters if p.default is not p.empty},
     }
     # Names of parameters are all that it is made of.
@@ -245,3 +255,13 @@ def _element(annotation: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Iterable) and inner and (len(inner) == 1 or inner[1:] == (...,)):
         return inner[0]
     return Parameter.empty
+
+
+def _stream(annotation: Any) -> Any:
+    """Return ``Iterator[X]`` for an iterator of lists of X, asynchronous or not, nothing for what does not tell."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    element = _element(inner[0]) if inner else Parameter.empty
+    if not isinstance(origin, type) or element is Parameter.empty:
+        return Parameter.empty
+    kind: Any = AsyncIterator if issubclass(origin, AsyncIterable) else Iterator
+    return kind[element]

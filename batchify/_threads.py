@@ -205,7 +205,7 @@ class SyncMicrobatcher(Generic[T, R]):
         """
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
-            _warn_on_loop(self.name, asyncio._get_running_loop())
+            warn_on_loop(self.name, f"await {self.name}.acall(item)")
         engine = self._engine or self.engine
         if get_ident() in engine.threads:
             raise engine.reentrant()
@@ -248,7 +248,7 @@ class SyncMicrobatcher(Generic[T, R]):
         ticket = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.weak, ticket))
         if future.gate is not None:
-            _await_room(engine, future, future.gate)
+            await_room(engine, future.gate, future.cancel)
         return future
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
@@ -333,8 +333,8 @@ class SyncMicrobatcher(Generic[T, R]):
         self.stop()
 
 
-def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) -> None:
-    """Block until there is room for the item of ``future``."""
+def await_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[], object]) -> None:
+    """Block until there is room for an item, or ``leave``."""
     if gate.acquire(blocking=False):
         return
     caller = inside()
@@ -351,7 +351,7 @@ def _await_room(engine: ThreadEngine, future: ItemFuture, gate: threading.Lock) 
                 called(caller, core)
     except BaseException:
         # Ctrl-C, or what another signal handler raised, too.
-        future.cancel()
+        leave()
         raise
 
 
@@ -365,10 +365,12 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
         future.set_running_or_notify_cancel()
 
 
-def _warn_on_loop(name: str, loop: AbstractEventLoop) -> None:
-    """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread."""
-    if loop.get_debug():
-        msg = f"{name}() blocks the event loop that it is called from; use: await {name}.acall(item)"
+def warn_on_loop(name: str, use: str) -> None:
+    """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread, if there is one."""
+    asyncio = sys.modules.get("asyncio")
+    loop: AbstractEventLoop | None = None if asyncio is None else asyncio._get_running_loop()
+    if loop is not None and loop.get_debug():
+        msg = f"{name}() blocks the event loop that it is called from; use: {use}"
         warnings.warn(msg, RuntimeWarning, stacklevel=_depth())
 
 

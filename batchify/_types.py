@@ -27,7 +27,7 @@ from typing import (
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
     from concurrent.futures import Executor
     from functools import partial
 
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
     from batchify._report import BatchReport
     from batchify._stats import BatchStats
+    from batchify._stream_types import (
+        AsyncGenerator,
+        AsyncStreamMethod,
+        AsyncStreams,
+        SyncGenerator,
+        SyncStreamMethod,
+        SyncStreams,
+    )
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -184,8 +192,8 @@ class Decorator(Protocol):
     """What ``microbatch`` returns if it gets options only.
 
     The order counts where several fit: a partial may be called with anything, so it comes first, and has one column; a
-    second positional parameter that is a list is a column; a function that returns ``Any`` is a ``def`` function; and
-    one with a second positional parameter no method.
+    second positional parameter that is a list is a column; a function that returns ``Any`` is a ``def`` function and no
+    generator function; and one with a second positional parameter no method.
     """
 
     # That they overlap is why they come first.
@@ -195,6 +203,14 @@ class Decorator(Protocol):
     ) -> AsyncFunction[Any, ..., R, Any]: ...
     @overload
     def __call__(self, fn: partial[list[R]], /) -> SyncFunction[Any, ..., R, Any]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: partial[AsyncIterator[list[R]]], /
+    ) -> AsyncStreams[Any, ..., R, Any]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: partial[Iterator[list[R]]], /
+    ) -> SyncStreams[Any, ..., R, Any]: ...
     @overload
     def __call__(
         self, fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /
@@ -227,3 +243,35 @@ class Decorator(Protocol):
     def __call__(self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /) -> SyncMethod[T, P, R, T]: ...
     @overload
     def __call__(self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /) -> AsyncMethod[T, P, R, T]: ...
+    @overload
+    def __call__(
+        self, fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /
+    ) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(
+        self, fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /
+    ) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(self, fn: SyncGenerator[Concatenate[list[T], P], R], /) -> SyncStreams[T, P, R, T]: ...
+    @overload
+    def __call__(self, fn: AsyncGenerator[Concatenate[list[T], P], R], /) -> AsyncStreams[T, P, R, T]: ...
+    @overload
+    def __call__(
+        self, fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /
+    ) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
+    @overload
+    def __call__(
+        self, fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /
+    ) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
+    @overload
+    def __call__(
+        self, fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /
+    ) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(
+        self, fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /
+    ) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+    @overload
+    def __call__(self, fn: SyncGenerator[Concatenate[Never, list[T], P], R], /) -> SyncStreamMethod[T, P, R, T]: ...
+    @overload
+    def __call__(self, fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /) -> AsyncStreamMethod[T, P, R, T]: ...

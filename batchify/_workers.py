@@ -453,6 +453,15 @@ def _work(weak: ref[ThreadEngine], bell: Bell) -> None:
             return
 
 
+def let_go(weak: ref[ThreadEngine], ticket: int) -> None:
+    """Leave an engine, if it is still there, from wherever a finalizer may run."""
+    engine = weak()
+    if engine is not None and engine.interrupted:
+        start_new_thread(let_go, (weak, ticket))
+    elif engine is not None:
+        engine.leave(ticket)
+
+
 def _ring_all(bells: list[Bell]) -> None:
     while bells:
         bells.pop().ring()

@@ -30,19 +30,6 @@ async def aembed(texts):
     return texts
 
 
-def stream(texts):
-    yield texts
-
-
-async def astream(texts):
-    yield texts
-
-
-class Streamer:
-    def __call__(self, texts):
-        yield texts
-
-
 class Model:
     @microbatch
     def encode(self, texts):
@@ -255,7 +242,6 @@ def test_options_go_by_name(ask, message):
 
 NO_FUNCTION = "microbatch decorates a function of a list of items, got"
 NO_COLUMN = "has no column: give it a parameter without a default for the list of items"
-STREAM = "is a generator function; a batch function returns its results together"
 ADVICE = "give it one parameter by name for the list of items"
 A_LAMBDA = "<lambda>()"
 
@@ -267,11 +253,6 @@ REFUSED = [
     ([1, 2], f"{NO_FUNCTION} [1, 2] of type list"),
     (staticmethod(5), f"{NO_FUNCTION} 5 of type int"),
     (classmethod("embed"), f"{NO_FUNCTION} 'embed' of type str"),
-    (stream, f"stream() {STREAM}"),
-    (astream, f"astream() {STREAM}"),
-    (functools.partial(stream), f"stream() {STREAM}"),
-    (staticmethod(astream), f"astream() {STREAM}"),
-    (Streamer(), f"Streamer() {STREAM}"),
     (lambda: None, f"{A_LAMBDA} {NO_COLUMN}"),
     (lambda top_k=10, **more: [], f"{A_LAMBDA} {NO_COLUMN}"),
     (functools.partial(embed, []), f"embed() {NO_COLUMN}"),

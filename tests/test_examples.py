@@ -92,6 +92,18 @@ def test_lookup():
     assert [[ids, ids]] == equal
 
 
+def test_stream():
+    """Texts are written in as many steps as the longest has, and each reader gets what it would get alone."""
+    output = run("stream.py")
+    assert numbers("# characters of help texts, # beginnings of 6 characters", output)
+    [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", output)
+    assert (calls, 1) == (items, batches)
+    assert [[calls - 1, 1]] == numbers("streams read to their end: #, left: #", output)
+    [[in_turn, together]] = numbers("steps in turn: #, steps together: #", output)
+    assert 2 * together < in_turn
+    assert [[calls, calls]] == numbers(r"Texts are equal to those written one after the other \(# of #\)\.", output)
+
+
 def server_programs():
     """Return the folder of the newest PostgreSQL server, in the path or where Debian keeps it, or None."""
     found = shutil.which("initdb")

@@ -19,6 +19,7 @@ MODULES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob(
 MAY = {
     "errors": set(),
     "_types": set(),
+    "_stream_types": {"_outcome", "_types"},
     "_timing": set(),
     "_tokens": set(),
     "_options": {"_tokens"},
@@ -83,9 +84,20 @@ MAY = {
         "_waiters",
         "_workers",
     },
+    "_streams": {"_chain", "_current", "_demands", "_outcome", "errors"},
+    "_loop_streams": {"_asyncio", "_bridge", "_current", "_outcome", "_streams", "_workers"},
+    "_thread_streams": {"_current", "_loop_streams", "_streams", "_threads", "_workers"},
     "_instances": {"_registry", "_signature", "_stats", "errors"},
     "_binding": {"_config", "_demands", "_instances", "_signature", "_stats"},
-    "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
+    "_decorator": {
+        "_asyncio",
+        "_binding",
+        "_config",
+        "_loop_streams",
+        "_signature",
+        "_thread_streams",
+        "_threads",
+    },
     "_simulate": {"_config", "_core", "_stats"},
     "prometheus": {"_stats", "_totals"},
     "_spans": {"__init__", "_binding", "_current", "_signature"},
@@ -108,6 +120,7 @@ MAY = {
         "_batch",
         "_current",
         "_decorator",
+        "_outcome",
         "_registry",
         "_report",
         "_simulate",
@@ -126,13 +139,14 @@ GUESTS = {
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_offload", "testing"},
+    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_loop_streams", "_offload", "testing"},
     # threads, and locks
     "threading": {
         "_binding",
         "_drain",
         "_report",
         "_stats",
+        "_thread_streams",
         "_threads",
         "_totals",
         "_waiters",
@@ -148,7 +162,7 @@ KNOWING = {
     # the process, and its end
     "os": {"_executors", "_registry"},
     "signal": set(),
-    "atexit": {"_threads"},
+    "atexit": {"_thread_streams", "_threads"},
 }
 
 
