@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator  # noqa: TC003  # signatures are evaluated
+from concurrent.futures import ThreadPoolExecutor
 from textwrap import dedent
 
 import pytest
@@ -24,6 +25,7 @@ from batchify import (
     BatchAbortedError,
     BatcherClosedError,
     BatchResultError,
+    DeadlineError,
     QueueFullError,
     SyncMicrobatcher,
     microbatch,
@@ -635,12 +637,53 @@ async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
 
 
 @pytest.mark.parametrize("fn", [yielding, ayielding])
-def test_dedupe_is_refused(fn):
-    """Equal items of a generator function cannot be sent once: each caller reads a stream of its own."""
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("dedupe", "each caller reads a stream of its own"),
+        ("isolate_errors", "what a stream has brought cannot be taken back"),
+    ],
+)
+def test_what_streams_cannot_do_is_refused(fn, option, reason):
+    """What a generator function cannot have is refused at decoration, with the reason."""
     with pytest.raises(TypeError) as caught:
-        microbatch(fn, dedupe=True)
-    expected = f"dedupe=True is not for {fn.__name__}(), a generator function: each caller reads a stream of its own"
-    assert expected == str(caught.value)
+        microbatch(fn, **{option: True})
+    assert f"{option}=True is not for {fn.__name__}(), a generator function: {reason}" == str(caught.value)
+
+
+@pytest.mark.parametrize("fn", [yielding, ayielding])
+def test_an_executor_is_refused(fn):
+    """A generator function has no executor, neither at decoration nor later."""
+    expected = f"executor is not for {fn.__name__}(), a generator function: what an executor runs answers only once"
+    with ThreadPoolExecutor() as pool:
+        for ask in (lambda: microbatch(fn, executor=pool), lambda: microbatch(fn).configure(executor=pool)):
+            with pytest.raises(TypeError) as caught:
+                ask()
+            assert expected == str(caught.value)
+
+
+def test_urgent_streams(kit):
+    """Calls of a generator function leave by priority, too, and those that come too late are told at the deadline."""
+    generate, source = kit.decorate(counting(1), max_size=1)
+    [first] = kit.call_waiting(generate, "a")
+    source.await_begun()
+    [later] = kit.call_waiting(generate, "b")
+    [sooner] = kit.call_waiting(generate.options(priority=1000), "c")
+    late = kit.call(generate.options(deadline=0.02), "d")
+    assert isinstance(late.exception(PATIENCE), DeadlineError)
+    source.allow_all()
+    assert [["a0"], ["b0"], ["c0"]] == kit.results([first, later, sooner])
+    assert [["a"], ["c"], ["b"]] == source.batches
+    assert 1 == generate.batch_stats.expired_items
+
+
+def test_all_values_of_urgent_items(kit):
+    """``submit()`` and ``map()`` of a view stream as those of the function do."""
+    generate, source = kit.decorate(counting(2), max_size=2)
+    source.allow_all()
+    view = generate.options(priority=1, deadline=60)
+    assert ["a0", "a1"] == kit.read_any(kit.run(lambda: view.submit("a"))).result(PATIENCE)
+    assert [["b0", "b1"], ["c0", "c1"]] == kit.map(view, ["b", "c"])
 
 
 @pytest.mark.parametrize("fn", [yielding, ayielding])
