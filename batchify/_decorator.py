@@ -252,7 +252,8 @@ def microbatch(
             name=name,
         )
     # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
-    from batchify._binding import Batched, BatchedFunction  # noqa: PLC0415
+    from batchify._batched import Batched  # noqa: PLC0415
+    from batchify._binding import BatchedFunction  # noqa: PLC0415
 
     function = fn.__func__ if isinstance(fn, METHOD_KINDS) else fn
     if isinstance(function, Batched):

@@ -20,7 +20,7 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import Link, StatusCode, get_current_span, get_tracer, set_span_in_context
 
 from batchify import __version__
-from batchify._binding import Batched
+from batchify._batched import Batched
 from batchify._current import current_batch
 from batchify._signature import METHOD_KINDS, _called, name_of
 

@@ -7,8 +7,8 @@ digit in it; requests that come while the model computes travel together in its 
 to a request:
 
 * When there is no more room it is refused at once, with 503 and the advice to come again.
-* When its answer takes too long it gets 504, and when its client leaves nobody needs an answer. Either way its image is
-  taken out, and if it still waits it is never computed.
+* When its turn does not come in time it gets 504, and when its client leaves nobody needs an answer. Either way its
+  image is taken out, and never computed if that has not begun.
 * When the service is told to end it no longer listens, but answers what it has accepted.
 
 ``POST /feedback`` takes an image and the digit that it really shows, and answers when both are in a SQLite database.
@@ -19,8 +19,8 @@ share the next. What was written is not taken back, so that here nobody looks wh
 
 Run it with ``python examples/service.py --port 8000``; it needs the packages ``aiosqlite``, ``fastapi``,
 ``prometheus-client``, ``scikit-learn`` and ``uvicorn``. The variables ``MAX_PENDING`` and ``TIME_LIMIT`` are the most
-requests of a kind that wait, and the most seconds that a prediction takes; ``FEEDBACK`` is the file of the database,
-which else is in memory.
+requests of a kind that wait, and the most seconds that one waits for a prediction; ``FEEDBACK`` is the file of the
+database, which else is in memory.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from pydantic import Field
 
 import batchify
-from batchify import BatcherClosedError, QueueFullError, microbatch
+from batchify import BatcherClosedError, DeadlineError, QueueFullError, microbatch
 from batchify.prometheus import BatchCollector
 
 MAX_PENDING = int(os.environ.get("MAX_PENDING", "1024"))
@@ -61,6 +61,9 @@ def predict(images: list[list[float]]) -> list[int]:
     """Return the digit in each image."""
     digits: list[int] = model.predict(np.array(images)).tolist()
     return digits
+
+
+timely = predict.options(deadline=TIME_LIMIT)
 
 
 @microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise")
@@ -99,16 +102,14 @@ async def leave(request: Request) -> None:
 @app.post("/predict")
 async def answer(image: Image, request: Request) -> int:
     """Return the digit in an image, as long as there is somebody who waits for it."""
-    digit = asyncio.ensure_future(predict.acall(image))
+    digit = asyncio.ensure_future(timely.acall(image))
     left = asyncio.ensure_future(leave(request))
     try:
-        await asyncio.wait([digit, left], timeout=TIME_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([digit, left], return_when=asyncio.FIRST_COMPLETED)
         if digit.done():
             return digit.result()
-        if left.done():
-            # Nobody reads it; the number is the one that nginx logs.
-            raise HTTPException(499, "the client has left")
-        raise HTTPException(504, f"there was no answer within {TIME_LIMIT} seconds")
+        # Nobody reads it; the number is the one that nginx logs.
+        raise HTTPException(499, "the client has left")
     finally:
         digit.cancel()
         left.cancel()
@@ -125,6 +126,12 @@ async def correct(image: Image, digit: Digit) -> None:
 async def refuse(_request: Request, error: Exception) -> JSONResponse:
     """Tell a client to come again when there is room, or another process in the place of this one."""
     return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+
+
+@app.exception_handler(DeadlineError)
+async def give_up(_request: Request, error: Exception) -> JSONResponse:
+    """Tell a client that its turn did not come in time."""
+    return JSONResponse({"detail": str(error)}, 504)
 
 
 @app.exception_handler(RequestValidationError)

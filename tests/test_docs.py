@@ -17,13 +17,15 @@ import batchify
 import batchify.opentelemetry
 import batchify.prometheus
 import batchify.testing
-from batchify._binding import Batched
+from batchify._batched import Batched
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
-WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
+WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
 # What a page says that its code prints: behind it, or on a line of its own.
 SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
+# The beginning of a part of an example.
+QUOTED = re.compile(r"""^```python title="(examples/[^"]*)"\n""", re.MULTILINE)
 # What a browser fetches on its own, other than plain links that somebody may follow.
 FETCHED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="?([^"\s>]+)|<link\b[^>]*\bhref="?([^"\s>]+)""")
 IMPORTED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//[^)"']+""")
@@ -61,9 +63,17 @@ def test_a_page_runs(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_no_code_is_passed_over(name):
     """Every fence of Python stands at the beginning of a line, where it is found, and has an end."""
-    fences = re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE)
+    fences = [fence for fence in re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE) if not QUOTED.match(fence)]
+    quotes = QUOTED.findall(PAGES[name])
     assert {"```python"} >= {fence for fence in fences if "py" in fence.lower()}
-    assert 0 == len(fences) % 2
+    assert 0 == (len(fences) + len(quotes)) % 2
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_quoted_stands_there(name):
+    """What a page quotes from an example is a part of it, and so it is tested there."""
+    for example, quote in re.findall(QUOTED.pattern + r"(.*?)^```$", PAGES[name], re.MULTILINE | re.DOTALL):
+        assert quote in (DOCS.parent / example).read_text(encoding="utf-8")
 
 
 def test_the_tests_of_the_page_about_tests(tmp_path):

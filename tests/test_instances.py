@@ -18,7 +18,7 @@ import pytest
 from conftest import PATIENCE, Gate, doubled, wait_until
 
 import batchify
-from batchify import BatchStats, _binding, microbatch
+from batchify import BatchStats, _batched, microbatch
 
 
 class Scaler:
@@ -410,14 +410,14 @@ def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatc
     wait_until(lambda: is_gone(dead[0]))
     alive = [later]
     del later
-    together = _binding.together
+    together = _batched.together
 
     def die_first(name, parts):
         alive.clear()
         wait_until(lambda: is_gone(dead[1]))
         return together(name, parts)
 
-    monkeypatch.setattr(_binding, "together", die_first)
+    monkeypatch.setattr(_batched, "together", die_first)
     assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
 
 

@@ -88,9 +88,11 @@ MAY = {
     "_loop_streams": {"_asyncio", "_bridge", "_current", "_outcome", "_streams", "_workers"},
     "_thread_streams": {"_current", "_loop_streams", "_streams", "_threads", "_workers"},
     "_instances": {"_registry", "_signature", "_stats", "errors"},
-    "_binding": {"_config", "_demands", "_instances", "_signature", "_stats"},
+    "_batched": {"_config", "_demands", "_stats"},
+    "_binding": {"_batched", "_instances", "_signature"},
     "_decorator": {
         "_asyncio",
+        "_batched",
         "_binding",
         "_config",
         "_loop_streams",
@@ -100,7 +102,7 @@ MAY = {
     },
     "_simulate": {"_config", "_core", "_stats"},
     "prometheus": {"_stats", "_totals"},
-    "_spans": {"__init__", "_binding", "_current", "_signature"},
+    "_spans": {"__init__", "_batched", "_current", "_signature"},
     "opentelemetry": {"__init__", "_spans", "_stats", "_totals"},
     "_inline": {
         "_asyncio",
@@ -131,7 +133,7 @@ MAY = {
 }
 # Third parties, and who may import them.
 GUESTS = {
-    "wrapt": {"_binding"},
+    "wrapt": {"_batched"},
     "prometheus_client": {"prometheus"},
     "opentelemetry": {"_spans", "opentelemetry"},
     "pytest": {"_plugin"},
@@ -142,7 +144,7 @@ KNOWING = {
     "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_loop_streams", "_offload", "testing"},
     # threads, and locks
     "threading": {
-        "_binding",
+        "_batched",
         "_drain",
         "_report",
         "_stats",

@@ -20,7 +20,6 @@ import pytest
 import batchify
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PAGE = (EXAMPLES.parent / "docs" / "service.md").read_text(encoding="utf-8")
 # Whatever waits for the service gives up after this many seconds, ...
 PATIENCE = 20
 # ... and no service lives longer than this many, which is also its time limit where a test sets none.
@@ -332,14 +331,16 @@ def test_client_that_leaves():
 
 
 def test_time_limit():
-    """A request that takes too long gets 504, whether its image is computed or waits; one that waits is taken out."""
+    """A request whose turn does not come in time gets 504, and is never computed; what has begun is answered."""
 
     async def main():
-        async with serve(GATED, TIME_LIMIT="0.05") as service:
-            for number in range(2):
-                assert 504 == (await service.predict(picture(number))).status
-            await service.until("batchify_cancelled_items_total", 1)
+        async with serve(GATED, TIME_LIMIT="0.5") as service:
+            [first] = await service.fill([1])
+            assert 504 == (await service.predict(picture(2))).status
+            assert 1 == await service.number("batchify_expired_items_total")
             assert 0 == await service.number("batchify_pending_items")
+            service.open()
+            assert [(200, 1)] == await answers([first])
 
     asyncio.run(main())
 
@@ -371,9 +372,3 @@ def test_bad_digit(closed, digit):
     """What is no digit gets 422."""
     body = json.dumps({"image": picture(0), "digit": digit})
     assert 422 == asyncio.run(fetch(closed, "/feedback", body)).status
-
-
-@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
-def test_the_page_shows_what_is_tested(block):
-    """All code on the page about services stands in this one."""
-    assert block in (EXAMPLES / "service.py").read_text(encoding="utf-8")
