@@ -63,7 +63,7 @@ def test_a_page_runs(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_no_code_is_passed_over(name):
     """Every fence of Python stands at the beginning of a line, where it is found, and has an end."""
-    fences = [fence for fence in re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE) if not QUOTED.match(fence)]
+    fences = [fence for fence in re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE) if not QUOTED.match(f"{fence}\n")]
     quotes = QUOTED.findall(PAGES[name])
     assert {"```python"} >= {fence for fence in fences if "py" in fence.lower()}
     assert 0 == (len(fences) + len(quotes)) % 2
