@@ -69,7 +69,7 @@ class Elsewhere:
         """Return what came of what was sent, when it is done.
 
         Raises:
-            BatchAbortedError: the executor was shut, and never began with it.
+            BatchAbortedError: the executor was shut, and has given it up.
             BaseException: whatever the function raised, or the executor: ``BrokenExecutor`` if it died.
         """
         try:
@@ -77,7 +77,7 @@ class Elsewhere:
         except CancelledError:
             if not future.cancelled():
                 raise
-            msg = f"the {self.kind} was shut down before it ran the batch"
+            msg = f"the {self.kind} was shut down before the batch was done"
             raise BatchAbortedError(msg) from None
 
     def runs(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,15 +140,15 @@ class Errand:
         Raises:
             RuntimeError: it is not there.
         """
-        if not self.name:
-            return self.owner
         found, cause = self.owner, None
+        if not self.name:
+            return found  # type: ignore[no-any-return]  # what was sent without a name is the function
         if isinstance(found, str):
             try:
                 found = import_module(found)
             except ImportError as error:
                 cause = error
-        fn = _unwrapped(found, self.name)
+        fn: Callable[..., Any] | None = _unwrapped(found, self.name)
         if fn is None:
             where = self.owner if isinstance(self.owner, str) else type(self.owner).__qualname__
             msg = (

@@ -241,7 +241,7 @@ def test_what_an_executor_gives_up_is_told(kind):
             threading.Timer(0, jobs[-1].cancel).start()
             return jobs[-1]
 
-    expected = "the Lazy was shut down before it ran the batch"
+    expected = "the Lazy was shut down before the batch was done"
     with by_class(kind, doubled, Lazy()) as submit_many, pytest.raises(BatchAbortedError, match=expected):
         submit_many([1])
 
@@ -414,7 +414,6 @@ def test_what_passes_through_is_as_it_was(monkeypatch):
 
 def test_an_executor_sees_no_arguments():
     """Options of a batch function are none of the executor's, whatever it has by the same names."""
-
     seen = []
 
     class Prioritizing(Executor):
