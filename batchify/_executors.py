@@ -118,7 +118,8 @@ class Job:
         return Errand, (*_reference(self._fn), self._context.run(described), self._args, self._kwargs)
 
 
-@dataclass(frozen=True)
+# What carries it there may log it, and items are nobody's business.
+@dataclass(frozen=True, repr=False)
 class Errand:
     """A job in another process. It looks for its function when it is called, and not when it is unpickled.
 

@@ -412,6 +412,13 @@ def test_what_passes_through_is_as_it_was(monkeypatch):
     assert [4, 9] == pickle.loads(job)()  # noqa: S301  # our own
 
 
+def test_items_are_not_shown_on_the_way():
+    """What an executor may log of a job tells no items, neither here nor in the other process."""
+    job = Job(squares.__wrapped__, (["private"],), {})
+    there = pickle.loads(pickle.dumps(job))  # noqa: S301  # our own
+    assert "private" not in repr(job) + repr(there)
+
+
 def test_an_executor_sees_no_arguments():
     """Options of a batch function are none of the executor's, whatever it has by the same names."""
     seen = []
