@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import CancelledError
 from contextvars import copy_context
-from functools import partial
+from dataclasses import dataclass
 from importlib import import_module
 from operator import attrgetter
 from os import getpid
@@ -63,13 +63,13 @@ class Elsewhere:
                 f"configure(executor=...)"
             )
             raise RuntimeError(msg)
-        return self._executor.submit(Job(fn), *args, **kwargs)
+        return self._executor.submit(Job(fn, args, kwargs))
 
     def outcome(self, future: Future[Any]) -> Any:
         """Return what came of what was sent, when it is done.
 
         Raises:
-            BatchAbortedError: the executor was shut, and never began with it.
+            BatchAbortedError: the executor was shut, and has given it up.
             BaseException: whatever the function raised, or the executor: ``BrokenExecutor`` if it died.
         """
         try:
@@ -77,7 +77,7 @@ class Elsewhere:
         except CancelledError:
             if not future.cancelled():
                 raise
-            msg = f"the {self.kind} was shut down before it ran the batch"
+            msg = f"the {self.kind} was shut down before the batch was done"
             raise BatchAbortedError(msg) from None
 
     def runs(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,19 +95,69 @@ def placed(fn: Callable[..., Any], elsewhere: Elsewhere | None) -> Callable[...,
 
 
 class Job:
-    """A call of a batch function on its way: in this process it runs in the batch's context, in another one by name."""
+    """A call of a batch function on its way: in this process it runs in the batch's context, in another one by name.
 
-    __slots__ = ("_context", "_fn")
+    Its arguments are inside of it, out of sight of an executor that has options of its own among them, or looks into
+    lists for what it knows, as Dask does both.
+    """
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    __slots__ = ("__name__", "_args", "_context", "_fn", "_kwargs")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
         self._context = copy_context()
+        # Under this name it is shown by an executor that shows anything.
+        self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._context.run(self._fn, *args, **kwargs)
+    def __call__(self) -> Any:
+        return self._context.run(self._fn, *self._args, **self._kwargs)
 
     def __reduce__(self) -> Any:
-        return _there, (*_reference(self._fn), self._context.run(described))
+        return Errand, (*_reference(self._fn), self._context.run(described), self._args, self._kwargs)
+
+
+# What carries it there may log it, and items are nobody's business.
+@dataclass(frozen=True, repr=False)
+class Errand:
+    """A job in another process. It looks for its function when it is called, and not when it is unpickled.
+
+    On its way it may pass through processes that do not have the function, such as the scheduler of a cluster.
+    """
+
+    owner: Any
+    name: str
+    batch: CurrentBatch | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        return arrive(self.batch, self._function(), *self.args, **self.kwargs)
+
+    def _function(self) -> Callable[..., Any]:
+        """Return the function that was sent.
+
+        Raises:
+            RuntimeError: it is not there.
+        """
+        found, cause = self.owner, None
+        if not self.name:
+            return found  # type: ignore[no-any-return]  # what was sent without a name is the function
+        if isinstance(found, str):
+            try:
+                found = import_module(found)
+            except ImportError as error:
+                cause = error
+        fn: Callable[..., Any] | None = _unwrapped(found, self.name)
+        if fn is None:
+            where = self.owner if isinstance(self.owner, str) else type(self.owner).__qualname__
+            msg = (
+                f"no decorated function {self.name} in {where}, in the process that is to run it; put it in a module "
+                f"that can be imported there"
+            )
+            raise RuntimeError(msg) from cause
+        return fn
 
 
 def _reference(fn: Any) -> tuple[Any, str]:
@@ -129,19 +179,3 @@ def _unwrapped(owner: Any, name: str) -> Any:
         return attrgetter(name)(owner).__wrapped__
     except AttributeError:
         return None
-
-
-def _there(owner: Any, name: str, batch: CurrentBatch | None) -> Callable[..., Any]:
-    """Return the function that was sent, in the process that is to run it.
-
-    Raises:
-        RuntimeError: it is not there.
-    """
-    if not name:
-        return partial(arrive, batch, owner)
-    found: Any = import_module(owner) if isinstance(owner, str) else owner
-    fn = _unwrapped(found, name)
-    if fn is None:
-        msg = f"no decorated function {name} in {owner}, in the process that is to run it; it must be importable there"
-        raise RuntimeError(msg)
-    return partial(arrive, batch, fn)

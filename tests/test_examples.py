@@ -29,13 +29,13 @@ def needs(package):
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
-def run(name, **variables):
+def run(name, *arguments, **variables):
     """Return what an example prints, with the batchify that is tested here."""
     path = [str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
     # The drawing of statistics needs more than the encoding that a pipe has on some platforms.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1", **variables}
     done = subprocess.run(  # our own examples
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *arguments],
         env=environment,
         capture_output=True,
         encoding="utf-8",

@@ -241,7 +241,7 @@ def test_what_an_executor_gives_up_is_told(kind):
             threading.Timer(0, jobs[-1].cancel).start()
             return jobs[-1]
 
-    expected = "the Lazy was shut down before it ran the batch"
+    expected = "the Lazy was shut down before the batch was done"
     with by_class(kind, doubled, Lazy()) as submit_many, pytest.raises(BatchAbortedError, match=expected):
         submit_many([1])
 
@@ -370,17 +370,72 @@ class Model:
 )
 def test_what_travels_is_the_batch_function(fn, expected):
     """A batch function is found by name where it is unpickled, however it was decorated."""
-    assert expected == pickle.loads(pickle.dumps(Job(fn)))([2, 3])  # noqa: S301  # our own
+    assert expected == pickle.loads(pickle.dumps(Job(fn, ([2, 3],), {})))()  # noqa: S301  # our own
 
 
 def test_what_is_not_there_is_told(monkeypatch):
     """If the other process does not know the function, its callers are told what is missing."""
-    job = pickle.dumps(Job(squares.__wrapped__))
+    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.delattr(sys.modules[__name__], "squares")
-    with pytest.raises(
-        RuntimeError, match="no decorated function squares in test_executors, in the process that is to"
-    ):
-        pickle.loads(job)  # noqa: S301  # our own
+    expected = (
+        "no decorated function squares in test_executors, in the process that is to run it; put it in a module that "
+        "can be imported there"
+    )
+    with pytest.raises(RuntimeError, match=expected) as told:
+        job()
+    assert told.value.__cause__ is None
+
+
+def test_a_module_that_is_not_there_is_told(monkeypatch):
+    """If the other process cannot import the module, its callers are told of the function, and of the reason."""
+    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    monkeypatch.setitem(sys.modules, __name__, None)
+    with pytest.raises(RuntimeError, match="no decorated function squares in test_executors, in the process") as told:
+        job()
+    assert isinstance(told.value.__cause__, ImportError)
+
+
+def test_a_method_that_is_not_there_is_told(monkeypatch):
+    """If the class lacks the method in the other process, its callers are told of the class, not of the instance."""
+    job = pickle.loads(pickle.dumps(Job(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    monkeypatch.delattr(Model, "times")
+    with pytest.raises(RuntimeError, match="no decorated function times in Model, in the process that is to run it"):
+        job()
+
+
+def test_what_passes_through_is_as_it_was(monkeypatch):
+    """A process that only passes a job on need not have its function."""
+    job = pickle.dumps(Job(squares.__wrapped__, ([2, 3],), {}))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delattr(sys.modules[__name__], "squares")
+        job = pickle.dumps(pickle.loads(job))  # noqa: S301  # our own
+    assert [4, 9] == pickle.loads(job)()  # noqa: S301  # our own
+
+
+def test_items_are_not_shown_on_the_way():
+    """What an executor may log of a job tells no items, neither here nor in the other process."""
+    job = Job(squares.__wrapped__, (["private"],), {})
+    there = pickle.loads(pickle.dumps(job))  # noqa: S301  # our own
+    assert "private" not in repr(job) + repr(there)
+
+
+def test_an_executor_sees_no_arguments():
+    """Options of a batch function are none of the executor's, whatever it has by the same names."""
+    seen = []
+
+    class Prioritizing(Executor):
+        def submit(self, fn, /, *args, priority=0):
+            seen.append((fn.__name__, args, priority))
+            future = Future()
+            future.set_result(fn())
+            return future
+
+    @microbatch(executor=Prioritizing())
+    def urgent(items, *, priority):
+        return [(item, priority) for item in items]
+
+    assert (1, 7) == urgent(1, priority=7)
+    assert [("urgent", (), 0)] == seen
 
 
 def test_the_current_batch_travels():
@@ -396,7 +451,7 @@ def test_the_current_batch_travels():
     current = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
     seen = current(1)
     assert ("look", 1, "idle", (), None) == seen
-    assert (None, None) == pickle.loads(pickle.dumps(Job(look_around)))([1])[0]  # noqa: S301  # our own
+    assert (None, None) == pickle.loads(pickle.dumps(Job(look_around, ([1],), {})))()[0]  # noqa: S301  # our own
 
 
 def look_around(items):
