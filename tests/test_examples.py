@@ -42,7 +42,8 @@ def run(name, *arguments, **variables):
         timeout=PATIENCE,
         check=False,
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    # Ray tells of its start.
+    assert (0, "") == (done.returncode, "" if name == "on_ray.py" else done.stderr)
     return done.stdout
 
 
@@ -184,3 +185,10 @@ def test_postgres_without_a_server(tmp_path):
     assert re.match(r"SQLite [\d.]+, in memory, as there is no PostgreSQL server\n", output)
     alone, batched = saved_queries(output)
     assert alone > 10 * batched
+
+
+@needs("ray")
+def test_ray():
+    """Where Ray is installed its processes count the same words, in fewer batches than there are modules."""
+    [[modules, batches]] = numbers("[0-9,]+ words in # modules, in # batches on Ray", run("on_ray.py"))
+    assert 1 < batches < modules
