@@ -45,8 +45,8 @@ class Simulation:
         batches: batches that ran.
         duration_s: seconds from the first arrival to the last answer.
         throughput: calls answered in a second.
-        utilization: the share of the time that a slot was taken. At 1 the function can't keep up: the more calls are
-            simulated, the longer they wait.
+        utilization: the share of the time that a slot was taken. Near 1 the slots are never free. If batches are full
+            then, the function can't keep up: the more calls are simulated, the longer they wait.
         avg_latency_ms: time from an arrival to its answer, on average.
         latency_ms: percentiles of the same, over all calls.
         avg_wait_ms: time from an arrival to the departure of its batch, on average.
