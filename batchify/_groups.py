@@ -19,7 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batch import Batch
-from batchify._places import NOBODY, Group, Place, Soonest
+from batchify._places import Group, Place, Soonest
 from batchify._slots import NEVER, Slots
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Groups(Slots):
         "_full",
         "_groups",
         "_heads",
+        "_least",
         "_max_weight",
         "_places",
         "_refuses",
@@ -52,8 +53,9 @@ class Groups(Slots):
         self._arrivals = 0
         # Who waits for room, by ticket, in order of arrival. They are let in by let_in(), and not before.
         self._door: OrderedDict[int, Place] = OrderedDict()
-        # By ticket, in order of arrival, whichever group they are in.
-        self._places: OrderedDict[int, Place] = OrderedDict()
+        # By ticket, in order of arrival, whichever group they are in; and a ticket that none of them is below.
+        self._places: dict[int, Place] = {}
+        self._least = 0
         self._groups: dict[Any, Group] = {}
         # All groups, and those that may leave before their time, by the rank of their first item.
         self._heads = Soonest[Group]()
@@ -81,7 +83,7 @@ class Groups(Slots):
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
         if not self._places or self._busy:
             return None
-        oldest = next(iter(self._places.values()))
+        oldest = self._oldest
         full = self._full.first
         if self._is_full or full is not None:
             return oldest.arrived if full is None else full.oldest.arrived
@@ -160,7 +162,8 @@ class Groups(Slots):
             group.leave(place)
             self._note(place.group, group)
             self._set_alarm()
-        self._forget_deadline(place)
+        if place.patience is not None:
+            self._deadlines.drop((place.deadline, ticket))
         return place
 
     def take_over(self, core: Slots, places: Iterable[Place]) -> None:
@@ -171,6 +174,14 @@ class Groups(Slots):
             self._stand(place)
         self.let_in()
         self._set_alarm()
+
+    @property
+    def _oldest(self) -> Place:
+        """Who came first of those in the lines; somebody did."""
+        # Quicker than the first key of a dict, which looks past all that were taken out before it.
+        while self._least not in self._places:
+            self._least += 1
+        return self._places[self._least]
 
     @property
     def _is_full(self) -> bool:
@@ -186,14 +197,10 @@ class Groups(Slots):
                 # Whoever waits for the next deadline waits too long now.
                 self.alarm = 0
 
-    def _forget_deadline(self, place: Place) -> None:
-        if place.patience is not None:
-            self._deadlines.drop((place.deadline, place.ticket))
-
     def _next(self, now: float) -> tuple[Group | None, str]:
         """Return the group that leaves first of those that may leave now, and why it may."""
         first = cast("Group", self._heads.first)
-        oldest = self._groups[next(iter(self._places.values())).group]
+        oldest = self._groups[self._oldest.group]
         for group in (first, oldest):
             reason = self._why(group, now)
             if reason is not None:
@@ -220,9 +227,10 @@ class Groups(Slots):
         places = [(place, index) for index, sharers in enumerate(taken) for place in sharers]
         # The batch keeps the places: dropping one may run the finalizer of an item, which is not for here.
         tickets = {place.ticket: place for place, _ in places}
-        for place in tickets.values():
-            del self._places[place.ticket]
-            self._forget_deadline(place)
+        for ticket, place in tickets.items():
+            del self._places[ticket]
+            if place.patience is not None:
+                self._deadlines.drop((place.deadline, ticket))
         return Batch(
             items,
             [place.waiter for place, _ in places],
@@ -237,20 +245,21 @@ class Groups(Slots):
 
     def _note(self, key: Any, group: Group) -> None:
         """Tell the heaps what has changed in ``group``."""
-        first = group.first
-        head = NOBODY if first is None else first.rank
-        full = self._why_full(group)
-        if head != group.head:
-            self._heads.drop(group.head)
+        before, first, full = group.head, group.first, self._why_full(group)
+        if first is before and full == group.full:
+            return
+        if first is not before:
+            if before is not None:
+                self._heads.drop(before.rank)
             if first is None:
                 del self._groups[key]
             else:
-                self._heads.add(head, group)
-        if (head, full) != (group.head, group.full):
-            self._full.drop(group.head)
-            if full is not None:
-                self._full.add(head, group)
-        group.head, group.full = head, full
+                self._heads.add(first.rank, group)
+        if before is not None and group.full is not None:
+            self._full.drop(before.rank)
+        if first is not None and full is not None:
+            self._full.add(first.rank, group)
+        group.head, group.full = first, full
 
     def _why_full(self, group: Group) -> str | None:
         if group.size >= self._max_size:

@@ -32,8 +32,6 @@ POINT = 1.0
 # busy machine whose timers are late; by no less than so many seconds, but not before half of its time is over.
 LEAD = 0.1
 LEAST_LEAD = 0.005
-# The rank of the first in a line without anybody.
-NOBODY: Key = (0.0, -1)
 
 
 class Place:
@@ -55,7 +53,6 @@ class Place:
         "item",
         "patience",
         "priority",
-        "rank",
         "ticket",
         "waiter",
         "weight",
@@ -64,7 +61,6 @@ class Place:
     ticket: int
     waiter: Any
     arrived: float
-    rank: Key
 
     def __init__(
         self, item: Any, group: Any, weight: float, equal: Any, priority: float = 0.0, patience: float | None = None
@@ -82,7 +78,11 @@ class Place:
 
     def arrive(self, ticket: int, waiter: Any, now: float) -> None:
         self.ticket, self.waiter, self.arrived = ticket, waiter, now
-        self.rank = (now - POINT * self.priority, ticket)
+
+    @property
+    def rank(self) -> Key:
+        """Who has a lower one leaves first."""
+        return self.arrived - POINT * self.priority, self.ticket
 
     @property
     def deadline(self) -> float:
@@ -99,9 +99,11 @@ class Place:
 class Group:
     """The lines of one group. Those who share an item stand in them one by one, and count once."""
 
-    __slots__ = ("equals", "full", "head", "lines", "size", "weight")
+    __slots__ = ("equals", "first", "full", "head", "lines", "size", "weight")
 
     def __init__(self) -> None:
+        # Who leaves first.
+        self.first: Place | None = None
         # By priority, then by ticket, in order of arrival: unlike a dict, as quick to lose the first as the last.
         self.lines: dict[float, OrderedDict[int, Place]] = {}
         # Those who share an item, by ticket, in order of arrival.
@@ -109,16 +111,9 @@ class Group:
         # How many items there are, and what they weigh.
         self.size = 0
         self.weight = 0.0
-        # The rank of its first and why it may leave before its time, as the heaps know it.
-        self.head = NOBODY
+        # Its first and why it may leave before its time, as the heaps know it.
+        self.head: Place | None = None
         self.full: str | None = None
-
-    @property
-    def first(self) -> Place | None:
-        """Who leaves first."""
-        if len(self.lines) > 1:
-            return min(self._heads(), key=_rank)
-        return next(self._heads(), None)
 
     @property
     def oldest(self) -> Place:
@@ -130,6 +125,10 @@ class Group:
         if line is None:
             line = self.lines[place.priority] = OrderedDict()
         line[place.ticket] = place
+        first = self.first
+        # It is the youngest: only a higher priority takes it to the front.
+        if first is None or (place.priority > first.priority and place.rank < first.rank):
+            self.first = place
         if place.equal is not None:
             sharers = self.equals.setdefault(place.equal, {})
             sharers[place.ticket] = place
@@ -145,6 +144,8 @@ class Group:
         del line[place.ticket]
         if not line:
             del self.lines[place.priority]
+        if place is self.first:
+            self.first = self._next(line)
         if place.equal is not None:
             sharers = self.equals[place.equal]
             del sharers[place.ticket]
@@ -168,6 +169,12 @@ class Group:
                 self.leave(place)
             taken.append(sharers)
         return taken
+
+    def _next(self, line: OrderedDict[int, Place]) -> Place | None:
+        """Return who is the first now, after the one who was has left ``line``."""
+        if line and len(self.lines) == 1:
+            return next(iter(line.values()))
+        return min(self._heads(), key=_rank, default=None)
 
     def _heads(self) -> Iterator[Place]:
         return (next(iter(line.values())) for line in self.lines.values())
