@@ -71,6 +71,27 @@ MAY = {
     "_binding": {"_config", "_instances", "_signature", "_stats"},
     "_decorator": {"_asyncio", "_binding", "_config", "_signature", "_threads"},
     "_simulate": {"_config", "_core", "_stats"},
+    "_target": {"_binding", "_decorator", "_signature"},
+    "_tune": {"_simulate"},
+    "_measure": {"_decorator", "_target", "_tune", "errors"},
+    "_bench": {"_stats"},
+    "_tell": {"_render"},
+    "_screen": {"_tell"},
+    "_plot": set(),
+    "_html": {"_tell"},
+    "_ask": {"_config"},
+    "__main__": {
+        "_ask",
+        "_bench",
+        "_html",
+        "_measure",
+        "_plot",
+        "_screen",
+        "_simulate",
+        "_target",
+        "_tell",
+        "_tune",
+    },
     "prometheus": {"_stats", "_totals"},
     "opentelemetry": {"__init__", "_stats", "_totals"},
     "_inline": {
@@ -104,17 +125,19 @@ GUESTS = {
     "prometheus_client": {"prometheus"},
     "opentelemetry": {"opentelemetry"},
     "pytest": {"_plugin"},
+    "rich": {"_screen"},
+    "matplotlib": {"_plot"},
 }
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_offload", "testing"},
+    "asyncio": {"_asyncio", "_bench", "_bridge", "_drain", "_inline", "_loop", "_measure", "_offload", "testing"},
     # threads, and locks
     "threading": {"_binding", "_drain", "_report", "_stats", "_threads", "_totals", "_waiters", "_workers", "testing"},
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_offload", "_waiters"},
     # clocks
-    "time": {"_inline", "_loop", "_workers"},
+    "time": {"_inline", "_loop", "_measure", "_workers"},
     "datetime": set(),
     # the process, and its end
     "os": {"_registry"},
