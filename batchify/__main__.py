@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator, Iterable, Sequence
 
+    from batchify._binding import Batched
+    from batchify._simulate import Simulation
     from batchify._tell import Part
 
 WRONG, INTERRUPTED = 2, 130
@@ -93,24 +95,31 @@ def _write(out: Path, name: str, cost: _tune.Cost, advice: _tune.Advice, told: l
 
 
 def _simulate_command(asked: Namespace) -> None:
+    cost = _tune.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
     rows: list[Any] = []
     with _at_the_end(lambda: [_tell.what_if(rows)] if rows else []):
         for rate, *options in product(asked.rate, asked.max_size, asked.timeout, asked.concurrency):
-            cost = _tune.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
             setting = _tune.Setting(*options)
-            _below([rate], cost.capacity(setting.max_size, setting.concurrency), f"with {setting}")
-            done = simulate(
-                run_time=cost.together,
-                rate=rate,
-                burst=asked.burst,
-                calls=asked.calls,
-                noise=asked.noise,
-                seed=asked.seed,
-                max_size=setting.max_size,
-                timeout=setting.timeout,
-                concurrency=setting.concurrency,
-            )
-            rows.append((rate, setting, done))
+            rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
+
+
+def _simulated(asked: Namespace, cost: _tune.Cost, rate: float, setting: _tune.Setting) -> Simulation:
+    try:
+        capacity = cost.capacity(setting.max_size, setting.concurrency)
+    except ValueError as error:
+        raise CommandError(error) from None
+    _below([rate], capacity, f"with {setting}")
+    return simulate(
+        run_time=cost.together,
+        rate=rate,
+        burst=asked.burst,
+        calls=asked.calls,
+        noise=asked.noise,
+        seed=asked.seed,
+        max_size=setting.max_size,
+        timeout=setting.timeout,
+        concurrency=setting.concurrency,
+    )
 
 
 def _bench_command(asked: Namespace) -> None:
@@ -132,21 +141,24 @@ def _bench_command(asked: Namespace) -> None:
         rows: list[Any] = []
         with _at_the_end(lambda: _result(rows)):
             for rate in rates:
-                load, size = _loaded(rate, asked, loop, target)
-                after = _samples(meter, setting)
-                expected = _tune.cost(before + after).predict(setting, rate, trace=load.due)
-                rows.append((rate, expected, load, size))
-                before = after
+                load = _bench.Load(_bench.poisson(rate, asked.seconds, asked.seed))
+                fn.reset_stats()
+                around = before
+                try:
+                    _follow(f"{rate:,.0f} calls/s", _offering(loop, load, target, asked.seed))
+                    before = _samples(meter, setting)
+                    around += before
+                finally:
+                    rows += _row(rate, load, fn, _tune.cost(around), setting)
 
 
-def _loaded(
-    rate: float, asked: Namespace, loop: AbstractEventLoop, target: _target.Target
-) -> tuple[_bench.Load, float]:
-    """Make the calls of one rate, and return what became of them and the average size of their batches."""
-    target.fn.reset_stats()
-    load = _bench.Load(_bench.poisson(rate, asked.seconds, asked.seed))
-    _follow(f"{rate:,.0f} calls/s", _offering(loop, load, target, asked.seed))
-    return load, target.fn.batch_stats.avg_batch_size
+def _row(rate: float, load: _bench.Load, fn: Batched, cost: _tune.Cost, setting: _tune.Setting) -> list[Any]:
+    """Return what was predicted and what came, if anything came."""
+    if not load.latencies:
+        return []
+    # Calls that were not made, since they were interrupted, are none.
+    expected = cost.predict(setting, rate, trace=load.due[: len(load.late)])
+    return [(rate, expected, load, fn.batch_stats.avg_batch_size)]
 
 
 def _offering(loop: AbstractEventLoop, load: _bench.Load, target: _target.Target, seed: int) -> Generator[float]:

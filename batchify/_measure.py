@@ -23,7 +23,7 @@ from batchify._tune import Samples
 from batchify.errors import BatchResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from batchify._target import Target
 
@@ -105,9 +105,8 @@ class Meter:
         rows, end = self._target.rows, self.loop.time() + TRIAL * seconds
         for start in range(0, len(rows), TRIED):
             chosen = range(start, min(start + TRIED, len(rows)))
-            error = self._fails(chosen)
-            if error is not None:
-                raise CommandError(self._blame(chosen, error)) from None
+            self._call.configure(max_size=len(chosen))
+            self._run(chosen)
             yield chosen.stop / len(rows)
             if self.loop.time() > end:
                 return
@@ -165,7 +164,7 @@ class Meter:
         taken = {size: median(total for _, total in samples) for size, samples in self.samples.batches.items()}
         size = max((size for size, total in taken.items() if total <= CROWDED), default=min(taken))
         _, quiet = self._batch(size)
-        busy, calls = self.loop.run_until_complete(self._crowd(self._draw(size), 2 * quiet / size))
+        busy, calls = self.loop.run_until_complete(self._crowd(self._rows(self._draw(size)), 2 * quiet / size))
         self.samples.crowding.append((busy - quiet) / calls)
         for slots in growing(self.concurrency):
             if slots > 1:
@@ -175,7 +174,8 @@ class Meter:
         """Return the seconds that a batch took while further calls came, and how many of these."""
         start = self.loop.time()
         ends: list[float] = []
-        batch = asyncio.gather(*[self._call.acall(row) for row in rows])
+        # Whatever fails here fails alone as well, where it is told.
+        batch = asyncio.gather(*[self._call.acall(row) for row in rows], return_exceptions=True)
         batch.add_done_callback(lambda _: ends.append(self.loop.time()))
         others: list[asyncio.Future[Any]] = []
         while not ends:
@@ -183,14 +183,27 @@ class Meter:
             others.append(asyncio.ensure_future(self._call.acall(self._chance.choice(self._target.rows))))
         await asyncio.sleep(0)
         self._call.flush()
-        await asyncio.gather(batch, *others)
+        await asyncio.gather(batch, *others, return_exceptions=True)
         return ends[0] - start, len(others)
 
-    def _draw(self, count: int) -> list[Any]:
-        return self._chance.choices(self._target.rows, k=count)
+    def _draw(self, count: int) -> list[int]:
+        return self._chance.choices(range(len(self._target.rows)), k=count)
 
-    def _run(self, rows: list[Any], pause: float = 0.0) -> float:
-        """Run a batch after a pause, and return when it was due."""
+    def _rows(self, chosen: Sequence[int]) -> list[Any]:
+        return [self._target.rows[index] for index in chosen]
+
+    def _run(self, chosen: Sequence[int], pause: float = 0.0) -> float:
+        """Run the items that are chosen after a pause, and return when that was due.
+
+        Raises:
+            CommandError: they make the function fail.
+        """
+        try:
+            return self._together(self._rows(chosen), pause)
+        except Exception as error:  # noqa: BLE001  # a batch function may raise anything
+            raise CommandError(self._blame(chosen, error)) from None
+
+    def _together(self, rows: list[Any], pause: float = 0.0) -> float:
 
         async def together() -> float:
             due = self.loop.time() + pause
@@ -200,15 +213,15 @@ class Meter:
 
         return self.loop.run_until_complete(together())
 
-    def _fails(self, chosen: range) -> Exception | None:
+    def _fails(self, chosen: Sequence[int]) -> Exception | None:
         self._call.configure(max_size=len(chosen))
         try:
-            self._run([self._target.rows[index] for index in chosen])
+            self._together(self._rows(chosen))
         except Exception as error:  # noqa: BLE001  # a batch function may raise anything
             return error
         return None
 
-    def _blame(self, chosen: range, error: Exception) -> str:
+    def _blame(self, chosen: Sequence[int], error: Exception) -> str:
         """Say which item makes the function fail, by halves."""
         while len(chosen) > 1:
             middle = len(chosen) // 2
@@ -218,10 +231,8 @@ class Meter:
                     chosen, error = half, failed
                     break
             else:
-                who = (
-                    f"items[{chosen[0]}] to items[{chosen[-1]}] make {self._target.name}() fail together, not by halves"
-                )
-                return f"{who}: {_kind(error)}"
+                who = f"{len(chosen)} items, among them items[{chosen[0]}], make {self._target.name}() fail together"
+                return f"{who}, but no half of them alone: {_kind(error)}"
         return f"items[{chosen[0]}] makes {self._target.name}() fail: {_kind(error)}"
 
     def _called(self, rows: list[Any]) -> Any:

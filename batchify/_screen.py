@@ -41,7 +41,9 @@ def follow(label: str, shares: Iterable[float]) -> None:
     It is drawn between steps only: a thread that draws by itself would take turns with what is measured.
     """
     parts = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*parts, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
+    console = Console(stderr=True)
+    unseen = not console.is_terminal
+    with Progress(*parts, console=console, auto_refresh=False, transient=True, disable=unseen) as progress:
         task = progress.add_task(label, total=1.0)
         for share in shares:
             progress.update(task, completed=share)

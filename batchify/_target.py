@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,10 @@ from batchify._signature import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# Modules that are in a traceback, and are not what a person would look at.
+NOT_THEIRS = {*sys.stdlib_module_names, "batchify"}
 
 
 class CommandError(Exception):
@@ -63,7 +68,7 @@ def function(named: str, *, plain: bool = False) -> Batched:
     owner, found = _found(named)
     if not isinstance(found, Batched):
         found = _decorated(named, found, plain=plain)
-    if isinstance(owner, type) and isinstance(found, BatchedFunction) and found._self_kind is None:
+    if isinstance(owner, type) and _is_method(found, inspect.getattr_static(owner, named.rpartition(".")[2])):
         msg = f"{named} is a method; name that of an instance, as in module:instance.{named.rpartition('.')[2]}"
         raise CommandError(msg)
     return found
@@ -122,13 +127,18 @@ def place(error: BaseException) -> str:
 
     Its message is left out, as that may quote an item.
     """
-    ours, traceback = str(Path(__file__).parent), error.__traceback__
+    traceback = error.__traceback__
     while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        if not path.startswith((ours, "<")) and Path(path).parent.name not in {"asyncio", "futures"}:
-            return f" at {Path(path).name}, line {traceback.tb_lineno}"
+        frame = traceback.tb_frame
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in NOT_THEIRS:
+            return f" at {Path(frame.f_code.co_filename).name}, line {traceback.tb_lineno}"
         traceback = traceback.tb_next
     return ""
+
+
+def _is_method(found: Batched, held: object) -> bool:
+    """Say whether ``found`` wants an instance, which what its class holds would not if that is a static method."""
+    return isinstance(found, BatchedFunction) and found._self_kind is None and held is found
 
 
 def _row(fn: Batched, index: int, item: Any) -> Any:
