@@ -248,7 +248,7 @@ def recommend(cost: Cost, rates: Sequence[float], slo: float | None = None) -> A
         if max(rates) < cost.capacity(size, slots)
     ]
     setting = _simplest(cost, settings, rates)
-    windows = [Setting(setting.max_size, cost.alone * share, setting.concurrency) for share in WINDOWS]
+    windows = [Setting(setting.max_size, float(f"{share * cost.alone:.2g}"), setting.concurrency) for share in WINDOWS]
     setting = _simplest(cost, [setting, *windows], rates)
     forecasts = {rate: cost.predict(setting, rate, finer=FINER) for rate in rates}
     return Advice(setting, forecasts, slo, None if slo is None else _limit(cost, setting, slo))
