@@ -100,15 +100,14 @@ def _simulate_command(asked: Namespace) -> None:
     with _at_the_end(lambda: [_tell.what_if(rows)] if rows else []):
         for rate, *options in product(asked.rate, asked.max_size, asked.timeout, asked.concurrency):
             setting = _tune.Setting(*options)
-            rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
+            try:
+                _below([rate], cost.capacity(setting.max_size, setting.concurrency), f"with {setting}")
+                rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
+            except ValueError as error:
+                raise CommandError(error) from None
 
 
 def _simulated(asked: Namespace, cost: _tune.Cost, rate: float, setting: _tune.Setting) -> Simulation:
-    try:
-        capacity = cost.capacity(setting.max_size, setting.concurrency)
-    except ValueError as error:
-        raise CommandError(error) from None
-    _below([rate], capacity, f"with {setting}")
     return simulate(
         run_time=cost.together,
         rate=rate,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchify._tell import Part
 
-# Into a file lines go as long as they are.
+# Columns for tables in a file; sentences go there as long as they are.
 WIDE = 200
 
 
@@ -31,7 +31,7 @@ def show(parts: Iterable[Part]) -> None:
         if isinstance(part, Table):
             console.print(_grid(part))
         else:
-            console.print(Text(part))
+            console.print(Text(part), soft_wrap=not console.is_terminal)
         console.print()
 
 

@@ -498,10 +498,18 @@ def test_usage(capsys, line, expected):
     assert capsys.readouterr().err.endswith(f"error: {expected}\n")
 
 
-def test_a_falling_measurement_is_refused(command):
-    """Measurements whose line falls below nothing are told in the words of ``simulate()``."""
-    code, _, errors = command("simulate --measured 1:2,2:1 --rate 0.1")
-    assert (2, "batchify: run_time must be above 0 for any batch, got 0 s for one of 3\n") == (code, errors)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--measured 1:2,2:1", "run_time must be above 0 for any batch, got 0 s for one of 3"),
+        ("--measured 1:inf", "run_time of 1 must be a finite number above 0, got inf"),
+        ("--cost 1 --noise 20", "noise must be at most 10, got 20.0"),
+    ],
+)
+def test_simulate_refuses(command, options, expected):
+    """What ``simulate()`` refuses is told in its words."""
+    code, _, errors = command(f"simulate {options} --rate 0.1 --calls 10")
+    assert (2, f"batchify: {expected}\n") == (code, errors)
 
 
 def test_items_are_not_shown(command):
