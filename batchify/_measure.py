@@ -143,20 +143,22 @@ class Meter:
         end = self.loop.time() + SERIES
         # The first one finds caches full of what another size left there.
         self._batch(size)
-        taken = [self._batch(size)]
-        while self.loop.time() < end:
+        taken: list[tuple[float, float]] = []
+        while not taken or self.loop.time() < end:
             taken.append(self._batch(size))
+            self.samples.warm.setdefault(size, []).append(self._batch(size, pause=0.0)[1])
         return taken
 
-    def _batch(self, size: int, slots: int = 1) -> tuple[float, float]:
+    def _batch(self, size: int, slots: int = 1, pause: float = PAUSE) -> tuple[float, float]:
         """Return the seconds that a batch took: the function in it, and all from the calls to the last answer.
 
         Args:
             size: its items.
             slots: batches that run at once.
+            pause: seconds without a call before it.
         """
         self._call.configure(max_size=size, concurrency=slots)
-        due = self._run(self._draw(size * slots), PAUSE)
+        due = self._run(self._draw(size * slots), pause)
         return self._function, self.loop.time() - due
 
     def _disturb(self) -> None:

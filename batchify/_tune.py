@@ -77,17 +77,20 @@ class Samples:
         batches: by size, seconds of the function alone, and of all from the calls to the last answer.
         crowding: what a call took from a running batch.
         slowdown: by how many batches ran at once, how many times as long one took.
+        warm: by size, seconds of all for a batch that followed another one at once.
     """
 
     batches: dict[int, list[tuple[float, float]]] = field(default_factory=dict[int, "list[tuple[float, float]]"])
     crowding: list[float] = field(default_factory=list[float])
     slowdown: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
+    warm: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
 
     def __add__(self, other: Samples) -> Samples:
         return Samples(
             _joined(self.batches, other.batches),
             self.crowding + other.crowding,
             _joined(self.slowdown, other.slowdown),
+            _joined(self.warm, other.warm),
         )
 
 
@@ -101,6 +104,8 @@ class Cost:
         spread: how much the former varies: standard deviation as a share of the mean.
         crowding: what a call that comes while a batch runs takes from it.
         slowdown: by how many batches run at once, how many times as long one takes.
+        warm: as ``together``, of batches that follow each other at once, as they do near the capacity; the same if not
+            known.
     """
 
     together: Mapping[int, float]
@@ -108,6 +113,7 @@ class Cost:
     spread: float = 0.0
     crowding: float = 0.0
     slowdown: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    warm: Mapping[int, float] | None = None
 
     @property
     def line(self) -> Line:
@@ -138,7 +144,7 @@ class Cost:
 
     def capacity(self, max_size: int, concurrency: int = 1) -> float:
         """Return how many calls a second can be answered in batches of at most ``max_size``."""
-        typical = _typical(self.together, max_size)
+        typical = _typical(self.together if self.warm is None else self.warm, max_size)
         slow = self.slowdown[concurrency]
         return max(
             concurrency * size / (slow * typical[size] + concurrency * size * self.crowding)
@@ -163,11 +169,13 @@ class Cost:
             finer: how many times as many calls are simulated as it takes to compare settings.
             trace: when they come, if not at random.
         """
+        load = min(rate / self.capacity(setting.max_size, setting.concurrency), 1.0)
+        warm = self.together if self.warm is None else self.warm
         # Medians are less than means where few are far longer than the others.
         stretch = self.slowdown[setting.concurrency] * sqrt(1 + self.spread**2)
         stretch /= max(1 - rate * self.crowding, LEAST_LEFT)
         return simulate(
-            run_time={size: stretch * seconds for size, seconds in self.together.items()},
+            run_time={n: stretch * ((1 - load) * seconds + load * warm[n]) for n, seconds in self.together.items()},
             rate=rate if trace is None else None,
             calls=finer * min(max(round(RUNS * rate * self.together[1]), LEAST), MOST),
             trace=trace,
@@ -233,6 +241,8 @@ def cost(samples: Samples) -> Cost:
         spread if spread >= STEADY else 0.0,
         max(0.0, median(samples.crowding)) if samples.crowding else 0.0,
         {1: 1.0, **slower},
+        # A size is warmer than it is cold, or it is noise.
+        {size: min(together[size], median(taken)) for size, taken in samples.warm.items()} or None,
     )
 
 

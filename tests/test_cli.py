@@ -313,9 +313,9 @@ def test_bench_compares(command):
 
 
 def test_bench_chooses_rates(command):
-    """Without rates it takes a quarter, a half and three quarters of what can be answered as decorated."""
-    _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1")
-    assert ["420", "830", "1,200"] == [row[0] for row in cells(output)[1::3]]
+    """Without rates it takes a quarter, a half and three quarters of what can be answered with the options."""
+    _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --max-size 4")
+    assert ["230", "450", "680"] == [row[0] for row in cells(output)[1::3]]
 
 
 def test_bench_changes_options(command):
