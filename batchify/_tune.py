@@ -32,9 +32,9 @@ WINDOWS = (0.1, 0.25, 0.5, 1.0, 2.0)
 HARDLY = 1.05
 # Batching that saves less than this does not pay.
 LEAST_GAIN = 1.1
-# A simulation is as long as so many runs of an item alone, within bounds of calls: the 99th percentile is then one of
-# many batches. To compare settings, and, times FINER, for the figures that are told.
+# Calls come for as long as so many runs of an item alone, within bounds: then a 99th percentile is one of many batches.
 RUNS, LEAST, MOST = 200, 4_000, 16_000
+# For the figures that are told, so many times as many.
 FINER = 4
 # Rates of a curve, up to one below the capacity.
 STEPS = 20
@@ -104,8 +104,7 @@ class Cost:
         spread: how much the former varies: standard deviation as a share of the mean.
         crowding: what a call that comes while a batch runs takes from it.
         slowdown: by how many batches run at once, how many times as long one takes.
-        warm: as ``together``, of batches that follow each other at once, as they do near the capacity; the same if not
-            known.
+        warm: as ``together``, of batches that follow each other at once; the same if not known.
     """
 
     together: Mapping[int, float]
