@@ -6,7 +6,8 @@ A random forest learns to read handwritten digits. Like many models it takes lit
 one, since most of the time goes into the call itself. The images it has not seen are predicted one at a time: first
 each with a call of its own, then from as many asyncio tasks as there are images, each of which awaits its own answer.
 
-Run it with ``python examples/digits.py``; it needs the package ``scikit-learn``.
+Run it with ``python examples/digits.py``; it needs the package ``scikit-learn``. What options suit it is answered by
+``batchify tune examples.digits:read --items examples.digits:images``.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def learn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     known, unseen, known_digits, unseen_digits = train_test_split(images, digits, test_size=0.25, random_state=0)
     model.fit(known, known_digits)
     return unseen, unseen_digits
+
+
+def images() -> list[NDArray[np.float64]]:
+    """Train the model and return images to read, for ``batchify tune``."""
+    unseen, _ = learn()
+    return list(unseen)
 
 
 def row(way: str, calls: int, items: int, seconds: float) -> str:

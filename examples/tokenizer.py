@@ -7,7 +7,8 @@ them is tokenized on its own, first from 64 threads, then from 256 asyncio tasks
 The ids of every paragraph are compared with those of encoding it directly. What is counted is calls, not time: this
 tokenizer is so fast that handing a text from thread to thread costs as much as encoding it.
 
-Run it with ``python examples/tokenizer.py``; it needs the package ``tokenizers``.
+Run it with ``python examples/tokenizer.py``; it needs the package ``tokenizers``. What options suit it is answered by
+``batchify tune examples.tokenizer:tokenize --items examples.tokenizer:paragraphs``.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ def train(texts: list[str]) -> None:
     tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=2000, show_progress=False))
 
 
+def paragraphs() -> list[str]:
+    """Train the tokenizer and return texts to tokenize, for ``batchify tune``."""
+    texts = paragraphs_of_help()
+    train(texts)
+    return texts
+
+
 def from_threads(texts: list[str]) -> list[list[int]]:
     """Tokenize texts one by one from many threads."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -85,8 +93,7 @@ def report(callers: str, ids: list[list[int]], direct: list[list[int]]) -> None:
 
 def main() -> None:
     """Train, tokenize in both ways, and compare."""
-    texts = paragraphs_of_help()
-    train(texts)
+    texts = paragraphs()
     direct = [tokenizer.encode(text).ids for text in texts]
     print(f"{len(texts)} paragraphs, {sum(map(len, direct))} tokens, a vocabulary of {tokenizer.get_vocab_size()}")
     report(f"{THREADS} threads", from_threads(texts), direct)

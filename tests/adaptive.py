@@ -59,7 +59,76 @@ class WholeRun(Adaptive):
         return max(arrived, self._last + self._run_time / self._concurrency)
 
 
+class Asked(Core):
+    """A core that is asked for a batch at each arrival, for policies that count what waits."""
+
+    __slots__ = ()
+
+    def _set_alarm(self):
+        self.alarm = 0
+
+
+class ControlLimit(NoDistance):
+    """Leave when a slot is free and so many wait: for one slot the best there is, if the limit suits the rate."""
+
+    __slots__ = ("_core", "_limit")
+
+    def __init__(self, concurrency, limit):
+        super().__init__(concurrency)
+        self._limit = limit
+
+    def attach(self, core):
+        """Go by what waits in ``core``."""
+        self._core = core
+
+    def due(self, arrived, running):
+        return arrived if self._core.waiting >= self._limit else math.inf
+
+
+class WaitByRegression(Adaptive):
+    """Leave when all that wait have waited longer for the next one, together, than the fixed cost that it would save.
+
+    The fixed cost is learnt by regression; servers for models do something like it.
+    """
+
+    __slots__ = ("_core",)
+
+    attach = ControlLimit.attach
+
+    def due(self, arrived, running):
+        newest = self._core._line.places[-1][2]
+        return newest + self._distance * self._concurrency / self._core.waiting
+
+
+class Aimd(NoDistance):
+    """Leave whenever a slot is free, with a largest size that one more is added to while batches meet a target.
+
+    Where one does not, it is a tenth less. The target is what a full batch takes: any other that can be met is worse.
+    """
+
+    __slots__ = ("_core", "_size_limit", "_target")
+
+    def __init__(self, concurrency, target):
+        super().__init__(concurrency)
+        self._target = target
+        self._size_limit = 1.0
+
+    def attach(self, core):
+        """Change the largest size of ``core``."""
+        self._core = core
+        core._max_size = 1
+
+    def ended(self, run_time, size):
+        if run_time > self._target * 1.000001:
+            self._size_limit = max(1.0, 0.9 * self._size_limit)
+        elif size >= int(self._size_limit):
+            self._size_limit = min(MAX_SIZE, self._size_limit + 1.0)
+        self._core._max_size = int(self._size_limit)
+
+
 POLICIES = {"adaptive": Adaptive, "no distance": NoDistance, "whole run": WholeRun}
+# What others do: the best of these limits is picked by hand for each case, as is the best window.
+LIMITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -78,25 +147,47 @@ class Cell:
         typical = _typical(COSTS[self.cost], MAX_SIZE)
         arrivals = _drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
         vary = _variation(chance, self.noise)
-        core = Core(_config(MAX_SIZE, 0.0, self.concurrency))
+        attach = getattr(timing, "attach", None)
+        core = (Asked if attach else Core)(_config(MAX_SIZE, 0.0, self.concurrency))
         core._timing = timing
+        if attach:
+            attach(core)
         left = departures(core, arrivals, lambda size: typical[size] * vary())
         found = sorted(end - arrived for batch, end in left for arrived in batch.arrived)
         return math.fsum(found) / len(found), found[math.ceil(0.99 * len(found)) - 1]
 
     def best(self, calls):
         """Return the least mean and the least 99th percentile that a fixed window has."""
-        return tuple(map(min, zip(*(self.latencies(Window(window), calls) for window in WINDOWS), strict=True)))
+        return least(self.latencies(Window(window), calls) for window in WINDOWS)
 
     def regrets(self, calls, policies=POLICIES):
         """Return the regret of each policy, in the mean and in the 99th percentile."""
         best = self.best(calls)
         return {
             name: tuple(
-                own / least for own, least in zip(self.latencies(policy(self.concurrency), calls), best, strict=True)
+                own / lowest for own, lowest in zip(self.latencies(policy(self.concurrency), calls), best, strict=True)
             )
             for name, policy in policies.items()
         }
+
+    def others(self, calls):
+        """Return the regrets of what others do, and of adaptive timing."""
+        best = self.best(calls)
+        target = _typical(COSTS[self.cost], MAX_SIZE)[-1]
+        found = {
+            "adaptive": self.latencies(Adaptive(self.concurrency), calls),
+            "best limit": least(self.latencies(ControlLimit(self.concurrency, limit), calls) for limit in LIMITS),
+            "wait by regression": self.latencies(WaitByRegression(self.concurrency), calls),
+            "AIMD": self.latencies(Aimd(self.concurrency, target), calls),
+        }
+        return {
+            name: tuple(own / lowest for own, lowest in zip(pair, best, strict=True)) for name, pair in found.items()
+        }
+
+
+def least(figures):
+    """Return the least mean and the least 99th percentile of several, picked apart."""
+    return tuple(map(min, zip(*figures, strict=True)))
 
 
 def cells(slots=SLOTS, noises=NOISES):
@@ -116,20 +207,41 @@ def worst(regrets):
 
 def table(found, title, of):
     """Return the lines of a table: for each value that ``of`` finds in a cell, what each policy has in those."""
-    yield f"| {title} | " + " | ".join(f"{name}: average | worst" for name in POLICIES) + " |"
-    yield "|---" * (1 + 2 * len(POLICIES)) + "|"
+    policies = list(next(iter(found.values())))
+    yield f"| {title} | " + " | ".join(f"{name}: average | worst" for name in policies) + " |"
+    yield "|---" * (1 + 2 * len(policies)) + "|"
     for value in dict.fromkeys(map(of, found)):
         rows = [regrets for cell, regrets in found.items() if of(cell) == value]
-        figures = [shape([row[name] for row in rows]) for name in POLICIES for shape in (average, worst)]
+        figures = [shape([row[name] for row in rows]) for name in policies for shape in (average, worst)]
         yield f"| {value} | " + " | ".join("{:.2f} / {:.2f}".format(*pair) for pair in figures) + " |"
+
+
+def draw(found, path):
+    """Draw the average regret of each policy by load, in the mean and in the 99th percentile."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    for panel, which, title in zip(figure.subplots(1, 2, sharey=True), (0, 1), ("mean", "p99"), strict=True):
+        for name in next(iter(found.values())):
+            rows = {load: [row[name] for cell, row in found.items() if cell.load == load] for load in LOADS}
+            panel.plot([100 * load for load in rows], [average(row)[which] for row in rows.values()], "o-", label=name)
+        panel.set(title=f"{title}, x best fixed window", xlabel="load in % of full batches", yscale="log")
+        panel.set_yticks([1, 1.5, 2, 3, 5, 10], ["1", "1.5", "2", "3", "5", "10"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panel.legend(frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def main():
     """Print the tables: mean / 99th percentile, as ratios to the best fixed window of each cell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=20_000, help="calls in each cell")
-    calls = parser.parse_args().calls
-    found = {cell: cell.regrets(calls) for cell in cells()}
+    parser.add_argument("--others", metavar="PNG", help="compare with what others do instead, and draw it there")
+    asked = parser.parse_args()
+    found = {cell: (cell.others if asked.others else cell.regrets)(asked.calls) for cell in cells()}
+    if asked.others:
+        draw(found, asked.others)
     groups = {
         "slots": lambda cell: cell.concurrency,
         "run time": lambda cell: cell.cost,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from adaptive import POLICIES, average, cells, table
+from adaptive import LOADS, MAX_SIZE, POLICIES, Aimd, ControlLimit, average, cells, draw, table
 
 CALLS = 1000
 
@@ -38,3 +38,42 @@ def test_the_table_names_everything():
     lines = list(table(found, "slots", lambda cell: cell.concurrency))
     assert ["| 1 ", "| 4 "] == [line[:4] for line in lines[2:]]
     assert "| 1 | " + " | ".join(["1.00 / 2.00"] * 6) + " |" == lines[2]
+
+
+def test_what_others_do_is_compared():
+    """Each of the others has its regrets, and where windows can't be beaten a limit picked by hand is as good."""
+    (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a + b n", 0.5, 1))
+    regrets = cell.others(CALLS)
+    assert ["adaptive", "best limit", "wait by regression", "AIMD"] == list(regrets)
+    assert (1.0, 1.0) == pytest.approx(regrets["best limit"], rel=0.02)
+    assert 1.05 < regrets["wait by regression"][0]
+
+
+def test_a_limit_is_waited_for():
+    """With a limit that is never reached nothing leaves but full batches."""
+    (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a", 0.1, 1))
+    mean, _ = cell.latencies(ControlLimit(1, MAX_SIZE), CALLS)
+    assert 1.0 + (MAX_SIZE - 1) / 2 / 3.2 == pytest.approx(mean, rel=0.05)
+
+
+def test_sizes_grow_and_shrink():
+    """One more item after a full batch in time, a tenth less after a late one."""
+
+    class Line:
+        _max_size = MAX_SIZE
+
+    line, policy = Line(), Aimd(1, 1.0)
+    policy.attach(line)
+    sizes = []
+    for run_time in [0.5] * 9 + [2.0, 0.5]:
+        policy.ended(run_time, line._max_size)
+        sizes.append(line._max_size)
+    assert [2, 3, 4, 5, 6, 7, 8, 9, 10, 9, 10] == sizes
+
+
+def test_regrets_are_drawn(tmp_path):
+    """The picture is a PNG of a line for each policy."""
+    found = {cell: {"one": (1.0, 2.0), "other": (2.0, 4.0)} for cell in cells([1], [None])}
+    assert set(LOADS) == {cell.load for cell in found}
+    draw(found, tmp_path / "regret.png")
+    assert b"\x89PNG" == (tmp_path / "regret.png").read_bytes()[:4]

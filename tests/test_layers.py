@@ -101,6 +101,27 @@ MAY = {
         "_threads",
     },
     "_simulate": {"_config", "_core", "_stats"},
+    "_target": {"_batched", "_binding", "_decorator", "_signature"},
+    "_tune": {"_simulate"},
+    "_measure": {"_decorator", "_target", "_tune", "errors"},
+    "_bench": {"_stats"},
+    "_tell": {"_render"},
+    "_screen": {"_tell"},
+    "_plot": set(),
+    "_html": {"_tell"},
+    "_ask": {"_config"},
+    "__main__": {
+        "_ask",
+        "_bench",
+        "_html",
+        "_measure",
+        "_plot",
+        "_screen",
+        "_simulate",
+        "_target",
+        "_tell",
+        "_tune",
+    },
     "prometheus": {"_stats", "_totals"},
     "_spans": {"__init__", "_batched", "_current", "_signature"},
     "opentelemetry": {"__init__", "_spans", "_stats", "_totals"},
@@ -137,11 +158,24 @@ GUESTS = {
     "prometheus_client": {"prometheus"},
     "opentelemetry": {"_spans", "opentelemetry"},
     "pytest": {"_plugin"},
+    "rich": {"_screen"},
+    "matplotlib": {"_plot"},
 }
 # Parts of the standard library that stand for something to know, and who may import them: nobody else does.
 KNOWING = {
     # event loops
-    "asyncio": {"_asyncio", "_bridge", "_drain", "_inline", "_loop", "_loop_streams", "_offload", "testing"},
+    "asyncio": {
+        "_asyncio",
+        "_bench",
+        "_bridge",
+        "_drain",
+        "_inline",
+        "_loop",
+        "_loop_streams",
+        "_measure",
+        "_offload",
+        "testing",
+    },
     # threads, and locks
     "threading": {
         "_batched",
@@ -159,7 +193,7 @@ KNOWING = {
     "_thread": {"_threads", "_workers"},
     "concurrent": {"_config", "_executors", "_offload", "_waiters"},
     # clocks
-    "time": {"_inline", "_loop", "_workers"},
+    "time": {"_inline", "_loop", "_measure", "_workers"},
     "datetime": set(),
     # the process, and its end
     "os": {"_executors", "_registry"},

@@ -36,7 +36,7 @@ def test_a_block_runs(tmp_path, block):
 
 
 def test_the_commands():
-    """There is one command each for the example, the tests, the soak and the benchmark, on a line of its own."""
+    """There are commands for the example, the tests, the soak, the benchmark and choosing options."""
     commands = re.findall(r"^```sh\n(.*?)\n```", README, flags=re.DOTALL | re.MULTILINE)
-    words = ["examples/tokenizer.py", "pytest", "tests/stress", "tests.bench"]
+    words = ["examples/tokenizer.py", "pytest", "tests/stress", "tests.bench", "batchify tune"]
     assert words == [next(word for word in words if word in command) for command in commands]

@@ -9,6 +9,7 @@ from columns import in_time
 from conftest import PATIENCE, doubled
 
 from batchify import ReentrantCallError, SyncMicrobatcher
+from batchify._core import Core
 
 # What a finalizer or a signal handler may do with a batcher and a future that waits in it, and how that future ends.
 MEANWHILE = {
@@ -27,33 +28,26 @@ def told(future):
         return type(error)
 
 
-class Interrupted:
-    """A core in the middle of whose next arrival something is done."""
+def interrupt_next_arrival(core, do):
+    """Let something be done in the middle of the next arrival at a core."""
 
-    def __init__(self, core, do):
-        self._core, self._do = core, do
+    class Interrupted(Core):
+        __slots__ = ()
 
-    def __getattr__(self, name):
-        return getattr(self._core, name)
+        def add(self, *arguments):
+            self.__class__ = Core
+            # It may come whenever something is called or allocated.
+            do()
+            return self.add(*arguments)
 
-    def add(self, *arguments):
-        # It may come whenever something is called or allocated.
-        self._do()
-        return self._core.add(*arguments)
+    core.__class__ = Interrupted
 
 
 def interrupted(meanwhile):
     """Return a future that waited, and one that was put into the line when ``meanwhile`` was done, both over."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
     first = batcher.put(1)
-    engine = batcher.engine
-    core = engine.core
-
-    def interrupt():
-        engine.core = core
-        meanwhile(batcher, first)
-
-    engine.core = Interrupted(core, interrupt)
+    interrupt_next_arrival(batcher.engine.core, lambda: meanwhile(batcher, first))
     second = batcher.put(2)
     # What could not be done at once is done by now, or soon.
     wait([first], 0.01)

@@ -1,0 +1,238 @@
+"""The command line: ``python -m batchify`` and ``batchify``.
+
+Decides: the order of things, exit codes, and what is written where.
+Must not know: how anything is measured, computed, worded or drawn.
+
+Exit codes: 0; 2 for what a person has to put right, said in one line; 130 after Ctrl-C, with what was found until then.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchify import _ask, _bench, _measure, _target, _tell, _tune
+from batchify._simulate import simulate
+from batchify._target import CommandError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Generator, Iterable, Sequence
+
+    from batchify._batched import Batched
+    from batchify._simulate import Simulation
+    from batchify._tell import Part
+
+WRONG, INTERRUPTED = 2, 130
+# Seconds to measure for before and after each load.
+AROUND = 3.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command and return its exit code.
+
+    Args:
+        arguments: those of the command line; ``None`` for those of the process.
+    """
+    asked = _ask.parser().parse_args(arguments)
+    try:
+        _needs("rich", *(["matplotlib"] if getattr(asked, "out", None) else []))
+        # As ``python -m`` has it: the user's modules are found from where they are.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        COMMANDS[asked.command](asked)
+    except CommandError as error:
+        sys.stderr.write(f"batchify: {error}\n")
+        return WRONG
+    except KeyboardInterrupt:
+        sys.stderr.write("batchify: interrupted\n")
+        return INTERRUPTED
+    return 0
+
+
+def _needs(*packages: str) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        msg = f"this needs {' and '.join(missing)}: pip install 'batchify-toolkit[cli]'"
+        raise CommandError(msg)
+
+
+def _tune_command(asked: Namespace) -> None:
+    fn = _target.function(asked.function, plain=True)
+    concurrency = asked.concurrency or fn._self_config.concurrency
+    with _measure.looping() as loop:
+        target = _target.target(fn, _items(asked.items, loop))
+        cost = _measured(_measure.Meter(target, loop, concurrency), asked.seconds, asked.max_size)
+    most, largest = cost.most()
+    rates = _rates(asked.rate, most, f"with {largest}")
+    advice = _tune.recommend(cost, rates, asked.slo_ms and asked.slo_ms / 1000)
+    capacity = cost.capacity(advice.setting.max_size, advice.setting.concurrency)
+    told = [*_tell.verdict(cost), *_tell.advised(advice, capacity)]
+    _show(told)
+    if asked.out:
+        _write(asked.out, target.name, cost, advice, [_tell.measured(cost), *told])
+
+
+def _write(out: Path, name: str, cost: _tune.Cost, advice: _tune.Advice, told: list[Part]) -> None:
+    from batchify import _html, _plot  # noqa: PLC0415  # matplotlib is loaded by those who want a picture
+
+    picture = _plot.picture(name, cost, advice, _tune.curve(cost, advice.setting))
+    page = _html.page(f"batchify tune: {name}", told, picture)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tune.png").write_bytes(picture)
+        (out / "tune.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        msg = f"--out {out} cannot be written: {error.strerror}"
+        raise CommandError(msg) from None
+    _show([f"Written: {out / 'tune.html'}, {out / 'tune.png'}"])
+
+
+def _simulate_command(asked: Namespace) -> None:
+    cost = _tune.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
+    rows: list[Any] = []
+    with _at_the_end(lambda: [_tell.what_if(rows)] if rows else []):
+        for rate, *options in product(asked.rate, asked.max_size, asked.timeout, asked.concurrency):
+            setting = _tune.Setting(*options)
+            try:
+                _below([rate], cost.capacity(setting.max_size, setting.concurrency), f"with {setting}")
+                rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
+            except ValueError as error:
+                raise CommandError(error) from None
+
+
+def _simulated(asked: Namespace, cost: _tune.Cost, rate: float, setting: _tune.Setting) -> Simulation:
+    return simulate(
+        run_time=cost.together,
+        rate=rate,
+        burst=asked.burst,
+        calls=asked.calls,
+        noise=asked.noise,
+        seed=asked.seed,
+        max_size=setting.max_size,
+        timeout=setting.timeout,
+        concurrency=setting.concurrency,
+    )
+
+
+def _bench_command(asked: Namespace) -> None:
+    fn = _target.function(asked.function)
+    given = fn._self_config
+    setting = _tune.Setting(
+        asked.max_size or given.max_size,
+        getattr(asked, "timeout", given.timeout),
+        asked.concurrency or given.concurrency,
+    )
+    with _measure.looping() as loop:
+        target = _target.target(fn, _items(asked.items, loop))
+        meter = _measure.Meter(target, loop, setting.concurrency)
+        _try(meter, AROUND)
+        before = _samples(meter, setting)
+        capacity = _tune.cost(before).capacity(setting.max_size, setting.concurrency)
+        rates = _rates(asked.rate, capacity, f"with {setting}")
+        fn.configure(max_size=setting.max_size, timeout=setting.timeout, concurrency=setting.concurrency)
+        rows: list[Any] = []
+        with _at_the_end(lambda: _result(rows)):
+            for rate in rates:
+                load = _bench.Load(_bench.poisson(rate, asked.seconds, asked.seed))
+                fn.reset_stats()
+                around = before
+                try:
+                    _follow(f"{rate:,.0f} calls/s", _offering(loop, load, target, asked.seed))
+                    before = _samples(meter, setting)
+                    around += before
+                finally:
+                    rows += _row(rate, load, fn, _tune.cost(around), setting)
+
+
+def _row(rate: float, load: _bench.Load, fn: Batched, cost: _tune.Cost, setting: _tune.Setting) -> list[Any]:
+    """Return what was predicted and what came, if anything came."""
+    if not load.latencies:
+        return []
+    # Calls that were not made, since they were interrupted, are none.
+    expected = cost.predict(setting, rate, trace=load.due[: len(load.late)])
+    return [(rate, expected, load, fn.batch_stats.avg_batch_size)]
+
+
+def _offering(loop: AbstractEventLoop, load: _bench.Load, target: _target.Target, seed: int) -> Generator[float]:
+    yield 0.0
+    loop.run_until_complete(_bench.offer(load, target.calls, seed))
+
+
+def _samples(meter: _measure.Meter, setting: _tune.Setting) -> _tune.Samples:
+    """Measure anew: machines change, so that what is measured long before a load says little about it."""
+    meter.samples = _tune.Samples()
+    _follow("measuring batches", meter.measure(AROUND, setting.max_size))
+    return meter.samples
+
+
+def _follow(label: str, shares: Iterable[float]) -> None:
+    from batchify import _screen  # noqa: PLC0415  # rich is loaded when it is sure to be there
+
+    _screen.follow(label, shares)
+
+
+def _result(rows: list[Any]) -> list[Part]:
+    notes = [note for rate, _, load, _ in rows for note in _tell.noticed(rate, load)]
+    return [_tell.compared(rows), *notes] if rows else []
+
+
+def _items(named: str, loop: AbstractEventLoop) -> list[Any]:
+    made = _target.items(named)
+    return _target.listed(named, loop.run_until_complete(made) if inspect.iscoroutine(made) else made)
+
+
+def _try(meter: _measure.Meter, seconds: float) -> None:
+    _follow("trying items", meter.try_items(seconds))
+
+
+def _measured(meter: _measure.Meter, seconds: float, largest: int) -> _tune.Cost:
+    """Return what batches take; show it, or as much as there is when it is interrupted."""
+    with _at_the_end(lambda: [_tell.measured(_tune.cost(meter.samples))] if meter.samples.batches else []):
+        _try(meter, seconds)
+        _follow("measuring batches", meter.measure(seconds, largest))
+    return _tune.cost(meter.samples)
+
+
+def _rates(asked: list[float] | None, capacity: float, how: str) -> list[float]:
+    """Return the rates that are asked for, or else some below the capacity."""
+    if asked is None:
+        return [float(f"{load * capacity:.2g}") for load in _tune.LOADS]
+    _below(asked, capacity, how)
+    return asked
+
+
+def _below(rates: list[float], capacity: float, how: str) -> None:
+    for rate in rates:
+        if rate >= capacity:
+            msg = f"--rate {rate:g} is beyond what can be answered: {capacity:,.0f} calls a second at most, {how}"
+            raise CommandError(msg)
+
+
+@contextmanager
+def _at_the_end(parts: Callable[[], list[Part]]) -> Generator[None]:
+    """Show what there is when all is done, or when Ctrl-C ends it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _show(parts())
+        raise
+    _show(parts())
+
+
+def _show(parts: list[Part]) -> None:
+    from batchify import _screen  # noqa: PLC0415  # as above
+
+    _screen.show(parts)
+
+
+COMMANDS = {"tune": _tune_command, "simulate": _simulate_command, "bench": _bench_command}
+
+if __name__ == "__main__":
+    sys.exit(main())

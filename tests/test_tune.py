@@ -1,0 +1,483 @@
+"""Measuring a batch function and choosing its options: against costs that are known, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from math import expm1, sqrt
+from random import Random
+
+import pytest
+from conftest import VirtualLoop
+
+from batchify import _bench, _measure, _target, _tune, microbatch, simulate
+from batchify._target import CommandError
+from batchify._tune import Cost, Line, Samples, Setting
+
+SIZES = (1, 2, 4, 8, 16, 32)
+
+
+def known(a, b, sizes=SIZES, **more):
+    """Return the cost of a function that takes a + b n seconds."""
+    taken = {size: a + b * size for size in sizes}
+    return Cost(taken, taken, **more)
+
+
+# What a batch costs.
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.004, 0.0001), (0.004, 0.0), (0.0, 0.001), (1.0, 2.0)])
+def test_a_line_is_found(a, b):
+    """A cost of a + b n is found from its points, whatever of it is fixed."""
+    found = _tune.fit({size: a + b * size for size in SIZES})
+    assert (pytest.approx(a, abs=1e-12), pytest.approx(b, abs=1e-12)) == (found.a, found.b)
+
+
+def test_one_point_is_a_fixed_cost():
+    """From one size alone nothing is known of others, so it is taken for the cost of any."""
+    assert Line(2.0, 0.0) == _tune.fit({4: 2.0})
+
+
+def test_a_falling_cost_is_a_fixed_one():
+    """No item takes less than nothing: where larger batches took less, the cost is the same for all."""
+    assert 0.0 == _tune.fit({1: 3.0, 2: 2.0, 4: 1.0}).b
+
+
+def test_no_batch_begins_below_nothing():
+    """Where run times grow faster than batches, the fixed cost is none and not a negative one."""
+    found = _tune.fit({1: 1.0, 2: 4.0, 4: 16.0})
+    assert 0.0 == found.a
+    assert 0.0 < found.b
+
+
+def test_small_batches_count_as_much_as_large_ones():
+    """Errors are relative: a large batch that is far off does not bend the line away from the small ones."""
+    points = {1: 1.01, 2: 1.02, 4: 1.04, 256: 3.56 * 1.05}
+    assert 1.0 == pytest.approx(_tune.fit(points)(0), rel=0.01)
+
+
+def test_costs_are_medians():
+    """A batch that took ten times as long than the others of its size does not count."""
+    found = _tune.cost(Samples({1: [(1.0, 2.0), (1.0, 2.0), (10.0, 20.0)]}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
+    assert Cost({1: 2.0}, {1: 1.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}) == found
+
+
+def test_nothing_takes_less_than_nothing():
+    """What noise makes negative is none: calls do not speed batches up, nor do batches each other."""
+    found = _tune.cost(Samples({1: [(1.0, 1.0)]}, [-0.1], {2: [0.9]}))
+    assert (0.0, {1: 1.0, 2: 1.0}) == (found.crowding, found.slowdown)
+
+
+def test_variation_is_that_of_most_batches():
+    """The spread is found from the median deviation: of log-normal times it is theirs."""
+    chance = Random(0)
+    taken = [chance.lognormvariate(0.0, 0.3) for _ in range(20_000)]
+    found = _tune.cost(Samples({4: [(each, each) for each in taken]}))
+    assert sqrt(expm1(0.3**2)) == pytest.approx(found.spread, rel=0.02)
+
+
+def test_samples_add_up():
+    """Samples from before and after are one, sizes and slots that only one has included."""
+    joined = Samples({1: [(1, 1)], 2: [(2, 2)]}, [0.1], {2: [1.0]}) + Samples({1: [(3, 3)]}, [0.2], {4: [2.0]})
+    assert Samples({1: [(1, 1), (3, 3)], 2: [(2, 2)]}, [0.1, 0.2], {2: [1.0], 4: [2.0]}) == joined
+
+
+@pytest.mark.parametrize(
+    ("cost", "pays", "gain"),
+    [
+        (known(0.010, 0.0), True, 32.0),
+        (known(0.0, 0.001), False, 1.0),
+        (known(0.0001, 0.001), False, 0.0011 / (0.0001 / 32 + 0.001)),
+        (known(0.010, 0.0, crowding=0.0096875), False, 1.0),
+    ],
+    ids=["all fixed", "nothing fixed", "hardly anything fixed", "what is saved is spent on calls"],
+)
+def test_whether_batching_pays(cost, pays, gain):
+    """It pays if an item alone takes a tenth more than in the best batch, with all that batching costs."""
+    assert (pays, pytest.approx(gain)) == (cost.pays, cost.gain)
+
+
+def test_capacity_is_that_of_the_best_size():
+    """A function that is worse for large batches answers most calls with smaller ones, which max_size allows too."""
+    assert 2.0 == Cost({1: 1.0, 2: 1.0, 4: 4.0}, {}).capacity(4)
+
+
+def test_capacity_counts_slots_and_what_they_lose():
+    """Two slots answer twice as many calls, but for what batches take from each other, and calls from batches."""
+    assert 32 / 0.008 * 2 / 1.6 == known(0.008, 0.0, slowdown={1: 1.0, 2: 1.6}).capacity(32, 2)
+    assert 1 / (0.008 / 32 + 0.001) == pytest.approx(known(0.008, 0.0, crowding=0.001).capacity(32))
+
+
+def test_a_prediction_is_a_simulation():
+    """Without variation and with nothing lost, what is predicted is what ``simulate()`` says."""
+    expected = simulate(run_time={1: 0.0041, 32: 0.0072}, rate=300, calls=4000, max_size=16, timeout=0.001)
+    found = Cost({1: 0.0041, 32: 0.0072}, {}).predict(Setting(16, 0.001), 300)
+    assert expected == found
+
+
+def test_calls_and_slots_make_batches_longer():
+    """At 100 calls a second that take 2 ms each, and with a slot that costs half as much again, runs are longer."""
+    cost = Cost({1: 0.001}, {}, crowding=0.002, slowdown={1: 1.0, 2: 1.5})
+    found = cost.predict(Setting(8, None, 2), 100.0, trace=[0.0])
+    assert 1.5 / 0.8 == pytest.approx(found.latency_ms.max)
+
+
+def test_batches_are_warmer_under_load():
+    """Alone a batch takes what it takes after a pause, and near the capacity what it takes without."""
+    cost = Cost({1: 0.004}, {}, warm={1: 0.002})
+    assert 500.0 == cost.capacity(1)
+    found = [cost.predict(Setting(1), rate, trace=[0.0]).latency_ms.max for rate in (0.001, 250.0, 500.0, 1000.0)]
+    assert [4.0, 3.0, 2.0, 2.0] == pytest.approx(found, rel=1e-4)
+
+
+def test_warm_is_no_slower_than_cold():
+    """What noise makes slower without a pause is taken to be as fast."""
+    samples = Samples({1: [(1.0, 2.0)], 2: [(1.0, 2.0)]}, warm={1: [1.5], 2: [9.0]})
+    assert {1: 1.5, 2: 2.0} == _tune.cost(samples + Samples()).warm
+
+
+def test_an_overload_is_no_error():
+    """A rate at which calls take all the time there is has a prediction, too: machines change under way."""
+    assert 20.0 == pytest.approx(
+        Cost({1: 0.001}, {}, crowding=1.0).predict(Setting(1), 5.0, trace=[0.0]).latency_ms.max
+    )
+
+
+# What options are best.
+
+
+def test_adaptive_timing_is_recommended():
+    """Where most of a run is fixed no window is much better than none, and the size is one that bears the rates."""
+    cost = known(0.010, 0.0001)
+    advice = _tune.recommend(cost, [500.0, 2000.0])
+    assert (None, 1) == (advice.setting.timeout, advice.setting.concurrency)
+    assert cost.capacity(advice.setting.max_size) > 2000.0
+
+
+def test_the_recommended_size_is_hardly_worse_than_any():
+    """No other size has 99th percentiles that are better by more than a twentieth, and no smaller one is as good."""
+    cost, rates = known(0.005, 0.0005), [300.0, 900.0]
+    tails = {size: _tune._tail(cost, Setting(size), rates) for size in SIZES if cost.capacity(size) > 900.0}
+    chosen = _tune.recommend(cost, rates).setting.max_size
+    assert tails[chosen] <= 1.05 * min(tails.values())
+    assert all(tails[size] > 1.05 * min(tails.values()) for size in tails if size < chosen)
+
+
+def test_a_window_is_recommended_where_it_is_better():
+    """With four slots and random run times a short window beats none by a twentieth, and is a round number."""
+    cost = known(0.010, 0.001, sizes=(1, 2, 4, 8), spread=0.5, slowdown={4: 1.0})
+    assert Setting(4, 0.0011, 4) == _tune.recommend(cost, [600.0]).setting
+
+
+def test_more_slots_only_where_they_help():
+    """Two slots are recommended if they are needed for the rate, and one if they are not."""
+    cost = known(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
+    assert [1, 2] == [_tune.recommend(cost, [rate]).setting.concurrency for rate in (0.2, 250.0)]
+
+
+def test_a_target_that_is_met():
+    """With 100 ms allowed for a function of 10 ms, all rates below the capacity are fine but the last few."""
+    advice = _tune.recommend(known(0.010, 0.0), [1000.0], slo=0.1)
+    assert [] == advice.misses
+    assert 1000.0 < advice.limit < 3200.0
+
+
+def test_a_target_that_is_missed_at_some_rates():
+    """The rates that miss it are named, and the highest rate that meets it lies below them."""
+    advice = _tune.recommend(known(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
+    assert [270.0] == advice.misses
+    assert 20.0 < advice.limit < 270.0
+
+
+def test_a_target_that_nothing_meets():
+    """What takes longer alone than is allowed is late at any rate."""
+    assert 0.0 == _tune.recommend(known(0.010, 0.0), [10.0], slo=0.005).limit
+
+
+def test_no_target():
+    """Without a target nothing is missed, and there is no limit."""
+    advice = _tune.recommend(known(0.010, 0.0), [10.0])
+    assert ([], None) == (advice.misses, advice.limit)
+
+
+def test_a_curve_ends_below_the_capacity():
+    """It has latencies from a twentieth of what can be answered, and they grow."""
+    curve = _tune.curve(known(0.010, 0.0), Setting(32))
+    assert [160.0 * step for step in range(1, 20)] == pytest.approx(list(curve))
+    assert curve[min(curve)].latency_ms.p50 < curve[max(curve)].latency_ms.p50
+
+
+# How it is measured.
+
+
+@pytest.fixture
+def loop():
+    """Return an event loop in virtual time."""
+    loop = VirtualLoop()
+    yield loop
+    loop.run_until_complete(_measure._end())
+    loop.close()
+
+
+def sleeper(a, b, **options):
+    """Return a function that takes exactly a + b n seconds of virtual time."""
+
+    @microbatch(**options)
+    async def sleep(items):
+        await asyncio.sleep(a + b * len(items))
+        return items
+
+    return sleep
+
+
+def measured(loop, fn, items=(1, 2, 3), seconds=0.5, largest=32, concurrency=1):
+    meter = _measure.Meter(_target.target(fn, list(items)), loop, concurrency)
+    shares = [*meter.try_items(seconds), *meter.measure(seconds, largest)]
+    return meter.samples, shares
+
+
+def test_exact_times_are_measured(loop):
+    """In virtual time, where an engine takes none, a batch takes what its function takes."""
+    cost = _tune.cost(measured(loop, sleeper(0.004, 0.0001))[0])
+    assert pytest.approx(known(0.004, 0.0001).together) == cost.together
+    assert pytest.approx(known(0.004, 0.0001).function) == cost.function
+    assert (0.0, pytest.approx(0.0, abs=1e-9)) == (cost.spread, cost.crowding)
+
+
+def test_the_line_is_found_by_measuring(loop):
+    """What is fixed and what an item takes come out of it."""
+    line = _tune.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
+    assert (pytest.approx(0.004), pytest.approx(0.0001)) == (line.a, line.b)
+
+
+def test_sizes_grow_to_the_largest(loop):
+    """They are powers of two, and the largest one that is asked for."""
+    samples, _ = measured(loop, sleeper(0.001, 0.0), largest=12)
+    assert [1, 2, 4, 8, 12] == list(samples.batches)
+
+
+def test_sizes_stop_growing_in_time(loop):
+    """Sizes that would take too long are not measured, and the others at least three times."""
+    samples, _ = measured(loop, sleeper(0.0, 0.1), seconds=1.0)
+    assert [1, 2] == list(samples.batches)
+    assert all(len(taken) >= 3 for taken in samples.batches.values())
+
+
+def test_measuring_ends_in_time(loop):
+    """It ends when the time is over, but for the round that is under way."""
+    measured(loop, sleeper(0.001, 0.0), seconds=2.0)
+    assert 2.0 <= loop.time() < 3.0
+
+
+def test_enough_is_enough(loop):
+    """A function is not measured for longer than makes sense, however much time there is."""
+    samples, _ = measured(loop, sleeper(0.05, 0.0), seconds=1e6, largest=1)
+    assert 60 == len(samples.batches[1])
+
+
+def test_shares_grow(loop):
+    """What is told of the progress goes from little to all of it."""
+    _, shares = measured(loop, sleeper(0.001, 0.0), items=range(100))
+    tried, timed = shares[:4], shares[4:]
+    assert [0.32, 0.64, 0.96, 1.0] == tried
+    assert sorted(timed) == timed
+    assert 0.9 < timed[-1] <= 1.0
+
+
+def test_not_all_items_are_tried_if_there_are_many(loop):
+    """A quarter of the time is for trying items."""
+    meter = _measure.Meter(_target.target(sleeper(0.1, 0.0), list(range(1000))), loop)
+    assert 4 == len(list(meter.try_items(1.4)))
+
+
+class BusyLoop(VirtualLoop):
+    """An event loop on which it takes 2 ms to make a task."""
+
+    def create_task(self, *args, **kwargs):
+        self._leaping.now += 0.002
+        return super().create_task(*args, **kwargs)
+
+
+def test_what_a_call_takes_from_a_batch():
+    """A call that holds up a function which computes makes its batch longer by that, and is found out."""
+
+    @microbatch
+    async def compute(items):
+        for _ in range(40):
+            await asyncio.sleep(0.001)
+        return items
+
+    with closing(BusyLoop()) as loop:
+        crowding = _tune.cost(measured(loop, compute, largest=4)[0]).crowding
+    assert 0.0005 < crowding <= 0.002
+
+
+def test_slots_that_share_are_slower(loop):
+    """Two batches of a function that serves one at a time take twice as long together, four take four times."""
+    device = asyncio.Lock()
+
+    @microbatch(concurrency=4)
+    async def shared(items):
+        async with device:
+            await asyncio.sleep(0.01)
+        return items
+
+    cost = _tune.cost(measured(loop, shared, largest=2, concurrency=4)[0])
+    assert {1: 1.0, 2: pytest.approx(2.0), 4: pytest.approx(4.0)} == cost.slowdown
+
+
+def test_a_plain_function_is_measured_too():
+    """A def function is measured on its engine's thread, always the same one, called from an event loop of our own."""
+    import threading
+
+    threads = set()
+
+    def double(items):
+        threads.add(threading.get_ident())
+        return [2 * item for item in items]
+
+    with _measure.looping() as loop:
+        samples, _ = measured(loop, microbatch(double), seconds=0.01, largest=2)
+    assert samples.batches
+    assert all(0 < alone < total for taken in samples.batches.values() for alone, total in taken)
+    assert 1 == len(threads)
+    assert threading.get_ident() not in threads
+
+
+def test_what_still_runs_is_ended():
+    """Tasks that somebody's function leaves behind end with the loop."""
+    ended = []
+
+    async def forever():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    with _measure.looping() as loop:
+        task = loop.create_task(forever())
+        loop.run_until_complete(asyncio.sleep(0))
+    assert [True] == ended
+    assert task.cancelled()
+
+
+# Who is to blame.
+
+
+def picky(bad):
+    """Return a function that fails if ``bad(items)``."""
+
+    @microbatch
+    async def picky(items):
+        if bad(items):
+            msg = f"{items} are secret"
+            raise KeyError(msg)
+        return items
+
+    return picky
+
+
+def blamed(loop, fn, count=100):
+    with pytest.raises(CommandError) as caught:
+        measured(loop, fn, items=range(count))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 31, 32, 77, 99])
+def test_an_item_is_blamed(loop, bad):
+    """An item that makes the function fail is found by its index, and where it failed is told, not with what."""
+    line = picky.__code__.co_firstlineno + 7
+    expected = f"items[{bad}] makes picky.<locals>.picky() fail: KeyError at test_tune.py, line {line}"
+    assert expected == blamed(loop, picky(lambda items: bad in items))
+
+
+def test_items_that_fail_together_are_blamed_together(loop):
+    """Where no half fails alone, all of it is to blame."""
+    told = blamed(loop, picky(lambda items: 3 in items and 12 in items))
+    expected = "16 items, among them items[0], make picky.<locals>.picky() fail together, but no half of them alone: "
+    assert told.startswith(f"{expected}KeyError at test_tune.py, line ")
+
+
+def test_an_item_that_was_not_tried_is_blamed_too(loop):
+    """Where there was no time to try all items, the one that fails later is found as well."""
+    tried = []
+
+    @microbatch(name="later")
+    async def later(items):
+        tried.extend(items)
+        await asyncio.sleep(0.01)
+        return [KeyError() if len(tried) > 200 else item for item in items]
+
+    assert "items[5] makes later() fail: KeyError" == blamed(loop, later, 1).replace("items[0]", "items[5]")
+
+
+def test_a_wrong_number_of_results_is_told(loop):
+    """A function that does not answer for each item is told so in the words of the engine."""
+
+    @microbatch(name="drops")
+    async def drops(items):
+        return [item for item in items if item != 5]
+
+    assert (
+        "items[5] makes drops() fail: drops() was given 1 item and returned 0 results; "
+        "it must return one for each item, in order"
+    ) == blamed(loop, drops)
+
+
+# Calls at random.
+
+
+def test_arrivals_are_repeatable():
+    """They follow from the seed, the first one at 0, and come as often as told."""
+    moments = _bench.poisson(100.0, 50.0, seed=1)
+    assert moments == _bench.poisson(100.0, 50.0, seed=1)
+    assert (0.0, 5000) == (moments[0], len(moments))
+    assert 50.0 == pytest.approx(moments[-1], rel=0.05)
+    assert [0.0] == _bench.poisson(0.1, 1.0, seed=1)
+
+
+@pytest.mark.parametrize("timeout", [None, 0.003])
+@pytest.mark.parametrize("rate", [100.0, 1000.0, 3000.0])
+def test_an_engine_does_what_is_predicted(loop, rate, timeout):
+    """In virtual time, where engines cost nothing, the same calls have the latencies that are predicted."""
+    fn = sleeper(0.004, 0.0001, max_size=32, timeout=timeout)
+    load = _bench.Load(_bench.poisson(rate, 2.0, seed=3))
+    loop.run_until_complete(_bench.offer(load, _target.target(fn, [1, 2]).calls, seed=0))
+    expected = known(0.004, 0.0001).predict(Setting(32, timeout), rate, trace=load.due)
+    assert pytest.approx(expected.latency_ms.p50, rel=0.02) == load.latency_ms.p50
+    assert pytest.approx(expected.latency_ms.p99, rel=0.02) == load.latency_ms.p99
+    assert pytest.approx(expected.throughput, rel=0.02) == load.throughput
+    assert pytest.approx(expected.avg_batch_size, rel=0.02) == fn.batch_stats.avg_batch_size
+    assert 0.0 == pytest.approx(load.late_ms.max, abs=1e-6)
+
+
+def test_latency_counts_from_when_a_call_was_due(loop):
+    """A call that is made late, since the loop was held up, hides nothing."""
+    held = []
+
+    async def call():
+        if not held:
+            held.append(True)
+            # The loop does nothing else meanwhile.
+            loop._leaping.now += 1.0
+
+    load = _bench.Load([0.0, 0.25])
+    loop.run_until_complete(_bench.offer(load, [call], seed=0))
+    assert [1.0, 0.75] == load.latencies
+    assert [0.0, 0.75] == load.late
+
+
+def test_calls_that_fail_are_counted_apart(loop):
+    """They have no latency, and their errors are counted by kind."""
+
+    async def fail():
+        raise KeyError
+
+    load = _bench.Load([0.0, 0.5])
+    loop.run_until_complete(_bench.offer(load, [fail], seed=0))
+    assert ({"KeyError": 2}, [], 0.0) == (load.errors, load.latencies, load.latency_ms.max)
+
+
+def test_a_load_without_a_call_has_no_throughput():
+    """Before the first answer nothing is divided by zero."""
+    assert (0.0, 0.0) == (_bench.Load([0.0]).throughput, _bench.Load([0.0]).late_ms.p99)
