@@ -30,9 +30,6 @@ class Choices:
         self._name = name
         self._tokens = Tokens()
 
-    def __len__(self) -> int:
-        return len(self._parameters)
-
     @property
     def names(self) -> list[str]:
         """The names of the options."""

@@ -69,11 +69,6 @@ class Slots:
         raise NotImplementedError
 
     @property
-    def refuses(self) -> bool:
-        """Whether there is no room for another item, and nobody may wait for it."""
-        return False
-
-    @property
     def expires_at(self) -> float | None:
         """When ``expire()`` is next worth asking if nothing else happens; ``None`` if never."""
         return None

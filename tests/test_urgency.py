@@ -13,7 +13,7 @@ import pytest
 from conftest import PATIENCE, doubled, wait_until
 
 import batchify
-from batchify import DeadlineError, QueueFullError, SyncMicrobatcher, _watch, microbatch
+from batchify import DeadlineError, QueueFullError, SyncMicrobatcher, _watch, _workers, microbatch
 from batchify.testing import inline, run
 
 HOUR = 3600
@@ -57,14 +57,19 @@ def test_they_share_batches_with_all_others(kit):
 def test_what_waited_before_goes_on(kit):
     """What waits when the first urgent call comes keeps its place, may leave, and is answered."""
     double, gate, _ = held(kit, max_size=2)
-    callers = kit.call_waiting(double, 1, 2, 3, 4)
+    callers = kit.call_waiting(double, 1, 2)
+    left = kit.run(lambda: double.submit(8))
+    callers += kit.call_waiting(double, 3, 4)
     gone = kit.run(lambda: double.submit(9))
+    # Of one who has left already there is only an empty place.
+    kit.run(left.cancel)
+    wait_until(lambda: double.batch_stats.cancelled_items == 1)
     callers += call_waiting(kit, (double.options(priority=1000), 5))
     kit.run(gone.cancel)
     gate.open()
     assert [2, 4, 6, 8, 10] == kit.results(callers)
     assert [[0], [5, 1], [2, 3], [4]] == gate.batches
-    assert (6, 1, 0) == (
+    assert (6, 2, 0) == (
         double.batch_stats.answered_items,
         double.batch_stats.cancelled_items,
         double.batch_stats.pending,
@@ -412,6 +417,25 @@ async def test_a_loop_that_stood_still_drops_what_is_late():
     assert [] == ran
 
 
+async def test_who_is_cancelled_at_the_deadline_is_not_late():
+    """A caller that leaves at the very moment of its deadline counts as cancelled, once."""
+
+    @microbatch(max_size=1)
+    async def slow(items):
+        await asyncio.sleep(10)
+        return items
+
+    first = slow.submit(1)
+    await asyncio.sleep(0)
+    late = slow.options(deadline=1).submit(2)
+    asyncio.get_running_loop()._leaping.now = 1.5
+    late.cancel()
+    slow.flush()
+    assert (1, 0) == (slow.batch_stats.cancelled_items, slow.batch_stats.expired_items)
+    assert 1 == await first
+    assert (1, 0) == (slow.batch_stats.cancelled_items, slow.batch_stats.expired_items)
+
+
 async def test_an_instance_of_a_loop_is_told_from_another_thread():
     """The first urgent call changes the line of its loop at once, whichever thread made the view."""
 
@@ -434,6 +458,22 @@ async def test_an_instance_of_a_loop_is_told_from_another_thread():
 
 
 # On threads.
+
+
+def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
+    """When the one who could not wait is dropped, another worker sees to what may leave now."""
+    double = microbatch(doubled, timeout=HOUR)
+    view = double.options(deadline=HOUR)
+    late, other = view.submit(1), double.submit(2)
+    engine = double._self_batcher().engine
+    core, now = engine.core, engine.core.places[0].deadline
+    # As when the worker that waits for the window overslept the deadline, and the window is over.
+    core.push("flush")
+    monkeypatch.setattr(_workers, "monotonic", lambda: now)
+    engine.expire()
+    monkeypatch.undo()
+    assert DeadlineError is type(late.exception(PATIENCE))
+    assert 4 == other.result(PATIENCE)
 
 
 def test_the_watch_ends_with_its_engine():
