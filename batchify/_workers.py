@@ -402,13 +402,14 @@ class ThreadEngine:
             waiter.wake()
         report(self._config, batch, run_time, error, on_loop=False)
         over = batch.over(len(batch.waiters) - cancelled)
-        batch.forget()
         if over is not None:
+            # Before it forgets whom it had: one that nobody waited for would tell nothing of run times.
             with self._lock:
                 self.core.finish(over, now)
                 fn = self._rest_if_idle()
             del fn
             over.forget()
+        batch.forget()
 
 
 def _nobody() -> None:

@@ -105,7 +105,7 @@ def test_a_class_runs_in_the_executor(kind, pool):
         seen.append(threading.current_thread().name)
         return doubled(items)
 
-    with by_class(kind, double, pool) as submit_many:
+    with by_class(kind, double, pool, max_batch_size=2, batch_wait_timeout_s=3600) as submit_many:
         assert [2, 4] == submit_many([1, 2])
     assert ["theirs_0"] == seen
 
@@ -564,6 +564,8 @@ def test_what_waits_at_the_end_is_answered(tmp_path, kind, when):
         if __name__ == "__main__":
             theirs.Model.halves(1)
             theirs.score.configure(executor={kind})
+            # Python 3.12 starts no thread at its end, not even for an executor: it has to have begun.
+            theirs.score.map(range(4))
             for number in range(3):
                 theirs.score.submit(number).add_done_callback(lambda future: print(future.result()[0], flush=True))
     """

@@ -16,7 +16,15 @@ from concurrent.futures import CancelledError, InvalidStateError, as_completed, 
 import pytest
 from conftest import PATIENCE, Gate, Threads, doubled, failing, wait_until
 
-from batchify import BatchAbortedError, BatcherClosedError, ReentrantCallError, SyncMicrobatcher, _workers, microbatch
+from batchify import (
+    BatchAbortedError,
+    BatcherClosedError,
+    ReentrantCallError,
+    SyncMicrobatcher,
+    _timing,
+    _workers,
+    microbatch,
+)
 
 
 @pytest.fixture
@@ -823,3 +831,13 @@ class TestSyncMicrobatcher:
         assert "<SyncMicrobatcher doubled: open, 0 pending, 0 running>" == repr(batcher)
         batcher.stop()
         assert "<SyncMicrobatcher doubled: closed, 0 pending, 0 running>" == repr(batcher)
+
+
+def test_run_times_are_learnt(monkeypatch):
+    """A batch that is over tells the core of its run time, by which batches of several slots keep their distance."""
+    learnt = []
+    monkeypatch.setattr(_timing.Adaptive, "ended", lambda self, run_time, size: learnt.append(size))
+    double = microbatch(lambda items: [2 * item for item in items], max_size=3, timeout=None)
+    assert [2, 4, 6] == double.map([1, 2, 3])
+    double.close()
+    assert 3 == sum(learnt)
