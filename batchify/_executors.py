@@ -36,8 +36,6 @@ class Elsewhere:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._process = getpid()
-        # Whether somebody sees to it that what waits at the end of the process is answered before the executor ends.
-        self.is_outlasted = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Elsewhere) and self._executor is other._executor and self._process == other._process
@@ -46,9 +44,14 @@ class Elsewhere:
         return hash((id(self._executor), self._process))
 
     @property
+    def type(self) -> type[Executor]:
+        """The type of the executor."""
+        return type(self._executor)
+
+    @property
     def kind(self) -> str:
-        """The name of the type of the executor."""
-        return type(self._executor).__name__
+        """The name of that type."""
+        return self.type.__name__
 
     def send(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Let the executor call ``fn``.

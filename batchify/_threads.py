@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from weakref import WeakSet
 
 from batchify._chain import called, calling
 from batchify._config import for_engine
@@ -406,14 +407,18 @@ def _drain_executors() -> None:
 
 
 def _outlast(elsewhere: Elsewhere | None) -> None:
-    """Have ``_drain_executors`` called before the end of this executor. Who came last is called first."""
-    if elsewhere is not None and not elsewhere.is_outlasted:
-        elsewhere.is_outlasted = True
+    """Have ``_drain_executors`` called before the end of this executor. Who came last is called first.
+
+    Executors see to their end when their module is imported, so once for each type is enough.
+    """
+    if elsewhere is not None and elsewhere.type not in _outlasted:
+        _outlasted.add(elsewhere.type)
         # At the end of the process it is too late, and so it is for the executor.
         with suppress(RuntimeError):
             _register_atexit(_drain_executors)
 
 
+_outlasted: WeakSet[type] = WeakSet()
 # Once for all batchers. The interpreter calls the first before it joins its threads, of which some may be blocked in a
 # call for the length of a window; its name is private, and what concurrent.futures relies on. It calls the second when
 # all other threads have ended, and before it stops daemons.

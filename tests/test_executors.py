@@ -17,7 +17,7 @@ import pytest
 from conftest import PATIENCE, doubled, wait_until
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
+from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, _threads, microbatch
 from batchify._executors import Job
 from batchify.testing import inline
 
@@ -630,3 +630,17 @@ def test_an_executor_is_known_by_what_it_is(pool):
     assert (one, hash(one)) == (same, hash(same))
     assert one != other
     assert ProcessPoolExecutor is not type(other)
+
+
+def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
+    """However often executors of a type are given, what happens at the end of the process is registered once."""
+    registered = []
+    monkeypatch.setattr(_threads, "_register_atexit", registered.append)
+
+    class Own(Refusing):
+        pass
+
+    double = microbatch(doubled, executor=Own())
+    for _ in range(3):
+        double.configure(executor=Own())
+    assert [_threads._drain_executors] == registered

@@ -111,7 +111,7 @@ class Ledger:
         self.complain = complain
         # (subject, end) -> how many.
         self.ends = Counter()
-        # Items whose callers were told that they would never run.
+        # Items whose callers were told that they would never run, with their subjects.
         self.taken_back = []
 
     def note(self, subject, end, count=1):
@@ -132,7 +132,7 @@ class Ledger:
             return
         if isinstance(error, DeadlineError) and item.urgency is not None:
             self.note(subject, "expired")
-            self.taken_back.append(item)
+            self.take_back(subject, item)
             return
         self.note(subject, "failed")
         if not any(comes_from(error, expected) for expected in [*item.family, *subject.fatal]):
@@ -147,6 +147,11 @@ class Ledger:
         causes = (item for item in items if any(comes_from(error, expected) for expected in item.family))
         self.failed(subject, next(causes, items[0]), error)
         self.note(subject, "unread", len(items) - 1)
+
+    def take_back(self, subject, item):
+        """Note that the caller of an item was told that it would not run; an equal one may have it run for its own."""
+        if not subject.dedupe:
+            self.taken_back.append((subject, item))
 
     def left(self, subject, item):
         """Note a caller that left, if it had come at all."""
@@ -243,9 +248,9 @@ class Game:
                 self._compare(subject, settled(subject), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
         self.executor.shutdown()
         for ledger in self.ledgers:
-            for item in ledger.taken_back:
+            for subject, item in ledger.taken_back:
                 if item.runs:
-                    self.complain("doubled", f"{item.number} ran although it was taken back")
+                    self.complain("doubled", f"{subject}: {item.number} ran although it was taken back")
 
     def _compare(self, subject, stats, ends):
         taken = sum(ends[end] for end in TAKEN)

@@ -86,7 +86,7 @@ class Caller:
             concurrent.futures.wait([future], timeout)
             future.cancel()
         if future.cancelled():
-            self._ledger.taken_back.append(item)
+            self._ledger.take_back(subject, item)
             self._ledger.note(subject, "cancelled")
         else:
             self._read(subject, item, future.result)
