@@ -117,6 +117,11 @@ class Batch:
         self.size = self.open = len(self.items)
         self.left -= sum(gone)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.left == len(self.waiters)
+
     def halves(self) -> list[Batch]:
         """Return the two parts of it to be run instead; none of a single item."""
         middle = self.size // 2

@@ -7,13 +7,13 @@ Must not know: batches, how an engine works, which batcher a call belongs to.
 from __future__ import annotations
 
 import copy
-from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
 from batchify._config import changes, number, positive
 from batchify._demands import Urgent
+from batchify._registry import changing
 from batchify._stats import together
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Batched(Proxy):
             TypeError: an option is of the wrong kind, or cannot change.
             ValueError: an option is out of range.
         """
-        with _changing:
+        with changing:
             self._self_change(changes(self.__wrapped__, options))
 
     def _self_change(self, changes: dict[str, Any]) -> None:
@@ -202,8 +202,6 @@ class Batched(Proxy):
     __str__ = __repr__
 
 
-# Who changes options reads them first.
-_changing = RLock()
 # Past the proxy's own way to set attributes, which would set that of the batch function.
 _put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
@@ -234,7 +232,7 @@ class Urging:
     def _batcher(self) -> Batcher:
         batcher = self.base._self_batcher()
         if not batcher.has_urgency:
-            with _changing:
+            with changing:
                 # Another thread may have done it meanwhile.
                 if not batcher.has_urgency:
                     batcher.change({"has_urgency": True})

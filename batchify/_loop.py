@@ -143,6 +143,9 @@ class LoopEngine:
         if self.ended:
             return
         future.cancel()
+        if not future.cancelled():
+            # It was answered, though nobody will look: that is counted already.
+            return
         if self.core.withdraw(ticket) is not None:
             self.stats.left()
             self.core.let_in()
@@ -163,7 +166,8 @@ class LoopEngine:
         self.add = self._adding()
         self.stats.follow(lambda: core.arrivals)
         if not self.idle:
-            self.pump()
+            # Not yet pump(): who changes options holds a lock, and tasks may begin at once.
+            self._arm()
 
     def drain(self, tell: Callable[[], None]) -> None:
         """Let what waits leave now, and ``tell`` when all is answered, or at once if that waits for the caller.
@@ -342,7 +346,7 @@ class LoopEngine:
 
     def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Count, and free the slot if this was the last part. Who was answered sees it in the loop's next iteration."""
-        now = self.clock()
+        now, loop = self.clock(), self._awake()
         run_time = now - batch.departed
         over = batch.over(len(batch.waiters) - cancelled)
         if over is not None:
@@ -353,7 +357,10 @@ class LoopEngine:
         if over is not None:
             over.forget()
             self.ring()
-        report(self._config, batch, run_time, error, on_loop=True)
+        try:
+            report(self._config, batch, run_time, error, on_loop=True)
+        except BaseException as raised:  # noqa: BLE001  # it is for the loop to see, and what is left of the batch goes on
+            loop.call_soon(_raise, raised)
 
     def _awake(self) -> AbstractEventLoop:
         """Return the loop, which is there whenever there is work."""

@@ -178,6 +178,9 @@ class LoopFeed(Feed):
             return
         # For another task that reads.
         self.put(End())
+        if self.ended:
+            # There is nothing to leave: its batch has given it all, and may be about to end in its own way.
+            return
         self.future.cancel()
         if self.task is not None and is_done(self.others):
             self.task.cancel()

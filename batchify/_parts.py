@@ -46,9 +46,10 @@ class Parts:
     def ended(self, error: BaseException) -> Sequence[Batch]:
         """Return the parts that ``error``, raised by the present one, ends; nothing if its halves are to be run.
 
-        What is no ``Exception`` is nothing that an item does: it ends all that is left.
+        What is no ``Exception`` is nothing that an item does: it ends all that is left. So does any error if nobody
+        waits any more, as when a batch that all have left is cancelled and raises something else.
         """
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or (self._part.whole or self._part).is_left:
             rest, self._todo = self._todo, []
             return [self._part, *reversed(rest)]
         halves = self._part.halves() if self._isolate else []

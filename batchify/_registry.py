@@ -7,6 +7,7 @@ Must not know: the inside of an engine. It lists whatever has announced itself.
 from __future__ import annotations
 
 import os
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, ref
 
@@ -46,6 +47,8 @@ class Batcher(Counting, Protocol):
     def renew(self) -> None: ...
 
 
+# Held by who changes options of batchers: of two at a time each would undo what the other does.
+changing = RLock()
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
 _live: dict[ref[Any], None] = {}
 # What counts for batchers that come and go, and those batchers.
@@ -109,4 +112,6 @@ def _renew() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
+    # Nobody is in the middle of a change when the child begins.
+    os.register_at_fork(before=changing.acquire, after_in_parent=changing.release, after_in_child=changing.release)
     os.register_at_fork(after_in_child=_renew)

@@ -113,7 +113,7 @@ class Slots:
         if batch is None:
             return None
         batch.left += 1
-        return batch if batch.left == len(batch.waiters) else None
+        return batch if batch.is_left else None
 
     def push(self, reason: str) -> None:
         """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""

@@ -9,7 +9,8 @@ there is none, until one comes up; it holds the engine weakly, and ends with it.
 
 from __future__ import annotations
 
-from threading import TIMEOUT_MAX, Event, Thread
+from contextlib import suppress
+from threading import TIMEOUT_MAX, Lock, Thread
 from typing import Protocol
 from weakref import ref
 
@@ -34,25 +35,29 @@ class Watch:
     """
 
     def __init__(self, engine: Watched, name: str) -> None:
-        self._soon = Event()
+        # Held while there is no reason to look. A bare lock: the collector may let go of the engine in the middle of
+        # what this thread does, and an Event would wait for itself then.
+        self._soon = Lock()
+        self._soon.acquire()
         self._is_over = False
-        weak = ref(engine, lambda _: self._soon.set())
+        weak = ref(engine, lambda _: self.look())
         Thread(target=self._watch, args=(weak,), name=name, daemon=True).start()
 
     def look(self) -> None:
         """Ask at once: the next deadline comes before the one that is known."""
-        self._soon.set()
+        # It may have been told before.
+        with suppress(RuntimeError):
+            self._soon.release()
 
     def end(self) -> None:
         """Ask no more."""
         self._is_over = True
-        self._soon.set()
+        self.look()
 
     def _watch(self, weak: ref[Watched]) -> None:
         seconds = TIMEOUT_MAX
         while not self._is_over:
-            self._soon.wait(min(max(seconds, 0), TIMEOUT_MAX))
-            self._soon.clear()
+            self._soon.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
             engine = weak()
             if engine is None:
                 return

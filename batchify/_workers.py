@@ -122,13 +122,21 @@ class ThreadEngine:
         return ticket
 
     def expire(self) -> float:
-        """Tell those whose deadlines are over; return the seconds until the next one is."""
+        """Tell those whose deadlines are over, on the thread that minds them; return the seconds to the next one."""
+        # As on a worker, callbacks of futures must not wait for what waits for them.
+        self.threads.add(get_ident())
+        try:
+            return self._expire()
+        finally:
+            self.threads.discard(get_ident())
+
+    def _expire(self) -> float:
         with self._lock:
             dropped = self.core.expire(monotonic())
             self._telling += len(dropped)
             self._let_in()
-            if dropped and self.core.wake_at is not None:
-                self._hand_on()
+            if dropped:
+                self._look_again()
         self._tell_late(dropped)
         with self._lock:
             self._telling -= len(dropped)
@@ -178,8 +186,7 @@ class ThreadEngine:
                 # Who waits at the door is not to wait any more.
                 waiter.admit()
                 self._let_in()
-                if self.core.wake_at is not None:
-                    self._hand_on()
+                self._look_again()
                 fn = self._rest_if_idle()
         del fn
         return place is not None
@@ -238,7 +245,7 @@ class ThreadEngine:
         self.threads.add(get_ident())
         while True:
             if self._watch is not None:
-                self.expire()
+                self._expire()
             with self._lock:
                 now = monotonic()
                 batch = self.core.take(now)
@@ -283,6 +290,14 @@ class ThreadEngine:
         except RuntimeError:
             # Something waits, so there is a worker, and it will come to that.
             return
+
+    def _look_again(self) -> None:
+        """Let workers see what is to be done after somebody left. Needs the lock."""
+        if self.core.wake_at is not None:
+            self._hand_on()
+        else:
+            # One that waits for the time of who left would keep the engine until then.
+            _ring_all(self._idle)
 
     def _ring(self) -> None:
         """Wake a worker that waits, or start one if there may be more. Needs the lock.

@@ -15,7 +15,7 @@ import batchify
 from batchify import BatchAbortedError, BatchResultError, microbatch
 from batchify._batch import Batch
 from batchify._parts import Parts
-from batchify.testing import record, run
+from batchify.testing import VirtualLoop, record, run
 
 
 def refusing(*bad):
@@ -235,6 +235,93 @@ def test_a_batch_that_all_have_left_is_cancelled():
     assert 1 > run(main())
     assert [[2, 3]] == cancelled
     assert (2, 2) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
+
+
+def test_who_is_cancelled_with_an_answer_has_not_left():
+    """A caller that is cancelled between its answer and its next step does not count twice, and ends nobody's batch."""
+    tasks = []
+
+    @microbatch(max_size=3, isolate_errors=True)
+    async def double(items):
+        if len(items) == 3:
+            raise ValueError
+        if 0 not in items:
+            # The first has its answer by now, and has not seen it.
+            tasks[0].cancel()
+            tasks[1].cancel()
+            await asyncio.sleep(1)
+        return doubled(items)
+
+    async def main():
+        tasks.extend(asyncio.ensure_future(double(item)) for item in range(3))
+        await asyncio.wait(tasks)
+
+    run(main())
+    assert [True, True, False] == [task.cancelled() for task in tasks]
+    assert 4 == tasks[2].result()
+    assert (2, 1) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
+
+
+def test_a_batch_that_all_have_left_is_not_run_again():
+    """Nothing is isolated for nobody: a batch that is cancelled, and raises something else then, is over."""
+    runs = []
+
+    @microbatch(max_size=4, isolate_errors=True)
+    async def double(items):
+        runs.append(items)
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ValueError from None
+
+    async def main():
+        tasks = [asyncio.ensure_future(double(item)) for item in range(4)]
+        await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(1)
+
+    run(main())
+    assert [[0, 1, 2, 3]] == runs
+    assert (4, 0, 0) == (
+        double.batch_stats.cancelled_items,
+        double.batch_stats.running,
+        double.batch_stats.isolation_runs,
+    )
+
+
+def test_a_hook_that_ends_the_program_ends_no_batch():
+    """What ``on_batch`` raises after a part at the loop reaches the loop, and all other parts are run and answered."""
+    reports = []
+
+    def end(told):
+        reports.append(told.size)
+        if len(reports) == 1:
+            raise SystemExit(3)
+
+    @microbatch(max_size=4, isolate_errors=True, on_batch=end)
+    async def double(items):
+        if len(items) == 4:
+            raise ValueError
+        return doubled(items)
+
+    async def main():
+        return await asyncio.gather(*map(double, range(4)))
+
+    async def again():
+        return await double(7)
+
+    loop = VirtualLoop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(task)
+        assert [0, 2, 4, 6] == loop.run_until_complete(task)
+        assert 14 == loop.run_until_complete(again())
+    finally:
+        loop.close()
+    assert ([2, 2, 1], 0, 5) == (reports, double.batch_stats.running, double.batch_stats.answered_items)
 
 
 def test_one_slot_runs_one_part_at_a_time(kit):

@@ -88,7 +88,7 @@ MAY = {
     "_loop_streams": {"_asyncio", "_bridge", "_current", "_outcome", "_streams", "_workers"},
     "_thread_streams": {"_current", "_loop_streams", "_streams", "_threads", "_workers"},
     "_instances": {"_registry", "_signature", "_stats", "errors"},
-    "_batched": {"_config", "_demands", "_stats"},
+    "_batched": {"_config", "_demands", "_registry", "_stats"},
     "_binding": {"_batched", "_instances", "_signature"},
     "_decorator": {
         "_asyncio",
@@ -178,8 +178,8 @@ KNOWING = {
     },
     # threads, and locks
     "threading": {
-        "_batched",
         "_drain",
+        "_registry",
         "_report",
         "_stats",
         "_thread_streams",

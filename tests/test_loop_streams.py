@@ -571,3 +571,25 @@ async def test_inline():
         await settle()
         assert 1 == generate.batch_stats.cancelled_items
     assert 5 == asyncio.get_running_loop().time()
+
+
+async def test_leaving_a_stream_that_has_ended_interrupts_nobody():
+    """Who closes a stream whose end waits unread lets the generator clean up, and counts as answered."""
+    log = []
+
+    @microbatch(max_size=1)
+    async def generate(items):
+        try:
+            yield items
+            yield [DONE]
+        finally:
+            await asyncio.sleep(1)
+            log.append("cleaned")
+
+    stream = generate.submit("a")
+    assert "a" == await anext(stream)
+    await settle()
+    await stream.aclose()
+    await asyncio.sleep(2)
+    assert ["cleaned"] == log
+    assert (1, 0) == (generate.batch_stats.answered_items, generate.batch_stats.cancelled_items)

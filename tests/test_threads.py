@@ -145,6 +145,18 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
     assert 4 == future.result(PATIENCE)
 
 
+def test_a_dropped_function_whose_callers_left_ends_its_thread():
+    """A worker that waited for the time of an item does not wait on when nobody else is there."""
+    echo = microbatch(lambda items: items, timeout=3600, name="left")
+    future = echo.submit(1)
+    # The worker waits for the window.
+    idle = echo._self_batcher().engine._idle
+    wait_until(lambda: idle)
+    future.cancel()
+    del echo, future
+    wait_until(lambda: gc.collect() >= 0 and not workers("left"))
+
+
 def test_a_dropped_instance_ends_its_thread():
     """When an instance is gone, so is the thread of its decorated method; the class keeps the numbers."""
 
@@ -740,6 +752,41 @@ def test_a_forked_child_has_batchers_of_its_own():
         print(waiting.result(5), asyncio.run(off_loop.submit(4)))
     """
     assert "5\n1 4\n" == run(script)
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_fork_while_options_change():
+    """A fork waits for a change in another thread, so that the child may change options too."""
+    script = """
+        import os, signal, threading, warnings
+        from batchify import _registry, microbatch
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        @microbatch
+        def echo(items):
+            return items
+
+        held, leave = threading.Event(), threading.Event()
+
+        def hold():
+            with _registry.changing:
+                held.set()
+                leave.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        threading.Timer(0.05, leave.set).start()
+        child = os.fork()
+        if not child:
+            signal.alarm(5)
+            os._exit(echo.options(priority=1)(2))
+        leave.set()
+        holder.join()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), echo.options(priority=1)(4))
+    """
+    assert "2 4\n" == run(script)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")

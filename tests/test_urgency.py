@@ -8,12 +8,13 @@ import gc
 import pickle
 import threading
 import weakref
+from concurrent.futures import Future
 
 import pytest
 from conftest import PATIENCE, doubled, wait_until
 
 import batchify
-from batchify import DeadlineError, QueueFullError, SyncMicrobatcher, _watch, _workers, microbatch
+from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, _watch, _workers, microbatch
 from batchify.testing import inline, run
 
 HOUR = 3600
@@ -262,6 +263,32 @@ def test_close_returns_when_the_last_one_was_late():
     assert ["late", "closed"] == order
 
 
+@pytest.mark.parametrize("wait", ["close", "call"])
+def test_a_callback_of_who_was_late_does_not_wait_for_itself(wait):
+    """A callback of a future that is late closes the function at once; a call in it is refused, as on any worker."""
+    gate = threading.Event()
+    told = Future()
+
+    @microbatch(max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    def called_back(_):
+        try:
+            told.set_result(double.close() if wait == "close" else double(2))
+        except ReentrantCallError as error:
+            told.set_exception(error)
+
+    running = double.submit(0)
+    wait_until(lambda: double.batch_stats.running)
+    late = double.options(deadline=SOON).submit(1)
+    late.add_done_callback(called_back)
+    assert (type(None) if wait == "close" else ReentrantCallError) is type(told.exception(PATIENCE))
+    gate.set()
+    assert 0 == running.result(PATIENCE)
+
+
 class Scorer:
     """Methods of each kind."""
 
@@ -467,6 +494,7 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     late, other = view.submit(1), double.submit(2)
     engine = double._self_batcher().engine
     core, now = engine.core, engine.core.places[0].deadline
+    wait_until(lambda: engine._idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
     core.push("flush")
     monkeypatch.setattr(_workers, "monotonic", lambda: now)
