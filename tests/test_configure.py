@@ -15,6 +15,7 @@ from test_groups import put
 from batchify import AsyncMicrobatcher, microbatch
 from batchify._config import Config
 from batchify._places import Place
+from batchify._registry import changing
 
 
 def held(kit, **options):
@@ -211,3 +212,23 @@ def test_groups_that_are_full_by_a_new_size():
     assert [] == leave_groups(core)
     put(core, Place("c", "g", 0.0, None))
     assert ["abc"] == leave_groups(core)
+
+
+async def test_a_change_starts_nothing_under_its_lock():
+    """What a change lets leave begins when the lock of changes is free: a task may begin at once, with any code."""
+
+    @microbatch(max_size=4, timeout=3600)
+    async def double(items):
+        return [item * 2 for item in items]
+
+    held = []
+
+    def make(loop, run, **options):
+        held.append(changing._is_owned())
+        return asyncio.Task(run, loop=loop, **options)
+
+    futures = [double.submit(item) for item in (1, 2)]
+    asyncio.get_running_loop().set_task_factory(make)
+    double.configure(max_size=2)
+    assert [2, 4] == await asyncio.wait_for(asyncio.shield(asyncio.gather(*futures)), PATIENCE)
+    assert [False] == held
