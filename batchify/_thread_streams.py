@@ -54,7 +54,8 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
                 streams.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [list(stream) for stream in streams]
         finally:
-            for stream in streams:
+            # The last first: else each would make way for the next one.
+            for stream in reversed(streams):
                 stream.close()
 
     def asubmit(self, item: Any, keep: object = None) -> Any:

@@ -265,7 +265,8 @@ class SyncMicrobatcher(Generic[T, R]):
                 futures.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [future.result() for future in futures]
         finally:
-            for future in futures:
+            # The last first: else each would make way for the next one.
+            for future in reversed(futures):
                 future.cancel()
 
     async def asubmit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
