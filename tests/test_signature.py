@@ -411,6 +411,13 @@ def test_many_items_of_several_columns():
     assert [("q", "d"), ("r", "e")] == list(Call(pairs, "f").rows([("q", "d"), ["r", "e"]], {}))
 
 
+@pytest.mark.parametrize("item", ["qd", b"qd", 5])
+def test_rows_of_what_is_no_row(item):
+    """``rows()`` takes no text apart as if it were one element for each column, and says what it expects."""
+    with pytest.raises(TypeError, match="one element for each of queries, docs, as tuples, got"):
+        list(Call(pairs, "f").rows([item], {}))
+
+
 def test_many_plain_items():
     """``rows()`` gives items as they are where there is nothing else, and refuses options that there are not."""
     assert ["a", "b"] == list(Call(sync, "f").rows(["a", "b"], {}))

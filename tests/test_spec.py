@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import pickle
+import sys
 import threading
 from array import array
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -134,13 +135,15 @@ KINDS = {
 
 
 @pytest.mark.parametrize("owner", [Sync, OnLoop])
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_everything_that_can_be_called(kind, owner):
     """Functions, methods of every kind, callables, partials and bound methods are decorated alike."""
-    fn = kind(owner())
+    fn = KINDS[kind](owner())
     assert 42 == answered(lambda: fn(21))
-    assert [2, 4] == answered(lambda: fn.map([1, 2]))
-    assert 42 == answered(lambda: fn.acall(21))
+    # What a classmethod around a decorated function passes on from it.
+    if kind != "class method outside" or sys.version_info < (3, 13):
+        assert [2, 4] == answered(lambda: fn.map([1, 2]))
+        assert 42 == answered(lambda: fn.acall(21))
 
 
 # What the options are if nobody says, and what happens then.
