@@ -66,6 +66,14 @@ class Interrupted(BaseException):
     """What a signal handler raises."""
 
 
+class Left(Exception):
+    """A caller has had enough of its stream."""
+
+
+class Crossed(Exception):
+    """A caller was given what is not the next value of its own stream."""
+
+
 class Family(list):
     """What the callers of items that are equal are to see: answers, errors, or types of errors of the library."""
 
@@ -77,9 +85,9 @@ class Family(list):
 class Item:
     """One call: what it does to its batch, and what came of it. It is equal to those of its family."""
 
-    __slots__ = ("asked", "caller", "family", "fate", "number", "pause", "runs", "urgency")
+    __slots__ = ("appetite", "asked", "caller", "family", "fate", "number", "pause", "runs", "urgency")
 
-    def __init__(self, number, fate, pause, urgency, family):
+    def __init__(self, number, fate, pause, urgency, family, appetite):
         self.number = number
         self.fate = fate
         # How long a batch takes that it is the first of, in seconds.
@@ -88,6 +96,8 @@ class Item:
         self.urgency = urgency
         # Which of it travel together is up to the batcher.
         self.family = family
+        # How many values of a stream are enough; None if it is read to its end.
+        self.appetite = appetite
         self.asked = False
         self.runs = 0
         # Who makes its calls one after the other, if it was one of those.
@@ -134,6 +144,9 @@ class Ledger:
             self.note(subject, "expired")
             self.take_back(subject, item)
             return
+        if isinstance(error, Left):
+            self.note(subject, "cancelled")
+            return
         self.note(subject, "failed")
         if not any(comes_from(error, expected) for expected in [*item.family, *subject.fatal]):
             self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.family!r}")
@@ -178,6 +191,7 @@ class Game:
     pauses = (None,) * 6 + (0,) * 3 + (0.0005,)
     priorities = (0, 0, -1, 1, 1000)
     deadlines = (None, None, 0.0002, 0.001, 3600)
+    appetites = (None,) * 16 + (0, 1, 2)
 
     def __init__(self, seed, calls, *, loud):
         self._seed = seed
@@ -225,7 +239,8 @@ class Game:
         urgency = None
         if random.random() < 0.1:
             urgency = {"priority": random.choice(self.priorities), "deadline": random.choice(self.deadlines)}
-        return Item(number, random.choice(self.fates), random.choice(self.pauses), urgency, family)
+        appetite = random.choice(self.appetites)
+        return Item(number, random.choice(self.fates), random.choice(self.pauses), urgency, family, appetite)
 
     def items(self, random, most):
         return [self.item(random) for _ in range(random.randint(1, most))]
@@ -257,6 +272,10 @@ class Game:
         if not taken <= accounted(stats) <= taken + ends["interrupted"]:
             self.complain("broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}")
         counted = {"answered": stats.answered_items, "failed": stats.failed_items, "expired": stats.expired_items}
+        if subject.streams and subject.fatal:
+            # What is no Exception ends a whole batch, and with it the streams that had been read to their end.
+            counted["failed"] += counted.pop("answered")
+            ends = {**ends, "failed": ends["failed"] + ends["answered"]}
         if any(count < ends[end] for end, count in counted.items()):
             self.complain("broken", f"{subject} forgot answers: {ends}, {stats!r}")
         if stats.pending or stats.running:

@@ -56,7 +56,7 @@ class Noise(logging.Handler):
         threading.excepthook = sys.unraisablehook = self.hook
 
     def emit(self, record):
-        if not _is_unread(record):
+        if not _is_unread(record) and not _is_for_nobody(record):
             self.heard.append(self.format(record))
 
     def hook(self, args):
@@ -74,6 +74,11 @@ def _is_unread(record):
         error = error.__cause__
     # That a loop ended is nobody's error.
     return not isinstance(error, CancelledError)
+
+
+def _is_for_nobody(record):
+    """Say whether a generator function raised when all its streams were over, which nobody else is told."""
+    return record.getMessage().endswith("raised when nobody listened any more")
 
 
 def _frames(traceback):

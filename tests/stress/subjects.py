@@ -8,6 +8,7 @@ import time
 from functools import partial
 from math import ceil, log2
 
+import streams
 from ledger import ANSWER, REFUSE, SHORT, Refused
 
 from batchify import AsyncMicrobatcher, BatchResultError, SyncMicrobatcher, microbatch
@@ -33,9 +34,11 @@ class Subject:
         self.groups = random.choice((None, None, 2, 5))
         self.max_weight = random.choice((None, None, 12))
         self.max_pending = random.choice((None, None, None, 1, 7, 50))
-        self.dedupe = random.random() < 0.3
-        self.isolate_errors = random.random() < 0.3
-        self.executor = executor if kind not in ASYNC and random.random() < 0.3 else None
+        self.streams = kind in STREAMS
+        # What these ask for is not for streams.
+        self.dedupe = not self.streams and random.random() < 0.3
+        self.isolate_errors = not self.streams and random.random() < 0.3
+        self.executor = executor if not self.streams and kind not in ASYNC and random.random() < 0.3 else None
         # What ended batches and is no Exception.
         self.fatal = []
         # Of who makes calls one after the other, by group: the last that ran.
@@ -99,6 +102,22 @@ class Subject:
         self.start = None
         self.stats = lambda: fn.batch_stats
 
+    def use_streams(self, fn):
+        """Offer the members of a decorated generator function, each of which reads streams to their last values."""
+        self.use_function(fn)
+        call, acall, submit, many = self.call, self.acall, self.submit, self.map
+        self.acall = lambda item: streams.aread(item, acall(item))
+        if self.kind in ASYNC:
+            self.call = lambda item: streams.aread(item, call(item))
+            self.submit = lambda item: _reading(item, submit(item))
+            self.map = lambda items: self._last_of_all(many(items))
+        else:
+            self.call = lambda item: streams.read(item, call(item))
+            self.map = lambda items: [values[-1] for values in many(items)]
+
+    async def _last_of_all(self, streams):
+        return [values[-1] for values in await streams]
+
     def use_class(self, batcher):
         """Offer the members of an engine class under the same names."""
         self.call, self.submit, self.map, self.acall = batcher.submit, batcher.put, batcher.submit_many, batcher.asubmit
@@ -156,7 +175,7 @@ class Subject:
         self.stop(place)
         spoiler = next((item for item in items if item.fate not in (ANSWER, REFUSE)), None)
         if spoiler is None:
-            answers = [self._answer(item) for item in items]
+            answers = [self.answer(item) for item in items]
             # The list is the function's own.
             items.clear()
             return answers
@@ -171,7 +190,8 @@ class Subject:
             return items[1:]
         raise error
 
-    def _answer(self, item):
+    def answer(self, item):
+        """Return the answer to an item, and tell it."""
         outcome = Refused(item.number) if item.fate is REFUSE else (self.kind, item.number)
         item.expect(outcome)
         return outcome
@@ -207,6 +227,13 @@ def in_thread(subject, place=lambda: None):
     return answer
 
 
+def _reading(item, stream):
+    """Return a future of the last value of a stream, that nobody has to look at."""
+    task = asyncio.ensure_future(streams.aread(item, stream))
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return task
+
+
 def owner_of(answer, options):
     """Return a class with a decorated method."""
     if asyncio.iscoroutinefunction(answer):
@@ -229,6 +256,10 @@ def function(subject, answer):
     subject.use_function(microbatch(answer, **subject.options()))
 
 
+def stream(subject, answer):
+    subject.use_streams(microbatch(answer, **subject.options()))
+
+
 def method(subject, answer):
     subject.use_function(owner_of(answer, subject.options())().run)
 
@@ -248,7 +279,8 @@ def engine(kind):
     return lambda subject, answer: subject.use_class(kind(answer, **subject.class_options()))
 
 
-ASYNC = ("async function", "async method", "async functions", "async instances", "AsyncMicrobatcher")
+STREAMS = ("stream", "async stream")
+ASYNC = ("async function", "async method", "async functions", "async instances", "async stream", "AsyncMicrobatcher")
 # Of all batches of a plain function in an asyncio engine each is alone on its thread.
 OFF_LOOP = partial(in_thread, place=threading.get_ident)
 ON_LOOPS = {
@@ -256,6 +288,7 @@ ON_LOOPS = {
     "async method": (on_loop, method),
     "async functions": (on_loop, functions),
     "async instances": (on_loop, instances),
+    "async stream": (streams.on_loop, stream),
     "AsyncMicrobatcher": (on_loop, engine(AsyncMicrobatcher)),
     "AsyncMicrobatcher of def": (OFF_LOOP, engine(AsyncMicrobatcher)),
 }
@@ -264,6 +297,7 @@ IN_THREADS = {
     "method": (in_thread, method),
     "functions": (in_thread, functions),
     "instances": (in_thread, instances),
+    "stream": (streams.in_thread, stream),
     "SyncMicrobatcher": (in_thread, engine(SyncMicrobatcher)),
 }
 KINDS = {**ON_LOOPS, **IN_THREADS}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 import time
+from functools import partial
 
+import streams
 from ledger import Interrupted
 
 from batchify import BatcherClosedError, SyncMicrobatcher
+from batchify._thread_streams import ThreadFeed
 
 # Where a caller spends its time, and where it can be interrupted without tearing anything.
-WAITS = SyncMicrobatcher.submit.__code__
+WAITS = (SyncMicrobatcher.submit.__code__, ThreadFeed.get.__code__)
 
 
 class Caller:
@@ -26,7 +29,9 @@ class Caller:
 
     def run(self):
         while not self._game.over:
-            self._random.choice(self.WAYS)(self, self._game.subject(self._random))
+            subject = self._game.subject(self._random)
+            ways = self.STREAMED if subject.streams else self.WAYS
+            self._random.choice(ways)(self, subject)
 
     def run_interrupted(self):
         """Let a signal interrupt each call. Only the main thread can be interrupted."""
@@ -40,7 +45,7 @@ class Caller:
         signal.signal(signal.SIGALRM, before)
 
     def _interrupt(self, number, frame):
-        if frame.f_code is WAITS:
+        if frame.f_code in WAITS:
             raise Interrupted
         if self._waits:
             signal.setitimer(signal.ITIMER_REAL, 0.0005)
@@ -91,6 +96,22 @@ class Caller:
         else:
             self._read(subject, item, future.result)
 
+    def _submit_streams(self, subject):
+        taken = []
+        for item in self._game.items(self._random, 20):
+            item.caller = self
+            try:
+                taken.append((item, subject.submit(item)))
+            except BatcherClosedError as error:
+                self._ledger.failed(subject, item, error)
+        self._random.shuffle(taken)
+        for item, stream in taken:
+            if self._random.random() < 0.1:
+                stream.close()
+                self._ledger.note(subject, "cancelled")
+            else:
+                self._read(subject, item, partial(streams.read, item, stream))
+
     def _map(self, subject):
         items = self._game.items(self._random, 20)
         try:
@@ -110,3 +131,4 @@ class Caller:
             self._ledger.answered(subject, item, answer)
 
     WAYS = (_ask, _ask, _ask, _submit, _map)
+    STREAMED = (_ask, _ask, _ask, _submit_streams, _map)
