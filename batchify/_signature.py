@@ -137,13 +137,13 @@ class Call:
         return (row(*self._elements(item), **options) for item in items)
 
     def _elements(self, item: Any) -> Iterable[Any]:
-        if isinstance(item, Iterable) and not isinstance(item, (str, bytes)):
-            return item
-        msg = (
-            f"{self._name}.map() takes items of one element for each of {', '.join(self.columns)}, as tuples, got "
-            f"{item!r}; of a method, call it on an instance, and of a class method, decorate above @classmethod"
-        )
-        raise TypeError(msg)
+        if isinstance(item, (str, bytes)) or not hasattr(item, "__iter__"):
+            msg = (
+                f"{self._name}.map() takes items of one element for each of {', '.join(self.columns)}, as tuples, got "
+                f"{item!r}; of a method, call it on an instance, and of a class method, decorate above @classmethod"
+            )
+            raise TypeError(msg)
+        return item  # type: ignore[no-any-return]
 
     def fit(self, config: Config) -> Config:
         """Return the options for a batcher of rows, of those for items."""
