@@ -8,7 +8,7 @@ from __future__ import annotations
 from asyncio import CancelledError, get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from batchify._chain import called, calling
 from batchify._current import inside
@@ -32,7 +32,7 @@ class Told(Protocol):
 class Mailbox:
     """Answers on their way to one loop. The loop is woken once for all that are put in before it looks."""
 
-    __slots__ = ("_answered", "_woken")
+    __slots__ = ("__weakref__", "_answered", "_woken")
 
     def __init__(self) -> None:
         self._answered: deque[Told] = deque()
@@ -46,7 +46,7 @@ class Mailbox:
             try:
                 caller.loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
-                # The loop is closed: nobody is left to be told. It would be kept by what is kept for it.
+                # The loop is closed: nobody is left to be told.
                 self._woken = False
                 self._answered.clear()
 
@@ -92,14 +92,15 @@ class LoopCaller:
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
-    """Return the one mailbox of ``loop``, made now if need be."""
+    """Return the one mailbox of ``loop``, made now if need be. It is there for as long as somebody refers to it."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
         mailbox = _mailboxes[loop] = Mailbox()
     return mailbox
 
 
-_mailboxes: WeakKeyDictionary[AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+# Held by callers alone: a loop that is closed before it comes to its mailbox would be kept by what is in there.
+_mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
 
 
 async def asubmit(engine: ThreadEngine, item: Any) -> Any:

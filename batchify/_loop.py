@@ -150,7 +150,7 @@ class LoopEngine:
             self.stats.left()
             self.core.let_in()
             self._arm()
-        elif (batch := self.core.abandon(ticket)) is not None:
+        elif (batch := self.core.abandon(ticket)) in self._tasks:
             self._tasks[batch].cancel()
 
     def push(self, reason: str) -> None:

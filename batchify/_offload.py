@@ -38,15 +38,16 @@ class OffLoop:
         return await (self._in_thread(fn, items) if elsewhere is None else _sent(elsewhere, fn, items))
 
     async def _in_thread(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
         # The context of the batch, in which it is the current one.
         context = copy_context()
         try:
-            done = get_running_loop().run_in_executor(self._pool, lambda: context.run(off_loop, fn, items))
+            done = get_running_loop().run_in_executor(pool, lambda: context.run(off_loop, fn, items))
         except RuntimeError:
             # A pool keeps what it could not start a thread for, and would run it later, for nobody.
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
             raise
         return await done

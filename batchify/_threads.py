@@ -27,6 +27,7 @@ from batchify._signature import is_async
 from batchify._stats import together
 from batchify._waiters import Blocked, ItemFuture, kept
 from batchify._workers import ThreadEngine
+from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -285,7 +286,14 @@ class SyncMicrobatcher(Generic[T, R]):
         return [item for engine in self._engines() for item in engine.waiting()]
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Go by other options, which are valid, from now on."""
+        """Go by other options, which are valid, from now on.
+
+        Raises:
+            ReentrantCallError: an urgent call comes in the middle of another one in this thread.
+        """
+        # Any other change can be made a moment later, but this one would be too late for the next call.
+        if "has_urgency" in changes and any(engine.interrupted for engine in self._engines()):
+            raise ReentrantCallError(interrupting(self.name))
         self._config = replace(self._config, **changes)
         _outlast(self._config.executor)
         for engine in self._engines():

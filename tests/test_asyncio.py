@@ -346,6 +346,25 @@ async def test_a_task_factory_that_fails_when_the_batch_is_over():
     assert [1, 2] == [await caller for caller in callers]
 
 
+async def test_a_caller_that_is_torn_down_by_the_first_step_of_its_batch(caplog):
+    """A batch that runs at once may be what ends its only caller; it goes on, and the call counts as left."""
+    over = asyncio.Event()
+
+    @microbatch
+    async def echo(items):
+        call.close()
+        over.set()
+        return items
+
+    loop = asyncio.get_running_loop()
+    call = echo(1)
+    call.send(None)
+    loop.set_task_factory(at_once)
+    await over.wait()
+    loop.set_task_factory(None)
+    assert (1, 0, []) == (echo.batch_stats.cancelled_items, echo.batch_stats.running, caplog.records)
+
+
 def test_a_batch_that_ends_the_loop_when_it_is_made():
     """What ends the loop is raised out of it, and not into the call that filled the batch; callers are answered."""
     loop = VirtualLoop()

@@ -8,7 +8,7 @@ import pytest
 from columns import in_time
 from conftest import PATIENCE, doubled
 
-from batchify import ReentrantCallError, SyncMicrobatcher
+from batchify import ReentrantCallError, SyncMicrobatcher, microbatch
 from batchify._core import Core
 
 # What a finalizer or a signal handler may do with a batcher and a future that waits in it, and how that future ends.
@@ -79,3 +79,20 @@ def test_who_comes_in_the_middle_of_a_call_can_not_call(way):
     assert (2, 4) == (told(first), told(second))
     expected = "doubled() was called by a finalizer or signal handler in the middle of another call in this thread"
     assert [expected] == errors
+
+
+def test_the_first_urgent_call_in_the_middle_of_a_call():
+    """It is refused as any other call from there, and leaves the batcher as it was; the next urgent call is taken."""
+    fn = microbatch(doubled)
+    assert 2 == fn(1)
+    (batcher,) = fn._self_batchers()
+    urgent = fn.options(priority=1)
+
+    def call():
+        with pytest.raises(ReentrantCallError, match="in the middle of another call in this thread"):
+            urgent.submit(2)
+        assert not batcher.has_urgency
+
+    interrupt_next_arrival(batcher.engine.core, call)
+    assert 6 == in_time(lambda: fn(3))
+    assert 8 == in_time(lambda: urgent(4))

@@ -105,11 +105,14 @@ class Soak:
         return self.complaints or self.left or self.noise.heard
 
     def _clean(self, known):
-        # Objects first: with those that only the garbage collector finds their threads end.
-        objects = leftovers.objects()
+        # With objects that only the garbage collector finds their threads end, and with threads what they hold.
+        leftovers.objects()
         threads = leftovers.threads(known)
+        if threads:
+            faulthandler.dump_traceback(all_threads=True)
+        objects = leftovers.objects()
         # What the first game leaves is there once, and does not grow.
-        self.objects = self.objects or objects
+        self.objects = objects if self.objects is None else self.objects
         objects -= self.objects
         self.left += Counter(threads=len(threads), objects=sum(objects.values()))
         if self.left:
