@@ -113,7 +113,7 @@ class Soak:
         objects = leftovers.objects()
         # What the first game leaves is there once, and does not grow.
         self.objects = objects if self.objects is None else self.objects
-        objects -= self.objects
+        objects = objects - self.objects
         self.left += Counter(threads=len(threads), objects=sum(objects.values()))
         if self.left:
             self.complaints.append(("left over", f"{[thread.name for thread in threads]}, {dict(objects)}"))
