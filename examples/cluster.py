@@ -88,7 +88,8 @@ def dask(address: str | None) -> Iterator[tuple[Executor, int]]:
     """Provide an executor of the cluster at an address, or of one on this machine, and the number of its workers."""
     from distributed import Client  # noqa: PLC0415  # processes alone do without it
 
-    local = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.ERROR}
+    # Not even errors: to the scheduler, the process that is killed here is one.
+    local = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
     client = Client(address) if address else Client(**local)  # type: ignore[no-untyped-call]  # as above
     with client:
         if address:

@@ -83,6 +83,7 @@ MAY = {
         "_stats",
         "_waiters",
         "_workers",
+        "errors",
     },
     "_streams": {"_chain", "_current", "_demands", "_outcome", "errors"},
     "_loop_streams": {"_asyncio", "_bridge", "_current", "_outcome", "_streams", "_workers"},
