@@ -46,6 +46,9 @@ class OffLoop:
         try:
             done = get_running_loop().run_in_executor(pool, lambda: context.run(off_loop, fn, items))
         except RuntimeError:
+            if self._pool is not pool:
+                # Another thread has closed it in between; who was taken before that is answered still.
+                return await self._in_thread(fn, items)
             # A pool keeps what it could not start a thread for, and would run it later, for nobody.
             pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None

@@ -14,7 +14,7 @@ import pytest
 from conftest import VirtualLoop, failing, wait_until
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
+from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, _offload, microbatch
 from batchify._loop import LoopEngine
 
 
@@ -824,3 +824,28 @@ async def test_close_all_closes_what_it_can():
     assert 1 == await waiting
     with pytest.raises(BatcherClosedError):
         await busy(2)
+
+
+def test_a_batch_in_a_thread_that_meets_the_end_of_its_pool(monkeypatch):
+    """A batch of a plain function is answered from the batcher's own threads though the pool is closed as it begins."""
+
+    def where(items):
+        return [threading.current_thread().name for item in items]
+
+    batcher = AsyncMicrobatcher(where, name="own")
+    copied = contextvars.copy_context
+
+    def closing():
+        monkeypatch.undo()
+        (engine,) = batcher._engines.values()
+        engine.source.close()
+        return copied()
+
+    monkeypatch.setattr(_offload, "copy_context", closing)
+
+    async def main():
+        answer = await batcher.submit(1)
+        await batcher.stop()
+        return answer
+
+    assert asyncio.run(main()).startswith("own")

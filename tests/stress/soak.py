@@ -112,7 +112,8 @@ class Soak:
             faulthandler.dump_traceback(all_threads=True)
         objects = leftovers.objects()
         # What the first game leaves is there once, and does not grow.
-        self.objects = objects if self.objects is None else self.objects
+        if self.objects is None:
+            self.objects = objects
         objects = objects - self.objects
         self.left += Counter(threads=len(threads), objects=sum(objects.values()))
         if self.left:

@@ -10,7 +10,7 @@ from ledger import ANSWER, REFUSE, SHORT, Crossed, Left
 
 from batchify import DONE, BatchResultError
 
-# Streams differ in length: these many values at most come before the answer.
+# Streams differ in length: at most so many values come before the answer.
 MOST = 4
 
 
