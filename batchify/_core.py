@@ -99,6 +99,11 @@ class Core(Slots):
         return line.base + len(line.places)
 
     @property
+    def has_full(self) -> bool:
+        """Whether a full batch may leave now."""
+        return not self._busy and self.waiting >= self._max_size
+
+    @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
         waiting = self.waiting
@@ -117,7 +122,7 @@ class Core(Slots):
     def rang(self) -> bool:
         """Set the next alarm after this one was heard; say whether a full batch may leave now."""
         self._set_alarm()
-        return self.waiting >= self._max_size and not self._busy
+        return self.has_full
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""

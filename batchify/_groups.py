@@ -79,6 +79,11 @@ class Groups(Slots):
         return self._arrivals
 
     @property
+    def has_full(self) -> bool:
+        """Whether a full batch may leave now."""
+        return not self._busy and (self._is_full or self._full.first is not None)
+
+    @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
         if not self._places or self._busy:
@@ -133,7 +138,7 @@ class Groups(Slots):
     def rang(self) -> bool:
         """Set the next alarm after this one was heard; say whether a full batch may leave now."""
         self._set_alarm()
-        return (self._is_full or self._full.first is not None) and not self._busy
+        return self.has_full
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""

@@ -128,9 +128,8 @@ class TaskEngine(LoopEngine):
         super().wake(loop)
         self.future = partial(ItemFuture, self, loop)
 
-    def ring(self) -> None:
+    def _look(self) -> None:
         """Leave it to the end of the iteration, also when a batch is full: its caller may be about to await it."""
-        self.core.rang()
         self._arm()
 
     def change(self, config: Config) -> None:

@@ -118,11 +118,9 @@ class LoopEngine:
         return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.core.places]
 
     def ring(self) -> None:
-        """Start a full batch, which has nobody to wait for; see to the timer for all others."""
-        if self.core.rang():
-            self.pump()
-        else:
-            self._arm()
+        """See to the arrival that rang the core's alarm."""
+        self.core.rang()
+        self._look()
 
     def pump(self) -> None:
         """Start every batch that may leave now. An eager one is over by then, and who started it goes on."""
@@ -197,6 +195,13 @@ class LoopEngine:
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not self.core.waiting and not self.core.running
+
+    def _look(self) -> None:
+        """Start a full batch, which has nobody to wait for; see to the timer for all others."""
+        if self.core.has_full:
+            self.pump()
+        else:
+            self._arm()
 
     def _arm(self) -> None:
         """Set the one callback to the time that the core names; whoever is pumping does it in the end."""
@@ -276,10 +281,23 @@ class LoopEngine:
             self._tasks[batch] = task
             # A loop that is closed under it leaves it pending for good, and the callers are who has reason to complain.
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        task.add_done_callback(partial(self._over, batch))
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
-        await _begin()
+        loop = self._awake()
+        try:
+            await _begin()
+            await self._run_parts(batch, fn)
+        except BaseException as error:
+            # It was cancelled before the first step of its task, or an interrupt came outside of the batch function.
+            if batch in self._tasks and not self.ended:
+                self._end(batch, error)
+            if self.ended or not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if
+            # tasks are eager, and be complained of as an error of a task that nobody awaits.
+            loop.call_soon(_raise, error)
+
+    async def _run_parts(self, batch: Batch, fn: BatchFunction) -> None:
         parts = Parts(batch, isolate=self._config.isolate_errors)
         for part in parts:
             if part is not batch:
@@ -293,24 +311,11 @@ class LoopEngine:
                     # The task is torn down after its loop: abandon() has seen to the rest.
                     raise
                 _outcome.trim(error)
-                is_eager = batch not in self._tasks
                 self._fail(parts, error)
-                if not isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
-                    continue
-                # These are for the loop to see, as from any task. An eager one would raise what ends the loop into the
-                # call that filled the batch instead.
-                if is_eager and not isinstance(error, CancelledError):
-                    self._awake().call_soon(_raise, error)
-                else:
+                if isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
             else:
                 self._answer(part, results)
-
-    def _over(self, batch: Batch, task: Task[None]) -> None:
-        """Answer a batch whose task was cancelled before its first step; mark other errors of the task as seen."""
-        error = CancelledError() if task.cancelled() else task.exception()
-        if batch in self.core.running:
-            self._end(batch, error or CancelledError())
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
@@ -356,7 +361,7 @@ class LoopEngine:
         batch.forget()
         if over is not None:
             over.forget()
-            self.ring()
+            self._look()
         try:
             report(self._config, batch, run_time, error, on_loop=True)
         except BaseException as raised:  # noqa: BLE001  # it is for the loop to see, and what is left of the batch goes on

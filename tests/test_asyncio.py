@@ -387,6 +387,35 @@ def test_a_batch_that_ends_the_loop_when_it_is_made():
     loop.close()
 
 
+class Interruptible(asyncio.Future):
+    """A future; who is about to be given a 2 is interrupted, as Ctrl-C may do while callers are told."""
+
+    def set_result(self, result):
+        if result == 2:
+            raise KeyboardInterrupt
+        super().set_result(result)
+
+
+def test_an_interrupt_while_callers_are_told(caplog):
+    """Who has an answer keeps it, the others are told, the loop sees the interrupt, and all goes on."""
+    loop = VirtualLoop()
+    loop.create_future = lambda: Interruptible(loop=loop)
+    echo, _ = recorder(max_size=3)
+
+    async def call(*items):
+        return await asyncio.gather(*map(echo, items), return_exceptions=True)
+
+    called = loop.create_task(call(1, 2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(called)
+    first, *others = loop.run_until_complete(called)
+    assert (1, [BatchAbortedError] * 2) == (first, list(map(type, others)))
+    assert [4] == loop.run_until_complete(call(4))
+    stats = echo.batch_stats
+    assert (4, 0, 0, []) == (stats.total_items, stats.pending, stats.running, caplog.records)
+    loop.close()
+
+
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 async def test_eager_tasks():
     """With the eager task factory calls are answered, and those of one iteration travel together."""
