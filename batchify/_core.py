@@ -101,13 +101,12 @@ class Core(Slots):
     @property
     def has_full(self) -> bool:
         """Whether a full batch may leave now."""
-        return not self._busy and self.waiting >= self._max_size
+        return self._free > 0 and self.waiting >= self._max_size
 
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
-        waiting = self.waiting
-        if not waiting or self._busy:
+        if self._free <= 0 or not (waiting := self.waiting):
             return None
         arrived = self._first_arrived()
         return arrived if waiting >= self._max_size else self._leaves_at(self._line.base + self._head, arrived)
@@ -126,8 +125,7 @@ class Core(Slots):
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
-        waiting = self.waiting
-        if not waiting or self._busy:
+        if self._free <= 0 or not (waiting := self.waiting):
             reason = None
         elif waiting >= self._max_size:
             reason = "full"
@@ -198,10 +196,9 @@ class Core(Slots):
         self._head = head
 
     def _set_alarm(self) -> None:
-        waiting = self.waiting
-        if self._busy:
+        if self._free <= 0:
             self.alarm = NEVER
-        elif not waiting:
-            self.alarm = self.arrivals
-        else:
+        elif waiting := self.waiting:
             self.alarm = self.arrivals + self._max_size - waiting - 1
+        else:
+            self.alarm = self.arrivals

@@ -81,12 +81,12 @@ class Groups(Slots):
     @property
     def has_full(self) -> bool:
         """Whether a full batch may leave now."""
-        return not self._busy and (self._is_full or self._full.first is not None)
+        return self._free > 0 and (self._is_full or self._full.first is not None)
 
     @property
     def wake_at(self) -> float | None:
         """When ``take()`` is next worth asking if nothing else happens; ``None`` if never."""
-        if not self._places or self._busy:
+        if not self._places or self._free <= 0:
             return None
         oldest = self._oldest
         full = self._full.first
@@ -142,7 +142,7 @@ class Groups(Slots):
 
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
-        group, reason = self._next(now) if self._places and not self._busy else (None, "")
+        group, reason = self._next(now) if self._places and self._free > 0 else (None, "")
         if group is None:
             self._set_alarm()
             return None
@@ -273,4 +273,4 @@ class Groups(Slots):
 
     def _set_alarm(self) -> None:
         # Any arrival may be what fills a group, or the first of one.
-        self.alarm = NEVER if self._busy else 0
+        self.alarm = NEVER if self._free <= 0 else 0

@@ -194,7 +194,7 @@ class LoopEngine:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not self.core.waiting and not self.core.running
+        return not self.core.running and not self.core.waiting
 
     def _look(self) -> None:
         """Start a full batch, which has nobody to wait for; see to the timer for all others."""

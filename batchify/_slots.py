@@ -25,6 +25,7 @@ class Slots:
 
     __slots__ = (
         "_concurrency",
+        "_free",
         "_freed_at",
         "_freed_before",
         "_max_size",
@@ -38,9 +39,9 @@ class Slots:
     _timing: Adaptive | Window
 
     def __init__(self, config: Config) -> None:
-        self._take_on(config)
         # The batches that have left and are not over, oldest first.
         self.running: list[Batch] = []
+        self._take_on(config)
         # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
         self._freed_at = float("-inf")
         self._freed_before = 0
@@ -92,16 +93,18 @@ class Slots:
     def inherit(self, other: Slots) -> None:
         """Take over the slots of ``other``, with all that runs in them."""
         self.running = other.running
+        self._free = self._concurrency - len(self.running)
         self._freed_at, self._freed_before = other._freed_at, other._freed_before
         self._pushed, self._pushed_before = other._pushed, other._pushed_before
         self._timing = other._timing
 
     def finish(self, batch: Batch, now: float) -> None:
         """Free the slot of ``batch``."""
-        if self._busy:
+        if self._free <= 0:
             self._freed_at = now
             self._freed_before = self.arrivals
         self.running.remove(batch)
+        self._free += 1
         # A batch that nobody waited for was not run, and tells nothing of run times.
         if batch.waiters:
             self._timing.ended(now - batch.departed, batch.size)
@@ -123,18 +126,17 @@ class Slots:
     def _take_on(self, config: Config) -> None:
         self._max_size = config.max_size
         self._concurrency = config.concurrency
+        # How many slots are free: below 0 when there are less than there were, and more batches run.
+        self._free = config.concurrency - len(self.running)
         self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
 
     def _set_alarm(self) -> None:
         raise NotImplementedError
 
-    @property
-    def _busy(self) -> bool:
-        return len(self.running) >= self._concurrency
-
     def _start(self, batch: Batch, now: float) -> Batch:
         """Let ``batch`` have a slot."""
         self.running.append(batch)
+        self._free -= 1
         self._timing.departed(now)
         self._set_alarm()
         return batch
