@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from _thread import start_new_thread
 from threading import TIMEOUT_MAX, Lock, RLock, Thread, get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -365,6 +365,18 @@ class ThreadEngine:
         # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
         del self, batch, fn
 
+    def give_way(self, batch: Batch) -> None:
+        """Let those who were just answered call again before the next batch leaves, as they can on a loop.
+
+        They are about to, but whoever answers them has the interpreter. There is nothing to gain if a full batch waits,
+        or for a caller who was alone and still is.
+        """
+        with self._lock:
+            is_alone = batch.size == 1 and not self.core.waiting
+            if is_alone or self.core.has_full:
+                return
+        sleep(0)
+
     def _depart(self, batch: Batch) -> BatchFunction | None:
         """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
         gone = [not waiter.starts() for waiter in batch.waiters]
@@ -464,6 +476,7 @@ def _work(weak: ref[ThreadEngine], bell: Bell) -> None:
     while (engine := bell.wait() or weak()) is not None:
         while isinstance(batch := engine.next(bell), Batch):
             engine.run(batch)
+            engine.give_way(batch)
         del engine
         if not batch:
             return

@@ -221,6 +221,48 @@ def test_the_next_worker_sees_to_the_rest(kit):
     assert [2, 4, 6] == kit.results(callers)
 
 
+def test_who_was_just_answered_may_come_back(kit, monkeypatch):
+    """Two callers that call again as soon as they have an answer stay together, though nobody has to wait for them."""
+    double, gate = kit.decorate()
+    given = []
+
+    def give_way(seconds):
+        given.append(seconds)
+        if len(given) == 2:
+            wait_until(lambda: double.batch_stats.pending == 2)
+
+    monkeypatch.setattr(_workers, "sleep", give_way)
+    gate.shut()
+    opener = kit.call(double, 0)
+    gate.await_batch()
+
+    def call_twice(item):
+        return [double(item), double(item)]
+
+    callers = [kit.call(call_twice, item) for item in (1, 2)]
+    wait_until(lambda: double.batch_stats.pending == 2)
+    gate.open()
+    assert [0, [2, 2], [4, 4]] == kit.results([opener, *callers])
+    assert [[0], [1, 2], [1, 2]] == [sorted(batch) for batch in gate.batches]
+    assert len(given) >= 2
+
+
+def test_no_way_is_given_where_nobody_can_come(kit, monkeypatch):
+    """Neither after a caller who is alone, nor while a full batch waits."""
+    double, gate = kit.decorate(max_size=2)
+    given = []
+    monkeypatch.setattr(_workers, "sleep", given.append)
+    gate.shut()
+    callers = kit.call_waiting(double, 0)
+    gate.await_batch()
+    callers += kit.call_waiting(double, 1, 2, 3, 4)
+    gate.open()
+    assert [0, 2, 4, 6, 8] == kit.results(callers)
+    # The one thread is through with the others by then.
+    assert [10, 12] == [double(5), double(6)]
+    assert [0] == given
+
+
 def test_a_future_can_be_cancelled_until_its_batch_leaves(kit):
     """``Future.cancel()`` works while the item waits, and no longer when it runs, as ``concurrent.futures`` has it."""
     double, gate = kit.decorate()
