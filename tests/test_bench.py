@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.bench import arrivals, clock, closed, floors, instructions, subjects, table
+from tests.bench import arrivals, clock, closed, floors, instructions, profile, subjects, table
 from tests.bench.__main__ import main
 from tests.bench.clock import WrongAnswerError
 from tests.bench.contest import AbsentError, Contest, Entrant, Plan
@@ -326,3 +326,25 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
 def test_what_is_counted_runs(path, name):
     """Each hot path whose instructions are counted works, for both who are compared."""
     path(name, 1)
+
+
+@pytest.mark.parametrize("path", profile.PATHS, ids=lambda path: path.__name__)
+def test_paths_that_are_profiled(path):
+    """Each path that the profiler looks at works, for batchify and for the floor."""
+    _, names = profile.PATHS[path]
+    for name in names:
+        if name != subjects.AIODATALOADER:
+            path(name, 256)
+
+
+def test_looks_are_sorted_by_part():
+    """What a look counts for is where its innermost line stands, but for the start of a process."""
+    core, inside, outside = profile.PACKAGE / "_core.py", profile.PACKAGE / "_loop.py", json.__file__
+    stacks = f"""
+        main (x.py:1);import (<frozen importlib>:2);take ({core}:3) 5
+        main (x.py:1);take ({core}:3) 2
+        main (x.py:1);take ({core}:4);pump ({inside}:4) 3
+        main (x.py:1);step ({outside}:5) 4
+    """
+    looks = profile.looks_by_part(stacks.strip())
+    assert {"core": 2, "engine, decorator": 3, "standard library": 4} == looks
