@@ -127,6 +127,11 @@ class Batch:
         middle = self.size // 2
         return [self._part(0, middle), self._part(middle, self.size)] if middle else []
 
+    @property
+    def rest(self) -> Batch:
+        """What of it is not over yet: its end, as parts are run in order."""
+        return self if self.open == self.size else self._part(self.size - self.open, self.size)
+
     def _part(self, start: int, end: int) -> Batch:
         whose = [start <= index < end for index in self.positions]
         part = Batch(

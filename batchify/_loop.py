@@ -182,7 +182,8 @@ class LoopEngine:
         """Count what waits and runs as left by its callers: the loop is closed, nobody can be answered any more."""
         self.stats.left(self.core.waiting)
         for batch in list(self.core.running):
-            self.stats.ended(batch, 0.0, failed=0, cancelled=len(batch.waiters))
+            rest = batch.rest
+            self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
         self.stats.final = True
 
     @property
@@ -290,7 +291,7 @@ class LoopEngine:
         except BaseException as error:
             # It was cancelled before the first step of its task, or an interrupt came outside of the batch function.
             if batch in self._tasks and not self.ended:
-                self._end(batch, error)
+                self._end(batch.rest, error)
             if self.ended or not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if

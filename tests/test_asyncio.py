@@ -396,11 +396,17 @@ class Interruptible(asyncio.Future):
         super().set_result(result)
 
 
-def test_an_interrupt_while_callers_are_told(caplog):
+@pytest.mark.parametrize("isolate", [False, True], ids=["whole", "in halves"])
+def test_an_interrupt_while_callers_are_told(isolate, caplog):
     """Who has an answer keeps it, the others are told, the loop sees the interrupt, and all goes on."""
     loop = VirtualLoop()
     loop.create_future = lambda: Interruptible(loop=loop)
-    echo, _ = recorder(max_size=3)
+
+    @microbatch(max_size=3, isolate_errors=isolate)
+    async def echo(items):
+        if isolate and len(items) == 3:
+            raise KeyError
+        return items
 
     async def call(*items):
         return await asyncio.gather(*map(echo, items), return_exceptions=True)
@@ -423,6 +429,28 @@ async def test_eager_tasks():
     echo, batches = recorder()
     assert list(range(40)) == await asyncio.gather(*map(echo, range(40)))
     assert [32, 8] == [len(items) for _, items in batches]
+
+
+def test_a_loop_closed_while_half_of_a_batch_runs():
+    """Who was answered by the other half stays so, and who was not counts as one that left."""
+    loop = VirtualLoop()
+
+    @microbatch(max_size=3, isolate_errors=True)
+    async def echo(items):
+        if len(items) == 3:
+            raise KeyError
+        if 1 not in items:
+            await asyncio.sleep(3600)
+        return items
+
+    async def main():
+        callers = [echo.submit(item) for item in (1, 2, 3)]
+        return await callers[0]
+
+    assert 1 == loop.run_until_complete(main())
+    loop.close()
+    stats = echo.batch_stats
+    assert (0, 1, 2, 3) == (stats.running, stats.answered_items, stats.cancelled_items, stats.total_items)
 
 
 def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
