@@ -289,8 +289,10 @@ class LoopEngine:
             await _begin()
             await self._run_parts(batch, fn)
         except BaseException as error:
-            # It was cancelled before the first step of its task, or an interrupt came outside of the batch function.
-            if batch in self._tasks and not self.ended:
+            # It was cancelled before the first step of its task, or an interrupt came outside of the batch function. If
+            # it is thrown away because there will be no task, who wanted that tells why.
+            thrown_away = isinstance(error, GeneratorExit) and batch not in self._tasks
+            if batch in self.core.running and not thrown_away and not self.ended:
                 self._end(batch.rest, error)
             if self.ended or not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise

@@ -422,6 +422,28 @@ def test_an_interrupt_while_callers_are_told(isolate, caplog):
     loop.close()
 
 
+def test_an_interrupt_in_a_task_that_is_over_when_it_is_made():
+    """The same is true of a batch that runs at once, inside the call that filled it."""
+    loop = VirtualLoop()
+    loop.create_future = lambda: Interruptible(loop=loop)
+    echo = microbatch(BatchedAtOnce(), max_size=3)
+    callers = []
+
+    async def main():
+        loop.set_task_factory(at_once)
+        callers.extend(map(echo.submit, (1, 2, 3)))
+        loop.set_task_factory(None)
+        await asyncio.wait(callers)
+
+    called = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(called)
+    loop.run_until_complete(called)
+    assert [type(None), BatchAbortedError, BatchAbortedError] == [type(caller.exception()) for caller in callers]
+    assert (0, 0) == (echo.batch_stats.pending, echo.batch_stats.running)
+    loop.close()
+
+
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 async def test_eager_tasks():
     """With the eager task factory calls are answered, and those of one iteration travel together."""
