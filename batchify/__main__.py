@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchify import _ask, _bench, _measure, _target, _tell, _tune
+from batchify import _ask, _bench, _cost, _measure, _target, _tell, _tune
 from batchify._simulate import simulate
 from batchify._target import CommandError
 
@@ -79,7 +79,7 @@ def _tune_command(asked: Namespace) -> None:
         _write(asked.out, target.name, cost, advice, [_tell.measured(cost), *told])
 
 
-def _write(out: Path, name: str, cost: _tune.Cost, advice: _tune.Advice, told: list[Part]) -> None:
+def _write(out: Path, name: str, cost: _cost.Cost, advice: _tune.Advice, told: list[Part]) -> None:
     from batchify import _html, _plot  # noqa: PLC0415  # matplotlib is loaded by those who want a picture
 
     picture = _plot.picture(name, cost, advice, _tune.curve(cost, advice.setting))
@@ -95,11 +95,11 @@ def _write(out: Path, name: str, cost: _tune.Cost, advice: _tune.Advice, told: l
 
 
 def _simulate_command(asked: Namespace) -> None:
-    cost = _tune.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
+    cost = _cost.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
     rows: list[Any] = []
     with _at_the_end(lambda: [_tell.what_if(rows)] if rows else []):
         for rate, *options in product(asked.rate, asked.max_size, asked.timeout, asked.concurrency):
-            setting = _tune.Setting(*options)
+            setting = _cost.Setting(*options)
             try:
                 _below([rate], cost.capacity(setting.max_size, setting.concurrency), f"with {setting}")
                 rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
@@ -107,7 +107,7 @@ def _simulate_command(asked: Namespace) -> None:
                 raise CommandError(error) from None
 
 
-def _simulated(asked: Namespace, cost: _tune.Cost, rate: float, setting: _tune.Setting) -> Simulation:
+def _simulated(asked: Namespace, cost: _cost.Cost, rate: float, setting: _cost.Setting) -> Simulation:
     return simulate(
         run_time=cost.together,
         rate=rate,
@@ -124,7 +124,7 @@ def _simulated(asked: Namespace, cost: _tune.Cost, rate: float, setting: _tune.S
 def _bench_command(asked: Namespace) -> None:
     fn = _target.function(asked.function)
     given = fn._self_config
-    setting = _tune.Setting(
+    setting = _cost.Setting(
         asked.max_size or given.max_size,
         getattr(asked, "timeout", given.timeout),
         asked.concurrency or given.concurrency,
@@ -134,7 +134,7 @@ def _bench_command(asked: Namespace) -> None:
         meter = _measure.Meter(target, loop, setting.concurrency)
         _try(meter, AROUND)
         before = _samples(meter, setting)
-        capacity = _tune.cost(before).capacity(setting.max_size, setting.concurrency)
+        capacity = _cost.cost(before).capacity(setting.max_size, setting.concurrency)
         rates = _rates(asked.rate, capacity, f"with {setting}")
         fn.configure(max_size=setting.max_size, timeout=setting.timeout, concurrency=setting.concurrency)
         rows: list[Any] = []
@@ -148,10 +148,10 @@ def _bench_command(asked: Namespace) -> None:
                     before = _samples(meter, setting)
                     around += before
                 finally:
-                    rows += _row(rate, load, fn, _tune.cost(around), setting)
+                    rows += _row(rate, load, fn, _cost.cost(around), setting)
 
 
-def _row(rate: float, load: _bench.Load, fn: Batched, cost: _tune.Cost, setting: _tune.Setting) -> list[Any]:
+def _row(rate: float, load: _bench.Load, fn: Batched, cost: _cost.Cost, setting: _cost.Setting) -> list[Any]:
     """Return what was predicted and what came, if anything came."""
     if not load.latencies:
         return []
@@ -165,9 +165,9 @@ def _offering(loop: AbstractEventLoop, load: _bench.Load, target: _target.Target
     loop.run_until_complete(_bench.offer(load, target.calls, seed))
 
 
-def _samples(meter: _measure.Meter, setting: _tune.Setting) -> _tune.Samples:
+def _samples(meter: _measure.Meter, setting: _cost.Setting) -> _cost.Samples:
     """Measure anew: machines change, so that what is measured long before a load says little about it."""
-    meter.samples = _tune.Samples()
+    meter.samples = _cost.Samples()
     _follow("measuring batches", meter.measure(AROUND, setting.max_size))
     return meter.samples
 
@@ -192,12 +192,12 @@ def _try(meter: _measure.Meter, seconds: float) -> None:
     _follow("trying items", meter.try_items(seconds))
 
 
-def _measured(meter: _measure.Meter, seconds: float, largest: int) -> _tune.Cost:
+def _measured(meter: _measure.Meter, seconds: float, largest: int) -> _cost.Cost:
     """Return what batches take; show it, or as much as there is when it is interrupted."""
-    with _at_the_end(lambda: [_tell.measured(_tune.cost(meter.samples))] if meter.samples.batches else []):
+    with _at_the_end(lambda: [_tell.measured(_cost.cost(meter.samples))] if meter.samples.runs else []):
         _try(meter, seconds)
         _follow("measuring batches", meter.measure(seconds, largest))
-    return _tune.cost(meter.samples)
+    return _cost.cost(meter.samples)
 
 
 def _rates(asked: list[float] | None, capacity: float, how: str) -> list[float]:

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from random import Random
 from selectors import SelectSelector
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
+from batchify._cost import Run, Samples
 from batchify._decorator import microbatch
 from batchify._target import CommandError, place
-from batchify._tune import Samples
 from batchify.errors import BatchResultError
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ SERIES = 0.02
 TRIED, TRIAL = 32, 1 / 4
 # Calls come while batches of at most so many seconds run, to see what they take from them.
 CROWDED = 0.05
-# Every so many rounds.
-EVERY = 3
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -92,7 +90,8 @@ class Meter:
         self.samples = Samples()
         self._target = target
         self._chance = Random(0)  # noqa: S311  # equal draws make runs comparable
-        self._function = 0.0
+        # When the function began, in the batches that were made last, and how long it took.
+        self._spans: list[tuple[float, float]] = []
         timed = self._awaited if target.is_async else self._called
         self._call = microbatch(timed, timeout=HOUR, concurrency=concurrency, name=target.name)
 
@@ -131,26 +130,26 @@ class Meter:
                 break
         for number in range(MOST):
             for size in sizes:
-                self.samples.batches.setdefault(size, []).extend(self._series(size))
+                self._series(size)
                 yield min(max((self.loop.time() - start) / seconds, number / MOST), 1.0)
-            if number % EVERY == 0:
-                self._disturb()
+            self._disturb()
             if number + 1 >= FEWEST and self.loop.time() - start > seconds:
                 return
 
-    def _series(self, size: int) -> list[tuple[float, float]]:
-        """Return what batches of a size took, one after the other, as they are under load."""
+    def _series(self, size: int) -> None:
+        """Take samples of batches of a size, one after the other, as they are under load."""
         end = self.loop.time() + SERIES
         # The first one finds caches full of what another size left there.
         self._batch(size)
-        taken: list[tuple[float, float]] = []
-        while not taken or self.loop.time() < end:
-            taken.append(self._batch(size))
-            self.samples.warm.setdefault(size, []).append(self._batch(size, pause=0.0)[1])
-        return taken
+        while True:
+            self.samples.runs.setdefault(size, []).append(self._batch(size))
+            self.samples.slots.setdefault(size, []).append(self._kept(size, PAUSE))
+            self.samples.warm.setdefault(size, []).append(self._kept(size, 0.0))
+            if self.loop.time() >= end:
+                return
 
-    def _batch(self, size: int, slots: int = 1, pause: float = PAUSE) -> tuple[float, float]:
-        """Return the seconds that a batch took: the function in it, and all from the calls to the last answer.
+    def _batch(self, size: int, slots: int = 1, pause: float = PAUSE) -> Run:
+        """Return what a batch took; of several at once, that which began last, with all of which it shared the machine.
 
         Args:
             size: its items.
@@ -158,19 +157,34 @@ class Meter:
             pause: seconds without a call before it.
         """
         self._call.configure(max_size=size, concurrency=slots)
-        due = self._run(self._draw(size * slots), pause)
-        return self._function, self.loop.time() - due
+        due, woke, computed = self._run(self._draw(size * slots), pause)
+        total = self.loop.time() - due
+        return Run(max(self._spans)[1], total, woke - due, computed)
+
+    def _kept(self, size: int, pause: float) -> float:
+        """Return for how long a batch kept its slot: until the next one, which was there, began."""
+        self._call.configure(max_size=size, concurrency=1)
+        self._run(self._draw(2 * size), pause)
+        (first, _), (second, _) = sorted(self._spans)
+        return second - first
 
     def _disturb(self) -> None:
         """See what calls take from a batch that runs, and batches from each other."""
-        taken = {size: median(total for _, total in samples) for size, samples in self.samples.batches.items()}
+        taken = {size: median(run.total for run in runs) for size, runs in self.samples.runs.items()}
         size = max((size for size, total in taken.items() if total <= CROWDED), default=min(taken))
-        _, quiet = self._batch(size)
-        busy, calls = self.loop.run_until_complete(self._crowd(self._rows(self._draw(size)), 2 * quiet / size))
-        self.samples.crowding.append((busy - quiet) / calls)
+        self._call.configure(max_size=size, concurrency=1)
+        end = self.loop.time() + SERIES
+        while self.loop.time() < end:
+            # The same items twice: how much they vary is not what is asked.
+            chosen = self._draw(size)
+            due, _, _ = self._run(chosen)
+            quiet = self.loop.time() - due
+            busy, calls = self.loop.run_until_complete(self._crowd(self._rows(chosen), 2 * quiet / size))
+            self.samples.crowding.append((busy - quiet) / calls)
+        alone = self._batch(size).function
         for slots in growing(self.concurrency):
             if slots > 1:
-                self.samples.slowdown.setdefault(slots, []).append(self._batch(size, slots)[1] / quiet)
+                self.samples.slowdown.setdefault(slots, []).append(self._batch(size, slots).function / alone)
 
     async def _crowd(self, rows: list[Any], gap: float) -> tuple[float, int]:
         """Return the seconds that a batch took while further calls came, and how many of these."""
@@ -194,24 +208,28 @@ class Meter:
     def _rows(self, chosen: Sequence[int]) -> list[Any]:
         return [self._target.rows[index] for index in chosen]
 
-    def _run(self, chosen: Sequence[int], pause: float = 0.0) -> float:
-        """Run the items that are chosen after a pause, and return when that was due.
+    def _run(self, chosen: Sequence[int], pause: float = 0.0) -> tuple[float, float, float]:
+        """Run the items that are chosen after a pause.
+
+        Return when that was due, when the loop was awake, and the seconds that its thread computed from then on.
 
         Raises:
             CommandError: they make the function fail.
         """
+        self._spans.clear()
         try:
             return self._together(self._rows(chosen), pause)
         except Exception as error:  # noqa: BLE001  # a batch function may raise anything
             raise CommandError(self._blame(chosen, error)) from None
 
-    def _together(self, rows: list[Any], pause: float = 0.0) -> float:
+    def _together(self, rows: list[Any], pause: float = 0.0) -> tuple[float, float, float]:
 
-        async def together() -> float:
+        async def together() -> tuple[float, float, float]:
             due = self.loop.time() + pause
             await asyncio.sleep(pause)
+            woke, computed = self.loop.time(), thread_time()
             await asyncio.gather(*[self._call.acall(row) for row in rows])
-            return due
+            return due, woke, thread_time() - computed
 
         return self.loop.run_until_complete(together())
 
@@ -240,13 +258,13 @@ class Meter:
     def _called(self, rows: list[Any]) -> Any:
         start = self.loop.time()
         results = self._target.run(rows)
-        self._function = self.loop.time() - start
+        self._spans.append((start, self.loop.time() - start))
         return results
 
     async def _awaited(self, rows: list[Any]) -> Any:
         start = self.loop.time()
         results = await self._target.run(rows)
-        self._function = self.loop.time() - start
+        self._spans.append((start, self.loop.time() - start))
         return results
 
 

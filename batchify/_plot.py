@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from batchify._cost import Cost
     from batchify._simulate import Simulation
-    from batchify._tune import Advice, Cost
+    from batchify._tune import Advice
 
 BATCH, FUNCTION, TAIL, TARGET = "tab:blue", "tab:gray", "tab:orange", "tab:red"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
 from heapq import heappop, heappush
@@ -27,10 +28,11 @@ from batchify._core import Core
 from batchify._stats import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._crossing import Crossing
 
 # A standard deviation of ten times the mean is beyond what functions do, and still far from where numbers end.
 MOST_NOISE = 10.0
@@ -131,13 +133,39 @@ def simulate(
     if (rate is None) is (trace is None):
         msg = "simulate() takes either rate or trace: how often calls come, or when they came"
         raise TypeError(msg)
-    config = _config(max_size, timeout, concurrency)
+    config = config_of(max_size, timeout, concurrency)
     chance = Random(seed)  # noqa: S311  # chance that can be repeated is what a simulation is about
-    arrivals = _drawn(chance, rate, burst, calls) if trace is None else _recorded(trace)
-    typical = _typical(run_time, min(config.max_size, len(arrivals)))
-    vary = _variation(chance, noise)
-    left = departures(Core(config), arrivals, lambda size: typical[size] * vary())
-    return _summary(left, arrivals[0], config.concurrency)
+    arrivals = drawn(chance, rate, burst, calls) if trace is None else _recorded(trace)
+    return simulated(arrivals, config, run_time, noise, chance)
+
+
+def simulated(
+    due: Sequence[float],
+    config: Config,
+    run_time: Mapping[int, float],
+    noise: float | None,
+    chance: Random,
+    crossing: Crossing | None = None,
+) -> Simulation:
+    """Return what comes of calls that are due at these moments.
+
+    Args:
+        due: the moments, in order.
+        config: options.
+        run_time: seconds that a batch runs, by its size.
+        noise: how much they vary.
+        chance: what noise is drawn from.
+        crossing: the way of calls to the engine and back, if it takes time.
+    """
+    typical = by_size(run_time, min(config.max_size, len(due)))
+
+    def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
+        # Drawn anew each time: whoever asks twice gets the same function.
+        vary = variation(copy(chance), noise)
+        return departures(Core(config), arrivals, lambda size: typical[size] * vary())
+
+    left = ((batch, over, over) for batch, over in run(due)) if crossing is None else crossing.through(due, run)
+    return _summary(left, due[0], config.concurrency)
 
 
 def departures(
@@ -177,7 +205,7 @@ def departures(
             soonest = arrived
 
 
-def _config(max_size: object, timeout: object, concurrency: object) -> Config:
+def config_of(max_size: object, timeout: object, concurrency: object) -> Config:
     return validated(
         simulate,
         max_size=max_size,
@@ -197,7 +225,7 @@ def _config(max_size: object, timeout: object, concurrency: object) -> Config:
     )
 
 
-def _drawn(chance: Random, rate: object, burst: object, calls: object) -> list[float]:
+def drawn(chance: Random, rate: object, burst: object, calls: object) -> list[float]:
     """Return the moments of a Poisson process of bursts."""
     size, count = whole("burst", burst), whole("calls", calls)
     pace = _number("rate", rate) / size
@@ -219,7 +247,7 @@ def _recorded(trace: Iterable[float]) -> list[float]:
     return arrivals
 
 
-def _typical(run_time: Mapping[int, float], largest: int) -> list[float]:
+def by_size(run_time: Mapping[int, float], largest: int) -> list[float]:
     """Return how many seconds a batch runs without noise, by its size, up to the largest; nothing stands at 0."""
     points = _points(run_time)
     sizes = [size for size, _ in points]
@@ -254,7 +282,7 @@ def _number(option: str, value: object) -> float:
     return number
 
 
-def _variation(chance: Random, noise: float | None) -> Callable[[], float]:
+def variation(chance: Random, noise: float | None) -> Callable[[], float]:
     """Return what draws factors whose mean is 1, and whose standard deviation is ``noise``."""
     if not noise:
         return lambda: 1.0
@@ -266,22 +294,22 @@ def _variation(chance: Random, noise: float | None) -> Callable[[], float]:
     return partial(chance.lognormvariate, -variance / 2, sqrt(variance))
 
 
-def _summary(left: Iterable[tuple[Batch, float]], began: float, concurrency: int) -> Simulation:
+def _summary(left: Iterable[tuple[Batch, float, float]], began: float, concurrency: int) -> Simulation:
     latencies: list[float] = []
     waits: list[float] = []
     runs: list[float] = []
     sizes: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
-    over = began
-    for batch, end in left:
+    ended = began
+    for batch, over, answered in left:
         departed = batch.departed
-        latencies += [end - arrived for arrived in batch.arrived]
+        latencies += [answered - arrived for arrived in batch.arrived]
         waits += [departed - arrived for arrived in batch.arrived]
-        runs.append(end - departed)
+        runs.append(over - departed)
         sizes[batch.size] += 1
         reasons[batch.reason] += 1
-        over = max(over, end)
-    calls, batches, duration = len(latencies), len(runs), over - began
+        ended = max(ended, answered)
+    calls, batches, duration = len(latencies), len(runs), ended - began
     return Simulation(
         calls=calls,
         batches=batches,

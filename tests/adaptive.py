@@ -22,7 +22,7 @@ from itertools import product
 from random import Random
 
 from batchify._core import Core
-from batchify._simulate import _config, _drawn, _typical, _variation, departures
+from batchify._simulate import by_size, config_of, departures, drawn, variation
 from batchify._timing import Adaptive, Window
 
 MAX_SIZE = 32
@@ -157,11 +157,11 @@ class Cell:
 
     def _run(self, timing, calls, run):
         chance = Random(f"{self} {run}" if run else f"{self}")
-        typical = _typical(COSTS[self.cost], MAX_SIZE)
-        arrivals = _drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
-        vary = _variation(chance, self.noise)
+        typical = by_size(COSTS[self.cost], MAX_SIZE)
+        arrivals = drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
+        vary = variation(chance, self.noise)
         attach = getattr(timing, "attach", None)
-        core = (Asked if attach else Core)(_config(MAX_SIZE, 0.0, self.concurrency))
+        core = (Asked if attach else Core)(config_of(MAX_SIZE, 0.0, self.concurrency))
         core._timing = timing
         if attach:
             attach(core)
@@ -179,7 +179,7 @@ class Cell:
 
     def others(self, calls, runs=1):
         """Return the regrets of what others do, and of adaptive timing."""
-        target = _typical(COSTS[self.cost], MAX_SIZE)[-1]
+        target = by_size(COSTS[self.cost], MAX_SIZE)[-1]
 
         def figures(policy, *arguments):
             return self.latencies(partial(policy, self.concurrency, *arguments), calls, runs)

@@ -14,8 +14,10 @@ import pytest
 
 import batchify
 from batchify import microbatch
+from batchify._cost import Cost
 from batchify.testing import VirtualLoop
 
+SIZES = (1, 2, 4, 8, 16, 32)
 # A hang is a failure after this many seconds.
 PATIENCE = 5.0
 
@@ -31,6 +33,12 @@ def _nothing_left():
     batchify.close_all()
     closed = [batcher.engine for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)]
     wait_until(lambda: not any(engine._workers for engine in closed))
+
+
+def known(a, b, sizes=SIZES, **more):
+    """Return the cost of a function that takes a + b n seconds."""
+    taken = {size: a + b * size for size in sizes}
+    return Cost(taken, taken, **more)
 
 
 class Gate:

@@ -18,7 +18,7 @@ import pytest
 from conftest import VirtualLoop
 
 import batchify
-from batchify import _bench, _measure, _screen, _tune
+from batchify import _bench, _cost, _measure, _screen, _tune
 from batchify.__main__ import main
 
 FUNCTIONS = dedent(
@@ -107,8 +107,8 @@ FUNCTIONS = dedent(
 @pytest.fixture(autouse=True)
 def _shop(tmp_path, monkeypatch):
     """Stand in a folder with a module ``shop``, let time be virtual, and simulate no more calls than it takes."""
-    for name, value in {"LEAST": 1000, "MOST": 1000, "FINER": 1}.items():
-        monkeypatch.setattr(_tune, name, value)
+    for module, name, value in ((_cost, "LEAST", 1000), (_cost, "MOST", 1000), (_tune, "FINER", 1)):
+        monkeypatch.setattr(module, name, value)
     (tmp_path / "shop.py").write_text(FUNCTIONS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

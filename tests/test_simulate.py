@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
 from batchify._core import Core
-from batchify._simulate import MOST_NOISE, _config, _drawn, departures
+from batchify._simulate import MOST_NOISE, config_of, departures, drawn
 
 # One second for one item, and half a second for each further one: exact numbers.
 COST = {1: 1.0, 3: 2.0}
@@ -290,7 +290,7 @@ def test_the_most_noise_there_may_be_is_a_number():
 def simulated(arrivals, run_times, **options):
     """Return the calls of each batch, its reason, and its times of departure and end."""
     run_times = iter(run_times)
-    left = departures(Core(_config(**options)), arrivals, lambda size: size * next(run_times))
+    left = departures(Core(config_of(**options)), arrivals, lambda size: size * next(run_times))
     return [(list(batch.tickets), batch.reason, batch.departed, end) for batch, end in left]
 
 
@@ -337,7 +337,7 @@ def on_a_loop(arrivals, run_times, **options):
 def test_an_engine_does_what_is_simulated(seed, calls, burst, load, noisy, **options):
     """The engine on an event loop makes the very same batches at the same moments, of the same calls."""
     chance = Random(seed)
-    arrivals = _drawn(chance, load, burst, calls)
+    arrivals = drawn(chance, load, burst, calls)
     # No two are the same: of what falls on one moment but for rounding, either may come first, and be the reason.
     run_times = [chance.expovariate(1.0) if noisy else chance.uniform(0.9, 0.91) for _ in arrivals]
     expected = simulated(arrivals, run_times, **options)

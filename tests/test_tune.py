@@ -4,144 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from math import expm1, sqrt
-from random import Random
 
 import pytest
-from conftest import VirtualLoop
+from conftest import SIZES, VirtualLoop, known
 
-from batchify import _bench, _measure, _target, _tune, microbatch, simulate
+from batchify import _bench, _cost, _measure, _target, _tune, microbatch
+from batchify._cost import Setting
 from batchify._target import CommandError
-from batchify._tune import Cost, Line, Samples, Setting
-
-SIZES = (1, 2, 4, 8, 16, 32)
-
-
-def known(a, b, sizes=SIZES, **more):
-    """Return the cost of a function that takes a + b n seconds."""
-    taken = {size: a + b * size for size in sizes}
-    return Cost(taken, taken, **more)
-
-
-# What a batch costs.
-
-
-@pytest.mark.parametrize(("a", "b"), [(0.004, 0.0001), (0.004, 0.0), (0.0, 0.001), (1.0, 2.0)])
-def test_a_line_is_found(a, b):
-    """A cost of a + b n is found from its points, whatever of it is fixed."""
-    found = _tune.fit({size: a + b * size for size in SIZES})
-    assert (pytest.approx(a, abs=1e-12), pytest.approx(b, abs=1e-12)) == (found.a, found.b)
-
-
-def test_one_point_is_a_fixed_cost():
-    """From one size alone nothing is known of others, so it is taken for the cost of any."""
-    assert Line(2.0, 0.0) == _tune.fit({4: 2.0})
-
-
-def test_a_falling_cost_is_a_fixed_one():
-    """No item takes less than nothing: where larger batches took less, the cost is the same for all."""
-    assert 0.0 == _tune.fit({1: 3.0, 2: 2.0, 4: 1.0}).b
-
-
-def test_no_batch_begins_below_nothing():
-    """Where run times grow faster than batches, the fixed cost is none and not a negative one."""
-    found = _tune.fit({1: 1.0, 2: 4.0, 4: 16.0})
-    assert 0.0 == found.a
-    assert 0.0 < found.b
-
-
-def test_small_batches_count_as_much_as_large_ones():
-    """Errors are relative: a large batch that is far off does not bend the line away from the small ones."""
-    points = {1: 1.01, 2: 1.02, 4: 1.04, 256: 3.56 * 1.05}
-    assert 1.0 == pytest.approx(_tune.fit(points)(0), rel=0.01)
-
-
-def test_costs_are_medians():
-    """A batch that took ten times as long than the others of its size does not count."""
-    found = _tune.cost(Samples({1: [(1.0, 2.0), (1.0, 2.0), (10.0, 20.0)]}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
-    assert Cost({1: 2.0}, {1: 1.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}) == found
-
-
-def test_nothing_takes_less_than_nothing():
-    """What noise makes negative is none: calls do not speed batches up, nor do batches each other."""
-    found = _tune.cost(Samples({1: [(1.0, 1.0)]}, [-0.1], {2: [0.9]}))
-    assert (0.0, {1: 1.0, 2: 1.0}) == (found.crowding, found.slowdown)
-
-
-def test_variation_is_that_of_most_batches():
-    """The spread is found from the median deviation: of log-normal times it is theirs."""
-    chance = Random(0)
-    taken = [chance.lognormvariate(0.0, 0.3) for _ in range(20_000)]
-    found = _tune.cost(Samples({4: [(each, each) for each in taken]}))
-    assert sqrt(expm1(0.3**2)) == pytest.approx(found.spread, rel=0.02)
-
-
-def test_samples_add_up():
-    """Samples from before and after are one, sizes and slots that only one has included."""
-    joined = Samples({1: [(1, 1)], 2: [(2, 2)]}, [0.1], {2: [1.0]}) + Samples({1: [(3, 3)]}, [0.2], {4: [2.0]})
-    assert Samples({1: [(1, 1), (3, 3)], 2: [(2, 2)]}, [0.1, 0.2], {2: [1.0], 4: [2.0]}) == joined
-
-
-@pytest.mark.parametrize(
-    ("cost", "pays", "gain"),
-    [
-        (known(0.010, 0.0), True, 32.0),
-        (known(0.0, 0.001), False, 1.0),
-        (known(0.0001, 0.001), False, 0.0011 / (0.0001 / 32 + 0.001)),
-        (known(0.010, 0.0, crowding=0.0096875), False, 1.0),
-    ],
-    ids=["all fixed", "nothing fixed", "hardly anything fixed", "what is saved is spent on calls"],
-)
-def test_whether_batching_pays(cost, pays, gain):
-    """It pays if an item alone takes a tenth more than in the best batch, with all that batching costs."""
-    assert (pays, pytest.approx(gain)) == (cost.pays, cost.gain)
-
-
-def test_capacity_is_that_of_the_best_size():
-    """A function that is worse for large batches answers most calls with smaller ones, which max_size allows too."""
-    assert 2.0 == Cost({1: 1.0, 2: 1.0, 4: 4.0}, {}).capacity(4)
-
-
-def test_capacity_counts_slots_and_what_they_lose():
-    """Two slots answer twice as many calls, but for what batches take from each other, and calls from batches."""
-    assert 32 / 0.008 * 2 / 1.6 == known(0.008, 0.0, slowdown={1: 1.0, 2: 1.6}).capacity(32, 2)
-    assert 1 / (0.008 / 32 + 0.001) == pytest.approx(known(0.008, 0.0, crowding=0.001).capacity(32))
-
-
-def test_a_prediction_is_a_simulation():
-    """Without variation and with nothing lost, what is predicted is what ``simulate()`` says."""
-    expected = simulate(run_time={1: 0.0041, 32: 0.0072}, rate=300, calls=4000, max_size=16, timeout=0.001)
-    found = Cost({1: 0.0041, 32: 0.0072}, {}).predict(Setting(16, 0.001), 300)
-    assert expected == found
-
-
-def test_calls_and_slots_make_batches_longer():
-    """At 100 calls a second that take 2 ms each, and with a slot that costs half as much again, runs are longer."""
-    cost = Cost({1: 0.001}, {}, crowding=0.002, slowdown={1: 1.0, 2: 1.5})
-    found = cost.predict(Setting(8, None, 2), 100.0, trace=[0.0])
-    assert 1.5 / 0.8 == pytest.approx(found.latency_ms.max)
-
-
-def test_batches_are_warmer_under_load():
-    """Alone a batch takes what it takes after a pause, and near the capacity what it takes without."""
-    cost = Cost({1: 0.004}, {}, warm={1: 0.002})
-    assert 500.0 == cost.capacity(1)
-    found = [cost.predict(Setting(1), rate, trace=[0.0]).latency_ms.max for rate in (0.001, 250.0, 500.0, 1000.0)]
-    assert [4.0, 3.0, 2.0, 2.0] == pytest.approx(found, rel=1e-4)
-
-
-def test_warm_is_no_slower_than_cold():
-    """What noise makes slower without a pause is taken to be as fast."""
-    samples = Samples({1: [(1.0, 2.0)], 2: [(1.0, 2.0)]}, warm={1: [1.5], 2: [9.0]})
-    assert {1: 1.5, 2: 2.0} == _tune.cost(samples + Samples()).warm
-
-
-def test_an_overload_is_no_error():
-    """A rate at which calls take all the time there is has a prediction, too: machines change under way."""
-    assert 20.0 == pytest.approx(
-        Cost({1: 0.001}, {}, crowding=1.0).predict(Setting(1), 5.0, trace=[0.0]).latency_ms.max
-    )
-
 
 # What options are best.
 
@@ -164,9 +33,9 @@ def test_the_recommended_size_is_hardly_worse_than_any():
 
 
 def test_a_window_is_recommended_where_it_is_better():
-    """With four slots and random run times a short window beats none by a twentieth, and is a round number."""
-    cost = known(0.010, 0.001, sizes=(1, 2, 4, 8), spread=0.5, slowdown={4: 1.0})
-    assert Setting(4, 0.0011, 4) == _tune.recommend(cost, [600.0]).setting
+    """With four slots that are nearly always taken a short window beats none, and is a round number."""
+    cost = known(0.010, 0.001, sizes=(1, 2, 4, 8), slowdown={4: 1.0})
+    assert Setting(8, 0.0055, 4) == _tune.recommend(cost, [1400.0]).setting
 
 
 def test_more_slots_only_where_they_help():
@@ -238,7 +107,7 @@ def measured(loop, fn, items=(1, 2, 3), seconds=0.5, largest=32, concurrency=1):
 
 def test_exact_times_are_measured(loop):
     """In virtual time, where an engine takes none, a batch takes what its function takes."""
-    cost = _tune.cost(measured(loop, sleeper(0.004, 0.0001))[0])
+    cost = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0])
     assert pytest.approx(known(0.004, 0.0001).together) == cost.together
     assert pytest.approx(known(0.004, 0.0001).function) == cost.function
     assert (0.0, pytest.approx(0.0, abs=1e-9)) == (cost.spread, cost.crowding)
@@ -246,21 +115,21 @@ def test_exact_times_are_measured(loop):
 
 def test_the_line_is_found_by_measuring(loop):
     """What is fixed and what an item takes come out of it."""
-    line = _tune.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
+    line = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
     assert (pytest.approx(0.004), pytest.approx(0.0001)) == (line.a, line.b)
 
 
 def test_sizes_grow_to_the_largest(loop):
     """They are powers of two, and the largest one that is asked for."""
     samples, _ = measured(loop, sleeper(0.001, 0.0), largest=12)
-    assert [1, 2, 4, 8, 12] == list(samples.batches)
+    assert [1, 2, 4, 8, 12] == list(samples.runs)
 
 
 def test_sizes_stop_growing_in_time(loop):
     """Sizes that would take too long are not measured, and the others at least three times."""
     samples, _ = measured(loop, sleeper(0.0, 0.1), seconds=1.0)
-    assert [1, 2] == list(samples.batches)
-    assert all(len(taken) >= 3 for taken in samples.batches.values())
+    assert [1, 2] == list(samples.runs)
+    assert all(len(taken) >= 3 for taken in samples.runs.values())
 
 
 def test_measuring_ends_in_time(loop):
@@ -272,7 +141,7 @@ def test_measuring_ends_in_time(loop):
 def test_enough_is_enough(loop):
     """A function is not measured for longer than makes sense, however much time there is."""
     samples, _ = measured(loop, sleeper(0.05, 0.0), seconds=1e6, largest=1)
-    assert 60 == len(samples.batches[1])
+    assert 60 == len(samples.runs[1])
 
 
 def test_shares_grow(loop):
@@ -308,7 +177,7 @@ def test_what_a_call_takes_from_a_batch():
         return items
 
     with closing(BusyLoop()) as loop:
-        crowding = _tune.cost(measured(loop, compute, largest=4)[0]).crowding
+        crowding = _cost.cost(measured(loop, compute, largest=4)[0]).crowding
     assert 0.0005 < crowding <= 0.002
 
 
@@ -322,7 +191,7 @@ def test_slots_that_share_are_slower(loop):
             await asyncio.sleep(0.01)
         return items
 
-    cost = _tune.cost(measured(loop, shared, largest=2, concurrency=4)[0])
+    cost = _cost.cost(measured(loop, shared, largest=2, concurrency=4)[0])
     assert {1: 1.0, 2: pytest.approx(2.0), 4: pytest.approx(4.0)} == cost.slowdown
 
 
@@ -338,8 +207,10 @@ def test_a_plain_function_is_measured_too():
 
     with _measure.looping() as loop:
         samples, _ = measured(loop, microbatch(double), seconds=0.01, largest=2)
-    assert samples.batches
-    assert all(0 < alone < total for taken in samples.batches.values() for alone, total in taken)
+    assert samples.runs
+    assert all(0 < run.function < run.total for runs in samples.runs.values() for run in runs)
+    assert all(0 < run.late < run.total and 0 <= run.loop for runs in samples.runs.values() for run in runs)
+    assert all(0 < kept for times in (samples.slots, samples.warm) for size in times for kept in times[size])
     assert 1 == len(threads)
     assert threading.get_ident() not in threads
 
