@@ -100,8 +100,12 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
-    def drop(self, gone: list[bool]) -> None:
-        """Take out those for whom ``gone`` is true, who left at the last moment and will call ``abandon()`` yet."""
+    def drop(self, gone: list[bool], answered: int = 0) -> None:
+        """Take out those for whom ``gone`` is true.
+
+        They left at the last moment and will call ``abandon()`` yet, but for the ``answered`` of them that somebody else
+        answered.
+        """
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
@@ -115,7 +119,7 @@ class Batch:
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.open = len(self.items)
-        self.left -= sum(gone)
+        self.left -= sum(gone) - answered
 
     @property
     def is_left(self) -> bool:

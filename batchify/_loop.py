@@ -255,7 +255,7 @@ class LoopEngine:
     def _start(self, batch: Batch) -> None:
         gone = [future.done() for future in batch.waiters]
         if any(gone):
-            batch.drop(gone)
+            batch.drop(gone, answered=sum(future.done() and not future.cancelled() for future in batch.waiters))
             self.stats.left(sum(gone))
         if not batch.waiters:
             self.core.finish(batch, self.clock())

@@ -259,6 +259,26 @@ async def test_who_left_at_the_last_moment_does_not_count_for_the_running_batch(
     assert 2 == await stays
 
 
+async def test_who_was_answered_by_another_does_not_count_for_the_running_batch():
+    """A future that its owner answered before the departure is dropped: the batch ends when the other caller leaves."""
+    ended = asyncio.Event()
+
+    @microbatch
+    async def slow(items):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.set()
+        return items
+
+    answered, leaves = slow.submit(1), slow.submit(2)
+    answered.set_result("by its owner")
+    await asyncio.sleep(1)
+    leaves.cancel()
+    await asyncio.wait_for(ended.wait(), 1)
+    assert (0, 2) == (slow.batch_stats.running, slow.batch_stats.cancelled_items)
+
+
 async def test_a_cancelled_batch_does_not_cancel_its_callers():
     """When a batch is cancelled by somebody else, callers get an error that says so."""
 
