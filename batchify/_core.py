@@ -118,11 +118,6 @@ class Core(Slots):
         line.places.append((item, waiter, now))
         return ticket
 
-    def rang(self) -> bool:
-        """Set the next alarm after this one was heard; say whether a full batch may leave now."""
-        self._set_alarm()
-        return self.has_full
-
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
         if self._free <= 0 or not (waiting := self.waiting):

@@ -135,11 +135,6 @@ class Groups(Slots):
             waiters.append(place.waiter)
         return waiters
 
-    def rang(self) -> bool:
-        """Set the next alarm after this one was heard; say whether a full batch may leave now."""
-        self._set_alarm()
-        return self.has_full
-
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
         group, reason = self._next(now) if self._places and self._free > 0 else (None, "")

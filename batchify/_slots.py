@@ -118,6 +118,10 @@ class Slots:
         batch.left += 1
         return batch if batch.is_left else None
 
+    def rang(self) -> None:
+        """Set the next alarm after this one was heard."""
+        self._set_alarm()
+
     def push(self, reason: str) -> None:
         """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
         self._pushed = reason

@@ -476,21 +476,24 @@ def test_hearing_the_alarm_tells_of_a_full_batch():
     """Whoever hears the alarm is told that a full batch may leave."""
     core = new()
     arrive(core, "ab")
-    assert core.rang()
+    core.rang()
+    assert core.has_full
 
 
 def test_hearing_the_alarm_tells_of_a_first_arrival():
     """Whoever hears the alarm is told when it was only for the first of a line."""
     core = new()
     arrive(core, "a")
-    assert not core.rang()
+    core.rang()
+    assert not core.has_full
 
 
 def test_hearing_an_alarm_too_late():
     """A full batch may not leave when the last slot was taken meanwhile."""
     core = busy()
     arrive(core, "ab")
-    assert not core.rang()
+    core.rang()
+    assert not core.has_full
 
 
 # Who leaves without an answer.

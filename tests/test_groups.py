@@ -89,7 +89,8 @@ def test_a_full_group_does_not_wait_for_an_older_one():
     core = new(max_size=2, timeout=5.0, concurrency=9)
     arrive(core, "a", 0.0, group=1)
     arrive(core, "bc", 1.0, group=2)
-    assert core.rang()
+    core.rang()
+    assert core.has_full
     assert 1.0 == core.wake_at
     assert "bc" == "".join(core.take(1.0).items)
     assert (None, 5.0) == (core.take(1.0), core.wake_at)
@@ -151,11 +152,13 @@ def test_the_alarm_rings_while_a_slot_is_free():
     core = new(max_size=2, timeout=5.0)
     assert 0 == core.alarm
     arrive(core, "ab")
-    assert core.rang()
+    core.rang()
+    assert core.has_full
     core.take(0.0)
     assert NEVER == core.alarm
     arrive(core, "cd")
-    assert not core.rang()
+    core.rang()
+    assert not core.has_full
     assert None is core.wake_at
     assert NEVER == core.alarm
 
@@ -292,9 +295,11 @@ def test_a_full_room_does_not_wait_for_company():
     """When there is no room, company cannot come, and the oldest group leaves as if it were full."""
     core = bounded()
     arrive(core, "a", 1.0, group=1)
-    assert (False, 101.0) == (core.rang(), core.wake_at)
+    core.rang()
+    assert (False, 101.0) == (core.has_full, core.wake_at)
     arrive(core, "b", 2.0, group=2)
-    assert (True, 1.0) == (core.rang(), core.wake_at)
+    core.rang()
+    assert (True, 1.0) == (core.has_full, core.wake_at)
     batch = core.take(2.0)
     assert (["a"], "full") == (batch.items, batch.reason)
     core.finish(batch, 2.0)
