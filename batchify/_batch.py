@@ -103,8 +103,7 @@ class Batch:
     def drop(self, gone: list[bool], answered: int = 0) -> None:
         """Take out those for whom ``gone`` is true.
 
-        They left at the last moment and will call ``abandon()`` yet, but for the ``answered`` of them that somebody else
-        answered.
+        They left at the last moment and will call ``abandon()`` yet, but for those that somebody else ``answered``.
         """
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))

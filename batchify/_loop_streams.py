@@ -203,7 +203,7 @@ class BridgedFeed(Waiter):
         self.inbox = Inbox()
         self._mailbox = mailbox_of(self.inbox.loop)
         # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
-        self._engine = engine.weak
+        self._engine = engine.workers.weak
         self._ticket = engine.enter(with_feed(row, self), self)
 
     @property

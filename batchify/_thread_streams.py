@@ -82,7 +82,7 @@ class ThreadFeed(Waiter):
         if gate is not None:
             gate.acquire()
         # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
-        self._engine = engine.weak
+        self._engine = engine.workers.weak
         self._ticket: int | None = None
 
     def enter(self, engine: ThreadEngine, row: Any) -> None:

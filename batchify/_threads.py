@@ -248,7 +248,7 @@ class SyncMicrobatcher(Generic[T, R]):
         engine = self.engine
         future = ItemFuture(bounded=self._config.max_pending is not None)
         ticket = engine.enter(item, future)
-        future.add_done_callback(partial(_leave_if_cancelled, engine.weak, ticket))
+        future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
         if future.gate is not None:
             await_room(engine, future.gate, future.cancel)
         return future

@@ -4,10 +4,9 @@ Decides: nothing about batches. It wakes workers when the core has something for
 their answers.
 Must not know: how a caller waits, event loops, decorators.
 
-Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker waits for a
-bell of its own; it holds its engine weakly while there is nothing to do, and ends
+Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker ends
 
-* when the engine is gone (its weak reference rings all bells),
+* when the engine is gone,
 * when the engine is closed and nothing waits,
 * with the process, after what was submitted is answered.
 """
@@ -15,13 +14,13 @@ bell of its own; it holds its engine weakly while there is nothing to do, and en
 from __future__ import annotations
 
 from _thread import start_new_thread
-from threading import TIMEOUT_MAX, Lock, RLock, Thread, get_ident
+from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
-from weakref import ref
 
 from batchify import _outcome
 from batchify._batch import Batch, BatchItem
+from batchify._bells import Workers
 from batchify._core import Core
 from batchify._current import context_of, inside, is_inside
 from batchify._demands import changed, core_of, item_of, prepare_of, prepare_urgent, standing
@@ -43,7 +42,9 @@ from batchify.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from weakref import ref
 
+    from batchify._bells import Bell
     from batchify._config import Config
     from batchify._executors import Elsewhere
     from batchify._groups import Groups
@@ -69,19 +70,14 @@ class ThreadEngine:
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
         self._fn: BatchFunction | None = None
-        self._workers = 0
+        self.workers = Workers(self)
         # Their threads, once they run.
         self.threads: set[int] = set()
         # Who minds deadlines, from the first call that has one, and how many callers are about to be told of theirs.
         self._watch: Watch | None = None
         self._telling = 0
-        # The bells of workers that wait. Who rings one takes it out.
-        self._idle: list[Bell] = []
         # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
         self._drains: list[Callable[[], None]] = []
-        # One for all workers, so that each bell is rung once.
-        idle = self._idle
-        self.weak = ref(self, lambda _: _ring_all(idle))
 
     def enter(self, item: Any, waiter: Any) -> int:
         """Put ``item`` into the line for ``waiter``; return the ticket to ``leave()`` with.
@@ -214,7 +210,7 @@ class ThreadEngine:
             self.stats.follow(lambda: core.arrivals)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
-            _ring_all(self._idle)
+            self.workers.ring_all()
             if self.core.wake_at is not None:
                 self._hand_on()
 
@@ -240,7 +236,14 @@ class ThreadEngine:
         if waits:
             tell()
 
-    def next(self, bell: Bell) -> Batch | bool:
+    def work(self, bell: Bell) -> bool:
+        """Run all batches that may leave, and say whether the worker is to wait for its bell, and not to end."""
+        while isinstance(batch := self._next(bell), Batch):
+            self.run(batch)
+            self.give_way(batch)
+        return batch
+
+    def _next(self, bell: Bell) -> Batch | bool:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
         self.threads.add(get_ident())
         while True:
@@ -255,14 +258,16 @@ class ThreadEngine:
                     if wake_at is not None:
                         self._hand_on()
                     return batch
-                if (self.closed and not self.core.waiting) or self._workers > self._config.concurrency:
-                    self._workers -= 1
+                if (self.closed and not self.core.waiting) or self.workers.count > self._config.concurrency:
+                    self.workers.count -= 1
                     self.threads.discard(get_ident())
                     return False
-                self._idle.append(bell)
+                self.workers.idle.append(bell)
                 if wake_at is None:
                     return True
-            self._wait(bell, wake_at - now)
+            if not bell.rings_within(wake_at - now):
+                with self._lock:
+                    self.workers.stop_waiting(bell)
 
     def _heed(self, ticket: int) -> None:
         """Find a worker for what rang the core's alarm. Needs the lock."""
@@ -273,7 +278,7 @@ class ThreadEngine:
             self.core.rang()
         except BaseException as error:
             # If no thread can be started, workers that are there will come to it. Otherwise this call has failed.
-            if not isinstance(error, RuntimeError) or not self._workers:
+            if not isinstance(error, RuntimeError) or not self.workers.count:
                 self.core.withdraw(ticket)
                 self.stats.left()
                 raise
@@ -297,26 +302,15 @@ class ThreadEngine:
             self._hand_on()
         else:
             # One that waits for the time of who left would keep the engine until then.
-            _ring_all(self._idle)
+            self.workers.ring_all()
 
     def _ring(self) -> None:
-        """Wake a worker that waits, or start one if there may be more. Needs the lock.
+        """Wake a worker, or start one if there may be more. Needs the lock.
 
         Raises:
             RuntimeError: the thread can't be started.
         """
-        if self._idle:
-            self._idle.pop().ring(self)
-        elif self._workers < self._config.concurrency:
-            name = f"{self.name}-{self._workers}"
-            self._workers += 1
-            bell = Bell()
-            bell.ring(self)
-            try:
-                Thread(target=_work, args=(self.weak, bell), name=name, daemon=True).start()
-            except RuntimeError:
-                self._workers -= 1
-                raise
+        self.workers.ring(self, self._config.concurrency)
 
     def _rest_if_idle(self) -> BatchFunction | None:
         """Let go of all that is only needed while there is work. Needs the lock.
@@ -330,22 +324,11 @@ class ThreadEngine:
         while self._drains:
             self._drains.pop()()
         if self.closed:
-            _ring_all(self._idle)
+            self.workers.ring_all()
             if self._watch is not None:
                 self._watch.end()
                 self._watch = None
         return fn
-
-    def _wait(self, bell: Bell, seconds: float) -> None:
-        """Wait until the bell is rung or the time is over."""
-        if bell.rings_within(seconds):
-            return
-        with self._lock:
-            if bell in self._idle:
-                self._idle.remove(bell)
-            else:
-                # It was rung just after the time was over: take the ring with it.
-                bell.wait()
 
     def run(self, batch: Batch) -> None:
         """Run ``batch`` and answer its callers."""
@@ -443,45 +426,6 @@ def _nobody() -> None:
     """Stand for somebody who has been told already."""
 
 
-class Bell:
-    """What a worker waits for. Who rings it for work gives it the engine: when it wakes, nobody else may hold that."""
-
-    __slots__ = ("_engine", "_lock")
-
-    def __init__(self) -> None:
-        # Held while it has not been rung.
-        self._lock = Lock()
-        self._lock.acquire()
-        self._engine: ThreadEngine | None = None
-
-    def ring(self, engine: ThreadEngine | None = None) -> None:
-        self._engine = engine
-        self._lock.release()
-
-    def wait(self) -> ThreadEngine | None:
-        """Wait until it is rung, and return the engine if there is work."""
-        self._lock.acquire()
-        engine, self._engine = self._engine, None
-        return engine
-
-    def rings_within(self, seconds: float) -> bool:
-        """Wait until it is rung, but no longer than this, and say whether it was."""
-        rung = self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
-        if rung:
-            self._engine = None
-        return rung
-
-
-def _work(weak: ref[ThreadEngine], bell: Bell) -> None:
-    while (engine := bell.wait() or weak()) is not None:
-        while isinstance(batch := engine.next(bell), Batch):
-            engine.run(batch)
-            engine.give_way(batch)
-        del engine
-        if not batch:
-            return
-
-
 def let_go(weak: ref[ThreadEngine], ticket: int) -> None:
     """Leave an engine, if it is still there, from wherever a finalizer may run."""
     engine = weak()
@@ -489,8 +433,3 @@ def let_go(weak: ref[ThreadEngine], ticket: int) -> None:
         start_new_thread(let_go, (weak, ticket))
     elif engine is not None:
         engine.leave(ticket)
-
-
-def _ring_all(bells: list[Bell]) -> None:
-    while bells:
-        bells.pop().ring()

@@ -32,7 +32,7 @@ def _nothing_left():
     yield
     batchify.close_all()
     closed = [batcher.engine for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)]
-    wait_until(lambda: not any(engine._workers for engine in closed))
+    wait_until(lambda: not any(engine.workers.count for engine in closed))
 
 
 def known(a, b, sizes=SIZES, **more):

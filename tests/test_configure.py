@@ -90,7 +90,7 @@ def test_fewer_slots(kit):
     gate.open()
     assert [2, 4, 6] == kit.results(callers)
     if kit.name != "asyncio":
-        wait_until(lambda: double._self_own.engine._workers == 1)
+        wait_until(lambda: double._self_own.engine.workers.count == 1)
     assert 8 == kit.call(double, 4).result(PATIENCE)
 
 

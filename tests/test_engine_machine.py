@@ -32,6 +32,7 @@ from batchify import (
     BatcherClosedError,
     BatchResultError,
     SyncMicrobatcher,
+    _bells,
     _workers,
     current_batch,
 )
@@ -277,9 +278,12 @@ class InThreads:
         self._clock = Clock()
         self._began = []
         self._ends = {}
-        fakes = {"Lock": self._clock.lock, "Thread": self._clock.thread, "monotonic": lambda: self._clock.now}
-        self._patch = patch.multiple(_workers, **fakes)
-        self._patch.start()
+        self._patches = [
+            patch.multiple(_bells, Lock=self._clock.lock, Thread=self._clock.thread),
+            patch.object(_workers, "monotonic", lambda: self._clock.now),
+        ]
+        for each in self._patches:
+            each.start()
         self.batcher = SyncMicrobatcher(self._answer, **options)
 
     def _answer(self, items):
@@ -322,7 +326,8 @@ class InThreads:
         self._clock.sleep(seconds)
 
     def shut(self):
-        self._patch.stop()
+        for each in self._patches:
+            each.stop()
         assert {} == self._clock._threads
 
 

@@ -47,8 +47,10 @@ MAY = {
     "_bridge": {"_chain", "_current", "_drain", "_outcome"},
     "_loop": {"_batch", "_core", "_current", "_demands", "_outcome", "_parts", "_report", "_stats", "errors"},
     "_offload": {"_outcome"},
+    "_bells": set(),
     "_workers": {
         "_batch",
+        "_bells",
         "_core",
         "_current",
         "_demands",
@@ -182,6 +184,7 @@ KNOWING = {
     },
     # threads, and locks
     "threading": {
+        "_bells",
         "_drain",
         "_registry",
         "_report",

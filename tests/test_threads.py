@@ -21,6 +21,7 @@ from batchify import (
     BatcherClosedError,
     ReentrantCallError,
     SyncMicrobatcher,
+    _bells,
     _timing,
     _workers,
     microbatch,
@@ -96,7 +97,7 @@ def test_a_function_dropped_before_its_thread_begins(monkeypatch):
             assert begin.wait(PATIENCE)
             super().run()
 
-    monkeypatch.setattr(_workers, "Thread", Late)
+    monkeypatch.setattr(_bells, "Thread", Late)
     future = microbatch(doubled).submit(1)
     gc.collect()
     begin.set()
@@ -130,10 +131,10 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
         def __exit__(self, *error):
             self._lock.release()
 
-    monkeypatch.setattr(_workers, "Lock", Slow)
+    monkeypatch.setattr(_bells, "Lock", Slow)
     double = microbatch(doubled)
     assert 2 == double(1)
-    idle = double._self_batcher().engine._idle
+    idle = double._self_batcher().engine.workers.idle
     wait_until(lambda: idle)
     for lock in locks:
         lock.go_on.clear()
@@ -150,7 +151,7 @@ def test_a_dropped_function_whose_callers_left_ends_its_thread():
     echo = microbatch(lambda items: items, timeout=3600, name="left")
     future = echo.submit(1)
     # The worker waits for the window.
-    idle = echo._self_batcher().engine._idle
+    idle = echo._self_batcher().engine.workers.idle
     wait_until(lambda: idle)
     future.cancel()
     del echo, future
@@ -201,7 +202,7 @@ def test_a_second_thread_that_cannot_be_started(monkeypatch, kit):
         raise RuntimeError(message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_workers.Thread, "start", fail)
+        patch.setattr(_bells.Thread, "start", fail)
         futures = [double.submit(2), double.submit(3)]
         gate.open()
         assert [4, 6] == [future.result(PATIENCE) for future in futures]
@@ -689,16 +690,12 @@ def test_a_signal_handler_that_raises():
 def test_a_bell_that_rings_when_the_time_is_over():
     """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
     engine = SyncMicrobatcher(doubled).engine
-
-    class RungTooLate(_workers.Bell):
-        def rings_within(self, seconds):
-            rung = super().rings_within(0)
-            self.ring(engine)
-            return rung
-
-    bell = RungTooLate()
-    engine._wait(bell, 3600)
-    assert (False, None) == (_workers.Bell.rings_within(bell, 0), bell._engine)
+    bell = _bells.Bell()
+    engine.workers.idle.append(bell)
+    assert not bell.rings_within(0)
+    engine.workers.ring(engine, 1)
+    engine.workers.stop_waiting(bell)
+    assert (False, None, []) == (bell.rings_within(0), bell._engine, engine.workers.idle)
 
 
 async def test_a_failed_batch_leaves_who_has_left_alone():
