@@ -161,12 +161,15 @@ class Core(Slots):
         if self._gone:
             end = self._stretch(end)
         places = [place for place in line.places[start:end] if place is not None]
-        items, waiters, arrived = map(list, zip(*places, strict=True))
+        items, waiters, arrived = map(list, zip(*places))  # noqa: B905  # all are triples, and to check so takes time
         tickets = range(line.base + start, line.base + end)
-        # The line must not hold on to what has left until it is cut.
-        line.places[start:end] = [None] * (end - start)
         self._gone -= end - start - len(places)
-        self._advance(end)
+        if end == len(line.places):
+            self._line, self._head = Line(line.base + end, []), 0
+        else:
+            # The line must not hold on to what has left until it is cut.
+            line.places[start:end] = [None] * (end - start)
+            self._advance(end)
         return Batch(items, waiters, arrived, tickets, reason, self._max_size, now)
 
     def _stretch(self, end: int) -> int:

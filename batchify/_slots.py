@@ -9,13 +9,14 @@ from __future__ import annotations
 from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
-from batchify._timing import Adaptive, Window
+from batchify._timing import policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._timing import Policy
 
 NEVER = maxsize
 
@@ -36,7 +37,7 @@ class Slots:
         "running",
     )
 
-    _timing: Adaptive | Window
+    _timing: Policy
 
     def __init__(self, config: Config) -> None:
         # The batches that have left and are not over, oldest first.
@@ -132,7 +133,7 @@ class Slots:
         self._concurrency = config.concurrency
         # How many slots are free: below 0 when there are less than there were, and more batches run.
         self._free = config.concurrency - len(self.running)
-        self._timing = Adaptive(config.concurrency) if config.timeout is None else Window(config.timeout)
+        self._timing = policy(config.timeout, config.concurrency)
 
     def _set_alarm(self) -> None:
         raise NotImplementedError
@@ -158,4 +159,4 @@ class Slots:
             return None
         if head < self._freed_before and due <= self._freed_at:
             return "slot"
-        return "idle" if isinstance(self._timing, Adaptive) and not self.running else "timeout"
+        return "timeout" if self.running else self._timing.when_idle

@@ -3,15 +3,19 @@
 Decides: the departure time of a batch that is not full, from numbers alone.
 Must not know: the inside of the queue, clocks, engines.
 
-Both policies answer the same three calls:
+All policies answer the same three calls:
 
 * ``due(arrived, running)``: the time at which an item that arrived at ``arrived`` may leave while ``running`` batches
   run and a slot is free;
 * ``departed(now)``: a batch left;
 * ``ended(run_time, size)``: a batch of ``size`` items is over, after ``run_time`` seconds.
+
+``when_idle`` is why a batch leaves when no other one runs.
 """
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 # The weight of the newest run in the moving average of run times: the last ten runs or so count, so that the policy
 # follows a function that slows down within a few batches and does not chase a single slow one.
@@ -23,10 +27,12 @@ class Window:
 
     __slots__ = ("_timeout",)
 
+    when_idle = "timeout"
+
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
-    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # both policies are asked alike
+    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # all policies are asked alike
         return arrived + self._timeout
 
     def departed(self, now: float) -> None:
@@ -36,8 +42,25 @@ class Window:
         pass
 
 
+class AtOnce:
+    """No window and one slot: what is there leaves when nothing runs, and there is nothing to decide."""
+
+    __slots__ = ()
+
+    when_idle = "idle"
+
+    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # all policies are asked alike
+        return arrived
+
+    def departed(self, now: float) -> None:
+        pass
+
+    def ended(self, run_time: float, size: int) -> None:
+        pass
+
+
 class Adaptive:
-    """No window: never wait for company that cannot help.
+    """No window and several slots: never wait for company that cannot help.
 
     With nothing running, what is there leaves at once. While batches run and a slot is free, departures keep a distance
     of the fixed cost of a run divided by the number of slots: what a batch takes however small it is. That is what
@@ -49,6 +72,8 @@ class Adaptive:
     """
 
     __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
+
+    when_idle = "idle"
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
@@ -79,3 +104,13 @@ class Adaptive:
         slope = self._covariance / self._variance if self._variance else 0.0
         fixed = min(max(self._run_time - slope * self._size, 0.0), self._run_time)
         self._distance = fixed / self._concurrency
+
+
+Policy: TypeAlias = "Window | AtOnce | Adaptive"
+
+
+def policy(timeout: float | None, concurrency: int) -> Policy:
+    """Return the policy for these options."""
+    if timeout is not None:
+        return Window(timeout)
+    return AtOnce() if concurrency == 1 else Adaptive(concurrency)

@@ -923,7 +923,7 @@ def test_run_times_are_learnt(monkeypatch):
     """A batch that is over tells the core of its run time, by which batches of several slots keep their distance."""
     learnt = []
     monkeypatch.setattr(_timing.Adaptive, "ended", lambda self, run_time, size: learnt.append(size))
-    double = microbatch(lambda items: [2 * item for item in items], max_size=3, timeout=None)
+    double = microbatch(lambda items: [2 * item for item in items], max_size=3, concurrency=2)
     assert [2, 4, 6] == double.map([1, 2, 3])
     double.close()
     assert 3 == sum(learnt)
