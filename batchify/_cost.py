@@ -72,12 +72,16 @@ class Run:
         total: from when its calls were due to its last answer.
         late: from when its calls were due until the loop was awake to make them.
         loop: what the thread of the loop computed from then on.
+        slot: how long another one, of as many items, kept its slot.
+        warm: the same, of one that followed another one at once.
     """
 
     function: float
     total: float
-    late: float = 0.0
-    loop: float = 0.0
+    late: float
+    loop: float
+    slot: float
+    warm: float
 
 
 @dataclass
@@ -86,23 +90,17 @@ class Samples:
 
     Attributes:
         runs: batches by size.
-        slots: by size, seconds that a batch kept its slot.
-        warm: the same, of a batch that followed another one at once.
         crowding: what a call took from a running batch.
         slowdown: by how many batches ran at once, how many times as long one took.
     """
 
     runs: dict[int, list[Run]] = field(default_factory=dict[int, "list[Run]"])
-    slots: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
-    warm: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
     crowding: list[float] = field(default_factory=list[float])
     slowdown: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
 
     def __add__(self, other: Samples) -> Samples:
         return Samples(
             _joined(self.runs, other.runs),
-            _joined(self.slots, other.slots),
-            _joined(self.warm, other.warm),
             self.crowding + other.crowding,
             _joined(self.slowdown, other.slowdown),
         )
@@ -212,10 +210,12 @@ class Cost:
 
 def cost(samples: Samples) -> Cost:
     """Return what batches take, but for the few that something held up."""
-    function = {size: median(run.function for run in runs) for size, runs in samples.runs.items()}
-    together = {size: median(run.total for run in runs) for size, runs in samples.runs.items()}
-    kept = {size: _usual(times) for size, times in samples.slots.items()}
+    taken = samples.runs.items()
+    function = {size: median(run.function for run in runs) for size, runs in taken}
+    together = {size: median(run.total for run in runs) for size, runs in taken}
+    kept = {size: _usual([run.slot for run in runs]) for size, runs in taken}
     slots = {size: mean(times) for size, times in kept.items()}
+    warm = {size: mean(_usual([run.warm for run in runs])) for size, runs in taken}
     spread = sqrt(mean((each / slots[size] - 1) ** 2 for size, times in kept.items() for each in times))
     slower = {count: max(1.0, median(times)) for count, times in samples.slowdown.items()}
     return Cost(
@@ -226,7 +226,7 @@ def cost(samples: Samples) -> Cost:
         {1: 1.0, **slower},
         slots,
         # A size is warmer than it is cold, or it is noise.
-        {size: min(slots[size], mean(_usual(times))) for size, times in samples.warm.items()} or None,
+        {size: min(slots[size], seconds) for size, seconds in warm.items()},
         _crossing(samples, together[1] - median(kept[1])),
     )
 

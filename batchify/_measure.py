@@ -142,24 +142,23 @@ class Meter:
         # The first one finds caches full of what another size left there.
         self._batch(size)
         while True:
-            self.samples.runs.setdefault(size, []).append(self._batch(size))
-            self.samples.slots.setdefault(size, []).append(self._kept(size, PAUSE))
-            self.samples.warm.setdefault(size, []).append(self._kept(size, 0.0))
+            run = Run(*self._batch(size), slot=self._kept(size, PAUSE), warm=self._kept(size, 0.0))
+            # Not before there is something to put in: an interrupt may come at any time.
+            self.samples.runs.setdefault(size, []).append(run)
             if self.loop.time() >= end:
                 return
 
-    def _batch(self, size: int, slots: int = 1, pause: float = PAUSE) -> Run:
-        """Return what a batch took; of several at once, that which began last, with all of which it shared the machine.
+    def _batch(self, size: int, slots: int = 1) -> tuple[float, float, float, float]:
+        """Return what a batch took, as ``Run`` has it; of several at once, the function in the one that began last.
 
         Args:
             size: its items.
             slots: batches that run at once.
-            pause: seconds without a call before it.
         """
         self._call.configure(max_size=size, concurrency=slots)
-        due, woke, computed = self._run(self._draw(size * slots), pause)
+        due, woke, computed = self._run(self._draw(size * slots), PAUSE)
         total = self.loop.time() - due
-        return Run(max(self._spans)[1], total, woke - due, computed)
+        return max(self._spans)[1], total, woke - due, computed
 
     def _kept(self, size: int, pause: float) -> float:
         """Return for how long a batch kept its slot: until the next one, which was there, began."""
@@ -181,10 +180,10 @@ class Meter:
             quiet = self.loop.time() - due
             busy, calls = self.loop.run_until_complete(self._crowd(self._rows(chosen), 2 * quiet / size))
             self.samples.crowding.append((busy - quiet) / calls)
-        alone = self._batch(size).function
+        alone = self._batch(size)[0]
         for slots in growing(self.concurrency):
             if slots > 1:
-                self.samples.slowdown.setdefault(slots, []).append(self._batch(size, slots).function / alone)
+                self.samples.slowdown.setdefault(slots, []).append(self._batch(size, slots)[0] / alone)
 
     async def _crowd(self, rows: list[Any], gap: float) -> tuple[float, int]:
         """Return the seconds that a batch took while further calls came, and how many of these."""

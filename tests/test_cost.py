@@ -14,6 +14,12 @@ from batchify._cost import Cost, Line, Run, Samples, Setting
 from batchify._crossing import Crossing
 
 
+def taking(seconds, **more):
+    """Return a run all of which took so long, but for what is told otherwise."""
+    run = Run(function=seconds, total=seconds, late=0.0, loop=0.0, slot=seconds, warm=seconds)
+    return replace(run, **more)
+
+
 @pytest.mark.parametrize(("a", "b"), [(0.004, 0.0001), (0.004, 0.0), (0.0, 0.001), (1.0, 2.0)])
 def test_a_line_is_found(a, b):
     """A cost of a + b n is found from its points, whatever of it is fixed."""
@@ -46,14 +52,14 @@ def test_small_batches_count_as_much_as_large_ones():
 
 def test_a_batch_that_was_held_up_does_not_count():
     """A batch that took ten times as long than the others of its size does not count."""
-    runs = [Run(1.0, 2.0), Run(1.0, 2.0), Run(10.0, 20.0)]
-    found = _cost.cost(Samples({1: runs}, {1: [2.0, 2.0, 20.0]}, {}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
-    assert Cost({1: 2.0}, {1: 1.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}, {1: 2.0}) == found
+    runs = [taking(2.0), taking(2.0), taking(20.0)]
+    found = _cost.cost(Samples({1: runs}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
+    assert Cost({1: 2.0}, {1: 2.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}, {1: 2.0}, {1: 2.0}) == found
 
 
 def test_nothing_takes_less_than_nothing():
     """What noise makes negative is none: calls do not speed batches up, nor do batches each other."""
-    found = _cost.cost(Samples({1: [Run(1.0, 1.0)]}, {1: [1.0]}, {}, [-0.1], {2: [0.9]}))
+    found = _cost.cost(Samples({1: [taking(1.0)]}, [-0.1], {2: [0.9]}))
     assert (0.0, {1: 1.0, 2: 1.0}) == (found.crowding, found.slowdown)
 
 
@@ -61,18 +67,17 @@ def test_variation_is_that_of_most_batches():
     """Run times that vary have their own mean and deviation, whatever few batches were held up."""
     chance = Random(0)
     taken = [chance.lognormvariate(0.0, 0.3) for _ in range(20_000)]
-    found = _cost.cost(Samples({1: [Run(0.5, 2.0)]}, {1: [*taken, 100.0, 200.0]}))
+    found = _cost.cost(Samples({1: list(map(taking, [*taken, 100.0, 200.0]))}))
     assert exp(0.3**2 / 2) == pytest.approx(found.slots[1], rel=0.02)
     assert sqrt(expm1(0.3**2)) == pytest.approx(found.spread, rel=0.02)
 
 
 def test_samples_add_up():
     """Samples from before and after are one, sizes and slots that only one has included."""
-    run = Run(1.0, 1.0)
-    one = Samples({1: [run], 2: [run]}, {1: [1.0]}, {1: [0.5]}, [0.1], {2: [1.0]})
-    other = Samples({1: [run]}, {1: [3.0]}, {2: [2.5]}, [0.2], {4: [2.0]})
-    expected = Samples({1: [run, run], 2: [run]}, {1: [1.0, 3.0]}, {1: [0.5], 2: [2.5]}, [0.1, 0.2])
-    assert replace(expected, slowdown={2: [1.0], 4: [2.0]}) == one + other
+    one = Samples({1: [taking(1.0)], 2: [taking(2.0)]}, [0.1], {2: [1.0]})
+    other = Samples({1: [taking(3.0)]}, [0.2], {4: [2.0]})
+    runs = {1: [taking(1.0), taking(3.0)], 2: [taking(2.0)]}
+    assert Samples(runs, [0.1, 0.2], {2: [1.0], 4: [2.0]}) == one + other
 
 
 @pytest.mark.parametrize(
@@ -125,8 +130,7 @@ def test_batches_are_warmer_under_load():
 
 def test_warm_is_no_slower_than_cold():
     """What noise makes slower without a pause is taken to be as fast."""
-    runs = {1: [Run(1.0, 2.0)], 2: [Run(1.0, 2.0)]}
-    samples = Samples(runs, {1: [2.0], 2: [2.0]}, {1: [1.5], 2: [9.0]})
+    samples = Samples({1: [taking(2.0, warm=1.5)], 2: [taking(2.0, warm=9.0)]})
     assert {1: 1.5, 2: 2.0} == _cost.cost(samples + Samples()).warm
 
 
@@ -142,22 +146,22 @@ def test_a_batch_keeps_its_slot_for_a_part_of_its_time():
 
 def test_the_way_is_made_of_what_was_measured():
     """Of 5 ms the loop is late by one, twice, computes 0.5 for waking up, twice, and 0.25 for each call, twice."""
-    runs = {size: [Run(0.001, 0.006, late=0.001, loop=0.001 + 0.0005 * size)] for size in (1, 2, 4)}
-    found = _cost.cost(Samples(runs, {size: [0.001] for size in runs})).crossing
+    runs = {size: [taking(0.001, total=0.006, late=0.001, loop=0.001 + 0.0005 * size)] for size in (1, 2, 4)}
+    found = _cost.cost(Samples(runs)).crossing
     assert [0.0015, 0.00025, 0.0015] == pytest.approx([found.wake, found.each, found.hand_over])
     assert 2000.0 == pytest.approx(found.capacity)
 
 
 def test_the_way_is_no_longer_than_it_took():
     """A loop that seems to take longer than all of the way has half of it there, and half of it back."""
-    runs = {size: [Run(0.001, 0.002, late=0.001, loop=0.0002 * size)] for size in (1, 2)}
-    found = _cost.cost(Samples(runs, {size: [0.001] for size in runs})).crossing
+    runs = {size: [taking(0.001, total=0.002, late=0.001, loop=0.0002 * size)] for size in (1, 2)}
+    found = _cost.cost(Samples(runs)).crossing
     assert [0.0004, 0.0001, 0.0] == pytest.approx([found.wake, found.each, found.hand_over])
 
 
 def test_a_coarse_clock_is_no_obstacle():
     """Where the clock of a thread stands still during a batch, the loop is taken to be late and no more."""
-    found = _cost.cost(Samples({1: [Run(0.001, 0.004, late=0.001)]}, {1: [0.001]})).crossing
+    found = _cost.cost(Samples({1: [taking(0.001, total=0.004, late=0.001)]})).crossing
     assert [0.001, 0.0, 0.001] == pytest.approx([found.wake, found.each, found.hand_over])
     assert inf == found.capacity
 
