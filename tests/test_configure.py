@@ -204,6 +204,15 @@ def test_the_alarm_of_a_core_that_changes():
     assert ["abc"] == leave(core)
 
 
+def test_batches_that_run_keep_their_slots():
+    """With one slot taken of what are two now, one more batch may leave."""
+    core = new(max_size=1)
+    arrive(core, "abc")
+    assert ["a"] == leave(core)
+    core.change(config(max_size=1, concurrency=2))
+    assert ["b"] == leave(core)
+
+
 def test_groups_that_are_full_by_a_new_size():
     """Groups are full, or no longer full, by the new size."""
     core = busy_groups(max_size=2, timeout=5.0)

@@ -239,6 +239,14 @@ def test_waiting_for_a_slot_counts():
     assert "slot" == reason(core, 7.0)
 
 
+def test_a_slot_that_falls_free_beside_another_is_no_reason():
+    """With a second slot free all along, who leaves late leaves because its window is over."""
+    core = busy(timeout=4.0, concurrency=2)
+    arrive(core, "a", 5.0)
+    free(core, 10.0)
+    assert "timeout" == reason(core, 10.0)
+
+
 def test_a_free_slot_does_not_end_a_window():
     """When a slot falls free, an item whose window is not over waits on, and leaves because it is."""
     core = busy(timeout=5.0)
@@ -639,6 +647,15 @@ def test_who_was_taken_out_is_not_the_last_to_leave():
     batch = core.take(0.0)
     batch.drop([False, True, False])
     assert [None, None, batch] == [core.abandon(tickets[place]) for place in (1, 0, 2)]
+
+
+def test_who_was_answered_by_another_does_not_say_so():
+    """A caller that was dropped because somebody else answered it is not waited for to leave."""
+    core = new(max_size=3)
+    tickets = arrive(core, "abc")
+    batch = core.take(0.0)
+    batch.drop([False, True, False], answered=1)
+    assert [None, batch] == [core.abandon(tickets[place]) for place in (0, 2)]
 
 
 def test_a_batch_can_be_forgotten():
