@@ -121,8 +121,8 @@ class Core(Slots):
     def take(self, now: float) -> Batch | None:
         """Return the next batch that may leave at ``now``, or ``None``."""
         if self._free <= 0 or not (waiting := self.waiting):
-            reason = None
-        elif waiting >= self._max_size:
+            return None
+        if waiting >= self._max_size:
             reason = "full"
         else:
             reason = self._reason(self._line.base + self._head, self._first_arrived(), now)
