@@ -122,9 +122,8 @@ class Core(Slots):
         """Return the next batch that may leave at ``now``, or ``None``."""
         if self._free <= 0 or not (waiting := self.waiting):
             return None
-        if waiting >= self._max_size:
-            reason = "full"
-        else:
+        reason: str | None = "full"
+        if waiting < self._max_size:
             reason = self._reason(self._line.base + self._head, self._first_arrived(), now)
         if reason is None:
             self._set_alarm()

@@ -562,7 +562,7 @@ def test_interrupted_at_once(command):
 
 @pytest.mark.parametrize("stop", range(2, 20))
 def test_interrupted_while_measuring(command, stop):
-    """What was measured until then is shown, wherever in a sample that is: none of size 1 is whole before the 10th call."""
+    """What was measured until then is shown, wherever in a sample that is: the first one is whole after nine calls."""
     code, output, errors = interrupted(command, "tune shop:until --items shop:awaited --max-size 2", stop)
     assert (130, "batchify: interrupted\n") == (code, errors)
     assert (stop >= 10) == bool(output)
