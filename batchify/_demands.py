@@ -164,14 +164,20 @@ class Demands:
             # More than any float, and so than max_weight.
             number = sys.float_info.max
         if not isfinite(number) or number < 0:
-            msg = f"weigh of {name}() must return a finite number of at least 0, got {number:g}"
+            msg = f"weigh of {name}() must return a finite number of at least 0, got {_plain(number)}"
             raise ValueError(msg)
         if most is not None and number > most:
             msg = (
-                f"an item of {name}() weighs {number:g}, more than max_weight, {most:g}; split it, or raise max_weight"
+                f"an item of {name}() weighs {_plain(number)}, more than max_weight, {_plain(most)}; "
+                "split it, or raise max_weight"
             )
             raise ValueError(msg)
         return number
 
     def _equal(self, row: Any) -> Token | None:
         return self._equals.get(row) if is_hashable(row) else None
+
+
+def _plain(number: float) -> str:
+    """Return all digits that tell a number from its neighbours, and no more."""
+    return repr(float(number)).removesuffix(".0")

@@ -99,6 +99,12 @@ class Instances:
             if all(id(batcher) in known for batcher in batchers):
                 return list({id(part): part for part in (*present, *past)}.values())
 
+    def renew(self) -> None:
+        """Begin from nothing but the instances there are. The child of a fork needs it."""
+        # In place: the weak references of instances hold on to it.
+        self._past.clear()
+        self.closed = False
+
     def _make(self, instance: Any) -> Batcher:
         if self.closed:
             raise BatcherClosedError(closed(self._config.name))

@@ -274,7 +274,7 @@ class LoopEngine:
             run.close()
             if batch in self.core.running:
                 self._end(batch, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if issubclass(type(error), (KeyboardInterrupt, SystemExit)):
                 raise
             return
         # An eager task may be over by now.
@@ -291,10 +291,10 @@ class LoopEngine:
         except BaseException as error:
             # It was cancelled before the first step of its task, or an interrupt came outside of the batch function. If
             # it is thrown away because there will be no task, who wanted that tells why.
-            thrown_away = isinstance(error, GeneratorExit) and batch not in self._tasks
+            thrown_away = issubclass(type(error), GeneratorExit) and batch not in self._tasks
             if batch in self.core.running and not thrown_away and not self.ended:
                 self._end(batch.rest, error)
-            if self.ended or not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if self.ended or not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
                 raise
             # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if
             # tasks are eager, and be complained of as an error of a task that nobody awaits.
@@ -315,7 +315,7 @@ class LoopEngine:
                     raise
                 _outcome.trim(error)
                 self._fail(parts, error)
-                if isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit)):
+                if issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
             else:
                 self._answer(part, results)
@@ -347,7 +347,7 @@ class LoopEngine:
             if not future.done():
                 future.set_exception(_outcome.for_caller(error, self._config.name, position, batch.size, on_loop=True))
                 failed += 1
-                if isinstance(error, CancelledError):
+                if issubclass(type(error), CancelledError):
                     # As a cancelled task, it is nothing to complain of if nobody looks: so ends whatever a loop leaves.
                     future.exception()
         self._finish(batch, failed, len(batch.waiters) - failed, error)

@@ -25,6 +25,8 @@ NO_LIST = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
 # What a slot holds that was never set.
 _EMPTY = object()
+# Members of any exception, past what its class may have put in their place.
+_CAUSE, _DICT, _TRACEBACK = (vars(BaseException)[name] for name in ("__cause__", "__dict__", "__traceback__"))
 
 
 class Done(Enum):
@@ -79,11 +81,13 @@ def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseExcept
     was ended, not they. An exception that steers generators would change the meaning of the caller's own code, so it is
     wrapped as Python wraps it in a generator (PEP 479).
     """
-    kind = type(error).__name__
-    if isinstance(error, (StopIteration, StopAsyncIteration)):
-        told: BaseException = RuntimeError(f"{name}() raised {kind}")
-    elif on_loop and not isinstance(error, Exception):
-        told = BatchAbortedError(f"the batch of {name}() was ended by {kind} before its callers had their results")
+    # Not isinstance(), which asks the exception: that is somebody else's code.
+    kind = type(error)
+    if issubclass(kind, (StopIteration, StopAsyncIteration)):
+        told: BaseException = RuntimeError(f"{name}() raised {kind.__name__}")
+    elif on_loop and not issubclass(kind, Exception):
+        ended = f"the batch of {name}() was ended by {kind.__name__} before its callers had their results"
+        told = BatchAbortedError(ended)
     else:
         return error
     told.__cause__ = error
@@ -112,8 +116,7 @@ def off_loop(fn: Callable[[Any], Any], items: Any) -> Any:
 
 def trim(error: BaseException) -> None:
     """Take the engine's frame out of the traceback: it would keep the batch, and so all callers, alive."""
-    traceback = error.__traceback__
-    # Past a __setattr__ of the exception's own, as below.
+    traceback = _TRACEBACK.__get__(error)
     BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
@@ -149,12 +152,11 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
         twin = _remade(error)
     if twin is None:
         return error
-    # Past a __setattr__ of the exception's own: a frozen dataclass has one.
-    BaseException.__setattr__(twin, "__cause__", error)
+    _CAUSE.__set__(twin, error)
     if sys.version_info >= (3, 11):
         note = f"raised by {name}() for item {position + 1} of a batch of {size}"
-        notes = vars(error).get("__notes__")
-        vars(twin)["__notes__"] = [*notes, note] if isinstance(notes, list) else [note]
+        notes = _DICT.__get__(error).get("__notes__")
+        _DICT.__get__(twin)["__notes__"] = [*notes, note] if isinstance(notes, list) else [note]
     return twin
 
 

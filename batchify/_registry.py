@@ -54,6 +54,8 @@ _live: dict[ref[Any], None] = {}
 # What counts for batchers that come and go, and those batchers.
 _keepers: dict[ref[Any], None] = {}
 _kept: WeakSet[Any] = WeakSet()
+# What reads counters, under a lock of its own.
+_readers: dict[ref[Any], None] = {}
 
 
 def announce(batcher: Batcher) -> None:
@@ -74,6 +76,11 @@ def keep(keeper: Counting, batcher: Batcher) -> None:
     """Let ``keeper`` count for ``batcher``, also when that is gone. Must come before the batcher announces itself."""
     _kept.add(batcher)
     _keepers[ref(keeper, lambda gone: _keepers.pop(gone, None))] = None
+
+
+def begin_reading(reader: Any) -> None:
+    """Let ``reader`` begin anew in the child of a fork, for as long as it lives."""
+    _readers[ref(reader, lambda gone: _readers.pop(gone, None))] = None
 
 
 def counting() -> list[Counting]:
@@ -109,6 +116,9 @@ def _renew() -> None:
     """Let the child of a fork begin anew: it has the parent's items and locks, but none of its threads."""
     for batcher in batchers():
         batcher.renew()
+    for known in [*_keepers, *_readers]:
+        if (other := known()) is not None:
+            other.renew()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows

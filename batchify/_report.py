@@ -71,5 +71,5 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         # A handler or filter of somebody else's must not end what is under way.
         with suppress(Exception):
             log.exception("on_batch of %s() raised", config.name)
-        if on_loop and not isinstance(raised, Exception):
+        if on_loop and not issubclass(type(raised), Exception):
             raise

@@ -140,7 +140,8 @@ class Call:
         if isinstance(item, (str, bytes)) or not hasattr(item, "__iter__"):
             msg = (
                 f"{self._name}.map() takes items of one element for each of {', '.join(self.columns)}, as tuples, got "
-                f"{item!r}; of a method, call it on an instance, and of a class method, decorate above @classmethod"
+                f"a {type(item).__name__}; of a method, call it on an instance, and of a class method, decorate above "
+                "@classmethod"
             )
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from batchify._registry import counting
+from batchify._registry import begin_reading, counting
 from batchify._stats import BatchStats, together
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class Totals:
     """Adds up what batchers do, for one reader. Any thread may read."""
 
     def __init__(self) -> None:
+        begin_reading(self)
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin from nothing. The child of a fork needs it: somebody may have been reading."""
         # Guards all that follows.
         self._lock = Lock()
         self._last: WeakKeyDictionary[Counting, BatchStats] = WeakKeyDictionary()

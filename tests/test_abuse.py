@@ -52,6 +52,47 @@ def told_by_python(ask, *args, **kwargs):
     return told(TypeError, ask, *args, **kwargs).partition(". Did you mean")[0]
 
 
+class NoCause(Exception):  # noqa: N818  # named for what is odd
+    @property
+    def __cause__(self):
+        return None
+
+
+class NoClass(Exception):  # noqa: N818
+    @property
+    def __class__(self):
+        raise RuntimeError
+
+
+class NoDict(Exception):  # noqa: N818
+    @property
+    def __dict__(self):
+        raise RuntimeError
+
+
+class NoAttribute(Exception):  # noqa: N818
+    def __getattribute__(self, name):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("odd", [NoCause, NoClass, NoDict, NoAttribute])
+def test_an_exception_that_raises_when_it_is_looked_at(kit, odd):
+    """Its callers are told of it all the same, and the function goes on."""
+
+    def answer(items):
+        if 2 in items:
+            raise odd
+        return items
+
+    echo, gate = kit.decorate()
+    gate.answer = answer
+    first = kit.call(echo, 2)
+    kit.await_done([first])
+    assert odd is type(first.exception(PATIENCE))
+    assert [1] == kit.results([kit.call(echo, 1)])
+    assert (1, 1, 0) == (echo.batch_stats.failed_items, echo.batch_stats.answered_items, echo.batch_stats.running)
+
+
 # Values of options, under the names that the decorator and the engines have for them.
 
 SIZES = [

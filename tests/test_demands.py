@@ -120,6 +120,12 @@ def test_an_item_that_is_too_heavy():
     assert expected == refusal(ValueError, **weighing(10.5))
 
 
+@pytest.mark.parametrize(("weight", "shown"), [(10.0000001, "10.0000001"), (1_048_577, "1048577")])
+def test_an_item_that_is_a_little_too_heavy(weight, shown):
+    """All digits are told that make the difference."""
+    assert f"weighs {shown}, more than max_weight, 10;" in refusal(ValueError, **weighing(weight))
+
+
 def test_an_item_that_is_heavier_than_any_float():
     """A weight beyond all floats is too heavy, like any other."""
     assert "more than max_weight, 10; split it" in refusal(ValueError, **weighing(10**400))

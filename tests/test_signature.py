@@ -414,7 +414,8 @@ def test_many_items_of_several_columns():
 @pytest.mark.parametrize("item", ["qd", b"qd", 5])
 def test_rows_of_what_is_no_row(item):
     """``rows()`` takes no text apart as if it were one element for each column, and says what it expects."""
-    with pytest.raises(TypeError, match="one element for each of queries, docs, as tuples, got"):
+    told = f"one element for each of queries, docs, as tuples, got a {type(item).__name__};"
+    with pytest.raises(TypeError, match=told):
         list(Call(pairs, "f").rows([item], {}))
 
 

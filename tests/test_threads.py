@@ -863,6 +863,51 @@ def test_a_fork_while_locks_are_held():
     assert "1\n3 4 2\n" == run(script)
 
 
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_fork_while_counters_are_read():
+    """A child has no numbers of instances that are gone, and waits for no lock under which another thread read some."""
+    script = """
+        import os, signal, threading, warnings
+        from batchify import microbatch
+        from batchify._totals import Totals
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        class Model:
+            @microbatch
+            def run(self, items):
+                return items
+
+        def called():
+            return sum(total.items for total in totals.read())
+
+        Model().run(1)
+        Model.run.close()
+        totals = Totals()
+        print(called(), Model.run.batch_stats.total_items)
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            (past,) = vars(Model)["run"]._self_instances._past
+            with past._lock, totals._lock:
+                held.set()
+                forked.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(5)
+            before = called() + Model.run.batch_stats.total_items
+            os._exit(10 * before + Model().run(3) + called())
+        forked.set()
+        holder.join()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), called(), Model.run.batch_stats.total_items)
+    """
+    assert "1 1\n4 1 1\n" == run(script)
+
+
 def run(script):
     """Run a script in a process of its own, and return what it printed; it must end well and complain of nothing."""
     done = subprocess.run(  # our own scripts
