@@ -116,9 +116,8 @@ def _renew() -> None:
     """Let the child of a fork begin anew: it has the parent's items and locks, but none of its threads."""
     for batcher in batchers():
         batcher.renew()
-    for known in [*_keepers, *_readers]:
-        if (other := known()) is not None:
-            other.renew()
+    for other in [other for known in (*_keepers, *_readers) if (other := known()) is not None]:
+        other.renew()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
