@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchify._batch import BatchItem
+from batchify._core.batch import BatchItem
+from batchify._core.outcome import DONE, Done
 from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
-from batchify._outcome import DONE, Done
 from batchify._registry import aclose_all, batchers, close_all
 from batchify._report import BatchReport
 from batchify._stats import BatchStats, Percentiles

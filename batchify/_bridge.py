@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from batchify._chain import called, calling
+from batchify._core.outcome import for_callers
 from batchify._current import inside
 from batchify._drain import Awaiting
-from batchify._outcome import for_callers
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

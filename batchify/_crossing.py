@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from batchify._batch import Batch
+    from batchify._core.batch import Batch
 
 # How often calls are let through, each time beside the answers of the time before; the first time there are none.
 ROUNDS = 2

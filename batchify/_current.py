@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchify._batch import Batch
     from batchify._config import Config
-    from batchify._slots import Slots
+    from batchify._core.batch import Batch
+    from batchify._core.slots import Slots
 
     Running: TypeAlias = tuple[str, "Batch | Distant", "Batch | Distant"]
 

@@ -14,10 +14,10 @@ from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._core import Core
+from batchify._core.entries import Place
+from batchify._core.grouped import Groups
+from batchify._core.queue import Core
 from batchify._current import captured
-from batchify._groups import Groups
-from batchify._places import Place
 from batchify._tokens import Token, Tokens, is_hashable
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio import AsyncMicrobatcher
+from batchify._core.outcome import off_loop
 from batchify._current import context_of
 from batchify._demands import standing
 from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
-from batchify._outcome import off_loop
 from batchify._registry import batchers
 from batchify._threads import SyncMicrobatcher
 from batchify._workers import ThreadEngine
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-    from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._core.batch import Batch
+    from batchify._core.grouped import Groups
     from batchify._executors import Elsewhere
-    from batchify._groups import Groups
 
 
 @contextmanager

@@ -18,12 +18,12 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify import _outcome
-from batchify._batch import BatchItem
-from batchify._core import Core
+from batchify._core import outcome
+from batchify._core.batch import BatchItem
+from batchify._core.queue import Core
+from batchify._core.reruns import Parts
 from batchify._current import context_of, enter, is_inside
 from batchify._demands import changed, core_of, item_of, standing
-from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
     from collections.abc import Awaitable, Callable, Generator
 
-    from batchify._batch import Batch
     from batchify._config import Config
-    from batchify._groups import Groups
+    from batchify._core.batch import Batch
+    from batchify._core.grouped import Groups
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
@@ -306,14 +306,14 @@ class LoopEngine:
             if part is not batch:
                 enter(part, self._config)
             try:
-                results = _outcome.results(self._config.name, part.size, await fn(parts.items))
-            except _outcome.Carried as carried:
+                results = outcome.results(self._config.name, part.size, await fn(parts.items))
+            except outcome.Carried as carried:
                 self._fail(parts, carried.error)
             except BaseException as error:
                 if self.ended:
                     # The task is torn down after its loop: abandon() has seen to the rest.
                     raise
-                _outcome.trim(error)
+                outcome.trim(error)
                 self._fail(parts, error)
                 if issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
@@ -322,11 +322,11 @@ class LoopEngine:
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
-        for future, result in zip(batch.waiters, batch.for_waiters(results, _outcome.apart), strict=True):
+        for future, result in zip(batch.waiters, batch.for_waiters(results, outcome.apart), strict=True):
             try:
                 # Not isinstance(), which asks the object: that is somebody else's code.
                 if issubclass(type(result), Exception):
-                    future.set_exception(_outcome.for_callers(result, self._config.name, on_loop=True))
+                    future.set_exception(outcome.for_callers(result, self._config.name, on_loop=True))
                     failed += 1
                 else:
                     future.set_result(result)
@@ -345,7 +345,7 @@ class LoopEngine:
         failed = 0
         for position, future in zip(batch.positions, batch.waiters, strict=True):
             if not future.done():
-                future.set_exception(_outcome.for_caller(error, self._config.name, position, batch.size, on_loop=True))
+                future.set_exception(outcome.for_caller(error, self._config.name, position, batch.size, on_loop=True))
                 failed += 1
                 if issubclass(type(error), CancelledError):
                     # As a cancelled task, it is nothing to complain of if nobody looks: so ends whatever a loop leaves.

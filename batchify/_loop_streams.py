@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._asyncio import AsyncMicrobatcher
 from batchify._bridge import mailbox_of
+from batchify._core.outcome import for_callers, results
 from batchify._current import inside
-from batchify._outcome import for_callers, results
 from batchify._streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._workers import let_go
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._config import Config
-    from batchify._slots import Slots
+    from batchify._core.slots import Slots
     from batchify._workers import ThreadEngine
 
 

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchify._outcome import off_loop
+from batchify._core.outcome import off_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

@@ -14,7 +14,7 @@ from weakref import WeakSet, ref
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._batch import BatchItem
+    from batchify._core.batch import BatchItem
     from batchify._stats import BatchStats, Stats
 
 

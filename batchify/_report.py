@@ -12,8 +12,8 @@ from threading import current_thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._core.batch import Batch
 
 log = logging.getLogger("batchify")
 

@@ -24,14 +24,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from batchify._config import positive, validated, whole
-from batchify._core import Core
+from batchify._core.queue import Core
 from batchify._stats import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from batchify._batch import Batch
     from batchify._config import Config
+    from batchify._core.batch import Batch
     from batchify._crossing import Crossing
 
 # A standard deviation of ten times the mean is beyond what functions do, and still far from where numbers end.

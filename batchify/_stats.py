@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from batchify._batch import Batch
+    from batchify._core.batch import Batch
 
 # How many of the newest items (for waits) and batches (for run times) percentiles are taken from.
 RECENT = 10_000

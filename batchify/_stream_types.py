@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, overload
 
-from batchify._outcome import Done
+from batchify._core.outcome import Done
 from batchify._types import Decorated, M_contra, Owner, Owner_contra, P, R, R_co, Results, T
 
 if TYPE_CHECKING:

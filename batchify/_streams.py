@@ -16,16 +16,16 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from batchify._chain import called, calling
+from batchify._core.outcome import DONE, for_caller, for_callers, results
 from batchify._current import inside, is_inside
 from batchify._demands import Urgent
-from batchify._outcome import DONE, for_caller, for_callers, results
 from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from batchify._core.slots import Slots
     from batchify._current import Running
-    from batchify._slots import Slots
 
 log = logging.getLogger("batchify")
 

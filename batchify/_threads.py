@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._batch import BatchItem
     from batchify._config import Config
+    from batchify._core.batch import BatchItem
     from batchify._executors import Elsewhere
     from batchify._report import BatchReport
     from batchify._stats import BatchStats, Stats

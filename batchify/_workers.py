@@ -18,13 +18,13 @@ from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify import _outcome
-from batchify._batch import Batch, BatchItem
 from batchify._bells import Workers
-from batchify._core import Core
+from batchify._core import outcome
+from batchify._core.batch import Batch, BatchItem
+from batchify._core.queue import Core
+from batchify._core.reruns import Parts
 from batchify._current import context_of, inside, is_inside
 from batchify._demands import changed, core_of, item_of, prepare_of, prepare_urgent, standing
-from batchify._parts import Parts
 from batchify._report import report
 from batchify._stats import Stats
 from batchify._watch import Watch
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
     from batchify._bells import Bell
     from batchify._config import Config
+    from batchify._core.entries import Place
+    from batchify._core.grouped import Groups
     from batchify._executors import Elsewhere
-    from batchify._groups import Groups
-    from batchify._places import Place
 
     BatchFunction = Callable[[list[Any]], Any]
 
@@ -339,9 +339,9 @@ class ThreadEngine:
         for part in parts:
             try:
                 context = context_of(part, self._config)
-                answers = _outcome.results(self.name, part.size, context.run(fn, parts.items))
+                answers = outcome.results(self.name, part.size, context.run(fn, parts.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
-                _outcome.trim(error)
+                outcome.trim(error)
                 self._fail(parts, error)
             else:
                 self._answer(part, answers)
@@ -377,12 +377,12 @@ class ThreadEngine:
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers, _outcome.apart), strict=True):
+        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers, outcome.apart), strict=True):
             if not waiter.wanted():
                 cancelled += 1
             # Not isinstance(), which asks the object: that is somebody else's code.
             elif issubclass(type(answer), Exception):
-                waiter.error = _outcome.for_callers(answer, self.name, on_loop=False)
+                waiter.error = outcome.for_callers(answer, self.name, on_loop=False)
                 failed += 1
             else:
                 waiter.value = answer
@@ -399,7 +399,7 @@ class ThreadEngine:
         failed = 0
         for position, waiter in zip(batch.positions, batch.waiters, strict=True):
             if waiter.wanted():
-                waiter.error = _outcome.for_caller(error, self.name, position, batch.size, on_loop=False)
+                waiter.error = outcome.for_caller(error, self.name, position, batch.size, on_loop=False)
                 failed += 1
         self._finish(batch, failed, len(batch.waiters) - failed, error)
 

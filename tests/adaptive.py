@@ -21,9 +21,9 @@ from functools import partial
 from itertools import product
 from random import Random
 
-from batchify._core import Core
+from batchify._core.queue import Core
+from batchify._core.timing import Adaptive, Window
 from batchify._simulate import by_size, config_of, departures, drawn, variation
-from batchify._timing import Adaptive, Window
 
 MAX_SIZE = 32
 # Seconds by batch size. What matters is how much of a run is fixed: all of it, most, half, next to nothing; and a

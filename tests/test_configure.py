@@ -14,7 +14,7 @@ from test_groups import put
 
 from batchify import AsyncMicrobatcher, microbatch
 from batchify._config import Config
-from batchify._places import Place
+from batchify._core.entries import Place
 from batchify._registry import changing
 
 

@@ -8,10 +8,9 @@ from weakref import ref
 
 import pytest
 
-from batchify import _core
-from batchify._batch import BatchItem
 from batchify._config import Config
-from batchify._core import NEVER, Core
+from batchify._core.batch import BatchItem
+from batchify._core.queue import NEVER, Core, queue
 
 # Options that are not under test are off.
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -688,7 +687,7 @@ def test_arrivals_are_counted_for_ever():
     assert (5, 2) == (core.arrivals, core.waiting)
 
 
-@pytest.mark.parametrize("short", [0, 1, 7, _core.SHORT])
+@pytest.mark.parametrize("short", [0, 1, 7, queue.SHORT])
 def test_cutting_the_line_changes_nothing(monkeypatch, short):
     """Wherever the line is cut, items leave in order, and tickets stay what they were."""
     monkeypatch.setattr(_core, "SHORT", short)

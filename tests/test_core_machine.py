@@ -22,10 +22,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from batchify import _core
 from batchify._config import Config
-from batchify._core import NEVER, Core
-from batchify._timing import Adaptive
+from batchify._core.queue import NEVER, Core, queue
+from batchify._core.timing import Adaptive
 
 # Options that are not under test are off.
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -147,7 +146,7 @@ class CoreMachine(RuleBasedStateMachine):
         max_size=st.integers(1, 4),
         timeout=st.sampled_from([None, 0.0, 0.75, 4.0]),
         concurrency=st.integers(1, 3),
-        short=st.sampled_from([0, 1, 3, _core.SHORT]),
+        short=st.sampled_from([0, 1, 3, queue.SHORT]),
     )
     def begin(self, max_size, timeout, concurrency, short):
         # So that short lines are cut too.

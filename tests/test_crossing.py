@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._core import Core
+from batchify._core.queue import Core
 from batchify._crossing import Crossing
 from batchify._simulate import config_of, departures
 

@@ -10,9 +10,9 @@ from decimal import Decimal
 import pytest
 
 from batchify._config import Config
-from batchify._core import Core
+from batchify._core.grouped import Groups
+from batchify._core.queue import Core
 from batchify._demands import core_of, item_of, prepare_of
-from batchify._groups import Groups
 from batchify._tokens import Token
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}

@@ -12,11 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify import _places
 from batchify._config import Config
-from batchify._groups import Groups
-from batchify._places import Place
-from batchify._slots import NEVER
+from batchify._core import entries
+from batchify._core.entries import Place
+from batchify._core.grouped import Groups
+from batchify._core.slots import NEVER
 
 OFF = dict.fromkeys(field.name for field in fields(Config))
 
@@ -395,7 +395,7 @@ def test_a_heap_forgets_those_who_left():
     arrive(core, "a", group="first")
     for number in range(1000):
         core.withdraw(*arrive(core, "b", group=number))
-    assert len(core._heads._heap) <= _places.SHORT + 1
+    assert len(core._heads._heap) <= entries.SHORT + 1
 
 
 # Priorities and deadlines.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import batchify
 from batchify import BatchAbortedError, BatchResultError, microbatch
-from batchify._batch import Batch
-from batchify._parts import Parts
+from batchify._core.batch import Batch
+from batchify._core.reruns import Parts
 from batchify.testing import VirtualLoop, record, run
 
 

@@ -12,8 +12,8 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from batchify import _outcome
-from batchify._outcome import Carried, for_caller, for_callers, off_loop, own_copy, results, trim
+from batchify._core import outcome
+from batchify._core.outcome import Carried, for_caller, for_callers, off_loop, own_copy, results, trim
 from batchify.errors import BatchAbortedError, BatchResultError
 
 RULE = "it must return one for each item, in order"

@@ -9,7 +9,7 @@ from columns import in_time
 from conftest import PATIENCE, doubled
 
 from batchify import ReentrantCallError, SyncMicrobatcher, microbatch
-from batchify._core import Core
+from batchify._core.queue import Core
 
 # What a finalizer or a signal handler may do with a batcher and a future that waits in it, and how that future ends.
 MEANWHILE = {

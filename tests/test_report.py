@@ -11,8 +11,8 @@ import pytest
 from conftest import PATIENCE, doubled
 
 from batchify import AsyncMicrobatcher, BatchReport, microbatch
-from batchify._batch import Batch
 from batchify._config import Config
+from batchify._core.batch import Batch
 from batchify._report import report
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
-from batchify._core import Core
+from batchify._core.queue import Core
 from batchify._simulate import MOST_NOISE, config_of, departures, drawn
 
 # One second for one item, and half a second for each further one: exact numbers.

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchify._batch import Batch
 from batchify._config import Config
-from batchify._core import Core
+from batchify._core.batch import Batch
+from batchify._core.queue import Core
 from batchify._render import as_html, as_text
 from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._timing import NEWEST, Adaptive, Window
+from batchify._core.timing import NEWEST, Adaptive, Window
 
 moments = st.floats(0, 1e6)
 spans = st.floats(0, 1e3)

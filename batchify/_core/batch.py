@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextvars import Context
 
-    from batchify._slots import Slots
+    from batchify._core.slots import Slots
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
-from batchify._timing import policy
+from batchify._core.timing import policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchify._batch import Batch
     from batchify._config import Config
-    from batchify._timing import Policy
+    from batchify._core.batch import Batch
+    from batchify._core.timing import Policy
 
 NEVER = maxsize
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchify._batch import Batch
+    from batchify._core.batch import Batch
 
 
 class Parts:

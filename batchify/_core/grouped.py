@@ -18,9 +18,9 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batch import Batch
-from batchify._places import Group, Place, Soonest
-from batchify._slots import NEVER, Slots
+from batchify._core.batch import Batch
+from batchify._core.entries import Group, Place, Soonest
+from batchify._core.slots import NEVER, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -35,8 +35,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchify._batch import Batch
-from batchify._slots import NEVER, Slots
+from batchify._core.batch import Batch
+from batchify._core.slots import NEVER, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
