@@ -10,7 +10,7 @@ from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
 from batchify._registry import aclose_all, batchers, close_all
 from batchify._report import BatchReport
-from batchify._stats import BatchStats, Percentiles
+from batchify._stats.counters import BatchStats, Percentiles
 from batchify._threads import SyncMicrobatcher
 from batchify.errors import (
     BatchAbortedError,

@@ -26,7 +26,7 @@ from batchify._loop import Leaver, LoopEngine
 from batchify._offload import OffLoop
 from batchify._registry import announce
 from batchify._signature import is_async
-from batchify._stats import fold, together
+from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from batchify._config import Config
     from batchify._core.batch import BatchItem
     from batchify._report import BatchReport
-    from batchify._stats import BatchStats, Stats
+    from batchify._stats.counters import BatchStats, Stats
     from batchify._types import Results
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from wrapt import BaseObjectProxy
 from batchify._config import changes, number, positive
 from batchify._demands import Urgent
 from batchify._registry import changing
-from batchify._stats import together
+from batchify._stats.counters import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchify._config import Config
     from batchify._registry import Batcher
     from batchify._signature import Call
-    from batchify._stats import BatchStats, Stats
+    from batchify._stats.counters import BatchStats, Stats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:

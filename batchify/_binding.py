@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchify._config import Config
     from batchify._instances import Engine
     from batchify._registry import Batcher
-    from batchify._stats import Stats
+    from batchify._stats.counters import Stats
 
 
 class BatchedFunction(Batched):

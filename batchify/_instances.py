@@ -14,7 +14,7 @@ from weakref import ref
 
 from batchify._registry import keep
 from batchify._signature import Call
-from batchify._stats import Stats, fold
+from batchify._stats.counters import Stats, fold
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:

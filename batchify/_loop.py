@@ -25,7 +25,7 @@ from batchify._core.reruns import Parts
 from batchify._current import context_of, enter, is_inside
 from batchify._demands import changed, core_of, item_of, standing
 from batchify._report import report
-from batchify._stats import Stats
+from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:

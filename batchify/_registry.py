@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchify._core.batch import BatchItem
-    from batchify._stats import BatchStats, Stats
+    from batchify._stats.counters import BatchStats, Stats
 
 
 class Counting(Protocol):

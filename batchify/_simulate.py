@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._config import positive, validated, whole
 from batchify._core.queue import Core
-from batchify._stats import REASONS, Percentiles, percentiles
+from batchify._stats.counters import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

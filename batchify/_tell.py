@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from batchify._render import _time
+from batchify._stats.drawing import _time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

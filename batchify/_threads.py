@@ -24,7 +24,7 @@ from batchify._current import inside
 from batchify._executors import placed
 from batchify._registry import announce, batchers
 from batchify._signature import is_async
-from batchify._stats import together
+from batchify._stats.counters import together
 from batchify._waiters import Blocked, ItemFuture, kept
 from batchify._workers import ThreadEngine
 from batchify.errors import ReentrantCallError, interrupting
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from batchify._core.batch import BatchItem
     from batchify._executors import Elsewhere
     from batchify._report import BatchReport
-    from batchify._stats import BatchStats, Stats
+    from batchify._stats.counters import BatchStats, Stats
     from batchify._types import Results
 
 T = TypeVar("T")

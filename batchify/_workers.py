@@ -26,7 +26,7 @@ from batchify._core.reruns import Parts
 from batchify._current import context_of, inside, is_inside
 from batchify._demands import changed, core_of, item_of, prepare_of, prepare_urgent, standing
 from batchify._report import report
-from batchify._stats import Stats
+from batchify._stats.counters import Stats
 from batchify._watch import Watch
 from batchify.errors import (
     BatcherClosedError,

@@ -15,13 +15,13 @@ from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
 from batchify._spans import NAME, REASON, traced
-from batchify._stats import REASONS
-from batchify._totals import FATES, Totals
+from batchify._stats.counters import REASONS
+from batchify._stats.totals import FATES, Totals
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider
 
-    from batchify._totals import Total
+    from batchify._stats.totals import Total
 
 __all__ = ["instrument", "traced"]
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from batchify._stats import REASONS
-from batchify._totals import FATES, Totals
+from batchify._stats.counters import REASONS
+from batchify._stats.totals import FATES, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client import Metric
 
-    from batchify._stats import Percentiles
-    from batchify._totals import Total
+    from batchify._stats.counters import Percentiles
+    from batchify._stats.totals import Total
 
 # Powers of two. They are the same for every batcher and at any time: buckets that come and go make nonsense of rates.
 BUCKETS = [2**power for power in range(13)]

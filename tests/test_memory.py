@@ -12,7 +12,8 @@ from weakref import ref
 import pytest
 from conftest import PATIENCE, Bridged, Tasks, Threads, doubled, failing
 
-from batchify import _stats, microbatch
+from batchify import microbatch
+from batchify._stats.counters import counters
 
 # So many calls fill all that is kept of the newest items and batches, and so many more must leave nothing.
 SIZE, WARM, CALLS = 4, 5_000, 40_000

@@ -11,8 +11,8 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 import batchify
 from batchify import _registry, microbatch
-from batchify._stats import REASONS
-from batchify._totals import FATES, Totals
+from batchify._stats.counters import REASONS
+from batchify._stats.totals import FATES, Totals
 from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument
 
 

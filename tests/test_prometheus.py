@@ -14,8 +14,8 @@ from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import _registry, microbatch
-from batchify._stats import REASONS
-from batchify._totals import FATES
+from batchify._stats.counters import REASONS
+from batchify._stats.totals import FATES
 from batchify.prometheus import BatchCollector
 
 DASHBOARD = json.loads((Path(__file__).parent.parent / "examples" / "grafana.json").read_text(encoding="utf-8"))

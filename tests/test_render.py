@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from batchify._render import as_html, as_text
-from batchify._stats import BatchStats, Percentiles
+from batchify._stats.counters import BatchStats, Percentiles
+from batchify._stats.drawing import as_html, as_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 TERMINAL = 80

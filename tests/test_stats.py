@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from batchify._config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import Core
-from batchify._render import as_html, as_text
-from batchify._stats import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together
+from batchify._stats.counters import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together
+from batchify._stats.drawing import as_html, as_text
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.

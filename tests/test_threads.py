@@ -869,7 +869,7 @@ def test_a_fork_while_counters_are_read():
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
-        from batchify._totals import Totals
+        from batchify._stats.totals import Totals
 
         warnings.simplefilter("ignore", DeprecationWarning)
 

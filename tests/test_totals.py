@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from batchify import BatchStats, _registry, microbatch
 from batchify._registry import announce, keep
-from batchify._stats import REASONS, Stats
-from batchify._totals import COUNTS, Totals
+from batchify._stats.counters import REASONS, Stats
+from batchify._stats.totals import COUNTS, Totals
 
 
 @pytest.fixture(autouse=True)

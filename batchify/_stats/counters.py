@@ -102,12 +102,12 @@ class BatchStats:
         return plain
 
     def __str__(self) -> str:
-        from batchify._render import as_text  # noqa: PLC0415  # only who looks pays for the drawing
+        from batchify._stats.drawing import as_text  # noqa: PLC0415  # only who looks pays for the drawing
 
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        from batchify._render import as_html  # noqa: PLC0415  # as above
+        from batchify._stats.drawing import as_html  # noqa: PLC0415  # as above
 
         return as_html(self)
 

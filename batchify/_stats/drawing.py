@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from batchify._stats import BatchStats, Percentiles
+    from batchify._stats.counters import BatchStats, Percentiles
 
 NO_BATCHES = "no batches yet"
 MOST_BARS = 10
