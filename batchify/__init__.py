@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchify._batcher.current import CurrentBatch, current_batch
+from batchify._batcher.registry import aclose_all, batchers, close_all
+from batchify._batcher.report import BatchReport
 from batchify._core.batch import BatchItem
 from batchify._core.outcome import DONE, Done
-from batchify._current import CurrentBatch, current_batch
 from batchify._decorator import microbatch
-from batchify._registry import aclose_all, batchers, close_all
-from batchify._report import BatchReport
 from batchify._stats.counters import BatchStats, Percentiles
 from batchify._threads import SyncMicrobatcher
 from batchify.errors import (

@@ -17,14 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import ref
 
-from batchify._chain import called, calling
-from batchify._config import for_engine
-from batchify._current import inside
-from batchify._demands import prepare_of, prepare_urgent
-from batchify._drain import Awaiting, Blocked
+from batchify._batcher.admission import prepare_of, prepare_urgent
+from batchify._batcher.closing import Awaiting, Blocked
+from batchify._batcher.config import for_engine
+from batchify._batcher.current import inside
+from batchify._batcher.cycles import called, calling
+from batchify._batcher.registry import announce
 from batchify._loop import Leaver, LoopEngine
 from batchify._offload import OffLoop
-from batchify._registry import announce
 from batchify._signature import is_async
 from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
+    from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._report import BatchReport
     from batchify._stats.counters import BatchStats, Stats
     from batchify._types import Results
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
-from batchify._config import changes, number, positive
-from batchify._demands import Urgent
-from batchify._registry import changing
+from batchify._batcher.admission import Urgent
+from batchify._batcher.config import changes, number, positive
+from batchify._batcher.registry import changing
 from batchify._stats.counters import together
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._config import Config
-    from batchify._registry import Batcher
+    from batchify._batcher.config import Config
+    from batchify._batcher.registry import Batcher
     from batchify._signature import Call
     from batchify._stats.counters import BatchStats, Stats
 

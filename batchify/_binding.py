@@ -18,9 +18,9 @@ from batchify._signature import METHOD_KINDS, Call, name_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
+    from batchify._batcher.registry import Batcher
     from batchify._instances import Engine
-    from batchify._registry import Batcher
     from batchify._stats.counters import Stats
 
 

@@ -10,10 +10,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from batchify._chain import called, calling
+from batchify._batcher.closing import Awaiting
+from batchify._batcher.current import inside
+from batchify._batcher.cycles import called, calling
 from batchify._core.outcome import for_callers
-from batchify._current import inside
-from batchify._drain import Awaiting
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from batchify._config import validated
+from batchify._batcher.config import validated
 from batchify._signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, Unpack
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
+    from batchify._batcher.registry import Batcher
+    from batchify._batcher.report import BatchReport
     from batchify._instances import Engine
-    from batchify._registry import Batcher
-    from batchify._report import BatchReport
     from batchify._stream_types import (
         AsyncGenerator,
         AsyncStreamMethod,

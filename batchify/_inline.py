@@ -18,12 +18,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio import AsyncMicrobatcher
+from batchify._batcher.admission import standing
+from batchify._batcher.current import context_of
+from batchify._batcher.registry import batchers
 from batchify._core.outcome import off_loop
-from batchify._current import context_of
-from batchify._demands import standing
 from batchify._loop import LoopEngine
 from batchify._offload import OffLoop
-from batchify._registry import batchers
 from batchify._threads import SyncMicrobatcher
 from batchify._workers import ThreadEngine
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
     from batchify._core.batch import Batch
     from batchify._core.grouped import Groups
-    from batchify._executors import Elsewhere
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
-from batchify._registry import keep
+from batchify._batcher.registry import keep
 from batchify._signature import Call
 from batchify._stats.counters import Stats, fold
 from batchify.errors import BatcherClosedError, closed
@@ -20,9 +20,9 @@ from batchify.errors import BatcherClosedError, closed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchify._config import Config
-    from batchify._executors import Elsewhere
-    from batchify._registry import Batcher
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.registry import Batcher
 
     # Of where the batch function comes from, and the options. It is asked for one that runs in an executor, or not.
     Engine: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher]

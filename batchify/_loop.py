@@ -18,13 +18,13 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
+from batchify._batcher.admission import changed, core_of, item_of, standing
+from batchify._batcher.current import context_of, enter, is_inside
+from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
 from batchify._core.queue import Core
 from batchify._core.reruns import Parts
-from batchify._current import context_of, enter, is_inside
-from batchify._demands import changed, core_of, item_of, standing
-from batchify._report import report
 from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Handle, Task
     from collections.abc import Awaitable, Callable, Generator
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._core.grouped import Groups
 

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchify._asyncio import AsyncMicrobatcher
+from batchify._batcher.current import inside
+from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._bridge import mailbox_of
 from batchify._core.outcome import for_callers, results
-from batchify._current import inside
-from batchify._streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._workers import let_go
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.slots import Slots
     from batchify._workers import ThreadEngine
 

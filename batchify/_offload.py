@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Awaitable, Callable
 
-    from batchify._config import Config
-    from batchify._executors import Elsewhere
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
 
 
 class OffLoop:

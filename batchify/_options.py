@@ -9,7 +9,7 @@ from __future__ import annotations
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from batchify._tokens import Token, Tokens, is_hashable
+from batchify._batcher.interning import Token, Tokens, is_hashable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

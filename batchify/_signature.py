@@ -14,14 +14,14 @@ from inspect import Parameter, Signature
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from batchify._executors import placed
+from batchify._batcher.executors import placed
 from batchify._options import Choices, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchify._config import Config
-    from batchify._executors import Elsewhere
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -23,14 +23,14 @@ from math import fsum, inf, isfinite, log, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._config import positive, validated, whole
+from batchify._batcher.config import positive, validated, whole
 from batchify._core.queue import Core
 from batchify._stats.counters import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._crossing import Crossing
 

@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, StatusCode, get_current_span, get_tracer, 
 
 from batchify import __version__
 from batchify._batched import Batched
-from batchify._current import current_batch
+from batchify._batcher.current import current_batch
 from batchify._signature import METHOD_KINDS, _called, name_of
 
 if TYPE_CHECKING:

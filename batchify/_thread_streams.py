@@ -12,8 +12,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from batchify._current import inside
-from batchify._streams import End, Once, Waiter, run, waiting, with_feed
+from batchify._batcher.current import inside
+from batchify._batcher.streams import End, Once, Waiter, run, waiting, with_feed
 from batchify._threads import SyncMicrobatcher, await_room, warn_on_loop
 from batchify._workers import let_go
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._workers import ThreadEngine
 
 

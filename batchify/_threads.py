@@ -18,11 +18,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import WeakSet
 
-from batchify._chain import called, calling
-from batchify._config import for_engine
-from batchify._current import inside
-from batchify._executors import placed
-from batchify._registry import announce, batchers
+from batchify._batcher.config import for_engine
+from batchify._batcher.current import inside
+from batchify._batcher.cycles import called, calling
+from batchify._batcher.executors import placed
+from batchify._batcher.registry import announce, batchers
 from batchify._signature import is_async
 from batchify._stats.counters import together
 from batchify._waiters import Blocked, ItemFuture, kept
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._executors import Elsewhere
-    from batchify._report import BatchReport
     from batchify._stats.counters import BatchStats, Stats
     from batchify._types import Results
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, Self, Unpack
 
-    from batchify._report import BatchReport
+    from batchify._batcher.report import BatchReport
     from batchify._stats.counters import BatchStats
     from batchify._stream_types import (
         AsyncGenerator,

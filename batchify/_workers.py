@@ -18,14 +18,14 @@ from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher.admission import changed, core_of, item_of, prepare_of, prepare_urgent, standing
+from batchify._batcher.current import context_of, inside, is_inside
+from batchify._batcher.report import report
 from batchify._bells import Workers
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.queue import Core
 from batchify._core.reruns import Parts
-from batchify._current import context_of, inside, is_inside
-from batchify._demands import changed, core_of, item_of, prepare_of, prepare_urgent, standing
-from batchify._report import report
 from batchify._stats.counters import Stats
 from batchify._watch import Watch
 from batchify.errors import (
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from weakref import ref
 
+    from batchify._batcher.config import Config
+    from batchify._batcher.executors import Elsewhere
     from batchify._bells import Bell
-    from batchify._config import Config
     from batchify._core.entries import Place
     from batchify._core.grouped import Groups
-    from batchify._executors import Elsewhere
 
     BatchFunction = Callable[[list[Any]], Any]
 

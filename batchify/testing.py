@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchify._current import watchers
+from batchify._batcher.current import watchers
 from batchify._inline import inline
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import VirtualLoop, doubled
 
-from batchify import AsyncMicrobatcher, SyncMicrobatcher, _registry, microbatch
+from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
+from batchify._batcher import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -65,7 +66,7 @@ def settle(outcome, do):
 
 def forget_batchers():
     """Let nobody wait for what a failed test has left behind."""
-    _registry._live.clear()
+    registry._live.clear()
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.name = "left behind"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._config import Config, flag, for_engine, function, positive, seconds, text, whole
+from batchify._batcher.config import Config, flag, for_engine, function, positive, seconds, text, whole
 
 
 class Index:

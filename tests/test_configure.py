@@ -13,9 +13,9 @@ from test_groups import leave as leave_groups
 from test_groups import put
 
 from batchify import AsyncMicrobatcher, microbatch
-from batchify._config import Config
+from batchify._batcher.config import Config
+from batchify._batcher.registry import changing
 from batchify._core.entries import Place
-from batchify._registry import changing
 
 
 def held(kit, **options):

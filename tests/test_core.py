@@ -8,7 +8,7 @@ from weakref import ref
 
 import pytest
 
-from batchify._config import Config
+from batchify._batcher.config import Config
 from batchify._core.batch import BatchItem
 from batchify._core.queue import NEVER, Core, queue
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from batchify._config import Config
+from batchify._batcher.config import Config
 from batchify._core.queue import NEVER, Core, queue
 from batchify._core.timing import Adaptive
 

@@ -9,11 +9,11 @@ from decimal import Decimal
 
 import pytest
 
-from batchify._config import Config
+from batchify._batcher.admission import core_of, item_of, prepare_of
+from batchify._batcher.config import Config
+from batchify._batcher.interning import Token
 from batchify._core.grouped import Groups
 from batchify._core.queue import Core
-from batchify._demands import core_of, item_of, prepare_of
-from batchify._tokens import Token
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}
 

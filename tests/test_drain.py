@@ -12,7 +12,7 @@ from columns import forget_batchers, in_time, settle
 from conftest import Gate, doubled, wait_until
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, microbatch
-from batchify._drain import Awaiting, Blocked
+from batchify._batcher.closing import Awaiting, Blocked
 
 HOUR = 3600
 # Closing is a hang after this many seconds.

@@ -18,7 +18,7 @@ from conftest import PATIENCE, doubled, wait_until
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, _threads, microbatch
-from batchify._executors import Job
+from batchify._batcher.executors import Job
 from batchify.testing import inline
 
 request = ContextVar("request", default=None)
@@ -223,7 +223,7 @@ async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
     """The batcher of a plain function on a loop changes between its own threads and executors."""
     batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
     names = []
-    for executor in (None, batchify._config.elsewhere("executor", pool, doubled), None):
+    for executor in (None, batchify._batcher.config.elsewhere("executor", pool, doubled), None):
         batcher.change({"executor": executor})
         names.append(await asyncio.wait_for(batcher.submit(1), PATIENCE))
     await batcher.stop()
@@ -625,8 +625,8 @@ def test_a_pool_that_dies_for_real_is_told_to_a_loop(tmp_path):
 
 def test_an_executor_is_known_by_what_it_is(pool):
     """Two mentions of one executor are the same, so that nothing is made anew for it."""
-    one, same = (batchify._config.elsewhere("executor", pool, doubled) for _ in range(2))
-    other = batchify._config.elsewhere("executor", Refusing(), doubled)
+    one, same = (batchify._batcher.config.elsewhere("executor", pool, doubled) for _ in range(2))
+    other = batchify._batcher.config.elsewhere("executor", Refusing(), doubled)
     assert (one, hash(one)) == (same, hash(same))
     assert one != other
     assert ProcessPoolExecutor is not type(other)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify._config import Config
+from batchify._batcher.config import Config
 from batchify._core import entries
 from batchify._core.entries import Place
 from batchify._core.grouped import Groups

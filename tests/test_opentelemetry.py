@@ -10,7 +10,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 import batchify
-from batchify import _registry, microbatch
+from batchify import microbatch
+from batchify._batcher import registry
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES, Totals
 from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument

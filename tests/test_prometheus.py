@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchify import _registry, microbatch
+from batchify import microbatch
+from batchify._batcher import registry
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES
 from batchify.prometheus import BatchCollector

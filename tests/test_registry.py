@@ -6,8 +6,8 @@ import gc
 
 import pytest
 
-from batchify import _registry
-from batchify._registry import aclose_all, announce, batchers, close_all, counting, keep
+from batchify._batcher import registry
+from batchify._batcher.registry import aclose_all, announce, batchers, close_all, counting, keep
 
 
 class Batcher:
@@ -75,7 +75,7 @@ def test_nothing_is_left_of_a_batcher():
     """What was known of a batcher goes with it, so that thousands of them can come and go."""
     Batcher("first")
     gc.collect()
-    assert {} == _registry._live
+    assert {} == registry._live
 
 
 def test_a_batcher_whose_end_is_not_yet_known_is_not_listed(monkeypatch):
@@ -107,7 +107,7 @@ def test_keepers_are_held_weakly():
     """A keeper that nobody holds no longer counts, and nothing is left of it."""
     keep(Keeper(), Batcher("first"))
     gc.collect()
-    assert ([], {}) == (counting(), _registry._keepers)
+    assert ([], {}) == (counting(), registry._keepers)
 
 
 def test_a_keeper_whose_end_is_not_yet_known_does_not_count(monkeypatch):
@@ -136,5 +136,5 @@ def test_a_fork_renews_all():
     """What is called in the child of a fork lets every live batcher begin anew."""
     log = []
     made = [Batcher("first", log), Batcher("second", log)]
-    _registry._renew()
+    registry._renew()
     assert [f"{batcher} renewed" for batcher in made] == log

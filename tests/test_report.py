@@ -11,9 +11,9 @@ import pytest
 from conftest import PATIENCE, doubled
 
 from batchify import AsyncMicrobatcher, BatchReport, microbatch
-from batchify._config import Config
+from batchify._batcher.config import Config
+from batchify._batcher.report import report
 from batchify._core.batch import Batch
-from batchify._report import report
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchify._config import Config
+from batchify._batcher.config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import Core
 from batchify._stats.counters import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together

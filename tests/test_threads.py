@@ -798,7 +798,8 @@ def test_a_fork_while_options_change():
     """A fork waits for a change in another thread, so that the child may change options too."""
     script = """
         import os, signal, threading, warnings
-        from batchify import _registry, microbatch
+        from batchify import microbatch
+        from batchify._batcher import registry
 
         warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -809,7 +810,7 @@ def test_a_fork_while_options_change():
         held, leave = threading.Event(), threading.Event()
 
         def hold():
-            with _registry.changing:
+            with registry.changing:
                 held.set()
                 leave.wait()
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify import BatchStats, _registry, microbatch
-from batchify._registry import announce, keep
+from batchify import BatchStats, microbatch
+from batchify._batcher import registry
+from batchify._batcher.registry import announce, keep
 from batchify._stats.counters import REASONS, Stats
 from batchify._stats.totals import COUNTS, Totals
 
@@ -211,7 +212,7 @@ def test_a_keeper_that_is_gone_has_been_counted():
     totals = Totals()
     totals.read()
     del keeper
-    assert (3, {}) == (only(totals).items, _registry._keepers)
+    assert (3, {}) == (only(totals).items, registry._keepers)
 
 
 def test_a_method_is_counted_exactly():

@@ -25,7 +25,7 @@ from batchify._core.slots import NEVER, Slots
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
 
 
 class Groups(Slots):

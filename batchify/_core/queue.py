@@ -41,7 +41,7 @@ from batchify._core.slots import NEVER, Slots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
 
     # Item, waiter, time of arrival.
     Place: TypeAlias = tuple[Any, Any, float]

@@ -14,7 +14,7 @@ from batchify._core.timing import policy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._core.timing import Policy
 

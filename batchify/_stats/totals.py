@@ -16,11 +16,11 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from batchify._registry import begin_reading, counting
+from batchify._batcher.registry import begin_reading, counting
 from batchify._stats.counters import BatchStats, together
 
 if TYPE_CHECKING:
-    from batchify._registry import Counting
+    from batchify._batcher.registry import Counting
     from batchify._stats.counters import Stats
 
 # What may become of a call, by field of a snapshot.

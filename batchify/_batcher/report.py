@@ -12,7 +12,7 @@ from threading import current_thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
 
 log = logging.getLogger("batchify")

@@ -15,17 +15,17 @@ import logging
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from batchify._chain import called, calling
+from batchify._batcher.admission import Urgent
+from batchify._batcher.current import inside, is_inside
+from batchify._batcher.cycles import called, calling
 from batchify._core.outcome import DONE, for_caller, for_callers, results
-from batchify._current import inside, is_inside
-from batchify._demands import Urgent
 from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from batchify._batcher.current import Running
     from batchify._core.slots import Slots
-    from batchify._current import Running
 
 log = logging.getLogger("batchify")
 

@@ -14,16 +14,16 @@ from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher.current import captured
+from batchify._batcher.interning import Token, Tokens, is_hashable
 from batchify._core.entries import Place
 from batchify._core.grouped import Groups
 from batchify._core.queue import Core
-from batchify._current import captured
-from batchify._tokens import Token, Tokens, is_hashable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
 
 _same = Token(None)
 

@@ -20,14 +20,14 @@ from os import getpid
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from batchify._current import arrive, described
+from batchify._batcher.current import arrive, described
 from batchify.errors import BatchAbortedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
-    from batchify._current import CurrentBatch
+    from batchify._batcher.current import CurrentBatch
 
 
 class Elsewhere:

@@ -14,7 +14,7 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from batchify._executors import Elsewhere
+from batchify._batcher.executors import Elsewhere
 from batchify._signature import is_async, is_generator, name_of
 
 if TYPE_CHECKING:

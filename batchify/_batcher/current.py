@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchify._config import Config
+    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 

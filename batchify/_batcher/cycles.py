@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from batchify.errors import ReentrantCallError, circular
 
 if TYPE_CHECKING:
+    from batchify._batcher.current import Distant, Running
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
-    from batchify._current import Distant, Running
 
 
 def calling(caller: Running, core: Slots, name: str) -> None:
