@@ -23,7 +23,7 @@ from batchify.errors import (
 )
 
 if TYPE_CHECKING:
-    from batchify._asyncio import AsyncMicrobatcher
+    from batchify._asyncio.batcher import AsyncMicrobatcher
     from batchify._simulate import simulate
 
 __version__ = "0.1.0"
@@ -57,7 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # asyncio is half of what an import would cost, and who batches for threads does not need it.
     if name == "AsyncMicrobatcher":
-        from batchify._asyncio import AsyncMicrobatcher  # noqa: PLC0415
+        from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
 
         return AsyncMicrobatcher
     if name == "simulate":

@@ -297,7 +297,7 @@ def _engine(fn: Any) -> Engine:
 
 def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
     # Who only decorates plain functions does not pay for asyncio.
-    from batchify._asyncio import AsyncMicrobatcher  # noqa: PLC0415
+    from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
 
     return AsyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
@@ -309,7 +309,7 @@ def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Ba
 
 
 def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._loop_streams import LoopStreams  # noqa: PLC0415  # as above
+    from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415  # as above
 
     return LoopStreams.from_source(source, config)
 

@@ -17,13 +17,13 @@ from sys import maxsize
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._asyncio import AsyncMicrobatcher
+from batchify._asyncio.batcher import AsyncMicrobatcher
+from batchify._asyncio.engine import LoopEngine
+from batchify._asyncio.offload import OffLoop
 from batchify._batcher.admission import standing
 from batchify._batcher.current import context_of
 from batchify._batcher.registry import batchers
 from batchify._core.outcome import off_loop
-from batchify._loop import LoopEngine
-from batchify._offload import OffLoop
 from batchify._threads import SyncMicrobatcher
 from batchify._workers import ThreadEngine
 

@@ -60,7 +60,7 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     def asubmit(self, item: Any, keep: object = None) -> Any:
         """Return a stream for a task on any event loop, which is queued when it is first read."""
-        from batchify._loop_streams import AsyncStream, BridgedFeed  # noqa: PLC0415  # it is asyncio that costs
+        from batchify._asyncio.streams import AsyncStream, BridgedFeed  # noqa: PLC0415  # it is asyncio that costs
 
         return AsyncStream(lambda: BridgedFeed(self.engine, item), keep)
 

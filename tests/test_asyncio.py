@@ -14,8 +14,9 @@ import pytest
 from conftest import VirtualLoop, failing, wait_until
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, _offload, microbatch
-from batchify._loop import LoopEngine
+from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
+from batchify._asyncio import offload
+from batchify._asyncio.engine import LoopEngine
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):

@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchify._asyncio import AsyncMicrobatcher
+from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._batcher.current import inside
 from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._bridge import mailbox_of

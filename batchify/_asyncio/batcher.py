@@ -17,14 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import ref
 
+from batchify._asyncio.engine import Leaver, LoopEngine
+from batchify._asyncio.offload import OffLoop
 from batchify._batcher.admission import prepare_of, prepare_urgent
 from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.registry import announce
-from batchify._loop import Leaver, LoopEngine
-from batchify._offload import OffLoop
 from batchify._signature import is_async
 from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
