@@ -11,7 +11,7 @@ from batchify._core.batch import BatchItem
 from batchify._core.outcome import DONE, Done
 from batchify._decorator import microbatch
 from batchify._stats.counters import BatchStats, Percentiles
-from batchify._threads import SyncMicrobatcher
+from batchify._threads.batcher import SyncMicrobatcher
 from batchify.errors import (
     BatchAbortedError,
     BatcherClosedError,

@@ -18,7 +18,7 @@ from batchify._core.outcome import for_callers
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from batchify._workers import ThreadEngine
+    from batchify._threads.engine import ThreadEngine
 
 
 class Told(Protocol):

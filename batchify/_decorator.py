@@ -303,7 +303,7 @@ def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batch
 
 
 def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._threads import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
+    from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
     return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
@@ -315,6 +315,6 @@ def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) 
 
 
 def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._thread_streams import ThreadStreams  # noqa: PLC0415  # as above
+    from batchify._threads.streams import ThreadStreams  # noqa: PLC0415  # as above
 
     return ThreadStreams.from_source(source, config)

@@ -24,8 +24,8 @@ from batchify._batcher.admission import standing
 from batchify._batcher.current import context_of
 from batchify._batcher.registry import batchers
 from batchify._core.outcome import off_loop
-from batchify._threads import SyncMicrobatcher
-from batchify._workers import ThreadEngine
+from batchify._threads.batcher import SyncMicrobatcher
+from batchify._threads.engine import ThreadEngine
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task

@@ -17,8 +17,9 @@ import pytest
 from conftest import PATIENCE, doubled, wait_until
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, _threads, microbatch
+from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
 from batchify._batcher.executors import Job
+from batchify._threads.batcher import batcher
 from batchify.testing import inline
 
 request = ContextVar("request", default=None)
@@ -643,4 +644,4 @@ def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
     double = microbatch(doubled, executor=Own())
     for _ in range(3):
         double.configure(executor=Own())
-    assert [_threads._drain_executors] == registered
+    assert [batcher._drain_executors] == registered

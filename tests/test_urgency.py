@@ -14,7 +14,8 @@ import pytest
 from conftest import PATIENCE, doubled, wait_until
 
 import batchify
-from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, _watch, _workers, microbatch
+from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify._threads.batcher import deadlines, engine
 from batchify.testing import inline, run
 
 HOUR = 3600
@@ -553,7 +554,7 @@ def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
         raise RuntimeError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_watch.Thread, "start", fail)
+        patch.setattr(deadlines.Thread, "start", fail)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             double.options(deadline=HOUR)(1)
     assert 2 == double.options(deadline=HOUR)(1)

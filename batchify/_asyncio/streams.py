@@ -16,7 +16,7 @@ from batchify._batcher.current import inside
 from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._bridge import mailbox_of
 from batchify._core.outcome import for_callers, results
-from batchify._workers import let_go
+from batchify._threads.engine import let_go
 
 if TYPE_CHECKING:
     from asyncio import Future, Task
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._core.slots import Slots
-    from batchify._workers import ThreadEngine
+    from batchify._threads.engine import ThreadEngine
 
 
 class LoopStreams(AsyncMicrobatcher[Any, Any]):

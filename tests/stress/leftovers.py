@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from collections import Counter
 from pathlib import Path
 
-from batchify._waiters import kept
+from batchify._threads.waiters import kept
 
 # How many seconds threads get to end after the last reference to what they work for is gone.
 PATIENCE = 5.0

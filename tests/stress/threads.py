@@ -11,7 +11,7 @@ import streams
 from ledger import Interrupted
 
 from batchify import BatcherClosedError, SyncMicrobatcher
-from batchify._thread_streams import ThreadFeed
+from batchify._threads.streams import ThreadFeed
 
 # Where a caller spends its time, and where it can be interrupted without tearing anything.
 WAITS = (SyncMicrobatcher.submit.__code__, ThreadFeed.get.__code__)

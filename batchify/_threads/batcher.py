@@ -25,8 +25,8 @@ from batchify._batcher.executors import placed
 from batchify._batcher.registry import announce, batchers
 from batchify._signature import is_async
 from batchify._stats.counters import together
-from batchify._waiters import Blocked, ItemFuture, kept
-from batchify._workers import ThreadEngine
+from batchify._threads.engine import ThreadEngine
+from batchify._threads.waiters import Blocked, ItemFuture, kept
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:

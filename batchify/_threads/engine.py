@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._batcher.admission import changed, core_of, item_of, prepare_of, prepare_urgent, standing
 from batchify._batcher.current import context_of, inside, is_inside
 from batchify._batcher.report import report
-from batchify._bells import Workers
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.queue import Core
 from batchify._core.reruns import Parts
 from batchify._stats.counters import Stats
-from batchify._watch import Watch
+from batchify._threads.deadlines import Watch
+from batchify._threads.workers import Workers
 from batchify.errors import (
     BatcherClosedError,
     DeadlineError,
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import Elsewhere
-    from batchify._bells import Bell
     from batchify._core.entries import Place
     from batchify._core.grouped import Groups
+    from batchify._threads.workers import Bell
 
     BatchFunction = Callable[[list[Any]], Any]
 

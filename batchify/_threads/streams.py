@@ -14,8 +14,8 @@ from weakref import ref
 
 from batchify._batcher.current import inside
 from batchify._batcher.streams import End, Once, Waiter, run, waiting, with_feed
-from batchify._threads import SyncMicrobatcher, await_room, warn_on_loop
-from batchify._workers import let_go
+from batchify._threads.batcher import SyncMicrobatcher, await_room, warn_on_loop
+from batchify._threads.engine import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
-    from batchify._workers import ThreadEngine
+    from batchify._threads.engine import ThreadEngine
 
 
 class ThreadStreams(SyncMicrobatcher[Any, Any]):
