@@ -9,7 +9,7 @@ from batchify._batcher.registry import aclose_all, batchers, close_all
 from batchify._batcher.report import BatchReport
 from batchify._core.batch import BatchItem
 from batchify._core.outcome import DONE, Done
-from batchify._decorator import microbatch
+from batchify._decorator.microbatch import microbatch
 from batchify._stats.counters import BatchStats, Percentiles
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify.errors import (

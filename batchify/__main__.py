@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from batchify._batched import Batched
+    from batchify._decorator.proxy import Batched
     from batchify._simulate import Simulation
     from batchify._tell import Part
 

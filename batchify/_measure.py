@@ -18,7 +18,7 @@ from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from batchify._cost import Run, Samples
-from batchify._decorator import microbatch
+from batchify._decorator.microbatch import microbatch
 from batchify._target import CommandError, place
 from batchify.errors import BatchResultError
 

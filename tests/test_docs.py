@@ -17,7 +17,7 @@ import batchify
 import batchify.opentelemetry
 import batchify.prometheus
 import batchify.testing
-from batchify._batched import Batched
+from batchify._decorator.proxy import Batched
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}

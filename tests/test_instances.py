@@ -18,7 +18,8 @@ import pytest
 from conftest import PATIENCE, Gate, doubled, wait_until
 
 import batchify
-from batchify import BatchStats, _batched, microbatch
+from batchify import BatchStats, microbatch
+from batchify._decorator.microbatch import proxy
 
 
 class Scaler:
@@ -410,7 +411,7 @@ def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatc
     wait_until(lambda: is_gone(dead[0]))
     alive = [later]
     del later
-    together = _batched.together
+    together = proxy.together
 
     def die_first(name, parts):
         alive.clear()

@@ -12,7 +12,7 @@ from weakref import ref
 
 import pytest
 
-from batchify._signature import Call, is_async, is_generator, name_of
+from batchify._decorator.signature import Call, is_async, is_generator, name_of
 
 EMPTY = Parameter.empty
 

@@ -25,7 +25,7 @@ from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.registry import announce
-from batchify._signature import is_async
+from batchify._decorator.signature import is_async
 from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
+    from batchify._decorator.types import Results
     from batchify._stats.counters import BatchStats, Stats
-    from batchify._types import Results
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -11,16 +11,16 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from batchify._batched import Batched
-from batchify._instances import Instances
-from batchify._signature import METHOD_KINDS, Call, name_of
+from batchify._decorator.instances import Instances
+from batchify._decorator.proxy import Batched
+from batchify._decorator.signature import METHOD_KINDS, Call, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
-    from batchify._instances import Engine
+    from batchify._decorator.instances import Engine
     from batchify._stats.counters import Stats
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
-    from batchify._signature import Call
+    from batchify._decorator.signature import Call
     from batchify._stats.counters import BatchStats, Stats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]

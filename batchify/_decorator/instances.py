@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 from batchify._batcher.registry import keep
-from batchify._signature import Call
+from batchify._decorator.signature import Call
 from batchify._stats.counters import Stats, fold
 from batchify.errors import BatcherClosedError, closed
 

@@ -15,7 +15,7 @@ from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from batchify._batcher.executors import placed
-from batchify._options import Choices, held
+from batchify._decorator.call_options import Choices, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable

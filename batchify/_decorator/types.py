@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Self, Unpack
 
     from batchify._batcher.report import BatchReport
-    from batchify._stats.counters import BatchStats
-    from batchify._stream_types import (
+    from batchify._decorator.stream_types import (
         AsyncGenerator,
         AsyncStreamMethod,
         AsyncStreams,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
         SyncStreamMethod,
         SyncStreams,
     )
+    from batchify._stats.counters import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batchify._batcher.config import validated
-from batchify._signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
+from batchify._decorator.signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
     from batchify._batcher.report import BatchReport
-    from batchify._instances import Engine
-    from batchify._stream_types import (
+    from batchify._decorator.instances import Engine
+    from batchify._decorator.stream_types import (
         AsyncGenerator,
         AsyncStreamMethod,
         AsyncStreams,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         SyncStreamMethod,
         SyncStreams,
     )
-    from batchify._types import (
+    from batchify._decorator.types import (
         T2,
         AsyncBatch,
         AsyncFunction,
@@ -252,8 +252,8 @@ def microbatch(
             name=name,
         )
     # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
-    from batchify._batched import Batched  # noqa: PLC0415
-    from batchify._binding import BatchedFunction  # noqa: PLC0415
+    from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415
+    from batchify._decorator.proxy import Batched  # noqa: PLC0415
 
     function = fn.__func__ if isinstance(fn, METHOD_KINDS) else fn
     if isinstance(function, Batched):

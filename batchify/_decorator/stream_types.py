@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, overload
 
 from batchify._core.outcome import Done
-from batchify._types import Decorated, M_contra, Owner, Owner_contra, P, R, R_co, Results, T
+from batchify._decorator.types import Decorated, M_contra, Owner, Owner_contra, P, R, R_co, Results, T
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
