@@ -24,7 +24,7 @@ from batchify.errors import (
 
 if TYPE_CHECKING:
     from batchify._asyncio.batcher import AsyncMicrobatcher
-    from batchify._simulate import simulate
+    from batchify._planning.simulation import simulate
 
 __version__ = "0.1.0"
 
@@ -61,7 +61,7 @@ def __getattr__(name: str) -> Any:
 
         return AsyncMicrobatcher
     if name == "simulate":
-        from batchify._simulate import simulate  # noqa: PLC0415  # only who plans needs it
+        from batchify._planning.simulation import simulate  # noqa: PLC0415  # only who plans needs it
 
         return simulate
     msg = f"module {__name__!r} has no attribute {name!r}"

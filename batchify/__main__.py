@@ -16,8 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchify import _ask, _bench, _cost, _measure, _target, _tell, _tune
-from batchify._simulate import simulate
+from batchify import _ask, _bench, _measure, _target, _tell
+from batchify._planning import cost, tuning
+from batchify._planning.simulation import simulate
 from batchify._target import CommandError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from batchify._decorator.proxy import Batched
-    from batchify._simulate import Simulation
+    from batchify._planning.simulation import Simulation
     from batchify._tell import Part
 
 WRONG, INTERRUPTED = 2, 130
@@ -71,7 +72,7 @@ def _tune_command(asked: Namespace) -> None:
         cost = _measured(_measure.Meter(target, loop, concurrency), asked.seconds, asked.max_size)
     most, largest = cost.most()
     rates = _rates(asked.rate, most, f"with {largest}")
-    advice = _tune.recommend(cost, rates, asked.slo_ms and asked.slo_ms / 1000)
+    advice = tuning.recommend(cost, rates, asked.slo_ms and asked.slo_ms / 1000)
     capacity = cost.capacity(advice.setting.max_size, advice.setting.concurrency)
     told = [*_tell.verdict(cost), *_tell.advised(advice, capacity)]
     _show(told)
@@ -79,10 +80,10 @@ def _tune_command(asked: Namespace) -> None:
         _write(asked.out, target.name, cost, advice, [_tell.measured(cost), *told])
 
 
-def _write(out: Path, name: str, cost: _cost.Cost, advice: _tune.Advice, told: list[Part]) -> None:
+def _write(out: Path, name: str, cost: cost.Cost, advice: tuning.Advice, told: list[Part]) -> None:
     from batchify import _html, _plot  # noqa: PLC0415  # matplotlib is loaded by those who want a picture
 
-    picture = _plot.picture(name, cost, advice, _tune.curve(cost, advice.setting))
+    picture = _plot.picture(name, cost, advice, tuning.curve(cost, advice.setting))
     page = _html.page(f"batchify tune: {name}", told, picture)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -95,11 +96,11 @@ def _write(out: Path, name: str, cost: _cost.Cost, advice: _tune.Advice, told: l
 
 
 def _simulate_command(asked: Namespace) -> None:
-    cost = _cost.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
+    cost = cost.Cost(asked.cost or asked.measured, {}, slowdown=dict.fromkeys(asked.concurrency, 1.0))
     rows: list[Any] = []
     with _at_the_end(lambda: [_tell.what_if(rows)] if rows else []):
         for rate, *options in product(asked.rate, asked.max_size, asked.timeout, asked.concurrency):
-            setting = _cost.Setting(*options)
+            setting = cost.Setting(*options)
             try:
                 _below([rate], cost.capacity(setting.max_size, setting.concurrency), f"with {setting}")
                 rows.append((rate, setting, _simulated(asked, cost, rate, setting)))
@@ -107,7 +108,7 @@ def _simulate_command(asked: Namespace) -> None:
                 raise CommandError(error) from None
 
 
-def _simulated(asked: Namespace, cost: _cost.Cost, rate: float, setting: _cost.Setting) -> Simulation:
+def _simulated(asked: Namespace, cost: cost.Cost, rate: float, setting: cost.Setting) -> Simulation:
     return simulate(
         run_time=cost.together,
         rate=rate,
@@ -124,7 +125,7 @@ def _simulated(asked: Namespace, cost: _cost.Cost, rate: float, setting: _cost.S
 def _bench_command(asked: Namespace) -> None:
     fn = _target.function(asked.function)
     given = fn._self_config
-    setting = _cost.Setting(
+    setting = cost.Setting(
         asked.max_size or given.max_size,
         getattr(asked, "timeout", given.timeout),
         asked.concurrency or given.concurrency,
@@ -134,7 +135,7 @@ def _bench_command(asked: Namespace) -> None:
         meter = _measure.Meter(target, loop, setting.concurrency)
         _try(meter, AROUND)
         before = _samples(meter, setting)
-        capacity = _cost.cost(before).capacity(setting.max_size, setting.concurrency)
+        capacity = cost.cost(before).capacity(setting.max_size, setting.concurrency)
         rates = _rates(asked.rate, capacity, f"with {setting}")
         fn.configure(max_size=setting.max_size, timeout=setting.timeout, concurrency=setting.concurrency)
         rows: list[Any] = []
@@ -148,10 +149,10 @@ def _bench_command(asked: Namespace) -> None:
                     before = _samples(meter, setting)
                     around += before
                 finally:
-                    rows += _row(rate, load, fn, _cost.cost(around), setting)
+                    rows += _row(rate, load, fn, cost.cost(around), setting)
 
 
-def _row(rate: float, load: _bench.Load, fn: Batched, cost: _cost.Cost, setting: _cost.Setting) -> list[Any]:
+def _row(rate: float, load: _bench.Load, fn: Batched, cost: cost.Cost, setting: cost.Setting) -> list[Any]:
     """Return what was predicted and what came, if anything came."""
     if not load.latencies:
         return []
@@ -165,9 +166,9 @@ def _offering(loop: AbstractEventLoop, load: _bench.Load, target: _target.Target
     loop.run_until_complete(_bench.offer(load, target.calls, seed))
 
 
-def _samples(meter: _measure.Meter, setting: _cost.Setting) -> _cost.Samples:
+def _samples(meter: _measure.Meter, setting: cost.Setting) -> cost.Samples:
     """Measure anew: machines change, so that what is measured long before a load says little about it."""
-    meter.samples = _cost.Samples()
+    meter.samples = cost.Samples()
     _follow("measuring batches", meter.measure(AROUND, setting.max_size))
     return meter.samples
 
@@ -192,18 +193,18 @@ def _try(meter: _measure.Meter, seconds: float) -> None:
     _follow("trying items", meter.try_items(seconds))
 
 
-def _measured(meter: _measure.Meter, seconds: float, largest: int) -> _cost.Cost:
+def _measured(meter: _measure.Meter, seconds: float, largest: int) -> cost.Cost:
     """Return what batches take; show it, or as much as there is when it is interrupted."""
-    with _at_the_end(lambda: [_tell.measured(_cost.cost(meter.samples))] if meter.samples.runs else []):
+    with _at_the_end(lambda: [_tell.measured(cost.cost(meter.samples))] if meter.samples.runs else []):
         _try(meter, seconds)
         _follow("measuring batches", meter.measure(seconds, largest))
-    return _cost.cost(meter.samples)
+    return cost.cost(meter.samples)
 
 
 def _rates(asked: list[float] | None, capacity: float, how: str) -> list[float]:
     """Return the rates that are asked for, or else some below the capacity."""
     if asked is None:
-        return [float(f"{load * capacity:.2g}") for load in _tune.LOADS]
+        return [float(f"{load * capacity:.2g}") for load in tuning.LOADS]
     _below(asked, capacity, how)
     return asked
 

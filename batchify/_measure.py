@@ -17,8 +17,8 @@ from statistics import median
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
-from batchify._cost import Run, Samples
 from batchify._decorator.microbatch import microbatch
+from batchify._planning.cost import Run, Samples
 from batchify._target import CommandError, place
 from batchify.errors import BatchResultError
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from batchify._cost import Cost
-    from batchify._simulate import Simulation
-    from batchify._tune import Advice
+    from batchify._planning.cost import Cost
+    from batchify._planning.simulation import Simulation
+    from batchify._planning.tuning import Advice
 
 BATCH, FUNCTION, TAIL, TARGET = "tab:blue", "tab:gray", "tab:orange", "tab:red"
 

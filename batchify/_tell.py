@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from batchify._bench import Load
-    from batchify._cost import Cost, Setting
-    from batchify._simulate import Simulation
-    from batchify._tune import Advice
+    from batchify._planning.cost import Cost, Setting
+    from batchify._planning.simulation import Simulation
+    from batchify._planning.tuning import Advice
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from random import Random
 
 from batchify._core.queue import Core
 from batchify._core.timing import Adaptive, Window
-from batchify._simulate import by_size, config_of, departures, drawn, variation
+from batchify._planning.simulation import by_size, config_of, departures, drawn, variation
 
 MAX_SIZE = 32
 # Seconds by batch size. What matters is how much of a run is fixed: all of it, most, half, next to nothing; and a

@@ -14,7 +14,7 @@ import pytest
 
 import batchify
 from batchify import microbatch
-from batchify._cost import Cost
+from batchify._planning.cost import Cost
 from batchify.testing import VirtualLoop
 
 SIZES = (1, 2, 4, 8, 16, 32)

@@ -18,8 +18,9 @@ import pytest
 from conftest import VirtualLoop
 
 import batchify
-from batchify import _bench, _cost, _measure, _screen, _tune
+from batchify import _bench, _measure, _screen
 from batchify.__main__ import main
+from batchify._planning import cost, tuning
 
 FUNCTIONS = dedent(
     """

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchify._core.queue import Core
-from batchify._crossing import Crossing
-from batchify._simulate import config_of, departures
+from batchify._planning.loop_delay import Crossing
+from batchify._planning.simulation import config_of, departures
 
 
 def through(crossing, due, run_time, *, max_size=1, concurrency=1):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
 from batchify._core.queue import Core
-from batchify._simulate import MOST_NOISE, config_of, departures, drawn
+from batchify._planning.simulation import MOST_NOISE, config_of, departures, drawn
 
 # One second for one item, and half a second for each further one: exact numbers.
 COST = {1: 1.0, 3: 2.0}

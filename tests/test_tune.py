@@ -8,8 +8,9 @@ from contextlib import closing
 import pytest
 from conftest import SIZES, VirtualLoop, known
 
-from batchify import _bench, _cost, _measure, _target, _tune, microbatch
-from batchify._cost import Setting
+from batchify import _bench, _measure, _target, microbatch
+from batchify._planning import cost, tuning
+from batchify._planning.cost import Setting
 from batchify._target import CommandError
 
 # What options are best.
@@ -18,7 +19,7 @@ from batchify._target import CommandError
 def test_adaptive_timing_is_recommended():
     """Where most of a run is fixed no window is much better than none, and the size is one that bears the rates."""
     cost = known(0.010, 0.0001)
-    advice = _tune.recommend(cost, [500.0, 2000.0])
+    advice = tuning.recommend(cost, [500.0, 2000.0])
     assert (None, 1) == (advice.setting.timeout, advice.setting.concurrency)
     assert cost.capacity(advice.setting.max_size) > 2000.0
 
@@ -26,8 +27,8 @@ def test_adaptive_timing_is_recommended():
 def test_the_recommended_size_is_hardly_worse_than_any():
     """No other size has 99th percentiles that are better by more than a twentieth, and no smaller one is as good."""
     cost, rates = known(0.005, 0.0005), [300.0, 900.0]
-    tails = {size: _tune._tail(cost, Setting(size), rates) for size in SIZES if cost.capacity(size) > 900.0}
-    chosen = _tune.recommend(cost, rates).setting.max_size
+    tails = {size: tuning._tail(cost, Setting(size), rates) for size in SIZES if cost.capacity(size) > 900.0}
+    chosen = tuning.recommend(cost, rates).setting.max_size
     assert tails[chosen] <= 1.05 * min(tails.values())
     assert all(tails[size] > 1.05 * min(tails.values()) for size in tails if size < chosen)
 
@@ -35,43 +36,43 @@ def test_the_recommended_size_is_hardly_worse_than_any():
 def test_a_window_is_recommended_where_it_is_better():
     """With four slots that are nearly always taken a short window beats none, and is a round number."""
     cost = known(0.010, 0.001, sizes=(1, 2, 4, 8), slowdown={4: 1.0})
-    assert Setting(8, 0.0055, 4) == _tune.recommend(cost, [1400.0]).setting
+    assert Setting(8, 0.0055, 4) == tuning.recommend(cost, [1400.0]).setting
 
 
 def test_more_slots_only_where_they_help():
     """Two slots are recommended if they are needed for the rate, and one if they are not."""
     cost = known(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
-    assert [1, 2] == [_tune.recommend(cost, [rate]).setting.concurrency for rate in (0.2, 250.0)]
+    assert [1, 2] == [tuning.recommend(cost, [rate]).setting.concurrency for rate in (0.2, 250.0)]
 
 
 def test_a_target_that_is_met():
     """With 100 ms allowed for a function of 10 ms, all rates below the capacity are fine but the last few."""
-    advice = _tune.recommend(known(0.010, 0.0), [1000.0], slo=0.1)
+    advice = tuning.recommend(known(0.010, 0.0), [1000.0], slo=0.1)
     assert [] == advice.misses
     assert 1000.0 < advice.limit < 3200.0
 
 
 def test_a_target_that_is_missed_at_some_rates():
     """The rates that miss it are named, and the highest rate that meets it lies below them."""
-    advice = _tune.recommend(known(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
+    advice = tuning.recommend(known(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
     assert [270.0] == advice.misses
     assert 20.0 < advice.limit < 270.0
 
 
 def test_a_target_that_nothing_meets():
     """What takes longer alone than is allowed is late at any rate."""
-    assert 0.0 == _tune.recommend(known(0.010, 0.0), [10.0], slo=0.005).limit
+    assert 0.0 == tuning.recommend(known(0.010, 0.0), [10.0], slo=0.005).limit
 
 
 def test_no_target():
     """Without a target nothing is missed, and there is no limit."""
-    advice = _tune.recommend(known(0.010, 0.0), [10.0])
+    advice = tuning.recommend(known(0.010, 0.0), [10.0])
     assert ([], None) == (advice.misses, advice.limit)
 
 
 def test_a_curve_ends_below_the_capacity():
     """It has latencies from a twentieth of what can be answered, and they grow."""
-    curve = _tune.curve(known(0.010, 0.0), Setting(32))
+    curve = tuning.curve(known(0.010, 0.0), Setting(32))
     assert [160.0 * step for step in range(1, 20)] == pytest.approx(list(curve))
     assert curve[min(curve)].latency_ms.p50 < curve[max(curve)].latency_ms.p50
 
@@ -107,7 +108,7 @@ def measured(loop, fn, items=(1, 2, 3), seconds=0.5, largest=32, concurrency=1):
 
 def test_exact_times_are_measured(loop):
     """In virtual time, where an engine takes none, a batch takes what its function takes."""
-    cost = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0])
+    cost = cost.cost(measured(loop, sleeper(0.004, 0.0001))[0])
     assert pytest.approx(known(0.004, 0.0001).together) == cost.together
     assert pytest.approx(known(0.004, 0.0001).function) == cost.function
     assert (0.0, pytest.approx(0.0, abs=1e-9)) == (cost.spread, cost.crowding)
@@ -115,7 +116,7 @@ def test_exact_times_are_measured(loop):
 
 def test_the_line_is_found_by_measuring(loop):
     """What is fixed and what an item takes come out of it."""
-    line = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
+    line = cost.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
     assert (pytest.approx(0.004), pytest.approx(0.0001)) == (line.a, line.b)
 
 
@@ -177,7 +178,7 @@ def test_what_a_call_takes_from_a_batch():
         return items
 
     with closing(BusyLoop()) as loop:
-        crowding = _cost.cost(measured(loop, compute, largest=4)[0]).crowding
+        crowding = cost.cost(measured(loop, compute, largest=4)[0]).crowding
     assert 0.0005 < crowding <= 0.002
 
 
@@ -191,7 +192,7 @@ def test_slots_that_share_are_slower(loop):
             await asyncio.sleep(0.01)
         return items
 
-    cost = _cost.cost(measured(loop, shared, largest=2, concurrency=4)[0])
+    cost = cost.cost(measured(loop, shared, largest=2, concurrency=4)[0])
     assert {1: 1.0, 2: pytest.approx(2.0), 4: pytest.approx(4.0)} == cost.slowdown
 
 

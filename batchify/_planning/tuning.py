@@ -11,13 +11,13 @@ from math import exp, log
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from batchify._cost import Setting
+from batchify._planning.cost import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchify._cost import Cost
-    from batchify._simulate import Simulation
+    from batchify._planning.cost import Cost
+    from batchify._planning.simulation import Simulation
 
 # Default rates, as shares of what the function can do.
 LOADS = (0.25, 0.5, 0.75)

@@ -18,13 +18,13 @@ from random import Random
 from statistics import mean, median
 from typing import TYPE_CHECKING, TypeVar
 
-from batchify._crossing import Crossing
-from batchify._simulate import by_size, config_of, drawn, simulated
+from batchify._planning.loop_delay import Crossing
+from batchify._planning.simulation import by_size, config_of, drawn, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from batchify._simulate import Simulation
+    from batchify._planning.simulation import Simulation
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
-    from batchify._crossing import Crossing
+    from batchify._planning.loop_delay import Crossing
 
 # A standard deviation of ten times the mean is beyond what functions do, and still far from where numbers end.
 MOST_NOISE = 10.0
