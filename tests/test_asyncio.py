@@ -15,7 +15,6 @@ from conftest import VirtualLoop, failing, wait_until
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
-from batchify._asyncio import offload
 from batchify._asyncio.engine import LoopEngine
 
 
@@ -941,7 +940,7 @@ def test_a_batch_in_a_thread_that_meets_the_end_of_its_pool(monkeypatch):
         engine.source.close()
         return copied()
 
-    monkeypatch.setattr(_offload, "copy_context", closing)
+    monkeypatch.setattr("batchify._asyncio.offload.copy_context", closing)
 
     async def main():
         answer = await batcher.submit(1)

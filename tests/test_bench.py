@@ -339,7 +339,7 @@ def test_paths_that_are_profiled(path):
 
 def test_looks_are_sorted_by_part():
     """What a look counts for is where its innermost line stands, but for the start of a process."""
-    core, inside, outside = profile.PACKAGE / "_core.py", profile.PACKAGE / "_loop.py", json.__file__
+    core, inside, outside = profile.PACKAGE / "_core/queue.py", profile.PACKAGE / "_asyncio/engine.py", json.__file__
     stacks = f"""
         main (x.py:1);import (<frozen importlib>:2);take ({core}:3) 5
         main (x.py:1);take ({core}:3) 2

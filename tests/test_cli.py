@@ -18,9 +18,11 @@ import pytest
 from conftest import VirtualLoop
 
 import batchify
-from batchify import _bench, _measure, _screen
-from batchify.__main__ import main
-from batchify._planning import cost, tuning
+from batchify._cli import load as _load
+from batchify._cli import measure
+from batchify._cli.commands import main
+from batchify._planning import cost as _cost
+from batchify._planning import tuning
 
 FUNCTIONS = dedent(
     """
@@ -108,12 +110,12 @@ FUNCTIONS = dedent(
 @pytest.fixture(autouse=True)
 def _shop(tmp_path, monkeypatch):
     """Stand in a folder with a module ``shop``, let time be virtual, and simulate no more calls than it takes."""
-    for module, name, value in ((_cost, "LEAST", 1000), (_cost, "MOST", 1000), (_tune, "FINER", 1)):
+    for module, name, value in ((_cost, "LEAST", 1000), (_cost, "MOST", 1000), (tuning, "FINER", 1)):
         monkeypatch.setattr(module, name, value)
     (tmp_path / "shop.py").write_text(FUNCTIONS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(_measure, "Loop", VirtualLoop)
+    monkeypatch.setattr(measure, "Loop", VirtualLoop)
     yield
     for name in [name for name in sys.modules if name == "shop" or name.startswith("other")]:
         del sys.modules[name]
@@ -350,7 +352,7 @@ def test_bench_counts_failures(command, monkeypatch):
         load.errors.update(["KeyError", "KeyError", "ValueError"])
         load.duration = 0.01
 
-    monkeypatch.setattr(_bench, "offer", odd)
+    monkeypatch.setattr(_load, "offer", odd)
     code, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 1500")
     assert 0 == code
     assert "At 1,500 calls/s 3 calls failed: KeyError 2, ValueError 1." in output
@@ -358,13 +360,13 @@ def test_bench_counts_failures(command, monkeypatch):
 
 def test_bench_tells_of_late_calls(command, monkeypatch):
     """Where calls were made late, that is told."""
-    offer = _bench.offer
+    offer = _load.offer
 
     async def late(load, *others):
         await offer(load, *others)
         load.late[:] = [1.0] * len(load.late)
 
-    monkeypatch.setattr(_bench, "offer", late)
+    monkeypatch.setattr(_load, "offer", late)
     _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100")
     assert "At 100 calls/s some calls were made late (99 of 100 within 1.00 s): the event loop or the machine" in output
 
@@ -538,7 +540,7 @@ def test_items_from_a_file(command):
 )
 def test_a_missing_extra(command, monkeypatch, line, missing, named):
     """Who has not installed what the command line needs is told how to, before anything is measured."""
-    monkeypatch.setattr("batchify.__main__.find_spec", lambda name: None if name in missing else name)
+    monkeypatch.setattr("batchify._cli.commands.find_spec", lambda name: None if name in missing else name)
     expected = f"batchify: this needs {named}: pip install 'batchify-toolkit[cli]'\n"
     assert (2, "", expected) == command(line)
 
@@ -572,7 +574,7 @@ def test_interrupted_while_measuring(command, stop):
 
 def test_interrupted_under_load(command, monkeypatch):
     """The rates that are over are shown, and that which is under way as far as it got."""
-    offer = _bench.offer
+    offer = _load.offer
     loads = []
 
     async def interrupted(load, calls, seed):
@@ -583,7 +585,7 @@ def test_interrupted_under_load(command, monkeypatch):
         if len(loads) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_bench, "offer", interrupted)
+    monkeypatch.setattr(_load, "offer", interrupted)
     code, output, errors = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400")
     assert (130, "batchify: interrupted\n") == (code, errors)
     assert ["100", "400"] == [row[0] for row in cells(output)[1::3]]
@@ -595,7 +597,7 @@ def test_interrupted_before_the_first_call(command, monkeypatch):
     async def interrupted(load, calls, seed):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_bench, "offer", interrupted)
+    monkeypatch.setattr(_load, "offer", interrupted)
     line = "bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400"
     assert (130, "", "batchify: interrupted\n") == command(line)
 
@@ -610,7 +612,7 @@ def test_an_interrupted_simulation(command, monkeypatch):
         done.append(True)
         return batchify.simulate(**options)
 
-    monkeypatch.setattr("batchify.__main__.simulate", simulate)
+    monkeypatch.setattr("batchify._cli.commands.simulate", simulate)
     code, output, _ = command("simulate --cost 1 --rate 0.1 0.2 --calls 10")
     assert 130 == code
     assert ["0"] == [row[0] for row in cells(output)[1:]]
@@ -669,5 +671,5 @@ def test_on_a_terminal(monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "20")
-    _screen.show(["a sentence of some length"])
+    terminal.show(["a sentence of some length"])
     assert ["a sentence of some", "length", ""] == [line.rstrip() for line in terminal.getvalue().splitlines()]

@@ -10,7 +10,7 @@ import pytest
 
 from batchify._batcher.config import Config
 from batchify._core.batch import BatchItem
-from batchify._core.queue import NEVER, Core, queue
+from batchify._core.queue import NEVER, SHORT, Core
 
 # Options that are not under test are off.
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -687,10 +687,10 @@ def test_arrivals_are_counted_for_ever():
     assert (5, 2) == (core.arrivals, core.waiting)
 
 
-@pytest.mark.parametrize("short", [0, 1, 7, queue.SHORT])
+@pytest.mark.parametrize("short", [0, 1, 7, SHORT])
 def test_cutting_the_line_changes_nothing(monkeypatch, short):
     """Wherever the line is cut, items leave in order, and tickets stay what they were."""
-    monkeypatch.setattr(_core, "SHORT", short)
+    monkeypatch.setattr("batchify._core.queue.SHORT", short)
     core = new(max_size=3, timeout=50.0)
     tickets, seen = [], []
     for _ in range(20):
@@ -722,7 +722,7 @@ def test_what_has_left_is_let_go_of():
 @pytest.mark.parametrize("short", [10, 20])
 def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
     """A line that never empties does not grow for ever: what has left is cut off, and what waits is kept."""
-    monkeypatch.setattr(_core, "SHORT", short)
+    monkeypatch.setattr("batchify._core.queue.SHORT", short)
     core = new(max_size=2, timeout=50.0)
     arrive(core, "wxyz")
     longest = 0
@@ -735,7 +735,7 @@ def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
 
 def test_the_line_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
     """Each cut moves fewer places than have left, so that a long line costs each departure no more than a short one."""
-    monkeypatch.setattr(_core, "SHORT", 1)
+    monkeypatch.setattr("batchify._core.queue.SHORT", 1)
     core = new(max_size=1)
     arrive(core, "abcdefghijkl")
     lengths = []

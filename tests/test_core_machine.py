@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from batchify._batcher.config import Config
-from batchify._core.queue import NEVER, Core, queue
+from batchify._core.queue import NEVER, SHORT, Core
 from batchify._core.timing import Adaptive
 
 # Options that are not under test are off.
@@ -146,11 +146,11 @@ class CoreMachine(RuleBasedStateMachine):
         max_size=st.integers(1, 4),
         timeout=st.sampled_from([None, 0.0, 0.75, 4.0]),
         concurrency=st.integers(1, 3),
-        short=st.sampled_from([0, 1, 3, queue.SHORT]),
+        short=st.sampled_from([0, 1, 3, SHORT]),
     )
     def begin(self, max_size, timeout, concurrency, short):
         # So that short lines are cut too.
-        self.short = patch.object(_core, "SHORT", short)
+        self.short = patch("batchify._core.queue.SHORT", short)
         self.short.start()
         options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
         self.core = Core(Config(**{**OFF, **options}))

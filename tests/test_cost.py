@@ -10,7 +10,7 @@ import pytest
 from conftest import SIZES, known
 
 from batchify import simulate
-from batchify._planning import cost
+from batchify._planning import cost as _cost
 from batchify._planning.cost import Cost, Line, Run, Samples, Setting
 from batchify._planning.loop_delay import Crossing
 
@@ -24,23 +24,23 @@ def taking(seconds, **more):
 @pytest.mark.parametrize(("a", "b"), [(0.004, 0.0001), (0.004, 0.0), (0.0, 0.001), (1.0, 2.0)])
 def test_a_line_is_found(a, b):
     """A cost of a + b n is found from its points, whatever of it is fixed."""
-    found = cost.fit({size: a + b * size for size in SIZES})
+    found = _cost.fit({size: a + b * size for size in SIZES})
     assert (pytest.approx(a, abs=1e-12), pytest.approx(b, abs=1e-12)) == (found.a, found.b)
 
 
 def test_one_point_is_a_fixed_cost():
     """From one size alone nothing is known of others, so it is taken for the cost of any."""
-    assert Line(2.0, 0.0) == cost.fit({4: 2.0})
+    assert Line(2.0, 0.0) == _cost.fit({4: 2.0})
 
 
 def test_a_falling_cost_is_a_fixed_one():
     """No item takes less than nothing: where larger batches took less, the cost is the same for all."""
-    assert 0.0 == cost.fit({1: 3.0, 2: 2.0, 4: 1.0}).b
+    assert 0.0 == _cost.fit({1: 3.0, 2: 2.0, 4: 1.0}).b
 
 
 def test_no_batch_begins_below_nothing():
     """Where run times grow faster than batches, the fixed cost is none and not a negative one."""
-    found = cost.fit({1: 1.0, 2: 4.0, 4: 16.0})
+    found = _cost.fit({1: 1.0, 2: 4.0, 4: 16.0})
     assert 0.0 == found.a
     assert 0.0 < found.b
 
@@ -48,19 +48,19 @@ def test_no_batch_begins_below_nothing():
 def test_small_batches_count_as_much_as_large_ones():
     """Errors are relative: a large batch that is far off does not bend the line away from the small ones."""
     points = {1: 1.01, 2: 1.02, 4: 1.04, 256: 3.56 * 1.05}
-    assert 1.0 == pytest.approx(cost.fit(points)(0), rel=0.01)
+    assert 1.0 == pytest.approx(_cost.fit(points)(0), rel=0.01)
 
 
 def test_a_batch_that_was_held_up_does_not_count():
     """A batch that took ten times as long than the others of its size does not count."""
     runs = [taking(2.0), taking(2.0), taking(20.0)]
-    found = cost.cost(Samples({1: runs}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
+    found = _cost.cost(Samples({1: runs}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
     assert Cost({1: 2.0}, {1: 2.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}, {1: 2.0}, {1: 2.0}) == found
 
 
 def test_nothing_takes_less_than_nothing():
     """What noise makes negative is none: calls do not speed batches up, nor do batches each other."""
-    found = cost.cost(Samples({1: [taking(1.0)]}, [-0.1], {2: [0.9]}))
+    found = _cost.cost(Samples({1: [taking(1.0)]}, [-0.1], {2: [0.9]}))
     assert (0.0, {1: 1.0, 2: 1.0}) == (found.crowding, found.slowdown)
 
 
@@ -68,7 +68,7 @@ def test_variation_is_that_of_most_batches():
     """Run times that vary have their own mean and deviation, whatever few batches were held up."""
     chance = Random(0)
     taken = [chance.lognormvariate(0.0, 0.3) for _ in range(20_000)]
-    found = cost.cost(Samples({1: list(map(taking, [*taken, 100.0, 200.0]))}))
+    found = _cost.cost(Samples({1: list(map(taking, [*taken, 100.0, 200.0]))}))
     assert exp(0.3**2 / 2) == pytest.approx(found.slots[1], rel=0.02)
     assert sqrt(expm1(0.3**2)) == pytest.approx(found.spread, rel=0.02)
 
@@ -132,7 +132,7 @@ def test_batches_are_warmer_under_load():
 def test_warm_is_no_slower_than_cold():
     """What noise makes slower without a pause is taken to be as fast."""
     samples = Samples({1: [taking(2.0, warm=1.5)], 2: [taking(2.0, warm=9.0)]})
-    assert {1: 1.5, 2: 2.0} == cost.cost(samples + Samples()).warm
+    assert {1: 1.5, 2: 2.0} == _cost.cost(samples + Samples()).warm
 
 
 def test_a_batch_keeps_its_slot_for_a_part_of_its_time():
@@ -148,7 +148,7 @@ def test_a_batch_keeps_its_slot_for_a_part_of_its_time():
 def test_the_way_is_made_of_what_was_measured():
     """Of 5 ms the loop is late by one, twice, computes 0.5 for waking up, twice, and 0.25 for each call, twice."""
     runs = {size: [taking(0.001, total=0.006, late=0.001, loop=0.001 + 0.0005 * size)] for size in (1, 2, 4)}
-    found = cost.cost(Samples(runs)).crossing
+    found = _cost.cost(Samples(runs)).crossing
     assert [0.0015, 0.00025, 0.0015] == pytest.approx([found.wake, found.each, found.hand_over])
     assert 2000.0 == pytest.approx(found.capacity)
 
@@ -156,13 +156,13 @@ def test_the_way_is_made_of_what_was_measured():
 def test_the_way_is_no_longer_than_it_took():
     """A loop that seems to take longer than all of the way has half of it there, and half of it back."""
     runs = {size: [taking(0.001, total=0.002, late=0.001, loop=0.0002 * size)] for size in (1, 2)}
-    found = cost.cost(Samples(runs)).crossing
+    found = _cost.cost(Samples(runs)).crossing
     assert [0.0004, 0.0001, 0.0] == pytest.approx([found.wake, found.each, found.hand_over])
 
 
 def test_a_coarse_clock_is_no_obstacle():
     """Where the clock of a thread stands still during a batch, the loop is taken to be late and no more."""
-    found = cost.cost(Samples({1: [taking(0.001, total=0.004, late=0.001)]})).crossing
+    found = _cost.cost(Samples({1: [taking(0.001, total=0.004, late=0.001)]})).crossing
     assert [0.001, 0.0, 0.001] == pytest.approx([found.wake, found.each, found.hand_over])
     assert inf == found.capacity
 

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_layers import MAY
 
 import batchify
 import batchify.opentelemetry
@@ -140,19 +139,3 @@ def test_nothing_is_fetched_from_elsewhere(site):
     }
     assert set() == {address for address in fetched if "//" in address}
     assert [] == [path.name for path in site.rglob("*.css") if IMPORTED.search(path.read_text(encoding="utf-8"))]
-
-
-def layers():
-    """Return the layers that the page about the design tells of, from the bottom to the top."""
-    table = PAGES["design"].partition("\n| layer |")[2].partition("\n\n")[0]
-    return [re.findall("`(\\w+)`", row.split("|")[2]) for row in table.splitlines()[2:]]
-
-
-def test_the_layers_are_those_of_the_package():
-    """Every module is in one layer, and imports none of a layer above."""
-    heights = {module: height for height, layer in enumerate(layers()) for module in layer}
-    assert sorted(set(MAY) - {"__init__"}) == sorted(module for layer in layers() for module in layer)
-    upward = {
-        (module, used) for module in heights for used in MAY[module] & set(heights) if heights[used] > heights[module]
-    }
-    assert set() == upward

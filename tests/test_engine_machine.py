@@ -32,10 +32,9 @@ from batchify import (
     BatcherClosedError,
     BatchResultError,
     SyncMicrobatcher,
-    _bells,
-    _workers,
     current_batch,
 )
+from batchify._threads import workers
 
 picks = st.integers(0, 40)
 # A hang is a failure after this many seconds.
@@ -279,8 +278,8 @@ class InThreads:
         self._began = []
         self._ends = {}
         self._patches = [
-            patch.multiple(_bells, Lock=self._clock.lock, Thread=self._clock.thread),
-            patch.object(_workers, "monotonic", lambda: self._clock.now),
+            patch.multiple(workers, Lock=self._clock.lock, Thread=self._clock.thread),
+            patch("batchify._threads.engine.monotonic", lambda: self._clock.now),
         ]
         for each in self._patches:
             each.start()

@@ -19,7 +19,7 @@ from conftest import PATIENCE, doubled, wait_until
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
 from batchify._batcher.executors import Job
-from batchify._threads.batcher import batcher
+from batchify._threads.batcher import _drain_executors
 from batchify.testing import inline
 
 request = ContextVar("request", default=None)
@@ -636,7 +636,7 @@ def test_an_executor_is_known_by_what_it_is(pool):
 def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
     """However often executors of a type are given, what happens at the end of the process is registered once."""
     registered = []
-    monkeypatch.setattr(_threads, "_register_atexit", registered.append)
+    monkeypatch.setattr("batchify._threads.batcher._register_atexit", registered.append)
 
     class Own(Refusing):
         pass
@@ -644,4 +644,4 @@ def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
     double = microbatch(doubled, executor=Own())
     for _ in range(3):
         double.configure(executor=Own())
-    assert [batcher._drain_executors] == registered
+    assert [_drain_executors] == registered

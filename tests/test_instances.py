@@ -19,7 +19,7 @@ from conftest import PATIENCE, Gate, doubled, wait_until
 
 import batchify
 from batchify import BatchStats, microbatch
-from batchify._decorator.microbatch import proxy
+from batchify._stats.counters import together
 
 
 class Scaler:
@@ -411,14 +411,13 @@ def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatc
     wait_until(lambda: is_gone(dead[0]))
     alive = [later]
     del later
-    together = proxy.together
 
     def die_first(name, parts):
         alive.clear()
         wait_until(lambda: is_gone(dead[1]))
         return together(name, parts)
 
-    monkeypatch.setattr(_batched, "together", die_first)
+    monkeypatch.setattr("batchify._decorator.proxy.together", die_first)
     assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
 
 

@@ -13,7 +13,6 @@ import pytest
 from conftest import PATIENCE, Bridged, Tasks, Threads, doubled, failing
 
 from batchify import microbatch
-from batchify._stats.counters import counters
 
 # So many calls fill all that is kept of the newest items and batches, and so many more must leave nothing.
 SIZE, WARM, CALLS = 4, 5_000, 40_000
@@ -72,7 +71,7 @@ WAYS = {
 def test_calls_leave_nothing_behind(way, monkeypatch):
     """However many calls were answered, there is no more in memory than after the first ones."""
     # What is kept of these takes more or less room, depending on who came together.
-    monkeypatch.setattr(_stats, "RECENT", WARM // SIZE // 20)
+    monkeypatch.setattr("batchify._stats.counters.RECENT", WARM // SIZE // 20)
     call = WAYS[way]()
     call(WARM)
     before = blocks()

@@ -11,7 +11,6 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 import batchify
 from batchify import microbatch
-from batchify._batcher import registry
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES, Totals
 from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument
@@ -20,8 +19,8 @@ from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr(_registry, "_live", {})
-    monkeypatch.setattr(_registry, "_keepers", {})
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 @pytest.fixture

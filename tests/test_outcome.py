@@ -12,7 +12,6 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from batchify._core import outcome
 from batchify._core.outcome import Carried, for_caller, for_callers, off_loop, own_copy, results, trim
 from batchify.errors import BatchAbortedError, BatchResultError
 
@@ -469,7 +468,7 @@ def test_a_note_is_for_one_caller():
 
 def test_before_there_were_notes(monkeypatch):
     """On Python 3.10 a copy has no note."""
-    monkeypatch.setattr(_outcome, "sys", SimpleNamespace(version_info=(3, 10)))
+    monkeypatch.setattr("batchify._core.outcome.sys", SimpleNamespace(version_info=(3, 10)))
     assert not hasattr(copy_for(PlainError("bad")), "__notes__")
 
 

@@ -14,7 +14,6 @@ from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
-from batchify._batcher import registry
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES
 from batchify.prometheus import BatchCollector
@@ -25,8 +24,8 @@ DASHBOARD = json.loads((Path(__file__).parent.parent / "examples" / "grafana.jso
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr(_registry, "_live", {})
-    monkeypatch.setattr(_registry, "_keepers", {})
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 @pytest.fixture

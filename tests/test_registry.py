@@ -34,8 +34,8 @@ class Batcher:
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr(_registry, "_live", {})
-    monkeypatch.setattr(_registry, "_keepers", {})
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 def test_nothing_is_there_at_first():
@@ -80,7 +80,7 @@ def test_nothing_is_left_of_a_batcher():
 
 def test_a_batcher_whose_end_is_not_yet_known_is_not_listed(monkeypatch):
     """Between the end of a batcher and the note of it, the list leaves it out."""
-    monkeypatch.setattr(_registry, "_live", {lambda: None: None})
+    monkeypatch.setattr("batchify._batcher.registry._live", {lambda: None: None})
     assert [] == batchers()
 
 
@@ -112,7 +112,7 @@ def test_keepers_are_held_weakly():
 
 def test_a_keeper_whose_end_is_not_yet_known_does_not_count(monkeypatch):
     """Between the end of a keeper and the note of it, it is left out."""
-    monkeypatch.setattr(_registry, "_keepers", {lambda: None: None})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {lambda: None: None})
     assert [] == counting()
 
 

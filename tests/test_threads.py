@@ -21,11 +21,12 @@ from batchify import (
     BatcherClosedError,
     ReentrantCallError,
     SyncMicrobatcher,
-    _bells,
-    _timing,
-    _workers,
     microbatch,
 )
+from batchify._core.timing import Adaptive
+from batchify._threads import workers as _workers
+from batchify._threads.engine import ThreadEngine
+from batchify._threads.workers import Bell
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_function_dropped_before_its_thread_begins(monkeypatch):
             assert begin.wait(PATIENCE)
             super().run()
 
-    monkeypatch.setattr(_bells, "Thread", Late)
+    monkeypatch.setattr("batchify._threads.workers.Thread", Late)
     future = microbatch(doubled).submit(1)
     gc.collect()
     begin.set()
@@ -131,7 +132,7 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
         def __exit__(self, *error):
             self._lock.release()
 
-    monkeypatch.setattr(_bells, "Lock", Slow)
+    monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
     double = microbatch(doubled)
     assert 2 == double(1)
     idle = double._self_batcher().engine.workers.idle
@@ -202,7 +203,7 @@ def test_a_second_thread_that_cannot_be_started(monkeypatch, kit):
         raise RuntimeError(message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_bells.Thread, "start", fail)
+        patch.setattr(_workers.Thread, "start", fail)
         futures = [double.submit(2), double.submit(3)]
         gate.open()
         assert [4, 6] == [future.result(PATIENCE) for future in futures]
@@ -232,7 +233,7 @@ def test_who_was_just_answered_may_come_back(kit, monkeypatch):
         if len(given) == 2:
             wait_until(lambda: double.batch_stats.pending == 2)
 
-    monkeypatch.setattr(_workers, "sleep", give_way)
+    monkeypatch.setattr("batchify._threads.engine.sleep", give_way)
     gate.shut()
     opener = kit.call(double, 0)
     gate.await_batch()
@@ -252,7 +253,7 @@ def test_no_way_is_given_where_nobody_can_come(kit, monkeypatch):
     """Neither after a caller who is alone, nor while a full batch waits."""
     double, gate = kit.decorate(max_size=2)
     given = []
-    monkeypatch.setattr(_workers, "sleep", given.append)
+    monkeypatch.setattr("batchify._threads.engine.sleep", given.append)
     gate.shut()
     callers = kit.call_waiting(double, 0)
     gate.await_batch()
@@ -282,13 +283,13 @@ def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     """A future that is cancelled between the departure of its batch and its run is dropped from the batch."""
     double, gate = kit.decorate(timeout=3600)
     gone, stays = double.submit(1), double.submit(2)
-    depart = _workers.ThreadEngine._depart
+    depart = ThreadEngine._depart
 
     def cancel_first(self, batch):
         gone.cancel()
         return depart(self, batch)
 
-    monkeypatch.setattr(_workers.ThreadEngine, "_depart", cancel_first)
+    monkeypatch.setattr(ThreadEngine, "_depart", cancel_first)
     double.flush()
     assert 4 == stays.result(PATIENCE)
     assert [[2]] == gate.batches
@@ -299,13 +300,13 @@ def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run(kit, monke
     """When nobody is left at its departure, a batch is dropped whole and its slot is free."""
     double, gate = kit.decorate(timeout=3600)
     gone = double.submit(1)
-    depart = _workers.ThreadEngine._depart
+    depart = ThreadEngine._depart
 
     def cancel_all(self, batch):
         gone.cancel()
         return depart(self, batch)
 
-    monkeypatch.setattr(_workers.ThreadEngine, "_depart", cancel_all)
+    monkeypatch.setattr(ThreadEngine, "_depart", cancel_all)
     double.close()
     assert [] == gate.batches
     assert 1 == double.batch_stats.cancelled_items
@@ -690,7 +691,7 @@ def test_a_signal_handler_that_raises():
 def test_a_bell_that_rings_when_the_time_is_over():
     """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
     engine = SyncMicrobatcher(doubled).engine
-    bell = _bells.Bell()
+    bell = Bell()
     engine.workers.idle.append(bell)
     assert not bell.rings_within(0)
     engine.workers.ring(engine, 1)
@@ -968,7 +969,7 @@ class TestSyncMicrobatcher:
 def test_run_times_are_learnt(monkeypatch):
     """A batch that is over tells the core of its run time, by which batches of several slots keep their distance."""
     learnt = []
-    monkeypatch.setattr(_timing.Adaptive, "ended", lambda self, run_time, size: learnt.append(size))
+    monkeypatch.setattr(Adaptive, "ended", lambda self, run_time, size: learnt.append(size))
     double = microbatch(lambda items: [2 * item for item in items], max_size=3, concurrency=2)
     assert [2, 4, 6] == double.map([1, 2, 3])
     double.close()

@@ -20,8 +20,8 @@ from batchify._stats.totals import COUNTS, Totals
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr(_registry, "_live", {})
-    monkeypatch.setattr(_registry, "_keepers", {})
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 class Batcher:

@@ -8,10 +8,13 @@ from contextlib import closing
 import pytest
 from conftest import SIZES, VirtualLoop, known
 
-from batchify import _bench, _measure, _target, microbatch
-from batchify._planning import cost, tuning
+from batchify import microbatch
+from batchify._cli import load as _load
+from batchify._cli import loading, measure
+from batchify._cli.loading import CommandError
+from batchify._planning import cost as _cost
+from batchify._planning import tuning
 from batchify._planning.cost import Setting
-from batchify._target import CommandError
 
 # What options are best.
 
@@ -85,7 +88,7 @@ def loop():
     """Return an event loop in virtual time."""
     loop = VirtualLoop()
     yield loop
-    loop.run_until_complete(_measure._end())
+    loop.run_until_complete(measure._end())
     loop.close()
 
 
@@ -101,14 +104,14 @@ def sleeper(a, b, **options):
 
 
 def measured(loop, fn, items=(1, 2, 3), seconds=0.5, largest=32, concurrency=1):
-    meter = _measure.Meter(_target.target(fn, list(items)), loop, concurrency)
+    meter = measure.Meter(loading.target(fn, list(items)), loop, concurrency)
     shares = [*meter.try_items(seconds), *meter.measure(seconds, largest)]
     return meter.samples, shares
 
 
 def test_exact_times_are_measured(loop):
     """In virtual time, where an engine takes none, a batch takes what its function takes."""
-    cost = cost.cost(measured(loop, sleeper(0.004, 0.0001))[0])
+    cost = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0])
     assert pytest.approx(known(0.004, 0.0001).together) == cost.together
     assert pytest.approx(known(0.004, 0.0001).function) == cost.function
     assert (0.0, pytest.approx(0.0, abs=1e-9)) == (cost.spread, cost.crowding)
@@ -116,7 +119,7 @@ def test_exact_times_are_measured(loop):
 
 def test_the_line_is_found_by_measuring(loop):
     """What is fixed and what an item takes come out of it."""
-    line = cost.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
+    line = _cost.cost(measured(loop, sleeper(0.004, 0.0001))[0]).line
     assert (pytest.approx(0.004), pytest.approx(0.0001)) == (line.a, line.b)
 
 
@@ -156,7 +159,7 @@ def test_shares_grow(loop):
 
 def test_not_all_items_are_tried_if_there_are_many(loop):
     """A quarter of the time is for trying items."""
-    meter = _measure.Meter(_target.target(sleeper(0.1, 0.0), list(range(1000))), loop)
+    meter = measure.Meter(loading.target(sleeper(0.1, 0.0), list(range(1000))), loop)
     assert 4 == len(list(meter.try_items(1.4)))
 
 
@@ -178,7 +181,7 @@ def test_what_a_call_takes_from_a_batch():
         return items
 
     with closing(BusyLoop()) as loop:
-        crowding = cost.cost(measured(loop, compute, largest=4)[0]).crowding
+        crowding = _cost.cost(measured(loop, compute, largest=4)[0]).crowding
     assert 0.0005 < crowding <= 0.002
 
 
@@ -192,7 +195,7 @@ def test_slots_that_share_are_slower(loop):
             await asyncio.sleep(0.01)
         return items
 
-    cost = cost.cost(measured(loop, shared, largest=2, concurrency=4)[0])
+    cost = _cost.cost(measured(loop, shared, largest=2, concurrency=4)[0])
     assert {1: 1.0, 2: pytest.approx(2.0), 4: pytest.approx(4.0)} == cost.slowdown
 
 
@@ -206,7 +209,7 @@ def test_a_plain_function_is_measured_too():
         threads.add(threading.get_ident())
         return [2 * item for item in items]
 
-    with _measure.looping() as loop:
+    with measure.looping() as loop:
         samples, _ = measured(loop, microbatch(double), seconds=0.01, largest=2)
     assert samples.runs
     assert all(0 < run.function < run.total for runs in samples.runs.values() for run in runs)
@@ -226,7 +229,7 @@ def test_what_still_runs_is_ended():
         finally:
             ended.append(True)
 
-    with _measure.looping() as loop:
+    with measure.looping() as loop:
         task = loop.create_task(forever())
         loop.run_until_complete(asyncio.sleep(0))
     assert [True] == ended
@@ -301,11 +304,11 @@ def test_a_wrong_number_of_results_is_told(loop):
 
 def test_arrivals_are_repeatable():
     """They follow from the seed, the first one at 0, and come as often as told."""
-    moments = _bench.poisson(100.0, 50.0, seed=1)
-    assert moments == _bench.poisson(100.0, 50.0, seed=1)
+    moments = _load.poisson(100.0, 50.0, seed=1)
+    assert moments == _load.poisson(100.0, 50.0, seed=1)
     assert (0.0, 5000) == (moments[0], len(moments))
     assert 50.0 == pytest.approx(moments[-1], rel=0.05)
-    assert [0.0] == _bench.poisson(0.1, 1.0, seed=1)
+    assert [0.0] == _load.poisson(0.1, 1.0, seed=1)
 
 
 @pytest.mark.parametrize("timeout", [None, 0.003])
@@ -313,8 +316,8 @@ def test_arrivals_are_repeatable():
 def test_an_engine_does_what_is_predicted(loop, rate, timeout):
     """In virtual time, where engines cost nothing, the same calls have the latencies that are predicted."""
     fn = sleeper(0.004, 0.0001, max_size=32, timeout=timeout)
-    load = _bench.Load(_bench.poisson(rate, 2.0, seed=3))
-    loop.run_until_complete(_bench.offer(load, _target.target(fn, [1, 2]).calls, seed=0))
+    load = _load.Load(_load.poisson(rate, 2.0, seed=3))
+    loop.run_until_complete(_load.offer(load, loading.target(fn, [1, 2]).calls, seed=0))
     expected = known(0.004, 0.0001).predict(Setting(32, timeout), rate, trace=load.due)
     assert pytest.approx(expected.latency_ms.p50, rel=0.02) == load.latency_ms.p50
     assert pytest.approx(expected.latency_ms.p99, rel=0.02) == load.latency_ms.p99
@@ -333,8 +336,8 @@ def test_latency_counts_from_when_a_call_was_due(loop):
             # The loop does nothing else meanwhile.
             loop._leaping.now += 1.0
 
-    load = _bench.Load([0.0, 0.25])
-    loop.run_until_complete(_bench.offer(load, [call], seed=0))
+    load = _load.Load([0.0, 0.25])
+    loop.run_until_complete(_load.offer(load, [call], seed=0))
     assert [1.0, 0.75] == load.latencies
     assert [0.0, 0.75] == load.late
 
@@ -345,11 +348,11 @@ def test_calls_that_fail_are_counted_apart(loop):
     async def fail():
         raise KeyError
 
-    load = _bench.Load([0.0, 0.5])
-    loop.run_until_complete(_bench.offer(load, [fail], seed=0))
+    load = _load.Load([0.0, 0.5])
+    loop.run_until_complete(_load.offer(load, [fail], seed=0))
     assert ({"KeyError": 2}, [], 0.0) == (load.errors, load.latencies, load.latency_ms.max)
 
 
 def test_a_load_without_a_call_has_no_throughput():
     """Before the first answer nothing is divided by zero."""
-    assert (0.0, 0.0) == (_bench.Load([0.0]).throughput, _bench.Load([0.0]).late_ms.p99)
+    assert (0.0, 0.0) == (_load.Load([0.0]).throughput, _load.Load([0.0]).late_ms.p99)

@@ -15,7 +15,7 @@ from conftest import PATIENCE, doubled, wait_until
 
 import batchify
 from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
-from batchify._threads.batcher import deadlines, engine
+from batchify._threads import deadlines
 from batchify.testing import inline, run
 
 HOUR = 3600
@@ -498,7 +498,7 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     wait_until(lambda: engine.workers.idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
     core.push("flush")
-    monkeypatch.setattr(_workers, "monotonic", lambda: now)
+    monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
     engine.expire()
     monkeypatch.undo()
     assert DeadlineError is type(late.exception(PATIENCE))

@@ -35,8 +35,8 @@ PACKAGE = Path(batchify.__file__).parent
 TESTS = Path(__file__).parents[1]
 # Where a line stands -> what it belongs to; the first that fits.
 PARTS = {
-    str(PACKAGE / "_stats.py"): "statistics",
-    **{str(PACKAGE / f"_{name}.py"): "core" for name in ("batch", "core", "slots", "timing")},
+    str(PACKAGE / "_stats"): "statistics",
+    str(PACKAGE / "_core"): "core",
     str(PACKAGE): "engine, decorator",
     str(TESTS / "bench/floors.py"): "the floor",
     str(TESTS): "caller, batch function",

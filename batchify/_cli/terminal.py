@@ -13,12 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
-from batchify._tell import Table
+from batchify._cli.wording import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._tell import Part
+    from batchify._cli.wording import Part
 
 # Columns for tables in a file; sentences go there as long as they are.
 WIDE = 200

@@ -14,7 +14,7 @@ from batchify._stats.drawing import _time
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from batchify._bench import Load
+    from batchify._cli.load import Load
     from batchify._planning.cost import Cost, Setting
     from batchify._planning.simulation import Simulation
     from batchify._planning.tuning import Advice

@@ -9,12 +9,12 @@ from base64 import b64encode
 from html import escape
 from typing import TYPE_CHECKING
 
-from batchify._tell import Table
+from batchify._cli.wording import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._tell import Part
+    from batchify._cli.wording import Part
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 0 auto; padding: 1rem }

@@ -17,15 +17,15 @@ from statistics import median
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
+from batchify._cli.loading import CommandError, place
 from batchify._decorator.microbatch import microbatch
 from batchify._planning.cost import Run, Samples
-from batchify._target import CommandError, place
 from batchify.errors import BatchResultError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from batchify._target import Target
+    from batchify._cli.loading import Target
 
 # A window that is never over: batches leave when they are full.
 HOUR = 3600.0

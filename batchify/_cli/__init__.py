@@ -1,0 +1,1 @@
+"""The command line: measures a batch function, recommends options, and compares predictions with measurements."""
