@@ -19,7 +19,7 @@ from conftest import VirtualLoop
 
 import batchify
 from batchify._cli import load as _load
-from batchify._cli import measure
+from batchify._cli import measure, terminal
 from batchify._cli.commands import main
 from batchify._planning import cost as _cost
 from batchify._planning import tuning
@@ -667,9 +667,9 @@ def test_on_a_terminal(monkeypatch):
     """In a terminal tables are as wide as that is."""
     from io import StringIO
 
-    terminal = StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdout", terminal)
+    screen = StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", "20")
     terminal.show(["a sentence of some length"])
-    assert ["a sentence of some", "length", ""] == [line.rstrip() for line in terminal.getvalue().splitlines()]
+    assert ["a sentence of some", "length", ""] == [line.rstrip() for line in screen.getvalue().splitlines()]

@@ -45,7 +45,7 @@ def test_calls_that_are_all_alike_need_nothing():
     assert (None, Core) == (prepare_of(config()), type(core_of(config())))
 
 
-@pytest.mark.parametrize("options", [{"group_by": len}, weighing(1), {"dedupe": True}, {"has_options": True}], ids=str)
+@pytest.mark.parametrize("options", [{"group_by": len}, weighing(1), {"dedupe": True}, {"has_options": True}], ids=lambda options: next(iter(options)))
 def test_calls_that_ask_for_more_need_groups(options):
     """Whatever may tell calls apart takes the core that can."""
     assert Groups is type(core_of(config(**options)))

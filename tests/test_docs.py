@@ -111,10 +111,9 @@ def test_the_readme_is_taken_in(site):
 
 def public():
     """Return everything public, by the address that it has on the page of names."""
-    modules = [batchify, batchify.testing]
+    modules = [batchify, batchify.testing, batchify.opentelemetry]
     named = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
-    exporters = [batchify.prometheus.BatchCollector, batchify.opentelemetry.instrument]
-    named |= {f"{export.__module__}.{export.__name__}": export for export in exporters}
+    named["batchify.prometheus.BatchCollector"] = batchify.prometheus.BatchCollector
     members = ["__call__", *(name for name in vars(Batched) if not name.startswith("_"))]
     return named | {f"{Batched.__module__}.Batched.{name}": getattr(Batched, name) for name in members}
 

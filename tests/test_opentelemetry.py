@@ -13,7 +13,9 @@ import batchify
 from batchify import microbatch
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES, Totals
-from batchify.opentelemetry import COUNTERS, LEVELS, NAME, REASON, instrument
+from batchify.opentelemetry import instrument
+from batchify.opentelemetry.metrics import COUNTERS, LEVELS
+from batchify.opentelemetry.tracing import NAME, REASON
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, Spa
 
 import batchify
 from batchify import microbatch
-from batchify._spans import ERROR, NAME, REASON, SIZE
 from batchify.opentelemetry import traced
+from batchify.opentelemetry.tracing import ERROR, NAME, REASON, SIZE
 
 
 class Traces:

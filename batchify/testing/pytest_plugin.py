@@ -66,6 +66,7 @@ class _Factories:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, None]:
+    """Offer pytest-asyncio a virtual loop while it collects tests that ask for one."""
     if VIRTUAL not in metafunc.fixturenames:
         return (yield)
     factories = _Factories()

@@ -1,27 +1,14 @@
-"""For tests of code that uses batchify: calls without batching, a record of what left together, and virtual time.
-
-Decides: what a test sees of a batch, and how time passes where nobody has to wait.
-Must not know: the inside of engines, pytest. ``_plugin`` makes fixtures of all this.
-
-* ``inline()``: each call is a batch of one, run by its caller; no threads, no windows.
-* ``record()``: which batches left, with which items, and why.
-* ``VirtualLoop`` and ``run()``: an event loop on which nothing takes time, and a hang is an error.
-"""
+"""An event loop on which nothing takes time, and a hang is an error."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchify._batcher.current import watchers
-from batchify._inline import inline
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Sequence
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Executor
     from selectors import SelectorKey
 
@@ -29,65 +16,7 @@ if TYPE_CHECKING:
 
     Ts = TypeVarTuple("Ts")
 
-__all__ = ["RecordedBatch", "Recorder", "VirtualLoop", "inline", "record", "run"]
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RecordedBatch:
-    """One batch that left.
-
-    Nothing else in batchify shows items to anybody but the batch function; a test that asks for a record gets them.
-    Results and errors are not in it: the callers have those.
-
-    Attributes:
-        name: the batcher's name.
-        items: what its callers gave, in order of arrival; with several columns, tuples of one element for each.
-        reason: why it left, as in ``BatchStats.reasons``.
-    """
-
-    name: str
-    items: tuple[Any, ...]
-    reason: str
-
-    @property
-    def size(self) -> int:
-        """How many items it has."""
-        return len(self.items)
-
-
-@dataclass
-class Recorder:
-    """What has left since ``record()`` began.
-
-    Attributes:
-        batches: all batches of the process, in the order in which they began to run.
-    """
-
-    batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
-
-    def note(self, name: str, items: Sequence[Any], reason: str) -> None:
-        """Add a batch. May be called from any thread."""
-        self.batches.append(RecordedBatch(name, tuple(items), reason))
-
-    def __str__(self) -> str:
-        return "\n".join(f"{batch.name}: {batch.size}, {batch.reason}: {batch.items!r}" for batch in self.batches)
-
-
-@contextmanager
-def record() -> Generator[Recorder]:
-    """Record every batch that begins to run inside, of all batchers, threads and event loops.
-
-    The batch of a function that is in the middle of it is there already. What is inside of another ``record()`` is in
-    both.
-    """
-    recorder = Recorder()
-    watchers.append(recorder.note)
-    try:
-        yield recorder
-    finally:
-        watchers.remove(recorder.note)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -1,9 +1,7 @@
 """Metrics for OpenTelemetry, read from the live batchers when they are collected; calls pay nothing for them.
 
 Decides: names, units and attributes of the metrics, by the semantic conventions.
-Must not know: engines, how totals outlive batchers, how ``traced`` makes spans, which is found here too.
-
-It needs the package ``opentelemetry-api``, which the extra ``opentelemetry`` brings. The program sets up the SDK.
+Must not know: engines, how totals outlive batchers.
 """
 
 from __future__ import annotations
@@ -14,16 +12,14 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
-from batchify._spans import NAME, REASON, traced
 from batchify._stats.counters import REASONS
 from batchify._stats.totals import FATES, Totals
+from batchify.opentelemetry.tracing import NAME, REASON
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider
 
     from batchify._stats.totals import Total
-
-__all__ = ["instrument", "traced"]
 
 BATCHES = "batchify.batch.ended"
 # The unit and the description of each metric.
