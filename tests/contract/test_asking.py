@@ -1,0 +1,335 @@
+"""What a call can ask for beside its item, through both engines and the bridge: columns, options, groups, weights."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+import batchify
+from batchify import microbatch
+from tests.kit.engines import PATIENCE, wait_until
+
+
+class Search:
+    """A function of two columns and some options, in the form that an engine needs, with a gate."""
+
+    def __init__(self, kit, **options):
+        self.kit = kit
+        self.fn, self.gate = kit.decorate(lambda rows: rows)
+        gate = self.gate
+
+        def search(queries, docs, limit=10, *, deep=False, **more):
+            return gate([(query, doc, limit, deep, more) for query, doc in zip(queries, docs, strict=True)])
+
+        async def asearch(queries, docs, limit=10, *, deep=False, **more):
+            rows = [(query, doc, limit, deep, more) for query, doc in zip(queries, docs, strict=True)]
+            return await asyncio.get_running_loop().run_in_executor(None, gate, rows)
+
+        fn = asearch if kit.name == "asyncio" else search
+        self.fn = microbatch(fn, name="search", **options)
+
+    def hold(self):
+        """Let a batch run until the gate is opened, so that what is called meanwhile waits."""
+        self.gate.shut()
+        caller = self.kit.call(self.fn, "h", "H")
+        self.gate.await_batch()
+        return caller
+
+    def call(self, *calls):
+        """Make calls one after the other, each queued before the next."""
+        callers = []
+        for args, kwargs in calls:
+            pending = self.fn.batch_stats.pending
+            callers.append(self.kit.call(self.fn, *args, **kwargs))
+            wait_until(lambda: self.fn.batch_stats.pending > pending)  # noqa: B023  # called before the loop goes on
+        return callers
+
+    def batches(self):
+        """Return the batches that came after the one that was held."""
+        return [[row[0] for row in batch] for batch in self.gate.batches[1:]]
+
+
+def test_columns_by_position_and_name(kit):
+    """A call gives one element of each column, in any order, and gets its own result."""
+    search = Search(kit)
+    search.hold()
+    callers = search.call((("a", "A"), {}), (("b",), {"docs": "B"}), ((), {"docs": "C", "queries": "c"}))
+    search.gate.open()
+    expected = [("a", "A", 10, False, {}), ("b", "B", 10, False, {}), ("c", "C", 10, False, {})]
+    assert expected == kit.results(callers)
+    assert [["a", "b", "c"]] == search.batches()
+
+
+def test_options_that_differ_do_not_mix(kit):
+    """Calls with equal options share a batch, however they are given; the oldest group leaves first."""
+    search = Search(kit)
+    search.hold()
+    callers = search.call(
+        (("a", "A"), {"limit": 5, "x": 1, "y": 2}),
+        (("b", "B"), {}),
+        (("c", "C", 5), {"y": 2, "x": 1}),
+        (("d", "D"), {"limit": 10}),
+        (("e", "E"), {"deep": True}),
+    )
+    search.gate.open()
+    assert [row[2:] for row in kit.results(callers)] == [
+        (5, False, {"x": 1, "y": 2}),
+        (10, False, {}),
+        (5, False, {"x": 1, "y": 2}),
+        (10, False, {}),
+        (10, True, {}),
+    ]
+    assert [["a", "c"], ["b", "d"], ["e"]] == search.batches()
+
+
+def test_an_option_that_is_not_hashable_is_refused(kit):
+    """It is the caller's ``TypeError``, and nothing is queued."""
+    search = Search(kit)
+    error = kit.call(search.fn, "a", "A", limit=[1]).exception(PATIENCE)
+    told = (
+        "search() tells by equal options which calls may share a batch, so they must be hashable; limit is of type list"
+    )
+    assert (TypeError, told) == (type(error), str(error))
+    assert 0 == search.fn.batch_stats.pending
+
+
+def test_submit_takes_what_a_call_takes(kit):
+    """``submit`` takes columns and options as a call does."""
+    search = Search(kit)
+    future = kit.run(lambda: search.fn.submit("a", docs="A", deep=True))
+    kit.await_done([future])
+    assert ("a", "A", 10, True, {}) == future.result()
+
+
+def test_map_takes_a_tuple_for_each_item(kit):
+    """``map`` takes one tuple for each call, and options for all of them."""
+    search = Search(kit)
+    pairs = [("a", "A"), ("b", "B")]
+
+    def call(pairs):
+        return search.fn.map(pairs, limit=3)
+
+    results = (
+        call(pairs) if kit.name != "asyncio" else asyncio.run_coroutine_threadsafe(call(pairs), kit.loop).result(5)
+    )
+    assert [("a", "A", 3, False, {}), ("b", "B", 3, False, {})] == results
+
+
+def test_what_waits_shows_items_without_options(kit):
+    """``waiting()`` of a batcher shows the elements of the columns, not how their options are kept."""
+    search = Search(kit, timeout=3600)
+    search.call((("a", "A"), {"limit": 5}))
+    (batcher,) = [each for each in batchify.batchers() if each.name == "search" and each.waiting()]
+    assert [("a", "A")] == [item.data for item in batcher.waiting()]
+    search.fn.flush()
+
+
+def test_a_method_of_several_columns(kit):
+    """A method takes columns and options as a function does, also through its class."""
+    gate = kit.decorate(lambda rows: rows)[1]
+
+    class Model:
+        @microbatch(name="search")
+        def search(self, queries, docs, *, limit=10):
+            return gate([(self, query, doc, limit) for query, doc in zip(queries, docs, strict=True)])
+
+    if kit.name == "asyncio":
+
+        class Model:
+            @microbatch(name="search")
+            async def search(self, queries, docs, *, limit=10):
+                return [(self, query, doc, limit) for query, doc in zip(queries, docs, strict=True)]
+
+    model = Model()
+    assert (model, "a", "A", 3) == kit.call(model.search, "a", docs="A", limit=3).result(PATIENCE)
+    if kit.name != "acall":
+        assert (model, "b", "B", 10) == kit.call(Model.search, model, "b", "B").result(PATIENCE)
+    assert 1 + (kit.name != "acall") == model.search.batch_stats.total_items
+
+
+def held(kit, **options):
+    """Return a function whose batch runs until its gate is opened, and the gate."""
+    double, gate = kit.decorate(lambda items: [item * 2 for item in items], **options)
+    gate.shut()
+    kit.call(double, 0)
+    gate.await_batch()
+    return double, gate
+
+
+def test_groups_do_not_mix(kit):
+    """Only items of one group share a batch, and the group with the oldest item leaves first."""
+    double, gate = held(kit, group_by=lambda item: item % 2)
+    callers = kit.call_waiting(double, 1, 2, 3, 4)
+    gate.open()
+    assert [2, 4, 6, 8] == kit.results(callers)
+    assert [[0], [1, 3], [2, 4]] == gate.batches
+
+
+def test_weights_fill_a_batch(kit):
+    """The weights of a batch never sum up above the most, and nothing overtakes."""
+    double, gate = held(kit, weigh=lambda item: item, max_weight=10)
+    callers = kit.call_waiting(double, 6, 4, 5, 6, 1)
+    gate.open()
+    assert [12, 8, 10, 12, 2] == kit.results(callers)
+    assert [[0], [6, 4], [5], [6, 1]] == gate.batches
+    assert 2 == double.batch_stats.reasons["weight"]
+
+
+def test_what_is_too_heavy_is_refused(kit):
+    """An item that no batch could take is its caller's ``ValueError``, and the others go on."""
+    double, gate = held(kit, weigh=lambda item: item, max_weight=10)
+    error = kit.call(double, 11).exception(PATIENCE)
+    told = "an item of double() weighs 11, more than max_weight, 10; split it, or raise max_weight"
+    assert (ValueError, told) == (type(error), str(error))
+    gate.open()
+    assert 4 == kit.call(double, 2).result(PATIENCE)
+
+
+def test_columns_are_weighed_and_grouped_together(kit):
+    """With several columns ``weigh`` and ``group_by`` get one argument for each."""
+    search = Search(
+        kit, weigh=lambda query, doc: len(query + doc), max_weight=4, group_by=lambda query, doc: doc.isupper()
+    )
+    search.hold()
+    kit.call(search.fn, "a", "A"), kit.call(search.fn, "ab", "A")
+    wait_until(lambda: search.fn.batch_stats.pending == 2)
+    callers = search.call((("c", "d"), {}), (("e", "f"), {}))
+    search.gate.open()
+    kit.results(callers)
+    search.fn.close()
+    assert {("a",), ("ab",), ("c", "e")} == {tuple(batch) for batch in search.batches()}
+
+
+def test_equal_items_are_sent_once(kit):
+    """Equal items that wait together are sent once; every caller gets the answer."""
+    double, gate = held(kit, dedupe=True)
+    callers = kit.call_waiting(double, 1, 2, 1, 1.0)
+    gate.open()
+    assert [2, 4, 2, 2] == kit.results(callers)
+    assert [[0], [1, 2]] == gate.batches
+    stats = double.batch_stats
+    assert (5, 3, 2) == (stats.answered_items, stats.total_items, stats.deduped_items)
+
+
+def test_items_that_are_not_hashable_are_sent_one_by_one(kit):
+    """``dedupe`` leaves alone what it cannot tell to be equal."""
+    double, gate = held(kit, dedupe=True)
+    callers = kit.call_waiting(double, [1], [1])
+    gate.open()
+    assert [[1, 1], [1, 1]] == kit.results(callers)
+    assert [[0], [[1], [1]]] == gate.batches
+
+
+def test_an_error_reaches_all_who_share_an_item(kit):
+    """When a batch fails, each caller gets an exception object of its own, those who share an item as well."""
+
+    def fail(items):
+        raise KeyError
+
+    double, _ = kit.decorate(fail, timeout=3600, dedupe=True, max_size=9)
+    callers = kit.call_waiting(double, 1, 1)
+    double.flush()
+    one, other = kit.errors(callers)
+    assert (KeyError, KeyError) == (type(one), type(other))
+    assert one is not other
+
+
+def test_one_who_leaves_does_not_disturb_those_who_share(kit):
+    """A caller that is cancelled while it waits takes nothing from those with an equal item."""
+    double, gate = held(kit, dedupe=True)
+    futures = kit.run(lambda: [double.submit(1), double.submit(1), double.submit(2)])
+    kit.run(futures[0].cancel)
+    gate.open()
+    kit.await_done(futures)
+    assert [2, 4] == [future.result() for future in futures[1:]]
+    assert [[0], [1, 2]] == gate.batches
+    assert 1 == double.batch_stats.cancelled_items
+
+
+@pytest.mark.parametrize("option", ["weigh", "group_by"])
+def test_an_option_that_fails_is_one_callers(kit, option):
+    """What ``weigh`` or ``group_by`` raises reaches the caller of that item, and the others go on."""
+
+    def ask(item):
+        return 10 // item
+
+    options = {option: ask, **({"max_weight": 10} if option == "weigh" else {})}
+    double, _ = kit.decorate(lambda items: [item * 2 for item in items], **options)
+    assert ZeroDivisionError is type(kit.call(double, 0).exception(PATIENCE))
+    assert 4 == kit.call(double, 2).result(PATIENCE)
+    assert (0, 1) == (double.batch_stats.pending, double.batch_stats.answered_items)
+
+
+def test_an_error_that_is_shared_is_each_callers_own(kit):
+    """An exception in the place of a result that several share reaches each as an object of its own, where it can."""
+
+    class SingleError(Exception):
+        def __reduce__(self):
+            raise TypeError
+
+        def __new__(cls, *args):
+            if args and cls.made:
+                raise TypeError
+            cls.made = True
+            return super().__new__(cls, *args)
+
+        made = False
+
+    kinds = {1: ValueError("one"), 2: SingleError("two")}
+    double, _ = kit.decorate(lambda items: [kinds.get(item, item) for item in items], timeout=3600, dedupe=True)
+    callers = kit.call_waiting(double, 1, 1, 2, 2)
+    double.flush()
+    one, other, single, same = kit.errors(callers)
+    assert one is not other
+    assert (ValueError, ("one",)) == (type(other), other.args)
+    assert single is same
+
+
+def test_what_is_asked_may_flush_and_configure(kit):
+    """``weigh`` may flush or configure its own function, and the call that it weighs an item for is answered."""
+
+    def weigh(item):
+        double.flush()
+        double.configure(max_size=3)
+        return 1
+
+    double, _ = kit.decorate(weigh=weigh, max_weight=10)
+    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+    assert 0 == double.batch_stats.pending
+
+
+def test_a_loop_goes_although_the_last_call_failed():
+    """A call that fails before it is queued does not keep its loop."""
+
+    @microbatch(group_by=lambda item: 1 // item)
+    async def double(items):
+        return [item * 2 for item in items]
+
+    async def fail():
+        with pytest.raises(ZeroDivisionError):
+            await double(0)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(fail())
+    gc.collect()
+    assert None is loop()
+
+
+def test_everything_together(kit):
+    """Groups, weights, shared items and contexts go together."""
+    seen = []
+
+    def note(items):
+        seen.append(len(batchify.current_batch().contexts))
+        return [item * 2 for item in items]
+
+    options = {"group_by": lambda item: item % 2, "weigh": lambda item: item, "max_weight": 10, "dedupe": True}
+    double, gate = kit.decorate(note, timeout=3600, capture_context=True, max_size=3, **options)
+    callers = kit.call_waiting(double, 1, 2, 1, 3, 8)
+    double.flush()
+    assert [2, 4, 2, 6, 16] == kit.results(callers)
+    assert sorted(gate.batches) == [[1, 3], [2, 8]]
+    assert sorted(seen) == [2, 2]

@@ -1,0 +1,255 @@
+"""``max_pending`` and ``on_full``, through both engines and the bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from batchify import QueueFullError, ReentrantCallError, microbatch
+from tests.kit.engines import PATIENCE, Threads, doubled, wait_until
+
+
+def held(kit, **options):
+    """Return a function whose batch runs until its gate is opened, and the gate."""
+    double, gate = kit.decorate(**options)
+    gate.shut()
+    kit.call(double, 0)
+    gate.await_batch()
+    return double, gate
+
+
+def run(script):
+    """Return what a program prints."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ("", 0) == (done.stderr, done.returncode)
+    return done.stdout
+
+
+@pytest.fixture
+def threads():
+    """Callers that block."""
+    kit = Threads()
+    yield kit
+    kit.close()
+
+
+def test_callers_wait_for_room(kit):
+    """A caller that finds no room waits for it, first come first served."""
+    double, gate = held(kit, max_pending=2)
+    callers = kit.call_waiting(double, 1, 2, 3, 4, 5)
+    assert 5 == double.batch_stats.pending
+    gate.open()
+    assert [2, 4, 6, 8, 10] == kit.results(callers)
+    assert [[0], [1, 2], [3, 4], [5]] == gate.batches
+
+
+def test_a_full_room_does_not_wait_for_its_window(kit):
+    """What fills the room leaves: the company that its window waits for could not come."""
+    double, gate = kit.decorate(timeout=3600, max_pending=2)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
+    assert 1 == double.batch_stats.reasons["full"]
+
+
+def test_who_finds_no_room_is_refused(kit):
+    """With ``on_full="raise"`` a call without room is a ``QueueFullError`` at once; it counts as rejected, not made."""
+    double, gate = held(kit, max_pending=1, on_full="raise")
+    callers = kit.call_waiting(double, 1)
+    error = kit.call(double, 2).exception(PATIENCE)
+    told = "double() has 1 item waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+    assert (QueueFullError, told) == (type(error), str(error))
+    stats = double.batch_stats
+    assert (1, 1, 1) == (stats.rejected_items, stats.pending, stats.running)
+    gate.open()
+    assert [2] == kit.results(callers)
+    assert 6 == kit.call(double, 3).result(PATIENCE)
+
+
+def test_a_full_function_still_takes_contexts(kit):
+    """Room and contexts go together."""
+    double, gate = held(kit, max_pending=2, on_full="raise", capture_context=True)
+    kit.call_waiting(double, 1, 2)
+    told = "double() has 2 items waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+    assert told == str(kit.call(double, 3).exception(PATIENCE))
+    gate.open()
+
+
+def test_who_leaves_at_the_door_leaves_no_trace(kit):
+    """A caller that is cancelled while it waits for room is never run, and another takes its turn."""
+    if kit.name == "threads":
+        pytest.skip("who is blocked can't be cancelled")
+    double, gate = held(kit, max_pending=1)
+    callers = kit.call_waiting(double, 1, 2, 3)
+    callers[1].cancel()
+    wait_until(lambda: double.batch_stats.cancelled_items == 1)
+    gate.open()
+    assert [2, 6] == kit.results([callers[0], callers[2]])
+    assert [[0], [1], [3]] == gate.batches
+
+
+def test_who_leaves_makes_room(kit):
+    """The place of a caller that was cancelled while it waited goes to the one that waits for it."""
+    if kit.name == "threads":
+        pytest.skip("who is blocked can't be cancelled")
+    double, gate = held(kit, max_pending=1, max_size=1)
+    callers = kit.call_waiting(double, 1, 2)
+    callers[0].cancel()
+    wait_until(lambda: double.batch_stats.cancelled_items == 1)
+    gate.open()
+    assert [4] == kit.results(callers[1:])
+    assert [[0], [2]] == gate.batches
+
+
+def test_closing_answers_those_at_the_door(kit):
+    """``close()`` runs what waits for room, too."""
+    double, gate = held(kit, max_pending=1)
+    callers = kit.call_waiting(double, 1, 2, 3)
+    closing = threading.Thread(target=double.close)
+    closing.start()
+    gate.open()
+    closing.join(PATIENCE)
+    assert [2, 4, 6] == kit.results(callers)
+
+
+def test_submit_blocks_a_thread(threads):
+    """``submit`` from a thread blocks like a call until there is room; its future is that of its own item."""
+    double, gate = held(threads, max_pending=1)
+    first = double.submit(1)
+    second = threads.call(double.submit, 2)
+    wait_until(lambda: double.batch_stats.pending == 2)
+    assert not second.done()
+    gate.open()
+    assert 4 == second.result(PATIENCE).result(PATIENCE)
+    assert 2 == first.result(PATIENCE)
+
+
+def test_map_blocks_a_thread(threads):
+    """``map`` of more items than there is room for runs them all."""
+    double, _ = threads.decorate(max_pending=2)
+    assert doubled(range(50)) == double.map(range(50))
+
+
+def test_submit_on_a_loop_does_not_block():
+    """``submit`` on a loop returns at once, and its future waits its turn."""
+
+    async def main():
+        @microbatch(max_pending=2)
+        async def double(items):
+            return doubled(items)
+
+        assert doubled(range(50)) == await asyncio.gather(*[double.submit(item) for item in range(50)])
+
+    asyncio.run(main())
+
+
+def test_a_worker_does_not_wait_for_itself(threads):
+    """A callback on the worker's own thread that finds no room is told so, rather than to wait for ever."""
+    double, gate = held(threads, max_pending=1)
+    told = threads.call(lambda: None)
+    first = double.submit(1)
+    errors = []
+
+    def again(_):
+        for _ in range(2):
+            try:
+                double.submit(2)
+            except ReentrantCallError as error:
+                errors.append(error)
+
+    first.add_done_callback(again)
+    assert None is told.result(PATIENCE)
+    gate.open()
+    assert 2 == first.result(PATIENCE)
+    double.close()
+    assert 1 == len(errors)
+    assert 1 == double.batch_stats.cancelled_items
+
+
+def test_a_batch_may_wait_for_room_of_another(threads):
+    """A batch that waits for room of a function that does not wait for it goes on when there is some."""
+    double, gate = held(threads, max_pending=1)
+    own, _ = threads.decorate(lambda items: [[double.submit(item) for item in range(3)] for _ in items], name="own")
+    futures = threads.call(own, 0)
+    wait_until(lambda: double.batch_stats.pending == 2)
+    gate.open()
+    assert doubled(range(3)) == [future.result(PATIENCE) for future in futures.result(PATIENCE)]
+
+
+def test_a_circle_through_the_door(threads):
+    """Of two batches that wait for each other, one for room, one is refused, rather than both to wait for ever."""
+    futures = []
+
+    def call_other(items):
+        futures.extend(other.submit(1) for _ in range(3))
+        return items
+
+    own, _ = threads.decorate(call_other, name="own")
+    other, _ = threads.decorate(lambda items: [own(item) for item in items], name="other", max_pending=1, max_size=1)
+    errors = threads.errors([threads.call(own, 0), *futures])
+    other.close()
+    errors += threads.errors(futures)
+    assert ReentrantCallError in map(type, errors)
+
+
+def test_a_future_that_is_cancelled_at_the_door(threads):
+    """Who cancels the future of a call that still waits for room ends its wait."""
+    double, gate = held(threads, max_pending=1)
+    double.submit(1)
+    waiting = threads.call(double.submit, 2)
+    wait_until(lambda: double.batch_stats.pending == 2)
+    assert double._self_own.waiting()[-1].future.cancel()
+    assert waiting.result(PATIENCE).cancelled()
+    gate.open()
+
+
+def test_an_interrupted_wait_for_room():
+    """Ctrl-C while ``submit`` waits for room takes its item out, and the others are answered."""
+    script = """
+    import signal, threading
+    from batchify import microbatch
+
+    opened = threading.Event()
+
+    @microbatch(max_pending=1)
+    def echo(items):
+        opened.wait()
+        return items
+
+    running = threading.Thread(target=echo, args=[0])
+    running.start()
+    while not echo.batch_stats.running:
+        pass
+    waiting = echo.submit(1)
+
+    def interrupt():
+        while echo.batch_stats.pending < 2:
+            pass
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    try:
+        echo.submit(2)
+    except KeyboardInterrupt:
+        print(echo.batch_stats.pending, echo.batch_stats.cancelled_items)
+    opened.set()
+    print(waiting.result())
+    """
+    assert "1 1\n1\n" == run(script)
+
+
+async def test_threads_and_loops_wait_together():
+    """Callers in threads and on loops wait for room in one line."""
+
+    @microbatch(max_pending=3)
+    def double(items):
+        return doubled(items)
+
+    loop = asyncio.get_running_loop()
+    blocked = [loop.run_in_executor(None, double, item) for item in range(20)]
+    tasks = [double.acall(item) for item in range(20, 40)]
+    assert doubled(range(40)) == await asyncio.gather(*blocked, *tasks)

@@ -1,0 +1,419 @@
+"""What both engines promise, written once and run through both, and through the bridge between them."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import sys
+import threading
+
+import pytest
+
+import batchify
+from batchify import BatcherClosedError, BatchResultError, microbatch
+from tests.kit.engines import PATIENCE, doubled, wait_until
+
+
+def test_one_item_in_one_result_out(kit):
+    """A call with one item returns the result for that item."""
+    double, _ = kit.decorate()
+    assert 6 == kit.call(double, 3).result(PATIENCE)
+
+
+def test_calls_share_a_batch(kit):
+    """Calls that come while a batch runs travel together in the next one, in order of arrival."""
+    double, gate = kit.decorate()
+    gate.shut()
+    first = kit.call_waiting(double, 0)
+    gate.await_batch()
+    others = kit.call_waiting(double, 1, 2, 3)
+    gate.open()
+    assert [0, 2, 4, 6] == kit.results(first + others)
+    assert [[0], [1, 2, 3]] == gate.batches
+
+
+def test_a_batch_is_never_larger_than_max_size(kit):
+    """What does not fit into a batch leaves with the next one."""
+    double, gate = kit.decorate(max_size=2)
+    gate.shut()
+    callers = kit.call_waiting(double, 0)
+    gate.await_batch()
+    callers += kit.call_waiting(double, 1, 2, 3)
+    gate.open()
+    assert [0, 2, 4, 6] == kit.results(callers)
+    assert [[0], [1, 2], [3]] == gate.batches
+
+
+def test_a_full_batch_does_not_wait(kit):
+    """A batch that is full leaves before its window is over."""
+    double, gate = kit.decorate(max_size=2, timeout=3600)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
+    assert [[1, 2]] == gate.batches
+    assert 1 == double.batch_stats.reasons["full"]
+
+
+def test_concurrency(kit):
+    """As many batches run at once as ``concurrency`` allows, and no more."""
+    double, gate = kit.decorate(max_size=1, timeout=0, concurrency=2)
+    gate.shut()
+    callers = kit.call_waiting(double, 1, 2, 3)
+    gate.await_batch()
+    gate.await_batch()
+    assert (2, 1) == (double.batch_stats.running, double.batch_stats.pending)
+    gate.open()
+    assert [2, 4, 6] == kit.results(callers)
+
+
+def test_every_caller_gets_its_own_exception(kit):
+    """An exception reaches every caller of its batch as an object of its own, caused by the original."""
+    original = ValueError("no", 1)
+
+    def fail(items):
+        raise original
+
+    double, gate = kit.decorate(fail, max_size=2, timeout=3600)
+    errors = kit.errors(kit.call_waiting(double, 1, 2))
+    assert [(ValueError, ("no", 1))] * 2 == [(type(error), error.args) for error in errors]
+    assert [original, original] == [error.__cause__ for error in errors]
+    assert errors[0] is not errors[1]
+    assert 2 == double.batch_stats.failed_items
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
+def test_an_exception_tells_the_position(kit):
+    """The exception of a caller has a note with the function, the position and the size of the batch."""
+
+    def fail(items):
+        raise KeyError
+
+    double, gate = kit.decorate(fail, max_size=2, timeout=3600)
+    errors = kit.errors(kit.call_waiting(double, 1, 2))
+    notes = [note for error in errors for note in error.__notes__]
+    assert [f"raised by double() for item {position} of a batch of 2" for position in (1, 2)] == notes
+
+
+def test_an_exception_harms_only_its_batch(kit):
+    """After a batch that failed, the next one is answered."""
+
+    def fail_on_zero(items):
+        if 0 in items:
+            raise ZeroDivisionError
+        return doubled(items)
+
+    double, gate = kit.decorate(fail_on_zero)
+    gate.shut()
+    bad = kit.call_waiting(double, 0)
+    gate.await_batch()
+    good = kit.call_waiting(double, 1)
+    gate.open()
+    assert isinstance(bad[0].exception(PATIENCE), ZeroDivisionError)
+    assert 2 == good[0].result(PATIENCE)
+
+
+def test_an_exception_in_the_results_is_for_one_caller(kit):
+    """A result that is an exception is raised to its own caller; the others get their results."""
+    odd = KeyError("odd")
+    double, _ = kit.decorate(lambda items: [odd if item % 2 else item for item in items], max_size=3, timeout=3600)
+    callers = kit.call_waiting(double, 1, 2, 4)
+    assert [2, 4] == kit.results(callers[1:])
+    assert odd is callers[0].exception(PATIENCE)
+    assert (1, 2) == (double.batch_stats.failed_items, double.batch_stats.answered_items)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ([1], "1 result"),
+        ([1, 2, 3], "3 results"),
+        (None, "None"),
+        ({1: 1, 2: 2}, "a dict"),
+        ({1, 2}, "a set"),
+        ("ab", "a str"),
+        (b"ab", "a bytes"),
+        (iter([1, 2]), "a list_iterator, which has no length"),
+        (5, "a int, which has no length"),
+    ],
+)
+def test_a_wrong_result_is_an_error_for_every_caller(kit, returned, told):
+    """What is not one result for each item, in order, is an error that says so, and the batcher goes on."""
+    double, gate = kit.decorate(lambda items: returned, max_size=2, timeout=3600)
+    errors = kit.errors(kit.call_waiting(double, 1, 2))
+    rule = "it must return one for each item, in order"
+    assert [f"double() was given 2 items and returned {told}; {rule}"] * 2 == [str(error) for error in errors]
+    assert all(type(error) is BatchResultError for error in errors)
+    gate.answer = doubled
+    assert [6, 8] == kit.results(kit.call_waiting(double, 3, 4))
+
+
+def test_results_may_be_any_sequence(kit):
+    """A tuple or another thing with a length and an order answers as a list does."""
+    double, _ = kit.decorate(tuple, max_size=2, timeout=3600)
+    assert [1, 2] == kit.results(kit.call_waiting(double, 1, 2))
+
+
+def test_the_batch_function_owns_its_list(kit):
+    """Emptying the list of items changes nobody's answer."""
+
+    def drain(items):
+        results = doubled(items)
+        items.clear()
+        return results
+
+    double, _ = kit.decorate(drain, max_size=2, timeout=3600)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
+
+
+def test_results_are_handed_over_as_they_are(kit):
+    """A result is neither compared nor tested for truth, and may be the very list of items."""
+
+    class Touchy:
+        def __bool__(self):
+            raise AssertionError
+
+        __eq__ = __len__ = __bool__
+        __hash__ = None
+
+    touchy = Touchy()
+    echo, _ = kit.decorate(lambda items: items)
+    assert touchy is kit.call(echo, touchy).result(PATIENCE)
+
+
+def test_the_result_list_may_be_used_again(kit):
+    """Results are taken out of the returned list at once."""
+    buffer = []
+
+    def reuse(items):
+        buffer[:] = doubled(items)
+        return buffer
+
+    double, _ = kit.decorate(reuse, max_size=1)
+    assert [2, 4, 6] == kit.results(kit.call_waiting(double, 1, 2, 3))
+
+
+def test_flush_lets_a_window_end(kit):
+    """``flush()`` lets what waits leave now."""
+    double, gate = kit.decorate(timeout=3600)
+    callers = kit.call_waiting(double, 1, 2)
+    double.flush()
+    assert [2, 4] == kit.results(callers)
+    assert 1 == double.batch_stats.reasons["flush"]
+
+
+def test_close_runs_what_waits(kit):
+    """``close()`` answers what waits, and then takes no new calls."""
+    double, gate = kit.decorate(timeout=3600)
+    callers = kit.call_waiting(double, 1, 2)
+    double.close()
+    assert [2, 4] == kit.results(callers)
+    assert 1 == double.batch_stats.reasons["close"]
+    error = kit.call(double, 3).exception(PATIENCE)
+    assert (BatcherClosedError, "double is closed and takes no more calls") == (type(error), str(error))
+
+
+def test_close_waits_for_what_runs(kit):
+    """``close()`` returns when the running batch is answered, not before."""
+    double, gate = kit.decorate(name=f"closed while it runs ({kit.name})")
+    gate.shut()
+    caller = kit.call(double, 1)
+    gate.await_batch()
+    answered = []
+    closing = threading.Thread(target=lambda: (double.close(), answered.append(double.batch_stats.answered_items)))
+    closing.start()
+    (batcher,) = [each for each in batchify.batchers() if each.name == double.batch_stats.name]
+    wait_until(lambda: not batcher.is_running)
+    gate.open()
+    closing.join(PATIENCE)
+    assert [1] == answered
+    assert 2 == caller.result(PATIENCE)
+
+
+def test_closing_twice_is_fine(kit):
+    """A second ``close()`` does nothing, also before any call."""
+    double, _ = kit.decorate()
+    double.close()
+    double.close()
+    assert isinstance(kit.call(double, 1).exception(PATIENCE), BatcherClosedError)
+
+
+def test_a_submitted_future(kit):
+    """``submit()`` queues at once and returns a future."""
+    double, gate = kit.decorate(timeout=3600)
+    future = kit.run(lambda: double.submit(4))
+    assert 1 == double.batch_stats.pending
+    kit.run(double.flush)
+    wait_until(future.done)
+    assert 8 == future.result()
+
+
+def test_a_cancelled_future_is_never_run(kit):
+    """A future that is cancelled while it waits takes its item out; the others are answered."""
+    double, gate = kit.decorate(timeout=3600)
+    gone, stays = kit.run(lambda: (double.submit(1), double.submit(2)))
+    assert kit.run(gone.cancel)
+    wait_until(lambda: double.batch_stats.pending == 1)
+    kit.run(double.flush)
+    wait_until(stays.done)
+    assert 4 == stays.result()
+    assert [[2]] == gate.batches
+    assert 1 == double.batch_stats.cancelled_items
+
+
+def test_the_function_is_not_called_for_nobody(kit):
+    """When all who wait have left, the batch function is not called, and the next call is answered."""
+    double, gate = kit.decorate(timeout=3600)
+    futures = kit.run(lambda: [double.submit(1), double.submit(2)])
+    kit.run(lambda: [future.cancel() for future in futures])
+    wait_until(lambda: double.batch_stats.pending == 0)
+    kit.run(double.flush)
+    later = kit.call_waiting(double, 3)
+    double.flush()
+    assert [6] == kit.results(later)
+    assert [[3]] == gate.batches
+
+
+def test_stats_before_any_call(kit):
+    """Before any call all is zero."""
+    double, _ = kit.decorate()
+    assert batchify.BatchStats("double") == double.batch_stats
+
+
+def test_stats_after_calls(kit):
+    """Every call is counted, by batch, size and reason."""
+    double, _ = kit.decorate(max_size=2, timeout=3600)
+    kit.results(kit.call_waiting(double, 1, 2, 3, 4))
+    stats = double.batch_stats
+    assert (4, 2, 2.0, 2) == (stats.total_items, stats.total_batches, stats.avg_batch_size, stats.max_batch_size_seen)
+    assert ({2: 2}, 1.0, 4) == (stats.size_histogram, stats.fill_ratio, stats.answered_items)
+    assert 0 < stats.wait_ms.p50 <= stats.wait_ms.p90 <= stats.wait_ms.p99 <= stats.wait_ms.max
+    assert 0 < stats.run_ms.p50 <= stats.run_ms.max
+    assert 0 < stats.avg_wait_time_ms <= stats.wait_ms.max
+
+
+def test_reset_stats(kit):
+    """``reset_stats()`` starts over, and still knows what waits."""
+    double, _ = kit.decorate(max_size=2, timeout=3600)
+    kit.results(kit.call_waiting(double, 1, 2))
+    waiting = kit.call_waiting(double, 3)
+    double.reset_stats()
+    assert (0, 1) == (double.batch_stats.total_items, double.batch_stats.pending)
+    double.flush()
+    assert [6] == kit.results(waiting)
+    assert 1 == double.batch_stats.total_items
+
+
+def test_counters_are_there_with_the_answer(kit):
+    """When a caller has its answer, the counters include its batch."""
+    double, _ = kit.decorate()
+    seen = [kit.call(double, n).result(PATIENCE) and double.batch_stats.total_items for n in range(1, 20)]
+    assert list(range(1, 20)) == seen
+
+
+def test_batchers_lists_the_live_ones(kit):
+    """A batcher is listed from its first call for as long as its function lives."""
+    name = f"listed ({kit.name})"
+    double, _ = kit.decorate(name=name)
+    assert name not in [batcher.name for batcher in batchify.batchers()]
+    kit.call(double, 1).result(PATIENCE)
+    assert name in [batcher.name for batcher in batchify.batchers()]
+    del double
+    wait_until(lambda: gc.collect() >= 0 and name not in [batcher.name for batcher in batchify.batchers()])
+
+
+def test_two_instances_never_share_a_batch(kit):
+    """Every instance has its own batches, and its own numbers; the class has the sum."""
+    gate = kit.decorate()[1]
+    batch = kit.batch_function(gate)
+
+    class Model:
+        @microbatch(max_size=2, timeout=3600, name="run")
+        def run(self, items):
+            return batch([(self, item) for item in items])
+
+    if kit.name == "asyncio":
+
+        class Model:
+            @microbatch(max_size=2, timeout=3600, name="run")
+            async def run(self, items):
+                return await batch([(self, item) for item in items])
+
+    gate.answer = lambda items: items
+    one, two = Model(), Model()
+    callers = [kit.call_waiting(bound, n)[0] for n, bound in enumerate([one.run, two.run, one.run, two.run])]
+    assert [(one, 0), (two, 1), (one, 2), (two, 3)] == kit.results(callers)
+    owners = [[owner for owner, _ in batch] for batch in gate.batches]
+    assert owners in ([[one, one], [two, two]], [[two, two], [one, one]])
+    assert (2, 2, 4) == tuple(fn.batch_stats.total_items for fn in (one.run, two.run, Model.run))
+
+
+def test_what_waits_can_be_looked_at(kit):
+    """``waiting()`` of a batcher shows each item that waits, its future and its time of arrival, in order."""
+    name = f"looked at ({kit.name})"
+    double, _ = kit.decorate(timeout=3600, name=name)
+    futures = kit.run(lambda: [double.submit(1), double.submit(2)])
+    (batcher,) = [each for each in batchify.batchers() if each.name == name]
+    waiting = batcher.waiting()
+    assert [(1, futures[0]), (2, futures[1])] == [(item.data, item.future) for item in waiting]
+    assert waiting[0].enqueued_at <= waiting[1].enqueued_at
+    double.flush()
+    kit.await_done(futures)
+    assert [] == batcher.waiting()
+
+
+def test_current_batch(kit):
+    """Inside a batch function ``current_batch()`` tells its name, size and reason; outside there is none."""
+    seen = []
+    double, gate = kit.decorate(lambda items: seen.append(batchify.current_batch()) or items, max_size=2, timeout=3600)
+    kit.results(kit.call_waiting(double, 1, 2))
+    assert [("double", 2, "full", ())] == [(each.name, each.size, each.reason, each.contexts) for each in seen]
+    assert batchify.current_batch() is None
+
+
+def test_captured_contexts(kit):
+    """With ``capture_context`` a batch function sees the context of each caller, in the order of the items."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+
+    def look(items):
+        seen.extend(context[tenant] for context in batchify.current_batch().contexts)
+        assert "nobody" == tenant.get()
+        return items
+
+    echo, _ = kit.decorate(look, capture_context=True, timeout=3600)
+
+    def submit(name):
+        tenant.set(name)
+        return echo.submit(name)
+
+    futures = kit.run(lambda: [contextvars.Context().run(submit, name) for name in ("one", "two")])
+    assert ["one", "two"] == [item.data for each in batchify.batchers() for item in each.waiting()]
+    echo.flush()
+    kit.await_done(futures)
+    assert (["one", "two"], ["one", "two"]) == (seen, [future.result() for future in futures])
+
+
+def test_a_batch_function_that_calls_itself(kit):
+    """A batch function that calls its one-item form gets an error at once, and so does its caller."""
+
+    def recurse(items):
+        return kit.inside(double, items[0])
+
+    double, _ = kit.decorate(recurse)
+    error = kit.call(double, 1).exception(PATIENCE)
+    told = (
+        "double() was called with one item from inside its own batch, and would wait for itself; "
+        "call the batch function with a list instead: double.__wrapped__([item])"
+    )
+    assert (batchify.ReentrantCallError, told) == (type(error), str(error))
+    assert 0 == double.batch_stats.pending
+
+
+def test_closing_from_inside_a_batch(kit):
+    """A batch function may close its own batcher: what waits is run, and the batch does not wait for itself."""
+    double, gate = kit.decorate(lambda items: kit.close_inside(double) or items)
+    gate.shut()
+    callers = kit.call_waiting(double, 1)
+    gate.await_batch()
+    callers += kit.call_waiting(double, 2)
+    gate.open()
+    assert [1, 2] == kit.results(callers)
+    assert isinstance(kit.call(double, 3).exception(PATIENCE), BatcherClosedError)

@@ -1,0 +1,243 @@
+"""Changing options while a function works, through both engines and the bridge, and in the cores alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from batchify import AsyncMicrobatcher, microbatch
+from batchify._batcher.config import Config
+from batchify._batcher.registry import changing
+from batchify._core.entries import Place
+from tests.core.test_grouped import arrive as arrive_in_groups
+from tests.core.test_grouped import busy as busy_groups
+from tests.core.test_grouped import leave as leave_groups
+from tests.core.test_grouped import put
+from tests.core.test_queue import OFF, arrive, leave, new
+from tests.kit.engines import PATIENCE, wait_until
+
+
+def held(kit, **options):
+    """Return a function whose batch runs until its gate is opened, and the gate."""
+    double, gate = kit.decorate(**options)
+    gate.shut()
+    kit.call(double, 0)
+    gate.await_batch()
+    return double, gate
+
+
+def configure(kit, fn, **options):
+    """Configure ``fn`` and wait until it is so on the loop, too."""
+    fn.configure(**options)
+    kit.run(lambda: None)
+
+
+def test_the_size_of_what_waits(kit):
+    """What waits leaves in batches of the new size."""
+    double, gate = held(kit)
+    callers = kit.call_waiting(double, 1, 2, 3)
+    configure(kit, double, max_size=2)
+    gate.open()
+    assert [2, 4, 6] == kit.results(callers)
+    assert [[0], [1, 2], [3]] == gate.batches
+
+
+def test_a_shorter_window_is_for_what_waits(kit):
+    """What has waited longer than the new window leaves at once."""
+    double, _ = kit.decorate(timeout=3600)
+    callers = kit.call_waiting(double, 1, 2)
+    double.configure(timeout=0)
+    assert [2, 4] == kit.results(callers)
+    assert [4] == kit.results([kit.call(double, 2)])
+
+
+def test_adaptive_timing_is_for_what_waits(kit):
+    """``timeout=None`` lets what waits leave at once, too."""
+    double, _ = kit.decorate(timeout=3600)
+    callers = kit.call_waiting(double, 1, 2)
+    double.configure(timeout=None)
+    assert [2, 4] == kit.results(callers)
+    assert 1 == double.batch_stats.reasons["idle"]
+
+
+def test_a_smaller_size_fills_at_once(kit):
+    """What is as many as the new size leaves without waiting for its window."""
+    double, gate = kit.decorate(timeout=3600, group_by=lambda item: 0)
+    callers = kit.call_waiting(double, 1, 2)
+    double.configure(max_size=2)
+    assert [2, 4] == kit.results(callers)
+    assert [[1, 2]] == gate.batches
+
+
+def test_more_slots(kit):
+    """With more slots what waits runs beside what runs."""
+    double, gate = held(kit, timeout=0)
+    kit.call_waiting(double, 1)
+    double.configure(concurrency=2)
+    gate.await_batch()
+    assert [[0], [1]] == gate.batches
+    gate.open()
+
+
+def test_fewer_slots(kit):
+    """With fewer slots the batches that run are left alone, and the next one waits for its slot."""
+    double, gate = held(kit, timeout=0, concurrency=2)
+    callers = kit.call_waiting(double, 1)
+    gate.await_batch()
+    configure(kit, double, concurrency=1, max_size=1)
+    callers += kit.call_waiting(double, 2, 3)
+    gate.open()
+    assert [2, 4, 6] == kit.results(callers)
+    if kit.name != "asyncio":
+        wait_until(lambda: double._self_own.engine.workers.count == 1)
+    assert 8 == kit.call(double, 4).result(PATIENCE)
+
+
+def test_before_the_first_call(kit):
+    """A function that was never called works by its new options."""
+    double, gate = kit.decorate(timeout=3600)
+    double.configure(max_size=1)
+    assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
+    assert [[1], [2]] == gate.batches
+
+
+def test_all_instances_of_a_class(kit):
+    """Through the class, all instances change, and those that come; through an instance, that one alone."""
+
+    class Model:
+        @microbatch(timeout=3600)
+        def double(self, items):
+            return [item * 2 for item in items]
+
+    old, other = Model(), Model()
+    futures = [old.double.submit(1), other.double.submit(2)]
+    Model.double.configure(timeout=0)
+    kit.await_done(futures)
+    assert 6 == Model().double(3)
+    old.double.configure(timeout=3600)
+    future = old.double.submit(4)
+    assert 10 == other.double(5)
+    assert not future.done()
+    old.double.flush()
+    assert 8 == future.result(PATIENCE)
+
+
+async def test_a_plain_function_on_a_loop():
+    """A plain function on a loop has as many threads as the new options say."""
+    batcher = AsyncMicrobatcher(lambda items: [item * 2 for item in items], 1, 0)
+    assert 2 == await batcher.submit(1)
+    batcher.change({"concurrency": 2})
+    assert [2, 4] == await asyncio.gather(batcher.submit(1), batcher.submit(2))
+    await batcher.stop()
+
+
+def test_a_loop_that_is_gone(kit):
+    """Loops that are closed, or gone, are not told."""
+
+    async def double(items):
+        return [item * 2 for item in items]
+
+    batcher = AsyncMicrobatcher(double)
+    loop = asyncio.new_event_loop()
+    assert 2 == loop.run_until_complete(batcher.submit(1))
+    loop.close()
+    batcher.change({"max_size": 1})
+    assert 4 == asyncio.run(batcher.submit(2))
+
+
+def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
+    """A change that comes while the first call makes an engine is not lost."""
+    batcher = type(kit.decorate()[0]._self_own)
+    make = batcher.engine_kind
+
+    def make_and_configure(*args):
+        engine = make(*args)
+        double.configure(max_size=1)
+        return engine
+
+    monkeypatch.setattr(batcher, "engine_kind", staticmethod(make_and_configure))
+    double, gate = kit.decorate(timeout=3600)
+    assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
+    assert [[1], [2]] == gate.batches
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (ValueError, {"max_size": 0}, "max_size must be at least 1, got 0"),
+        (
+            TypeError,
+            {"timeout": "1"},
+            "timeout must be a number of seconds, or None to adapt, got '1' of type str",
+        ),
+        (ValueError, {"max_size": 8, "concurrency": 0}, "concurrency must be at least 1, got 0"),
+        (
+            TypeError,
+            {"name": "other"},
+            "configure() changes max_size, timeout, concurrency, executor, got an unexpected keyword argument 'name'",
+        ),
+    ],
+)
+def test_wrong_changes(kit, kind, options, message):
+    """What is wrong is refused as at decoration, and nothing is changed."""
+    double, gate = kit.decorate(max_size=2, timeout=3600)
+    with pytest.raises(kind) as caught:
+        double.configure(**options)
+    assert message == str(caught.value)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
+    assert [[1, 2]] == gate.batches
+
+
+def config(**options):
+    """Return options for a core with one slot."""
+    return Config(**{**OFF, "concurrency": 1, **options})
+
+
+def test_the_alarm_of_a_core_that_changes():
+    """A core that changes rings at the arrival that fills a batch of the new size."""
+    core = new(max_size=4, timeout=5.0)
+    arrive(core, "ab")
+    core.change(config(max_size=3, timeout=5.0))
+    assert 2 == core.alarm
+    arrive(core, "c")
+    assert ["abc"] == leave(core)
+
+
+def test_batches_that_run_keep_their_slots():
+    """With one slot taken of what are two now, one more batch may leave."""
+    core = new(max_size=1)
+    arrive(core, "abc")
+    assert ["a"] == leave(core)
+    core.change(config(max_size=1, concurrency=2))
+    assert ["b"] == leave(core)
+
+
+def test_groups_that_are_full_by_a_new_size():
+    """Groups are full, or no longer full, by the new size."""
+    core = busy_groups(max_size=2, timeout=5.0)
+    arrive_in_groups(core, "ab")
+    core.change(config(max_size=3, timeout=5.0))
+    assert [] == leave_groups(core)
+    put(core, Place("c", "g", 0.0, None))
+    assert ["abc"] == leave_groups(core)
+
+
+async def test_a_change_starts_nothing_under_its_lock():
+    """What a change lets leave begins when the lock of changes is free: a task may begin at once, with any code."""
+
+    @microbatch(max_size=4, timeout=3600)
+    async def double(items):
+        return [item * 2 for item in items]
+
+    held = []
+
+    def make(loop, run, **options):
+        held.append(changing._is_owned())
+        return asyncio.Task(run, loop=loop, **options)
+
+    futures = [double.submit(item) for item in (1, 2)]
+    asyncio.get_running_loop().set_task_factory(make)
+    double.configure(max_size=2)
+    assert [2, 4] == await asyncio.wait_for(asyncio.shield(asyncio.gather(*futures)), PATIENCE)
+    assert [False] == held

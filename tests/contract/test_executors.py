@@ -1,0 +1,647 @@
+"""``executor``: batches run in threads or processes of somebody else; callers are answered whatever happens there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from textwrap import dedent
+
+import pytest
+
+import batchify
+from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
+from batchify._batcher.executors import Job
+from batchify._threads.batcher import _drain_executors
+from batchify.testing import inline
+from tests.kit.engines import PATIENCE, doubled, wait_until
+
+request = ContextVar("request", default=None)
+
+
+class Pool(ThreadPoolExecutor):
+    """An executor that counts what it is given."""
+
+    def __init__(self, workers=1):
+        super().__init__(workers, thread_name_prefix="theirs")
+        self.jobs = 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.jobs += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.fixture
+def pool():
+    with Pool() as pool:
+        yield pool
+
+
+@contextmanager
+def by_class(kind, fn, executor, **options):
+    """Return a function that runs one item in a batcher of ``kind``, and one that runs several together."""
+    if kind is SyncMicrobatcher:
+        with SyncMicrobatcher(fn, executor=executor, **options) as batcher:
+            yield batcher.submit_many
+    else:
+        with asyncio.Runner() if sys.version_info >= (3, 11) else Runner() as runner:
+            batcher = AsyncMicrobatcher(fn, executor=executor, **options)
+
+            async def submit_many(items):
+                return await batcher.submit_many(items)
+
+            yield lambda items: runner.run(submit_many(items))
+            runner.run(batcher.stop())
+
+
+class Runner:
+    """What ``asyncio.Runner`` is, for Python 3.10."""
+
+    def __enter__(self):
+        self._loop = asyncio.new_event_loop()
+        return self
+
+    def run(self, main):
+        return self._loop.run_until_complete(main)
+
+    def __exit__(self, *error):
+        self._loop.close()
+
+
+async def until(condition):
+    """Wait until other tasks have made ``condition()`` true."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+        if condition():
+            return
+    pytest.fail("it never came true")
+
+
+KINDS = [SyncMicrobatcher, AsyncMicrobatcher]
+
+
+def test_batches_run_in_the_executor(pool):
+    """A decorated function runs in the threads of the executor, and as often as it has batches."""
+
+    @microbatch(executor=pool, timeout=3600, max_size=3)
+    def where(items):
+        return [(item, threading.current_thread().name) for item in items]
+
+    assert [(item, "theirs_0") for item in range(6)] == where.map(range(6))
+    assert (2, 2) == (pool.jobs, where.batch_stats.total_batches)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_runs_in_the_executor(kind, pool):
+    """Both engine classes hand the batches of a ``def`` function to the executor."""
+    seen = []
+
+    def double(items):
+        seen.append(threading.current_thread().name)
+        return doubled(items)
+
+    with by_class(kind, double, pool, max_batch_size=2, batch_wait_timeout_s=3600) as submit_many:
+        assert [2, 4] == submit_many([1, 2])
+    assert ["theirs_0"] == seen
+
+
+def test_as_many_batches_as_slots_are_given_to_it():
+    """With ``concurrency``, that many batches are in the executor at once."""
+    both = threading.Barrier(2)
+
+    def meet(items):
+        both.wait(PATIENCE)
+        return items
+
+    with Pool(2) as pool:
+        fn = microbatch(meet, executor=pool, concurrency=2, max_size=1)
+        assert [1, 2] == fn.map([1, 2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_runs_in_the_context_of_the_batch(kind, pool):
+    """In a thread of an executor the batch is the current one, and nothing of its callers is visible."""
+    seen = []
+
+    def look(items):
+        seen.append((batchify.current_batch(), request.get()))
+        return items
+
+    request.set("mine")
+    with by_class(kind, look, pool, name="look", batch_wait_timeout_s=None) as submit_many:
+        submit_many([1])
+    [(current, visible)] = seen
+    assert ("look", 1, None) == (current.name, current.size, visible)
+
+
+def test_its_own_function_is_refused_in_it(pool):
+    """A call from inside a batch that an executor runs would wait for itself, there too."""
+
+    @microbatch(executor=pool)
+    def double(items):
+        return [double(item) for item in items]
+
+    with pytest.raises(batchify.ReentrantCallError):
+        double(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "error", [ValueError(1), KeyboardInterrupt(), SystemExit(1), StopIteration(), CancelledError()]
+)
+def test_an_error_comes_back(kind, pool, error):
+    """What the function raises in an executor reaches its caller as it does from a thread of our own."""
+
+    def fail(items):
+        raise error
+
+    def outcome(executor):
+        with by_class(kind, fail, executor) as submit_many:
+            try:
+                submit_many([1])
+            except BaseException as raised:
+                return type(raised), raised.args, type(raised.__cause__)
+        return None
+
+    assert outcome(None) == outcome(pool)
+
+
+class Refusing(Executor):
+    """An executor that has died."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        msg = "it is dead"
+        raise BrokenExecutor(msg)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_executor_that_refuses_answers_with_its_error(kind):
+    """Who asks a dead executor is told by its own error."""
+    with by_class(kind, doubled, Refusing()) as submit_many, pytest.raises(BrokenExecutor, match="it is dead"):
+        submit_many([1])
+
+
+def test_a_new_executor_can_be_given(pool):
+    """After ``configure(executor=)`` batches run in the new one, and after ``None`` in a thread of our own."""
+
+    @microbatch(executor=Refusing())
+    def where(items):
+        return [threading.current_thread().name for _ in items]
+
+    with pytest.raises(BrokenExecutor):
+        where(1)
+    where.configure(executor=pool)
+    assert "theirs_0" == where(1)
+    where.configure(executor=None)
+    assert where(1).startswith("test_a_new_executor")
+
+
+def test_what_waits_goes_to_the_new_executor(pool):
+    """Items that wait when a new executor is given run in it."""
+    gate = threading.Event()
+
+    @microbatch
+    def where(items):
+        assert gate.wait(PATIENCE)
+        return [threading.current_thread().name for _ in items]
+
+    first = where.submit(1)
+    wait_until(lambda: where.batch_stats.running)
+    second = where.submit(2)
+    where.configure(executor=pool)
+    gate.set()
+    assert "theirs_0" != first.result(PATIENCE)
+    assert "theirs_0" == second.result(PATIENCE)
+
+
+async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
+    """The batcher of a plain function on a loop changes between its own threads and executors."""
+    batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
+    names = []
+    for executor in (None, batchify._batcher.config.elsewhere("executor", pool, doubled), None):
+        batcher.change({"executor": executor})
+        names.append(await asyncio.wait_for(batcher.submit(1), PATIENCE))
+    await batcher.stop()
+    assert ["ours_0", "theirs_0", "ours_0"] == names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_executor_gives_up_is_told(kind):
+    """Callers whose batch is cancelled in the executor are told so: they did not cancel anything."""
+    jobs = []
+
+    class Lazy(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            jobs.append(Future())
+            threading.Timer(0, jobs[-1].cancel).start()
+            return jobs[-1]
+
+    expected = "the Lazy was shut down before the batch was done"
+    with by_class(kind, doubled, Lazy()) as submit_many, pytest.raises(BatchAbortedError, match=expected):
+        submit_many([1])
+
+
+async def test_a_batch_that_all_have_left_is_given_up(pool):
+    """On a loop, what nobody waits for any more is taken back from an executor that has not begun with it."""
+    gate = threading.Event()
+    pool.submit(gate.wait, PATIENCE)
+    ran = []
+    batcher = AsyncMicrobatcher(ran.append, executor=pool, batch_wait_timeout_s=None)
+    caller = asyncio.ensure_future(batcher.submit(1))
+    await until(lambda: batcher.stats.running)
+    caller.cancel()
+    await asyncio.wait([caller])
+    await until(lambda: not batcher.stats.running)
+    gate.set()
+    pool.submit(int).result(PATIENCE)
+    assert [] == ran
+
+
+def test_a_loop_may_end_before_the_executor_does(pool):
+    """An answer that comes when the loop is closed disturbs nobody."""
+    gate = threading.Event()
+
+    async def main():
+        batcher = AsyncMicrobatcher(
+            lambda items: gate.wait(PATIENCE) and items, executor=pool, batch_wait_timeout_s=None
+        )
+        caller = batcher.submit_many([1])
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(caller, 0)
+
+    asyncio.run(main())
+    gate.set()
+    assert 0 == pool.submit(int).result(PATIENCE)
+
+
+def test_reports_name_the_executor(pool):
+    """``on_batch`` is told what ran the batch."""
+    told = []
+    fn = microbatch(doubled, executor=pool, on_batch=told.append)
+    fn(1)
+    fn.configure(executor=None)
+    fn(1)
+    fn.close()
+    assert ["Pool", None] == [report.executor for report in told]
+
+
+def test_inline_runs_nothing_elsewhere(pool):
+    """In tests that run inline, the caller runs its own item, not an executor."""
+    fn = microbatch(doubled, executor=pool)
+    with inline():
+        assert 2 == fn(1)
+    assert 0 == pool.jobs
+
+
+def test_async_functions_have_none(pool):
+    """An executor for an ``async def`` function is refused, at decoration and later."""
+
+    async def embed(items):
+        return items
+
+    expected = "executor runs def functions, and .*embed is async def: it runs on the event loop of its callers"
+    with pytest.raises(TypeError, match=expected):
+        microbatch(embed, executor=pool)
+    with pytest.raises(TypeError, match=expected):
+        microbatch(embed).configure(executor=pool)
+    with pytest.raises(TypeError, match=expected):
+        AsyncMicrobatcher(embed, executor=pool)
+
+
+def test_errors_of_isolated_parts(pool):
+    """Parts of a batch run in the executor as well."""
+    fn = microbatch(
+        lambda items: [1 // item for item in items], executor=pool, isolate_errors=True, timeout=3600, max_size=3
+    )
+    futures = [fn.submit(item) for item in (1, 0, 2)]
+    assert [None, ZeroDivisionError, None] == [e and type(e) for e in (f.exception(PATIENCE) for f in futures)]
+    assert 5 == pool.jobs
+
+
+# What travels to other processes.
+
+
+@microbatch
+def squares(numbers):
+    return [number * number for number in numbers]
+
+
+class Model:
+    """Batch functions of every kind that a class may have."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @microbatch
+    def times(self, numbers):
+        return [self.factor * number for number in numbers]
+
+    def plain(self, numbers):
+        return [self.factor + number for number in numbers]
+
+    @staticmethod
+    @microbatch
+    def halves(numbers):
+        return [number / 2 for number in numbers]
+
+    @microbatch
+    @classmethod
+    def named(cls, numbers):
+        return [cls.__name__] * len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (squares.__wrapped__, [4, 9]),
+        (Model(10).times.__wrapped__, [20, 30]),
+        (Model(10).plain, [12, 13]),
+        (Model.halves.__wrapped__, [1, 1.5]),
+        (Model.named.__wrapped__, ["Model", "Model"]),
+        (doubled, [4, 6]),
+        (sorted, [2, 3]),
+    ],
+    ids=["function", "method", "bound method", "static method", "class method", "undecorated", "builtin"],
+)
+def test_what_travels_is_the_batch_function(fn, expected):
+    """A batch function is found by name where it is unpickled, however it was decorated."""
+    assert expected == pickle.loads(pickle.dumps(Job(fn, ([2, 3],), {})))()  # noqa: S301  # our own
+
+
+def test_what_is_not_there_is_told(monkeypatch):
+    """If the other process does not know the function, its callers are told what is missing."""
+    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    monkeypatch.delattr(sys.modules[__name__], "squares")
+    expected = (
+        "no decorated function squares in test_executors, in the process that is to run it; put it in a module that "
+        "can be imported there"
+    )
+    with pytest.raises(RuntimeError, match=expected) as told:
+        job()
+    assert told.value.__cause__ is None
+
+
+def test_a_module_that_is_not_there_is_told(monkeypatch):
+    """If the other process cannot import the module, its callers are told of the function, and of the reason."""
+    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    monkeypatch.setitem(sys.modules, __name__, None)
+    with pytest.raises(RuntimeError, match="no decorated function squares in test_executors, in the process") as told:
+        job()
+    assert isinstance(told.value.__cause__, ImportError)
+
+
+def test_a_method_that_is_not_there_is_told(monkeypatch):
+    """If the class lacks the method in the other process, its callers are told of the class, not of the instance."""
+    job = pickle.loads(pickle.dumps(Job(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    monkeypatch.delattr(Model, "times")
+    with pytest.raises(RuntimeError, match="no decorated function times in Model, in the process that is to run it"):
+        job()
+
+
+def test_what_passes_through_is_as_it_was(monkeypatch):
+    """A process that only passes a job on need not have its function."""
+    job = pickle.dumps(Job(squares.__wrapped__, ([2, 3],), {}))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delattr(sys.modules[__name__], "squares")
+        job = pickle.dumps(pickle.loads(job))  # noqa: S301  # our own
+    assert [4, 9] == pickle.loads(job)()  # noqa: S301  # our own
+
+
+def test_items_are_not_shown_on_the_way():
+    """What an executor may log of a job tells no items, neither here nor in the other process."""
+    job = Job(squares.__wrapped__, (["private"],), {})
+    there = pickle.loads(pickle.dumps(job))  # noqa: S301  # our own
+    assert "private" not in repr(job) + repr(there)
+
+
+def test_an_executor_sees_no_arguments():
+    """Options of a batch function are none of the executor's, whatever it has by the same names."""
+    seen = []
+
+    class Prioritizing(Executor):
+        def submit(self, fn, /, *args, priority=0):
+            seen.append((fn.__name__, args, priority))
+            future = Future()
+            future.set_result(fn())
+            return future
+
+    @microbatch(executor=Prioritizing())
+    def urgent(items, *, priority):
+        return [(item, priority) for item in items]
+
+    assert (1, 7) == urgent(1, priority=7)
+    assert [("urgent", (), 0)] == seen
+
+
+def test_the_current_batch_travels():
+    """In another process the batch is the current one, too, but for the contexts of its callers."""
+    seen = []
+
+    class Copying(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            future.set_result(pickle.loads(pickle.dumps(fn))(*args, **kwargs))  # noqa: S301  # our own
+            return future
+
+    current = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
+    seen = current(1)
+    assert ("look", 1, "idle", (), None) == seen
+    assert (None, None) == pickle.loads(pickle.dumps(Job(look_around, ([1],), {})))()[0]  # noqa: S301  # our own
+
+
+def look_around(items):
+    current = batchify.current_batch()
+    if current is None:
+        return [(None, request.get())]
+    # A call of another function, from inside a batch of another process.
+    assert [1] == squares.map([1])
+    return [(current.name, current.size, current.reason, current.contexts, request.get())] * len(items)
+
+
+MODULE = """
+    import os, signal
+    from batchify import current_batch, microbatch
+
+    @microbatch(max_size=4, timeout=3600)
+    def score(numbers, *, factor=1):
+        return [(factor * number, os.getpid(), current_batch().size) for number in numbers]
+
+    @microbatch(timeout=None)
+    def die(items):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class Model:
+        halves = staticmethod(microbatch(lambda numbers: [number / 2 for number in numbers]))
+
+        def __init__(self, bias):
+            self.bias = bias
+
+        @microbatch(max_size=2, timeout=3600)
+        def predict(self, numbers):
+            return [self.bias + number for number in numbers]
+"""
+MAIN = """
+    import multiprocessing, os, sys
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    import theirs
+    from batchify import microbatch
+
+    @microbatch(max_size=2, timeout=3600)
+    def of_main(items):
+        return [-item for item in items]
+
+    def new_pool():
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(sys.argv[1]))
+
+    if __name__ == "__main__":
+        with new_pool() as pool:
+            for fn in (theirs.score, theirs.die, theirs.Model.predict, of_main):
+                fn.configure(executor=pool)
+            answers = theirs.score.map(range(4), factor=3)
+            assert [0, 3, 6, 9] == [answer[0] for answer in answers]
+            assert {4} == {answer[2] for answer in answers}
+            assert os.getpid() not in {answer[1] for answer in answers}
+            assert [11, 12] == theirs.Model(10).predict.map([1, 2])
+            assert [-1, -2] == of_main.map([1, 2])
+            try:
+                theirs.die(1)
+            except BrokenProcessPool:
+                print("died")
+            futures = [theirs.score.submit(number) for number in range(4)]
+            assert [BrokenProcessPool] * 4 == [type(future.exception(30)) for future in futures]
+        with new_pool() as pool:
+            theirs.score.configure(executor=pool)
+            assert [0, 1, 2, 3] == [answer[0] for answer in theirs.score.map(range(4))]
+        print("done")
+"""
+
+
+def run_script(folder, source, *args):
+    (folder / "theirs.py").write_text(dedent(MODULE))
+    (folder / "main.py").write_text(dedent(source))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "main.py", *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout.split(), done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are killed by signal")
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_pool_of_processes(tmp_path, method):
+    """Functions and methods run in other processes; when one dies all callers are told, and a new pool works."""
+    assert (0, ["died", "done"], "") == run_script(tmp_path, MAIN, method)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_pool_of_forked_processes(tmp_path):
+    """The same where processes are forked, with a worker thread about, of which newer Pythons warn."""
+    source = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + dedent(MAIN)
+    assert (0, ["died", "done"], "") == run_script(tmp_path, source, "fork")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["ThreadPoolExecutor(1)", "ProcessPoolExecutor(1, mp_context=get_context('spawn'))"])
+def test_what_waits_at_the_end_is_answered(tmp_path, kind, when):
+    """A process that ends answers what was submitted, before its executor ends, whichever was there first."""
+    imports = """
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+        from multiprocessing import get_context
+    """
+    body = f"""
+        import theirs
+
+        if __name__ == "__main__":
+            theirs.Model.halves(1)
+            theirs.score.configure(executor={kind})
+            # Python 3.12 starts no thread at its end, not even for an executor: it has to have begun.
+            theirs.score.map(range(4))
+            for number in range(3):
+                theirs.score.submit(number).add_done_callback(lambda future: print(future.result()[0], flush=True))
+    """
+    parts = [dedent(imports), "from batchify import microbatch\n"]
+    source = "".join(parts if when == "before" else reversed(parts)) + dedent(body)
+    assert (0, ["0", "1", "2"], "") == run_script(tmp_path, source)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_told_that_the_executor_is_not_its(tmp_path):
+    """In the child of a fork a call is refused by name instead of waiting for threads of the parent."""
+    source = """
+        import os, warnings
+        from concurrent.futures import ThreadPoolExecutor
+        from batchify import microbatch
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        @microbatch(executor=ThreadPoolExecutor(1))
+        def double(items):
+            return [2 * item for item in items]
+
+        assert 2 == double(1)
+        child = os.fork()
+        try:
+            print(double(2), flush=True)
+        except RuntimeError as error:
+            print("ThreadPoolExecutor" in str(error), flush=True)
+            double.configure(executor=ThreadPoolExecutor(1))
+            print(double(3), flush=True)
+        if child:
+            assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """
+    code, said, errors = run_script(tmp_path, source)
+    assert (0, ["4", "6", "True"], "") == (code, sorted(said), errors)
+
+
+def test_a_pool_that_dies_for_real_is_told_to_a_loop(tmp_path):
+    """On an event loop, all callers of a batch whose process dies get the error of the pool."""
+    source = """
+        import asyncio, multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from batchify import AsyncMicrobatcher
+        import theirs
+
+        async def main():
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                batcher = AsyncMicrobatcher(theirs.die.__wrapped__, executor=pool)
+                calls = [batcher.submit(number) for number in range(3)]
+                print(*{type(error).__name__ for error in await asyncio.gather(*calls, return_exceptions=True)})
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+    """
+    assert (0, ["BrokenProcessPool"], "") == run_script(tmp_path, source)
+
+
+def test_an_executor_is_known_by_what_it_is(pool):
+    """Two mentions of one executor are the same, so that nothing is made anew for it."""
+    one, same = (batchify._batcher.config.elsewhere("executor", pool, doubled) for _ in range(2))
+    other = batchify._batcher.config.elsewhere("executor", Refusing(), doubled)
+    assert (one, hash(one)) == (same, hash(same))
+    assert one != other
+    assert ProcessPoolExecutor is not type(other)
+
+
+def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
+    """However often executors of a type are given, what happens at the end of the process is registered once."""
+    registered = []
+    monkeypatch.setattr("batchify._threads.batcher._register_atexit", registered.append)
+
+    class Own(Refusing):
+        pass
+
+    double = microbatch(doubled, executor=Own())
+    for _ in range(3):
+        double.configure(executor=Own())
+    assert [_drain_executors] == registered

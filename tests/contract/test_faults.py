@@ -1,0 +1,479 @@
+"""The fault table: whatever goes wrong in whatever engine, every caller is answered and the batcher lives on.
+
+A row is a fault, a column a way to call. Each cell is a scenario that ``columns`` plays and ends alike: every caller
+has its answer, a later call works, every call is accounted for, and nothing is logged.
+
+These are the faults of batches: what they raise, what they return, and what items and results do. ``test_leaving`` has
+those of callers, ``test_inside`` those of batch functions that use their own batcher or task, and ``test_lifecycle``
+those of loops, threads and processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from batchify import BatchAbortedError, BatchResultError
+from tests.kit.columns import AsyncClassOfDef, Table, check
+from tests.kit.engines import doubled
+
+table = Table()
+
+
+class Fatal(BaseException):
+    """No ``Exception``."""
+
+
+class TwoPartsError(Exception):
+    """One whose constructor does not take its own ``args``."""
+
+    def __init__(self, part, other):
+        super().__init__(f"{part} {other}")
+
+
+class KeywordError(Exception):
+    """One that must be given a keyword."""
+
+    def __init__(self, *, code):
+        super().__init__("code")
+        self.code = code
+
+
+class SlottedError(Exception):
+    """One that keeps what it was given in a slot."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, *, code):
+        super().__init__("code")
+        self.code = code
+
+
+class NoCopyError(Exception):
+    """One that does not want to be copied."""
+
+    def __copy__(self):
+        raise KeyError
+
+
+class ExitingCopyError(Exception):
+    """One that ends the process, if you let it, when it is copied."""
+
+    def __copy__(self):
+        raise SystemExit
+
+
+class SingleError(Exception):
+    """One that can't be made again in any way."""
+
+    def __new__(cls, *, code):
+        return super().__new__(cls)
+
+    def __init__(self, *, code):
+        super().__init__("code")
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """One whose attributes can't be set, not even ``__cause__``."""
+
+    code: int
+
+
+class TouchyError(Exception):
+    """One that fails when it is looked at."""
+
+    def touched(self, *_):
+        raise AssertionError
+
+    __bool__ = __len__ = __eq__ = __repr__ = __str__ = touched
+    __hash__ = None
+
+
+class OddNotesError(Exception):
+    """One whose notes are none."""
+
+    __notes__ = None
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.__notes__ = None
+
+    def add_note(self, note):
+        raise AssertionError
+
+
+def causes(error):
+    """Return an error and what it was raised from, and so on."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__
+    return chain
+
+
+def is_one_of(error, chain):
+    return any(error is each for each in chain)
+
+
+RAISED = {
+    "Exception": lambda: ValueError("no", 1),
+    "an exception that takes two parts": lambda: TwoPartsError("no", 1),
+    "an exception with a required keyword": lambda: KeywordError(code=7),
+    "an exception with slots": lambda: SlottedError(code=7),
+    "an exception whose copy raises": lambda: NoCopyError("no"),
+    "an exception whose copy raises SystemExit": lambda: ExitingCopyError("no"),
+    "an exception that can't be made again": lambda: SingleError(code=7),
+    "a frozen exception": lambda: FrozenError(7),
+    "an exception that can't be looked at": lambda: TouchyError("no"),
+    "an exception with odd notes": lambda: OddNotesError("no"),
+    "a BaseException": lambda: Fatal("no"),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "SystemExit": lambda: SystemExit(3),
+    "CancelledError": lambda: asyncio.CancelledError("no"),
+    "GeneratorExit": GeneratorExit,
+    "StopIteration": lambda: StopIteration(1),
+    "StopAsyncIteration": lambda: StopAsyncIteration(1),
+    "asyncio.TimeoutError": lambda: asyncio.TimeoutError("no"),
+}
+if sys.version_info >= (3, 11):
+    RAISED |= {
+        "an ExceptionGroup": lambda: ExceptionGroup("no", [KeyError(1), ValueError(2)]),  # noqa: F821  # it is there
+        "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),  # noqa: F821  # likewise
+    }
+
+# Those that nobody can be given a copy of, or not for sure.
+SHARED = (SingleError, ExitingCopyError, OddNotesError)
+
+
+def expect_told(column, raised, errors):
+    """Find that callers were told what their batch raised, as their engine tells it."""
+    for error in errors:
+        assert is_one_of(raised, causes(error)), "the original is the error or its cause"
+        if isinstance(raised, (StopIteration, StopAsyncIteration)):
+            assert RuntimeError is type(error)
+        elif column.tasks and not isinstance(raised, Exception):
+            told = f"the batch of double() was ended by {type(raised).__name__} before its callers had their results"
+            assert (BatchAbortedError, told) == (type(error), str(error))
+            assert type(raised) is type(error.__cause__)
+        else:
+            expect_same(raised, error)
+    if not isinstance(raised, SHARED):
+        assert len(errors) == len({id(error) for error in errors})
+
+
+def expect_same(raised, error):
+    """Find that one exception says the same as the other."""
+    assert type(raised) is type(error)
+    assert all(mine is other for mine, other in zip(raised.args, error.args, strict=True))
+    if hasattr(raised, "code"):
+        assert raised.code == error.code
+
+
+def failing_on_bad(raised):
+    """Return an answer that raises if one of the items is bad."""
+
+    def fail_on_bad(items):
+        if "bad" in items:
+            raise raised
+        return doubled(items)
+
+    return fail_on_bad
+
+
+async def expect_escaped(column, raised, times=1):
+    """Find that what ends a loop has ended it, as asyncio does, and only if it was raised on one."""
+    ends = column.on_loop and isinstance(raised, (KeyboardInterrupt, SystemExit))
+    expected = [raised] * (times if ends else 0)
+    # That is no sooner than callers are told, and uvloop goes on for one more iteration.
+    await column.until(lambda: len(column.escaped) >= len(expected))
+    assert expected == column.escaped
+    column.escaped.clear()
+
+
+async def raising(column, make):
+    raised = make()
+    column.build(failing_on_bad(raised))
+    column.shut()
+    bad = await column.call("bad", "bad")
+    await column.at_gate()
+    neighbours = await column.call(1, 2)
+    column.open()
+    expect_told(column, raised, await column.errors(bad))
+    assert [2, 4] == await column.answers(neighbours)
+    assert (2, 2) == (column.stats.failed_items, column.stats.answered_items)
+    await expect_escaped(column, raised)
+
+
+async def raising_at_once(column, make):
+    raised = make()
+    column.build(failing_on_bad(raised))
+    expect_told(column, raised, await column.errors(await column.call("bad", "bad")))
+    assert 2 == column.stats.failed_items
+    await expect_escaped(column, raised)
+
+
+TELLS = "Both callers of the batch are told, and those of the next one are answered."
+TELLS_AT_ONCE = "Both callers are told, also by a batch that fails before it has waited for anything."
+for kind, make in RAISED.items():
+    table.row(f"batch raises {kind}", TELLS, make)(raising)
+    table.row(f"batch raises {kind} at once", TELLS_AT_ONCE, make)(raising_at_once)
+
+
+class NoLength:
+    """An array without dimensions."""
+
+    def __len__(self):
+        message = "len() of unsized object"
+        raise TypeError(message)
+
+    def __iter__(self):
+        message = "iteration over a 0-d array"
+        raise TypeError(message)
+
+
+class LongerThanItSays(list):
+    """A list that does not know its length."""
+
+    def __len__(self):
+        return 2
+
+
+WRONG = {
+    "too few results": (lambda items: [1], "1 result"),
+    "no results": (lambda items: [], "0 results"),
+    "too many results": (lambda items: [1, 2, 3], "3 results"),
+    "more results than it says": (lambda items: LongerThanItSays([1, 2, 3]), "3 results"),
+    "None": (lambda items: None, "None"),
+    "a dict": (lambda items: {1: 1, 2: 2}, "a dict"),
+    "a set": (lambda items: {1, 2}, "a set"),
+    "a frozenset": (lambda items: frozenset((1, 2)), "a frozenset"),
+    "a string": (lambda items: "ab", "a str"),
+    "bytes": (lambda items: b"ab", "a bytes"),
+    "a bytearray": (lambda items: bytearray(b"ab"), "a bytearray"),
+    "a generator": (lambda items: (item for item in items), "a generator, which has no length"),
+    "an iterator": (iter, "a list_iterator, which has no length"),
+    "a number": (lambda items: 2, "a int, which has no length"),
+    "an array without dimensions": (lambda items: NoLength(), "a NoLength, which has no length"),
+    "a class": (lambda items: list, "a type, which has no length"),
+}
+
+
+async def returning_wrong(column, answer, told):
+    column.build(answer)
+    column.shut()
+    bad = await column.call(1, 2)
+    await column.at_gate()
+    neighbours = await column.call(3)
+    column.open()
+    message = f"double() was given 2 items and returned {told}; it must return one for each item, in order"
+    assert [(BatchResultError, message)] * 2 == [(type(error), str(error)) for error in await column.errors(bad)]
+    column.answer = doubled
+    column.flush()
+    assert [6] == await column.answers(neighbours)
+
+
+TELLS_RULE = "Both callers are told what was returned and what must be; those of the next batch are answered."
+for kind, (answer, told) in WRONG.items():
+    table.row(f"batch returns {kind}", TELLS_RULE, answer, told)(returning_wrong)
+
+
+@table.row(
+    "batch returns something whose length raises",
+    "What the returned object raises is told as if the batch function had raised it.",
+    ValueError("no length"),
+)
+@table.row(
+    "batch returns something whose length raises SystemExit",
+    "What the returned object raises is told as if the batch function had raised it.",
+    SystemExit(4),
+    # There the length is asked for on the loop, and what it raises ends the loop.
+    where=lambda column: not issubclass(column, AsyncClassOfDef),
+)
+async def returning_raising(column, raised):
+    class Raising:
+        def __len__(self):
+            raise raised
+
+    column.build(lambda items: Raising())
+    expect_told(column, raised, await column.errors(await column.call(1, 2)))
+    await expect_escaped(column, raised)
+
+
+async def answering(column, results, expect):
+    column.build(lambda items: results)
+    expect(results, [await column.outcome(caller) for caller in await column.call(1, 2)])
+
+
+def expect_first_raised(results, outcomes):
+    assert results[0] is outcomes[0].error
+    assert results[1] is outcomes[1].value
+
+
+def expect_first_wrapped(results, outcomes):
+    assert (RuntimeError, results[0]) == (type(outcomes[0].error), outcomes[0].error.__cause__)
+    assert results[1] is outcomes[1].value
+
+
+def expect_both_raised(results, outcomes):
+    for result, outcome in zip(results, outcomes, strict=True):
+        expect_same(result, outcome.error)
+
+
+def expect_both_returned(results, outcomes):
+    assert all(result is outcome.value for result, outcome in zip(results, outcomes, strict=True))
+
+
+class Untouchable:
+    """What fails when it is compared, measured, shown, hashed or asked what it is."""
+
+    def touched(self, *_):
+        raise AssertionError
+
+    __bool__ = __len__ = __eq__ = __ne__ = __lt__ = __repr__ = __str__ = __iter__ = __await__ = __contains__ = touched
+    __getattr__ = __index__ = __format__ = __reduce_ex__ = __copy__ = touched
+    __hash__ = None
+
+
+class Nameless:
+    """What does not tell its class, as a proxy of nothing does."""
+
+    @property
+    def __class__(self):
+        message = "not bound to anything"
+        raise RuntimeError(message)
+
+
+class Pretender:
+    """What says that it is an exception, and is none: it can't be raised."""
+
+    @property
+    def __class__(self):
+        return ValueError
+
+
+one_error = KeyError("one")
+RESULTS = {
+    "an exception": ([KeyError("no"), 4], expect_first_raised),
+    "a StopIteration": ([StopIteration(1), 4], expect_first_wrapped),
+    "a StopAsyncIteration": ([StopAsyncIteration(1), 4], expect_first_wrapped),
+    "a frozen exception": ([FrozenError(7), 4], expect_first_raised),
+    "an exception that can't be looked at": ([TouchyError("no"), 4], expect_first_raised),
+    "the same exception twice": ([one_error, one_error], expect_both_raised),
+    "a KeyboardInterrupt": ([KeyboardInterrupt(), 4], expect_both_returned),
+    "a CancelledError": ([asyncio.CancelledError(), 4], expect_both_returned),
+    "an exception class": ([ValueError, StopIteration], expect_both_returned),
+    "what can't be touched": ([Untouchable(), Untouchable()], expect_both_returned),
+    "what does not tell its class": ([Nameless(), 4], expect_both_returned),
+    "what pretends to be an exception": ([Pretender(), 4], expect_both_returned),
+}
+ANSWERS = "Each caller gets what is in its place, as it is, unless it is an exception, which it is told."
+for kind, (results, expect) in RESULTS.items():
+    table.row(f"a result is {kind}", ANSWERS, results, expect)(answering)
+
+
+@table.row(
+    "batch clears its list",
+    "What the batch function does to its list changes nobody's answer.",
+    list.clear,
+)
+@table.row(
+    "batch extends its list",
+    "What the batch function does to its list changes nobody's answer.",
+    lambda items: items.extend([3, 4, 5]),
+)
+@table.row(
+    "batch reverses its list",
+    "What the batch function does to its list changes nobody's answer.",
+    list.reverse,
+)
+async def mutating(column, mutate):
+    def double_and_mutate(items):
+        results = doubled(items)
+        mutate(items)
+        return results
+
+    column.build(double_and_mutate)
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+
+
+@table.row(
+    "items can't be touched",
+    "Items are neither compared, hashed, shown nor tested for truth.",
+)
+async def untouchable_items(column):
+    column.build(lambda items: [1, 2])
+    assert [1, 2] == await column.answers(await column.call(Untouchable(), Nameless()))
+
+
+class Unraisable:
+    """Notes what finalizers raise."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __enter__(self):
+        self.before, sys.unraisablehook = sys.unraisablehook, lambda told: self.seen.append(told.exc_type)
+        return self.seen
+
+    def __exit__(self, *_):
+        sys.unraisablehook = self.before
+
+
+class Grave:
+    """What fails when it dies."""
+
+    def __del__(self):
+        raise ZeroDivisionError
+
+
+@table.row(
+    "items have finalizers that raise",
+    "What the finalizer of an item or result raises reaches nobody.",
+    lambda items: [1, 2],
+    Grave,
+)
+@table.row(
+    "results have finalizers that raise",
+    "What the finalizer of an item or result raises reaches nobody.",
+    lambda items: [Grave(), Grave()],
+    int,
+)
+async def dying(column, answer, item):
+    with Unraisable() as seen:
+        column.build(answer)
+        await column.answers(await column.call(item(), item()))
+        column.forget()
+        await column.until(lambda: gc.collect() >= 0 and len(seen) == 2)
+    assert [ZeroDivisionError] * 2 == seen
+
+
+@table.row(
+    "items have finalizers that use the batcher",
+    "A finalizer may flush the batcher, look at what waits and count: nothing that it would wait for is held.",
+)
+async def dying_words(column):
+    seen = []
+
+    class Caller:
+        def __del__(self):
+            column.flush()
+            seen.append(column.stats.failed_items)
+
+    def fail(items):
+        raise KeyError
+
+    column.build(fail)
+    await column.errors(await column.call(Caller(), Caller()))
+    column.forget()
+    await column.until(lambda: gc.collect() >= 0 and len(seen) == 2)
+
+
+@pytest.mark.parametrize(("fault", "column"), table.cells())
+def test_fault(fault, column, caplog):
+    """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
+    check(fault, column, caplog)

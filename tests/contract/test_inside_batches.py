@@ -1,0 +1,655 @@
+"""The fault table, continued: batch functions that use their own batcher or their own task, and what they can see."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from random import Random
+
+import pytest
+
+from batchify import BatchAbortedError, BatcherClosedError, BatchResultError, ReentrantCallError, current_batch
+from tests.kit.columns import HOUR, Acall, AsyncClassOfDef, Blocking, Raised, Returned, Table, check
+from tests.kit.engines import doubled
+
+table = Table()
+
+
+def on_loop(column):
+    """Whether the batch function runs on the loop."""
+    return column.on_loop
+
+
+def in_thread(column):
+    """Whether the batch function runs on a worker of the thread engine."""
+    return issubclass(column, (Blocking, Acall))
+
+
+async def in_task(coroutine):
+    return await asyncio.create_task(coroutine)
+
+
+async def asked(column, item):
+    """Await the result for an item on a loop that need not be that of the column."""
+    ask = column.fn.acall if hasattr(column.fn, "acall") else column.fn.asubmit
+    return await ask(item)
+
+
+# How a batch function on a loop, or in a thread, may call its own one-item function, wherever that can be told.
+RECURSION = [
+    ("directly", on_loop, lambda column: column.ask(3)),
+    ("through another task", on_loop, lambda column: in_task(column.ask(3))),
+    ("through submit", on_loop, lambda column: column.put(3)),
+    ("through map", on_loop, lambda column: column.map([3])),
+    ("directly", in_thread, lambda column: column.fn(3) if isinstance(column, Acall) else column.ask(3)),
+    ("through acall", in_thread, lambda column: asyncio.run(asked(column, 3))),
+    ("through submit", in_thread, lambda column: column.put(3).result()),
+    ("through map", in_thread, lambda column: column.map([3])),
+    (
+        "on the loop of its callers",
+        lambda column: issubclass(column, AsyncClassOfDef),
+        lambda column: asyncio.run_coroutine_threadsafe(column.ask(3), column.loop).result(),
+    ),
+]
+
+
+async def recursing(column, call):
+    async def recurse_on_loop(items):
+        return [await call(column)] * len(items)
+
+    column.build(recurse_on_loop if column.on_loop else lambda items: [call(column)] * len(items))
+    told = (
+        "double() was called with one item from inside its own batch, and would wait for itself; "
+        "call the batch function with a list instead: double.__wrapped__([item])"
+    )
+    errors = await column.errors(await column.call(1, 2))
+    assert [(ReentrantCallError, told)] * 2 == [(type(error), str(error)) for error in errors]
+    assert [[1, 2]] == column.batches
+
+
+for how, where, call in RECURSION:
+    promise = "It is told at once, instead of a deadlock, and so are its callers."
+    table.row(f"batch calls its own function {how}", promise, call, where=where)(recursing)
+
+
+@table.row(
+    "batch calls its own function on a loop of its own",
+    "Another loop has a line of its own, and batches of its own, that wait for nobody.",
+    where=lambda column: issubclass(column, AsyncClassOfDef),
+)
+async def recursing_elsewhere(column):
+    def count_down(items):
+        return [asyncio.run(column.ask(item - 1)) if item else "done" for item in items]
+
+    column.build(count_down, max_size=1)
+    assert ["done"] == await column.answers([column.attempt(2)])
+    column.calls = 3
+
+
+@table.row("batch flushes its batcher", "What waits leaves when the slot is free.")
+async def flushing(column):
+    column.build(lambda items: column.flush() or doubled(items))
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    callers += await column.call(3)
+    column.open()
+    assert [2, 4, 6] == await column.answers(callers)
+    assert [[1, 2], [3]] == column.batches
+
+
+CLOSING = [
+    ("with aclose", on_loop, lambda column: column.aclose()),
+    ("with aclose in another task", on_loop, lambda column: in_task(column.aclose())),
+    ("with close", lambda column: not column.on_loop, lambda column: column.close()),
+    ("with aclose on another loop", lambda column: not column.on_loop, lambda column: asyncio.run(column.aclose())),
+]
+
+
+async def closing_inside(column, close):
+    async def close_on_loop(items):
+        await close(column)
+        return doubled(items)
+
+    def close_in_thread(items):
+        close(column)
+        return doubled(items)
+
+    column.build(close_on_loop if column.on_loop else close_in_thread)
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    callers += await column.call(3)
+    column.open()
+    assert [2, 4, 6] == await column.answers(callers)
+    assert [BatcherClosedError] == [type(error) for error in await column.errors([column.attempt(4)])]
+    column.closed = True
+
+
+for how, where, close in CLOSING:
+    promise = "What waits is run, the batch does not wait for itself, and no more calls are taken."
+    table.row(f"batch closes its batcher {how}", promise, close, where=where)(closing_inside)
+
+
+@table.row(
+    "batch closes its batcher and would block its loop",
+    "It is told what to use instead, and so are its callers.",
+    where=on_loop,
+)
+async def closing_on_loop(column):
+    column.build(lambda items: column.close())
+    told = "double.close() would block the event loop that has to run its batches; use: await aclose()"
+    errors = await column.errors(await column.call(1, 2))
+    assert [(RuntimeError, told)] * 2 == [(type(error), str(error)) for error in errors]
+
+
+@table.row(
+    "closed while all callers leave",
+    "Closing ends when nobody is left to be answered.",
+    where=lambda column: column.tasks,
+)
+async def closing_for_nobody(column):
+    column.build()
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    callers += await column.call(3)
+    closing = column.loop.create_task(column.aclose())
+    await column.until(lambda: not column.is_running)
+    for caller in callers:
+        caller.cancel()
+    column.open()
+    await closing
+    column.closed = True
+
+
+@table.row("closing is cancelled", "The callers are answered all the same, and closing again ends.")
+async def closing_cancelled(column):
+    column.build()
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    callers += await column.call(3)
+    closing = column.loop.create_task(column.aclose())
+    await column.until(lambda: not column.is_running)
+    closing.cancel()
+    with suppress(asyncio.CancelledError):
+        await closing
+    column.open()
+    assert [2, 4, 6] == await column.answers(callers)
+    await column.aclose()
+    column.closed = True
+
+
+@table.row("closed by many at once", "All of them return when everybody is answered.")
+async def closing_together(column):
+    column.build()
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    callers += await column.call(3)
+    closing = [column.loop.create_task(column.aclose()) for _ in range(5)]
+    await column.until(lambda: not column.is_running)
+    column.open()
+    await asyncio.gather(*closing)
+    assert 3 == column.stats.answered_items
+    assert [2, 4, 6] == await column.answers(callers)
+    column.closed = True
+
+
+@table.row("closed while its batch fails", "The callers are told, and closing ends.")
+async def closing_failing(column):
+    def fail(items):
+        raise KeyError
+
+    column.build(fail)
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    closing = column.loop.create_task(column.aclose())
+    await column.until(lambda: not column.is_running)
+    column.open()
+    await closing
+    assert [KeyError, KeyError] == [type(error) for error in await column.errors(callers)]
+    column.closed = True
+
+
+@table.row(
+    "started again while it is being stopped",
+    "What comes after the start is answered, and stopping ends.",
+    where=lambda column: column.restarts,
+)
+async def restarting(column):
+    column.build()
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    stopping = column.loop.create_task(column.aclose())
+    await column.until(lambda: not column.is_running)
+    await column.start()
+    callers += await column.call(3)
+    column.open()
+    column.flush()
+    assert [2, 4, 6] == await column.answers(callers)
+    await stopping
+    assert column.is_running
+
+
+@table.row(
+    "started and stopped twenty times",
+    "Every call in between is answered, and every call after a stop refused.",
+    where=lambda column: column.restarts,
+)
+async def cycling(column):
+    column.build()
+    for _ in range(20):
+        callers = await column.call(1, 2, 3)
+        await column.aclose()
+        assert [2, 4, 6] == await column.answers(callers)
+        assert [BatcherClosedError] == [type(error) for error in await column.errors([column.attempt(4)])]
+        await column.start()
+
+
+@table.row("closing races with calls", "Each call is answered or refused, and closing ends.")
+async def racing(column):
+    for turn in range(25):
+        column.build(max_size=4, timeout=None)
+        callers = [column.attempt(item) for item in range(8)]
+        for _ in range(turn % 4):
+            await asyncio.sleep(0)
+        closing = [column.loop.create_task(column.aclose()) for _ in range(2)]
+        callers += [column.attempt(item) for item in range(8)]
+        await asyncio.gather(*closing)
+        outcomes = [await column.outcome(caller) for caller in callers]
+        for item, outcome in zip([*range(8), *range(8)], outcomes, strict=True):
+            told = outcome.value if isinstance(outcome, Returned) else type(outcome.error)
+            assert told in (2 * item, BatcherClosedError)
+        answered = sum(isinstance(outcome, Returned) for outcome in outcomes)
+        assert answered == column.stats.answered_items == column.accounted()
+        column.calls = answered
+    column.closed = True
+
+
+async def wait_for_ever():
+    await asyncio.get_running_loop().create_future()
+
+
+@table.row(
+    "batch goes on when it is cancelled for want of callers",
+    "Its slot is free when it ends, and the next batch is answered.",
+    where=on_loop,
+)
+async def swallowing(column):
+    async def go_on(items):
+        with suppress(asyncio.CancelledError):
+            await wait_for_ever()
+        return doubled(items)
+
+    column.build(go_on)
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    for caller in callers:
+        caller.cancel()
+    await column.until(lambda: column.stats.running == 0)
+    assert 2 == column.stats.cancelled_items
+
+
+@table.row("batch goes on when it is cancelled by others", "Its callers are answered.", where=on_loop)
+async def swallowing_for_all(column):
+    async def go_on(items):
+        column.loop.call_soon(asyncio.current_task().cancel)
+        with suppress(asyncio.CancelledError):
+            await wait_for_ever()
+        return doubled(items)
+
+    column.build(go_on)
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+
+
+@table.row("batch fails when it is cancelled for want of callers", "Nobody is told, and nothing logged.", where=on_loop)
+async def failing_for_nobody(column):
+    async def fail(items):
+        try:
+            await wait_for_ever()
+        finally:
+            raise KeyError
+
+    column.build(fail)
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    for caller in callers:
+        caller.cancel()
+    await column.until(lambda: column.stats.running == 0)
+    assert 2 == column.stats.cancelled_items
+
+
+@table.row("batch cancels its own task and returns", "Its callers are answered.", where=on_loop)
+async def cancelling_itself(column):
+    async def cancel(items):
+        asyncio.current_task().cancel()
+        return doubled(items)
+
+    column.build(cancel)
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+
+
+async def aborted(column, answer):
+    column.build(answer)
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    neighbours = await column.call(3)
+    column.open()
+    errors = await column.errors(callers)
+    told = "the batch of double() was ended by CancelledError before its callers had their results"
+    assert [(BatchAbortedError, told)] * 2 == [(type(error), str(error)) for error in errors]
+    assert all(isinstance(error.__cause__, asyncio.CancelledError) for error in errors)
+    column.answer = doubled
+    column.flush()
+    assert [6] == await column.answers(neighbours)
+
+
+ABORTS = "Its callers are told that it was, and are not cancelled themselves; those of the next batch are answered."
+
+
+@table.row("batch cancels its own task and waits", ABORTS, where=on_loop)
+async def cancelling_itself_to_wait(column):
+    async def cancel(items):
+        asyncio.current_task().cancel()
+        await wait_for_ever()
+
+    await aborted(column, cancel)
+
+
+@table.row("batch is cancelled by others", ABORTS, where=on_loop)
+async def cancelled_by_others(column):
+    async def be_cancelled(items):
+        column.loop.call_soon(asyncio.current_task().cancel)
+        await wait_for_ever()
+
+    await aborted(column, be_cancelled)
+
+
+@table.row("batch waits for itself", "asyncio tells it, and so are its callers.", where=on_loop)
+async def awaiting_itself(column):
+    async def wait(items):
+        await asyncio.current_task()
+
+    column.build(wait)
+    errors = await column.errors(await column.call(1, 2))
+    assert [RuntimeError, RuntimeError] == [type(error) for error in errors]
+
+
+class Awaitable:
+    """What can be awaited, and is neither a coroutine nor a future."""
+
+    def __init__(self, result, *awaited):
+        self.result = result
+        self.awaited = awaited
+
+    def __await__(self):
+        yield from self.awaited
+        return self.result
+
+
+@table.row("batch awaits nonsense", "asyncio tells it, and so are its callers.", where=on_loop)
+async def awaiting_nonsense(column):
+    async def wait(items):
+        return await Awaitable(items, "nonsense")
+
+    column.build(wait)
+    errors = await column.errors(await column.call(1, 2))
+    assert [RuntimeError, RuntimeError] == [type(error) for error in errors]
+
+
+@table.row("batch returns an awaitable", "It is not awaited, and is no list of results.")
+async def returning_awaitable(column):
+    column.build(Awaitable)
+    told = "double() was given 2 items and returned a Awaitable, which has no length"
+    for error in await column.errors(await column.call(1, 2)):
+        assert (BatchResultError, told) == (type(error), str(error).partition(";")[0])
+
+
+class Callable:
+    """A batch function that is an object with a length, or something like it, that nobody should ask for."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __len__(self):
+        raise AssertionError
+
+    __bool__ = __repr__ = __len__
+    __hash__ = None
+
+    def __call__(self, items):
+        return self.call(items)
+
+
+class AsyncCallable(Callable):
+    """The same for loops."""
+
+    async def __call__(self, items):
+        return await self.call(items)
+
+
+@table.row("batch function is an object that is neither true nor false", "It is called like any other.")
+async def calling_object(column):
+    column.build_of((AsyncCallable if column.on_loop else Callable)(column.batch_function()), max_size=2, name="double")
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+
+
+@table.row(
+    "batch function returns no coroutine but another awaitable",
+    "It is awaited, if the function says that it is one to await.",
+    where=lambda column: column.on_loop and sys.version_info >= (3, 12),
+)
+async def returning_no_coroutine(column):
+    import inspect
+
+    call = column.batch_function()
+    function = inspect.markcoroutinefunction(lambda items: column.loop.create_task(call(items)))
+    column.build_of(function, max_size=2, name="double")
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+
+
+@contextmanager
+def task_factory(loop, raised):
+    """Let no task be made on a loop."""
+
+    def fail(loop, coroutine, **kwargs):
+        coroutine.close()
+        raise raised
+
+    before = loop.get_task_factory()
+    loop.set_task_factory(fail)
+    yield
+    loop.set_task_factory(before)
+
+
+async def without_tasks(column, raised):
+    column.build(max_size=3)
+    callers = await column.call(1, 2)
+    with task_factory(column.loop, raised), suppress(type(raised)):
+        column.flush()
+    errors = await column.errors(callers)
+    expected = type(raised) if isinstance(raised, Exception) else BatchAbortedError
+    assert [expected] * 2 == [type(error) for error in errors]
+    column.flush()
+    assert [] == column.batches
+
+
+for raised in (MemoryError("no task"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()):
+    table.row(
+        f"no task can be made because of {type(raised).__name__}",
+        "The callers are told, and the next batch is answered.",
+        raised,
+        where=lambda column: column.tasks and not issubclass(column, Acall),
+    )(without_tasks)
+
+
+@contextmanager
+def no_threads():
+    """Let no thread of the batcher be started."""
+    start = threading.Thread.start
+
+    def fail(thread):
+        if thread.name.startswith("double"):
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        start(thread)
+
+    threading.Thread.start = fail
+    yield
+    threading.Thread.start = start
+
+
+@table.row(
+    "no thread can be started",
+    "The callers are told, their items are not run, and the next call tries again.",
+    where=lambda column: not column.on_loop,
+)
+async def without_threads(column):
+    column.build()
+    with no_threads():
+        callers = [column.attempt(0), column.attempt(0)]
+        column.calls += 2
+        errors = await column.errors(callers)
+    assert [(RuntimeError, "can't start new thread")] * 2 == [(type(error), str(error)) for error in errors]
+    assert [2, 4] == await column.answers(await column.call(1, 2))
+    assert [[1, 2]] == column.batches
+
+
+async def without_second_thread(column, leave):
+    column.build(concurrency=2)
+    column.shut()
+    callers = await column.call(1, 2)
+    await column.at_gate()
+    with no_threads():
+        callers += await column.call(3)
+        leaving = leave(column)
+        await column.until(lambda: leaving.done() or not column.is_running)
+    column.open()
+    assert [2, 4, 6] == await column.answers(callers)
+    await leaving
+
+
+@table.row("no second thread can be started to flush", "The first thread sees to it.", where=in_thread)
+async def flushing_without_second_thread(column):
+    async def flush(column):
+        column.flush()
+
+    await without_second_thread(column, lambda column: column.loop.create_task(flush(column)))
+
+
+@table.row(
+    "no second thread can be started to close", "The first thread sees to it, and closing ends.", where=in_thread
+)
+async def closing_without_second_thread(column):
+    await without_second_thread(column, lambda column: column.loop.create_task(column.aclose()))
+    column.closed = True
+
+
+@table.row(
+    "items of map can't be had",
+    "The caller is told, and what was queued by then is taken out.",
+    where=lambda column: not issubclass(column, Acall),
+)
+async def mapping_nothing(column):
+    def items():
+        yield 1
+        raise KeyError
+
+    column.build()
+    column.calls += 1
+    assert [KeyError] == [type(error) for error in await column.errors([column.caller(lambda: column.map(items()))])]
+    await column.until(lambda: column.stats.pending == 0)
+    assert [] == column.batches
+
+
+tenant = contextvars.ContextVar("tenant", default="nobody")
+
+
+async def looking(column, options):
+    seen = []
+
+    def look(items):
+        seen.append((tenant.get(), current_batch().size))
+        tenant.set("batch")
+        return doubled(items)
+
+    def as_tenant(call):
+        tenant.set("caller")
+        return call()
+
+    async def turn_of(item):
+        caller = contextvars.copy_context().run(
+            as_tenant, lambda: column.caller(lambda: as_tenant(lambda: column.ask(item)))
+        )
+        column.calls += 1
+        return await column.answers([caller])
+
+    column.build(look, **options)
+    assert [[2], [4], [6]] == [await turn_of(item) for item in (1, 2, 3)]
+    assert [("nobody", 1)] * 3 == seen
+    assert ("nobody", None) == (tenant.get(), current_batch())
+
+
+for options in ({"max_size": 1}, {"timeout": 0}, {"timeout": 0.01}, {"timeout": None}):
+    table.row(
+        f"batch and callers set a context variable, {options}",
+        "Nothing of a caller is seen in a batch, and nothing of a batch in the next one or by a caller.",
+        options,
+    )(looking)
+
+
+async def mixing(column, seed):
+    random = Random(seed)  # the same mix each time
+
+    def answer(items):
+        if any(item % 17 == 0 for item in items):
+            raise ValueError(*items)
+        return [KeyError(item) if item % 7 == 0 else ("answer", item) for item in items]
+
+    window = random.choice((None, 0, 0.001, HOUR))
+    column.build(answer, max_size=random.randint(1, 6), concurrency=random.randint(1, 3), timeout=window)
+    callers = []
+    for item in range(1, 60):
+        callers += await column.call(item)
+        if random.random() < 0.1:
+            column.flush()
+        if random.random() < 0.1:
+            (column.shut if random.random() < 0.5 else column.open)()
+        if random.random() < 0.2 and column.tasks:
+            random.choice(callers).cancel()
+    column.open()
+    await column.until(lambda: column.flush() or all(caller.done() for caller in callers))
+    for item, caller in enumerate(callers, 1):
+        expect_own(item, await column.outcome(caller))
+
+
+def expect_own(item, outcome):
+    """Find that a caller got what belongs to its own item, or was told, or left."""
+    if isinstance(outcome, Returned):
+        assert ("answer", item) == outcome.value
+        assert item % 7
+    elif isinstance(outcome.error, KeyError):
+        assert (item,) == outcome.error.args
+    elif isinstance(outcome.error, ValueError):
+        assert item in outcome.error.args
+    else:
+        assert isinstance(outcome, Raised)
+        assert isinstance(outcome.error, asyncio.CancelledError)
+
+
+for seed in range(4):
+    table.row(f"a random mix of faults, {seed}", "Nobody gets the answer of another.", seed)(mixing)
+
+
+@pytest.mark.parametrize(("fault", "column"), table.cells())
+def test_fault(fault, column, caplog):
+    """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
+    check(fault, column, caplog)

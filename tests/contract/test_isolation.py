@@ -1,0 +1,361 @@
+"""``isolate_errors``: of a batch that fails only bad items fail, through both engines and the bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from math import ceil, log2
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import batchify
+from batchify import BatchAbortedError, BatchResultError, microbatch
+from batchify._core.batch import Batch
+from batchify._core.reruns import Parts
+from batchify.testing import VirtualLoop, record, run
+from tests.kit.engines import PATIENCE, doubled
+
+
+def refusing(*bad):
+    """Return a batch function's answer that fails when one of ``bad`` is among its items."""
+
+    def answer(items):
+        for item in items:
+            if item in bad:
+                raise ValueError(item)
+        return doubled(items)
+
+    return answer
+
+
+def together(kit, answer, items, **options):
+    """Return the callers of ``items``, which travel in one batch, the gate, and the function."""
+    fn, gate = kit.decorate(answer, timeout=3600, max_size=len(items), isolate_errors=True, **options)
+    return kit.call_waiting(fn, *items), gate, fn
+
+
+def test_only_bad_items_fail(kit):
+    """The halves of a batch that fails are run again until bad items are alone; all others are answered."""
+    callers, gate, fn = together(kit, refusing(2, 5), range(8))
+    errors = kit.errors(callers)
+    assert [2, 5] == [item for item, error in enumerate(errors) if error is not None]
+    assert [((2,), ValueError), ((5,), ValueError)] == [(e.args, type(e)) for e in errors if e is not None]
+    assert [0, 2, 6, 8, 12, 14] == kit.results([c for c, error in zip(callers, errors, strict=True) if error is None])
+    assert [*range(8)] == gate.batches[0]
+    assert [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]] == gate.batches[1:]
+    assert 10 == fn.batch_stats.isolation_runs
+
+
+def test_a_batch_that_succeeds_is_run_once(kit):
+    """Without an error nothing is run again."""
+    callers, gate, fn = together(kit, doubled, [1, 2, 3])
+    assert [2, 4, 6] == kit.results(callers)
+    assert [[1, 2, 3]] == gate.batches
+    assert 0 == fn.batch_stats.isolation_runs
+
+
+def test_a_single_item_that_fails_is_not_run_again(kit):
+    """There is nothing to isolate in a batch of one."""
+    callers, gate, fn = together(kit, refusing(1), [1])
+    assert [ValueError] == list(map(type, kit.errors(callers)))
+    assert ([[1]], 0) == (gate.batches, fn.batch_stats.isolation_runs)
+
+
+def test_every_call_is_counted_once(kit):
+    """What failed, what was answered and what left add up to the calls, in parts of the batch."""
+    callers, _, fn = together(kit, refusing(3), range(4))
+    kit.errors(callers)
+    fn.close()
+    stats = fn.batch_stats
+    assert (3, 1, 0, 0, 0) == (
+        stats.answered_items,
+        stats.failed_items,
+        stats.cancelled_items,
+        stats.pending,
+        stats.running,
+    )
+    assert {1: 2, 2: 1} == stats.size_histogram
+
+
+def test_results_that_are_wrong_are_isolated(kit):
+    """A part for which not one result for each item comes is run again in halves, too."""
+    callers, _, _ = together(kit, lambda items: [item * 2 for item in items if item != 2], range(4))
+    assert [None, None, BatchResultError, None] == [e and type(e) for e in kit.errors(callers)]
+
+
+def test_the_batch_function_may_change_its_list(kit):
+    """What it does to the list it gets changes nobody's answer, also if it fails then."""
+
+    def consume(items):
+        answers = []
+        while items:
+            answers.append(2 * items.pop(0))
+            if answers[-1] == 2:
+                raise KeyError
+        return answers
+
+    callers, _, _ = together(kit, consume, range(4))
+    assert [None, KeyError, None, None] == [e and type(e) for e in kit.errors(callers)]
+    assert [0, 4, 6] == kit.results([callers[0], *callers[2:]])
+
+
+def test_good_items_do_not_wait_for_bad_ones(kit):
+    """A part that succeeds is answered, and counted, while the rest of its batch goes on."""
+    told = threading.Event()
+
+    def answer(items):
+        if items == [2, 3]:
+            assert told.wait(PATIENCE), "nobody was told"
+        return refusing(3)(items)
+
+    callers, _, fn = together(kit, answer, range(4))
+    assert [0, 2] == kit.results(callers[:2])
+    assert (2, 2) == (fn.batch_stats.answered_items, fn.batch_stats.running)
+    told.set()
+    assert [None, ValueError] == [error and type(error) for error in kit.errors(callers[2:])]
+
+
+def test_who_shares_an_item_shares_its_fate(kit):
+    """Equal items are one in the parts, too, and each of their callers gets an exception of its own."""
+    callers, _, fn = together(kit, refusing(1), [1, 2, 1, 3, 4, 2], dedupe=True)
+    # Four items do not fill a batch of six.
+    fn.flush()
+    errors = kit.errors(callers)
+    assert [ValueError, None, ValueError, None, None, None] == [e and type(e) for e in errors]
+    assert errors[0] is not errors[2]
+    assert [4, 6, 8, 4] == kit.results([c for c, e in zip(callers, errors, strict=True) if e is None])
+
+
+def test_inside_a_part_it_is_the_current_batch(kit):
+    """``current_batch()`` and a recorder show the part that runs, with the contexts of its items."""
+    seen = []
+
+    def answer(items):
+        current = batchify.current_batch()
+        seen.append((current.size, len(current.contexts)))
+        return refusing(1)(items)
+
+    with record() as recorder:
+        callers, _, _ = together(kit, answer, range(2), capture_context=True, name="parted")
+        kit.errors(callers)
+    assert [(2, 2), (1, 1), (1, 1)] == seen
+    assert [(0, 1), (0,), (1,)] == [batch.items for batch in recorder.batches if batch.name == "parted"]
+
+
+def test_a_part_cannot_call_its_own_function(kit):
+    """A call from inside a part would wait for its own batch, and is refused."""
+
+    def answer(items):
+        if len(items) > 1:
+            raise KeyError
+        return [kit.inside(fn, 0)] if items == [1] else doubled(items)
+
+    fn, _ = kit.decorate(answer, timeout=3600, max_size=2, isolate_errors=True)
+    callers = kit.call_waiting(fn, 1, 2)
+    assert [batchify.ReentrantCallError, None] == [e and type(e) for e in kit.errors(callers)]
+
+
+def test_reports_are_of_parts(kit):
+    """``on_batch`` is told of each part that ends, with its error if it had one."""
+    told = []
+    callers, _, fn = together(kit, refusing(1), range(3), on_batch=told.append)
+    kit.errors(callers)
+    fn.close()
+    assert [(1, None), (1, ValueError), (1, None)] == [(r.size, r.error and type(r.error)) for r in told]
+
+
+def test_what_is_no_exception_ends_all_that_is_left():
+    """A batch that is cancelled in a part of it is told so to everybody who has no answer yet."""
+
+    @microbatch(max_size=4, isolate_errors=True)
+    async def double(items):
+        if len(items) == 4:
+            raise ValueError
+        if items == [2, 3]:
+            raise asyncio.CancelledError
+        return doubled(items)
+
+    async def main():
+        return await asyncio.gather(*map(double, range(4)), return_exceptions=True)
+
+    zero, two, *aborted = run(main())
+    assert (0, 2) == (zero, two)
+    assert [BatchAbortedError] * 2 == list(map(type, aborted))
+    assert (2, 2, 0) == (
+        double.batch_stats.answered_items,
+        double.batch_stats.failed_items,
+        double.batch_stats.running,
+    )
+
+
+def test_system_exit_in_a_part_lives_on_in_a_thread():
+    """In a worker thread every caller without an answer is told, and the next batch runs."""
+
+    @microbatch(max_size=4, timeout=3600, isolate_errors=True)
+    def double(items):
+        if len(items) == 4:
+            raise ValueError
+        if 0 in items:
+            raise SystemExit(3)
+        return doubled(items)
+
+    futures = [double.submit(item) for item in range(4)]
+    assert [SystemExit] * 4 == [type(future.exception(PATIENCE)) for future in futures]
+    double.configure(timeout=None)
+    assert 14 == double(7)
+
+
+def test_a_batch_that_all_have_left_is_cancelled():
+    """Callers that are answered do not keep a batch running that all others have left."""
+    cancelled = []
+
+    @microbatch(max_size=4, isolate_errors=True)
+    async def double(items):
+        if len(items) == 4:
+            raise ValueError
+        if 2 in items:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancelled.append(items)
+                raise
+        return doubled(items)
+
+    async def main():
+        tasks = [asyncio.ensure_future(double(item)) for item in range(4)]
+        assert [0, 2] == await asyncio.gather(*tasks[:2])
+        for task in tasks[2:]:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop().time()
+
+    assert 1 > run(main())
+    assert [[2, 3]] == cancelled
+    assert (2, 2) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
+
+
+def test_who_is_cancelled_with_an_answer_has_not_left():
+    """A caller that is cancelled between its answer and its next step does not count twice, and ends nobody's batch."""
+    tasks = []
+
+    @microbatch(max_size=3, isolate_errors=True)
+    async def double(items):
+        if len(items) == 3:
+            raise ValueError
+        if 0 not in items:
+            # The first has its answer by now, and has not seen it.
+            tasks[0].cancel()
+            tasks[1].cancel()
+            await asyncio.sleep(1)
+        return doubled(items)
+
+    async def main():
+        tasks.extend(asyncio.ensure_future(double(item)) for item in range(3))
+        await asyncio.wait(tasks)
+
+    run(main())
+    assert [True, True, False] == [task.cancelled() for task in tasks]
+    assert 4 == tasks[2].result()
+    assert (2, 1) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
+
+
+def test_a_batch_that_all_have_left_is_not_run_again():
+    """Nothing is isolated for nobody: a batch that is cancelled, and raises something else then, is over."""
+    runs = []
+
+    @microbatch(max_size=4, isolate_errors=True)
+    async def double(items):
+        runs.append(items)
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ValueError from None
+
+    async def main():
+        tasks = [asyncio.ensure_future(double(item)) for item in range(4)]
+        await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(1)
+
+    run(main())
+    assert [[0, 1, 2, 3]] == runs
+    assert (4, 0, 0) == (
+        double.batch_stats.cancelled_items,
+        double.batch_stats.running,
+        double.batch_stats.isolation_runs,
+    )
+
+
+def test_a_hook_that_ends_the_program_ends_no_batch():
+    """What ``on_batch`` raises after a part at the loop reaches the loop, and all other parts are run and answered."""
+    reports = []
+
+    def end(told):
+        reports.append(told.size)
+        if len(reports) == 1:
+            raise SystemExit(3)
+
+    @microbatch(max_size=4, isolate_errors=True, on_batch=end)
+    async def double(items):
+        if len(items) == 4:
+            raise ValueError
+        return doubled(items)
+
+    async def main():
+        return await asyncio.gather(*map(double, range(4)))
+
+    async def again():
+        return await double(7)
+
+    loop = VirtualLoop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(task)
+        assert [0, 2, 4, 6] == loop.run_until_complete(task)
+        assert 14 == loop.run_until_complete(again())
+    finally:
+        loop.close()
+    assert ([2, 2, 1], 0, 5) == (reports, double.batch_stats.running, double.batch_stats.answered_items)
+
+
+def test_one_slot_runs_one_part_at_a_time(kit):
+    """Parts run in the slot of their batch: the next batch waits for the last of them."""
+    callers, gate, fn = together(kit, refusing(0), range(4))
+    gate.shut()
+    later = kit.call_waiting(fn, 10, 11, 12, 13)
+    gate.open()
+    kit.errors(callers)
+    assert [20, 22, 24, 26] == kit.results(later)
+    assert [10, 11, 12, 13] == gate.batches[-1]
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
+def test_the_promised_bound(drawn):
+    """All bad items, and none other, are found with no more additional runs than promised."""
+    size, bad = drawn
+    batch = Batch([*range(size)], [*range(size)], [0.0] * size, range(size), "full", size, 0.0)
+    runs, ended, answered = 0, [], []
+    parts = Parts(batch, isolate=True)
+    for part in parts:
+        runs += 1
+        parts.items.clear()
+        if bad.isdisjoint(part.items):
+            answered += part.waiters
+        else:
+            ended += [waiter for end in parts.ended(ValueError()) for waiter in end.waiters]
+    assert (sorted(bad), sorted(set(range(size)) - bad)) == (ended, answered)
+    assert runs - 1 <= min(2 * size - 2, 2 * len(bad) * ceil(log2(size)))
+
+
+@pytest.mark.parametrize("value", [1, None, "yes"])
+def test_the_option_is_a_flag(value):
+    """Anything but ``True`` and ``False`` is refused at decoration."""
+    with pytest.raises(TypeError, match="isolate_errors must be True or False"):
+        microbatch(doubled, isolate_errors=value)

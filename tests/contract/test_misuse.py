@@ -1,0 +1,506 @@
+"""Misuses, and what is said of them, word for word.
+
+Each table is to be read as a page of the manual: what was written, and what it answers. What an error must tell is
+which function it is about, what was given, and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+
+from batchify import AsyncMicrobatcher, BatcherClosedError, BatchResultError, SyncMicrobatcher, microbatch
+from tests.kit.engines import PATIENCE, Gate, doubled
+
+
+async def later(*_):
+    """Return a coroutine, which nothing awaits."""
+
+
+def embed(texts):
+    return texts
+
+
+async def aembed(texts):
+    return texts
+
+
+class Model:
+    @microbatch
+    def encode(self, texts):
+        return texts
+
+    def nothing(self):
+        return []
+
+
+def told(kind, ask, *args, **kwargs):
+    """Return the message of the exception, of exactly this kind, that the call raises."""
+    with pytest.raises(kind) as caught:
+        ask(*args, **kwargs)
+    assert kind is caught.type
+    return str(caught.value)
+
+
+def told_by_python(ask, *args, **kwargs):
+    """Return the message of a ``TypeError`` without the suggestion that some versions of Python add."""
+    return told(TypeError, ask, *args, **kwargs).partition(". Did you mean")[0]
+
+
+class NoCause(Exception):  # noqa: N818  # named for what is odd
+    @property
+    def __cause__(self):
+        return None
+
+
+class NoClass(Exception):  # noqa: N818
+    @property
+    def __class__(self):
+        raise RuntimeError
+
+
+class NoDict(Exception):  # noqa: N818
+    @property
+    def __dict__(self):
+        raise RuntimeError
+
+
+class NoAttribute(Exception):  # noqa: N818
+    def __getattribute__(self, name):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("odd", [NoCause, NoClass, NoDict, NoAttribute])
+def test_an_exception_that_raises_when_it_is_looked_at(kit, odd):
+    """Its callers are told of it all the same, and the function goes on."""
+
+    def answer(items):
+        if 2 in items:
+            raise odd
+        return items
+
+    echo, gate = kit.decorate()
+    gate.answer = answer
+    first = kit.call(echo, 2)
+    kit.await_done([first])
+    assert odd is type(first.exception(PATIENCE))
+    assert [1] == kit.results([kit.call(echo, 1)])
+    assert (1, 1, 0) == (echo.batch_stats.failed_items, echo.batch_stats.answered_items, echo.batch_stats.running)
+
+
+# Values of options, under the names that the decorator and the engines have for them.
+
+SIZES = [
+    (TypeError, True, "must be an int, got True of type bool"),
+    (TypeError, 8.0, "must be an int, got 8.0 of type float"),
+    (TypeError, math.nan, "must be an int, got nan of type float"),
+    (TypeError, math.inf, "must be an int, got inf of type float"),
+    (TypeError, "8", "must be an int, got '8' of type str"),
+    (TypeError, None, "must be an int, got None of type NoneType"),
+    (TypeError, 8j, "must be an int, got 8j of type complex"),
+    (TypeError, Decimal(8), "must be an int, got Decimal('8') of type Decimal"),
+    (TypeError, Fraction(8), "must be an int, got Fraction(8, 1) of type Fraction"),
+    (TypeError, [8], "must be an int, got [8] of type list"),
+    (ValueError, 0, "must be at least 1, got 0"),
+    (ValueError, -1, "must be at least 1, got -1"),
+]
+TIMES = [
+    (TypeError, True, "must be a number of seconds, or None to adapt, got True of type bool"),
+    (TypeError, "0.1", "must be a number of seconds, or None to adapt, got '0.1' of type str"),
+    (TypeError, 1j, "must be a number of seconds, or None to adapt, got 1j of type complex"),
+    (TypeError, Decimal("0.1"), "must be a number of seconds, or None to adapt, got Decimal('0.1') of type Decimal"),
+    (TypeError, (1,), "must be a number of seconds, or None to adapt, got (1,) of type tuple"),
+    (ValueError, -1, "must be a finite number of seconds, at least 0, got -1"),
+    (ValueError, -0.002, "must be a finite number of seconds, at least 0, got -0.002"),
+    (ValueError, math.nan, "must be a finite number of seconds, at least 0, got nan"),
+    (ValueError, math.inf, "must be a finite number of seconds, at least 0, got inf"),
+]
+FLAGS = [
+    (TypeError, 1, "must be True or False, got 1 of type int"),
+    (TypeError, None, "must be True or False, got None of type NoneType"),
+    (TypeError, "yes", "must be True or False, got 'yes' of type str"),
+]
+NAMES = [
+    (TypeError, 8, "must be a str, got 8 of type int"),
+    (TypeError, b"embed", "must be a str, got b'embed' of type bytes"),
+    (TypeError, True, "must be a str, got True of type bool"),
+    (ValueError, "", "must not be empty"),
+]
+WEIGHTS = [
+    (TypeError, True, "must be a number, or None, got True of type bool"),
+    (TypeError, "10", "must be a number, or None, got '10' of type str"),
+    (TypeError, Decimal(10), "must be a number, or None, got Decimal('10') of type Decimal"),
+    (ValueError, 0, "must be a finite number above 0, got 0"),
+    (ValueError, -1.5, "must be a finite number above 0, got -1.5"),
+    (ValueError, math.nan, "must be a finite number above 0, got nan"),
+    (ValueError, math.inf, "must be a finite number above 0, got inf"),
+]
+FUNCTIONS = [
+    (TypeError, 8, "must be a function, or None, got 8 of type int"),
+    (TypeError, "len", "must be a function, or None, got 'len' of type str"),
+    (TypeError, later, "must be a def function, got the async def function later: nothing would await it"),
+]
+EXECUTORS = [
+    (
+        TypeError,
+        4,
+        "must be a concurrent.futures.Executor, or None for threads of its own, got 4 of type int",
+    ),
+    (
+        TypeError,
+        "threads",
+        "must be a concurrent.futures.Executor, or None for threads of its own, got 'threads' of type str",
+    ),
+]
+CHOICES = [
+    (TypeError, True, "must be a str, got True of type bool"),
+    (TypeError, None, "must be a str, got None of type NoneType"),
+    (ValueError, "drop", "must be 'wait' or 'raise', got 'drop'"),
+    (ValueError, "", "must not be empty"),
+]
+# What an option can't be without.
+WITH = {"max_weight": {"weigh": len}, "weigh": {"max_weight": 1}}
+
+
+def options(size, time):
+    """Return each wrong value of each option, with what is said of it."""
+    values = {
+        size: SIZES,
+        time: TIMES,
+        "concurrency": SIZES,
+        "max_pending": [case for case in SIZES if case[1] is not None],
+        "on_full": CHOICES,
+        "weigh": FUNCTIONS,
+        "max_weight": WEIGHTS,
+        "group_by": FUNCTIONS,
+        "dedupe": FLAGS,
+        "isolate_errors": FLAGS,
+        "executor": EXECUTORS,
+        "capture_context": FLAGS,
+        "on_batch": FUNCTIONS,
+        "name": NAMES,
+    }
+    return [
+        pytest.param(
+            kind,
+            {option: value, **WITH.get(option, {})},
+            f"{option} {message}",
+            id=f"{option}={getattr(value, '__name__', repr(value))}",
+        )
+        for option, table in values.items()
+        for kind, value, message in table
+    ]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), options("max_size", "timeout"))
+@pytest.mark.parametrize(
+    "decorate",
+    [lambda **options: microbatch(embed, **options), lambda **options: microbatch(**options)(aembed)],
+    ids=["microbatch(fn, ...)", "@microbatch(...)"],
+)
+def test_wrong_values_of_options(decorate, kind, options, message):
+    """A wrong kind is a ``TypeError``, a wrong number a ``ValueError``; both name option, rule and value."""
+    assert message == told(kind, decorate, **options)
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), options("max_batch_size", "batch_wait_timeout_s"))
+@pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
+def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
+    """An engine class says the same, of the names that its own arguments have."""
+    assert message == told(kind, engine, embed, **options)
+
+
+def test_refusing_needs_a_bound():
+    """``on_full="raise"`` without a bound would do nothing, and is a ``TypeError``."""
+    message = "on_full='raise' needs max_pending: without it there is always room"
+    for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
+        assert message == told(TypeError, decorate, embed, on_full="raise")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "missing"),
+    [({"weigh": len}, "weigh", "max_weight"), ({"max_weight": 10}, "max_weight", "weigh")],
+)
+def test_weights_need_a_most_and_the_most_needs_weights(options, given, missing):
+    """One without the other would do nothing, and is a ``TypeError``."""
+    message = (
+        f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
+    )
+    for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
+        assert message == told(TypeError, decorate, embed, **options)
+
+
+UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers", "max_sizee", "texts"]
+
+
+@pytest.mark.parametrize("option", UNKNOWN)
+def test_unknown_options(option):
+    """An option that there is not, however near it comes to one, is a ``TypeError`` that names it."""
+    expected = f"microbatch() got an unexpected keyword argument '{option}'"
+    assert expected == told_by_python(microbatch, embed, **{option: 1})
+    assert expected == told_by_python(microbatch, **{option: 1})
+
+
+@pytest.mark.parametrize("option", ["max_size", "timeout", "batch_size", "max_batch"])
+@pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
+def test_unknown_arguments_of_an_engine(engine, option):
+    """The engine classes take no misspelled argument, nor the decorator's names."""
+    expected = f"{engine.__name__}.__init__() got an unexpected keyword argument '{option}'"
+    assert expected == told_by_python(engine, embed, **{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: microbatch(embed, 8), "microbatch() takes from 0 to 1 positional arguments but 2 were given"),
+        (
+            lambda: microbatch(fn=embed),
+            "microbatch() got some positional-only arguments passed as keyword arguments: 'fn'",
+        ),
+        (
+            lambda: AsyncMicrobatcher(embed, 8, 0.1, "embed"),
+            "AsyncMicrobatcher.__init__() takes from 2 to 4 positional arguments but 5 were given",
+        ),
+        (
+            lambda: SyncMicrobatcher(embed, 8, 0.1, "embed"),
+            "SyncMicrobatcher.__init__() takes from 2 to 4 positional arguments but 5 were given",
+        ),
+        (AsyncMicrobatcher, "AsyncMicrobatcher.__init__() missing 1 required positional argument: 'batch_fn'"),
+        (SyncMicrobatcher, "SyncMicrobatcher.__init__() missing 1 required positional argument: 'batch_fn'"),
+    ],
+)
+def test_options_go_by_name(ask, message):
+    """Options are given by name, and what is decorated by position."""
+    assert message == told_by_python(ask)
+
+
+# What can't be decorated.
+
+NO_FUNCTION = "microbatch decorates a function of a list of items, got"
+NO_COLUMN = "has no column: give it a parameter without a default for the list of items"
+ADVICE = "give it one parameter by name for the list of items"
+A_LAMBDA = "<lambda>()"
+
+
+REFUSED = [
+    (5, f"{NO_FUNCTION} 5 of type int"),
+    (True, f"{NO_FUNCTION} True of type bool"),
+    ("embed", f"{NO_FUNCTION} 'embed' of type str"),
+    ([1, 2], f"{NO_FUNCTION} [1, 2] of type list"),
+    (staticmethod(5), f"{NO_FUNCTION} 5 of type int"),
+    (classmethod("embed"), f"{NO_FUNCTION} 'embed' of type str"),
+    (lambda: None, f"{A_LAMBDA} {NO_COLUMN}"),
+    (lambda top_k=10, **more: [], f"{A_LAMBDA} {NO_COLUMN}"),
+    (functools.partial(embed, []), f"embed() {NO_COLUMN}"),
+    (Model().nothing, f"Model.nothing() {NO_COLUMN}"),
+    (classmethod(lambda cls: []), f"{A_LAMBDA} {NO_COLUMN}"),
+    (lambda *texts: [], f"{A_LAMBDA} has *texts, which is no column; {ADVICE}"),
+    (lambda texts, *more: [], f"{A_LAMBDA} has *more, which is no column; {ADVICE}"),
+    (lambda *, texts: [], f"{A_LAMBDA} {NO_COLUMN} (texts is none, as it can only be given by name)"),
+    (
+        functools.partial(lambda top_k, texts: [], top_k=1),
+        f"{A_LAMBDA} {NO_COLUMN} (texts is none, as it can only be given by name)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fn", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_cannot_be_decorated(fn, message):
+    """What is no batch function is refused at decoration, by name, with what it needs."""
+    assert message == told(TypeError, microbatch, fn)
+
+
+@pytest.mark.parametrize(
+    ("decorate", "message"),
+    [
+        (microbatch, "embed is decorated with microbatch already"),
+        (microbatch(max_size=8), "embed is decorated with microbatch already"),
+        (lambda fn: microbatch(staticmethod(fn)), "embed is decorated with microbatch already"),
+        (lambda fn: microbatch(classmethod(fn)), "embed is decorated with microbatch already"),
+        (lambda _: microbatch(Model.encode), "Model.encode is decorated with microbatch already"),
+        (lambda _: microbatch(Model().encode), "Model.encode is decorated with microbatch already"),
+    ],
+)
+def test_decorating_twice(decorate, message):
+    """What is decorated already takes one item, and is refused by name."""
+    assert message == told(TypeError, decorate, microbatch(embed))
+
+
+def test_a_method_without_a_column():
+    """A method of which the instance is the only argument is refused when it is first looked up on an instance."""
+
+    class Kind:
+        @microbatch(name="Kind.nothing")
+        def nothing(self): ...
+
+    assert f"Kind.nothing() {NO_COLUMN}" == told(TypeError, lambda: Kind().nothing)
+
+
+@pytest.mark.parametrize(
+    ("engine", "batch_fn", "message"),
+    [
+        (AsyncMicrobatcher, 5, "batch_fn must be callable, got 5"),
+        (SyncMicrobatcher, 5, "batch_fn must be callable, got 5"),
+        (AsyncMicrobatcher, None, "batch_fn must be callable, got None"),
+        (SyncMicrobatcher, None, "batch_fn must be callable, got None"),
+        (
+            SyncMicrobatcher,
+            aembed,
+            "SyncMicrobatcher runs def functions, and aembed is async def; use AsyncMicrobatcher",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_run(engine, batch_fn, message):
+    """An engine class says what it can run."""
+    assert message == told(TypeError, engine, batch_fn)
+
+
+# Misuses at run time, after which the batcher goes on.
+
+CALLS = {
+    "no argument": (lambda fn: fn(), "embed() missing 1 required positional argument: 'texts'"),
+    "two arguments": (lambda fn: fn("a", "b"), "embed() takes 1 positional argument but 2 were given"),
+    "twice the item": (lambda fn: fn("a", texts="b"), "embed() got multiple values for argument 'texts'"),
+    "another name": (lambda fn: fn(text="a"), "embed() got an unexpected keyword argument 'text'"),
+    "one name too many": (lambda fn: fn("a", top_k=1), "embed() got an unexpected keyword argument 'top_k'"),
+    "nothing to submit": (lambda fn: fn.submit(), "embed() missing 1 required positional argument: 'texts'"),
+    "nothing to await": (lambda fn: fn.acall(), "embed() missing 1 required positional argument: 'texts'"),
+    "nothing to map": (lambda fn: fn.map(), "Batched.map() missing 1 required positional argument: 'items'"),
+}
+
+
+@pytest.mark.parametrize("misuse", CALLS)
+@pytest.mark.parametrize("batch_fn", [embed, aembed], ids=["def", "async def"])
+def test_wrong_calls(batch_fn, misuse):
+    """A wrong call fails at once, before anything is queued, and the next call is answered."""
+    do, message = CALLS[misuse]
+    fn = microbatch(batch_fn, name="embed")
+    assert message == told_by_python(do, fn)
+    assert 0 == fn.batch_stats.pending
+    assert "a" == asyncio.run(fn.acall("a"))
+    assert 1 == fn.batch_stats.total_items
+
+
+@pytest.mark.parametrize(
+    ("do", "message"),
+    [
+        (lambda: Model.encode("a"), "Model.encode() missing 1 required positional argument: 'texts'"),
+        (lambda: Model().encode(), "Model.encode() missing 1 required positional argument: 'texts'"),
+        (lambda: Model().encode("a", "b"), "Model.encode() takes 1 positional argument but 2 were given"),
+        (lambda: Model.encode(Model(), "a", "b"), "Model.encode() takes 1 positional argument but 2 were given"),
+        (lambda: Model.encode(Model()), "Model.encode() missing 1 required positional argument: 'texts'"),
+    ],
+)
+def test_wrong_calls_of_a_method(do, message):
+    """A wrong call of a method is described without its instance."""
+    assert message == told_by_python(do)
+    assert "a" == Model().encode("a")
+
+
+@pytest.mark.parametrize(
+    ("returned", "told_of_it"),
+    [
+        (lambda items: items[1:], "0 results"),
+        (lambda items: items * 2, "2 results"),
+        (lambda items: items[0], "a int, which has no length"),
+        (lambda items: None, "None"),
+        (dict.fromkeys, "a dict"),
+        (set, "a set"),
+        (lambda items: "a", "a str"),
+        (lambda items: (item for item in items), "a generator, which has no length"),
+        (lambda items: map(str, items), "a map, which has no length"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["threads", "asyncio"])
+def test_wrong_results(engine, returned, told_of_it):
+    """A batch function that breaks its promise is told what it was given, what it returned, and what it must return."""
+    gate = Gate(returned)
+
+    async def run(items):
+        return gate(items)
+
+    fn = microbatch(run if engine == "asyncio" else gate, name="embed")
+    expected = f"embed() was given 1 item and returned {told_of_it}; it must return one for each item, in order"
+    assert expected == told(BatchResultError, lambda: asyncio.run(fn.acall(1)))
+    gate.answer = doubled
+    assert 4 == asyncio.run(fn.acall(2))
+
+
+def test_mapping_what_is_no_iterable():
+    """``map`` of what is no iterable is Python's own ``TypeError``, and the next call is answered."""
+    fn = microbatch(embed)
+    assert "'int' object is not iterable" == told(TypeError, fn.map, 5)
+    assert ["a", "b"] == fn.map("ab")
+
+
+async def test_mapping_what_is_no_iterable_on_a_loop():
+    """``await map`` of what is no iterable is Python's own ``TypeError``, and the next call is answered."""
+    fn = microbatch(aembed)
+    with pytest.raises(TypeError, match=r"^'int' object is not iterable$"):
+        await fn.map(5)
+    assert ["a", "b"] == await fn.map("ab")
+
+
+def test_mapping_an_iterable_that_fails():
+    """An error while the items are read is the caller's, and the next call is answered."""
+
+    def items():
+        yield 1
+        raise KeyError(2)
+
+    fn = microbatch(embed)
+    assert "2" == told(KeyError, fn.map, items())
+    assert [2, 3] == fn.map([2, 3])
+
+
+def test_calling_what_is_closed():
+    """A call after ``close()`` is a ``BatcherClosedError`` that names the function, from whichever member."""
+    fn = microbatch(embed)
+    fn.close()
+    expected = "embed is closed and takes no more calls"
+    asks = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
+    assert [expected] * 4 == [told(BatcherClosedError, ask) for ask in asks]
+
+
+def test_calling_an_engine_that_is_stopped():
+    """``submit`` after ``stop()`` is a ``BatcherClosedError`` that names the batcher; ``start()`` opens it again."""
+    batcher = SyncMicrobatcher(embed)
+    batcher.stop()
+    assert "embed is closed and takes no more calls" == told(BatcherClosedError, batcher.submit, "a")
+    batcher.start()
+    assert "a" == batcher.submit("a")
+
+
+def test_submitting_without_a_loop():
+    """``submit`` of an async function needs a running loop, and with one the next call is answered."""
+    fn = microbatch(aembed)
+    assert "no running event loop" == told(RuntimeError, fn.submit, "a")
+    assert "a" == asyncio.run(fn("a"))
+
+
+def test_cancelling_twice():
+    """A future that is cancelled again, or after its answer, changes nothing for the others."""
+    fn = microbatch(embed, timeout=3600)
+    gone, stays = fn.submit("a"), fn.submit("b")
+    assert [True, True] == [gone.cancel(), gone.cancel()]
+    fn.flush()
+    assert "b" == stays.result(PATIENCE)
+    assert not stays.cancel()
+    assert (1, 1) == (fn.batch_stats.answered_items, fn.batch_stats.cancelled_items)
+
+
+def test_an_item_is_never_told():
+    """What went wrong is told without the items and results it went wrong with, which are private."""
+    secret = "private"  # noqa: S105  # that is the point
+    fn = microbatch(lambda texts: secret, name="embed")
+    with pytest.raises(BatchResultError) as returned:
+        fn(secret)
+    with pytest.raises(TypeError) as called:
+        fn(secret, texts=secret)
+    shown = [str(returned.value), repr(returned.value), str(called.value), repr(fn), str(fn.batch_stats)]
+    assert [] == [text for text in shown if secret in text]

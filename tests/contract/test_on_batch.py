@@ -1,0 +1,155 @@
+"""The hook that is called after each batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from batchify import AsyncMicrobatcher, BatchReport, microbatch
+from batchify._batcher.config import Config
+from batchify._batcher.report import report
+from batchify._core.batch import Batch
+from tests.kit.engines import PATIENCE, doubled
+
+
+@pytest.fixture
+def hook(kit):
+    """Return ``decorate()``, which gives a function a hook, and a way to await the next report."""
+    reports = []
+    told = threading.Semaphore(0)
+
+    def on_batch(report):
+        reports.append(report)
+        told.release()
+
+    def decorate(answer=doubled, **options):
+        return kit.decorate(answer, on_batch=on_batch, **options)
+
+    def next_report():
+        assert told.acquire(timeout=PATIENCE), "nothing was reported"
+        return reports.pop(0)
+
+    return decorate, next_report
+
+
+def test_each_batch_is_reported(kit, hook):
+    """The hook is told name, size, weight, reason, times and thread of each batch that is over."""
+    decorate, next_report = hook
+    double, _ = decorate(max_size=2, timeout=3600, weigh=lambda item: item, max_weight=100)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
+    report = next_report()
+    assert ("double", 2, 3.0, "full", None) == (report.name, report.size, report.weight, report.reason, report.error)
+    assert len(report.wait_ms) == 2
+    assert report.wait_ms[0] >= report.wait_ms[1] >= 0 <= report.run_ms
+    assert report.thread == ("event loop" if kit.name == "asyncio" else "double-0")
+
+
+def test_an_error_is_reported(kit, hook):
+    """The hook is told what ended a batch: the very error that the batch function raised."""
+    error = KeyError("failed")
+
+    def fail(items):
+        raise error
+
+    decorate, next_report = hook
+    double, _ = decorate(fail)
+    kit.errors([kit.call(double, 1)])
+    assert error is next_report().error
+
+
+def test_an_error_of_one_item_is_none_of_the_batch(kit, hook):
+    """An exception in the place of a result ends nothing for the others, and is not reported."""
+    decorate, next_report = hook
+    double, _ = decorate(lambda items: [ValueError() for _ in items])
+    kit.errors([kit.call(double, 1)])
+    assert None is next_report().error
+
+
+@pytest.mark.parametrize("kind", [KeyError, SystemExit])
+def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
+    """What a hook raises is logged, and no caller feels it, nor does the next batch."""
+
+    def fail(report):
+        raise kind if kit.name != "asyncio" else KeyError
+
+    double, _ = kit.decorate(on_batch=fail)
+    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+    double.close()
+    told = [record.getMessage() for record in caplog.records if record.name == "batchify"]
+    assert ["on_batch of double() raised"] * 2 == told
+
+
+def test_a_hook_that_ends_the_program_ends_it():
+    """Ctrl-C in a hook on an event loop ends the loop, as it would anywhere, when everything is counted."""
+
+    async def double(items):
+        return doubled(items)
+
+    def end(report):
+        raise KeyboardInterrupt
+
+    batcher = AsyncMicrobatcher(double, on_batch=end)
+
+    async def call():
+        await batcher.submit(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(call())
+    assert (1, 0, 0) == (batcher.stats.answered_items, batcher.stats.running, batcher.stats.pending)
+
+
+def test_a_log_that_fails_harms_nobody(kit, monkeypatch):
+    """When the log of an error in the hook fails, too, the next batch runs all the same."""
+
+    def fail(*args):
+        raise OSError
+
+    monkeypatch.setattr(logging.getLogger("batchify"), "exception", fail)
+    double, _ = kit.decorate(on_batch=fail)
+    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+
+
+def test_the_report_is_of_those_who_stayed():
+    """A caller that leaves at the last moment is in no report; waits are told in order of arrival."""
+    batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], (), "full", 9, 8.0, shares=[0, 0, 1], weights=[1.0, 2.0])
+    told = []
+    options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": told.append}
+    report(Config(**options), batch, 1.0, None, on_loop=False)
+    batch.drop([False, False, True])
+    report(Config(**options), batch, 1.0, None, on_loop=False)
+    seen = [(each.size, each.weight, each.wait_ms) for each in told]
+    assert [(2, 3.0, (3000.0, 2000.0, 1000.0)), (1, 1.0, (3000.0, 1000.0))] == seen
+
+
+def test_the_hook_may_flush_and_close(kit):
+    """The hook may flush and close the function, which does not wait for the batch that is reported."""
+    closed = threading.Event()
+
+    def close(report):
+        double.flush()
+        if kit.name == "asyncio":
+            asyncio.run_coroutine_threadsafe(double.aclose(), kit.loop).add_done_callback(lambda _: closed.set())
+        else:
+            double.close()
+            closed.set()
+
+    double, _ = kit.decorate(on_batch=close)
+    assert 2 == kit.call(double, 1).result(PATIENCE)
+    assert closed.wait(PATIENCE)
+
+
+def test_a_report_does_not_change():
+    """A report is what it was when the batch was over."""
+    report = BatchReport("double", 1, 0.0, "full", (1.0,), 1.0, None, "main")
+    with pytest.raises(FrozenInstanceError):
+        report.size = 2
+
+
+def test_without_a_hook_nothing_is_told(caplog):
+    """A function without a hook has its batches unreported."""
+    assert 2 == microbatch(doubled)(1)
+    assert [] == caplog.records

@@ -1,0 +1,752 @@
+"""What streams promise, written once and run through both engines, and through the bridge between them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import inspect
+import logging
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator  # noqa: TC003  # signatures are evaluated
+from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
+
+import pytest
+
+import batchify
+from batchify import (
+    DONE,
+    AsyncMicrobatcher,
+    BatchAbortedError,
+    BatcherClosedError,
+    BatchResultError,
+    DeadlineError,
+    QueueFullError,
+    SyncMicrobatcher,
+    microbatch,
+)
+from batchify.testing import record
+from tests.kit.engines import PATIENCE, wait_until
+from tests.kit.streams import KITS
+
+TOGETHER = {"max_size": 2, "timeout": 3600}
+
+
+@pytest.fixture(params=KITS, ids=lambda kind: kind.name)
+def kit(request):
+    """Whichever way to read: blocked threads, tasks, or tasks of what runs in a thread."""
+    kit = request.param()
+    yield kit
+    kit.close()
+
+
+def counting(count):
+    """Return steps that yield for each item as many values, numbered."""
+
+    def steps(items):
+        for n in range(count):
+            yield [f"{item}{n}" for item in items]
+
+    return steps
+
+
+def forever(items):
+    while True:
+        yield list(items)
+
+
+def accounted(stats):
+    over = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + over
+
+
+def outcomes(fn):
+    """Return how many streams ended well, with an error, and with a caller who had left."""
+    stats = fn.batch_stats
+    return stats.answered_items, stats.failed_items, stats.cancelled_items
+
+
+# Values.
+
+
+def test_each_caller_reads_its_own_values(kit):
+    """The values in a caller's position reach that caller, in order, and the stream ends with the generator."""
+    generate, source = kit.decorate(counting(3), **TOGETHER)
+    source.allow_all()
+    readers = kit.call_waiting(generate, "a", "b")
+    assert [["a0", "a1", "a2"], ["b0", "b1", "b2"]] == kit.results(readers)
+    assert [["a", "b"]] == source.batches
+
+
+def test_values_come_as_they_are_yielded(kit):
+    """A value is there before the next one is made."""
+    generate, source = kit.decorate(counting(2))
+    [reader] = kit.call_waiting(generate, "a")
+    source.allow()
+    reader.await_values(1)
+    assert (["a0"], False) == (reader.values, reader.done())
+    source.allow()
+    assert ["a0", "a1"] == reader.result(PATIENCE)
+
+
+def test_a_generator_that_yields_nothing(kit):
+    """Streams of a generator without values are empty."""
+    generate, source = kit.decorate(counting(0), **TOGETHER)
+    assert [[], []] == kit.results(kit.call_waiting(generate, "a", "b"))
+
+
+def test_any_list_of_values_will_do(kit):
+    """What is yielded is anything with a length and an order; ``None`` is a value like others in it."""
+
+    def steps(items):
+        yield tuple(items)
+        yield [None] * len(items)
+        yield range(len(items))
+
+    generate, source = kit.decorate(steps, **TOGETHER)
+    source.allow_all()
+    assert [["a", None, 0], ["b", None, 1]] == kit.results(kit.call_waiting(generate, "a", "b"))
+
+
+def test_a_stream_that_is_not_read_queues_nothing(kit):
+    """A call queues its item when its stream is first read."""
+    generate, source = kit.decorate(counting(1))
+    stream = kit.run(lambda: generate("a"))
+    assert 0 == accounted(generate.batch_stats)
+    source.allow_all()
+    del stream
+    gc.collect()
+    assert [["b0"]] == kit.results([kit.call(generate, "b")])
+    assert [["b"]] == source.batches
+
+
+def test_submit_queues_at_once(kit):
+    """``submit()`` queues its item before anybody reads."""
+    generate, source = kit.decorate(counting(1), **TOGETHER)
+    stream = kit.run(lambda: generate.submit("a"))
+    assert 1 == generate.batch_stats.pending
+    source.allow_all()
+    assert ["b0"] == kit.call(generate, "b").result(PATIENCE)
+    assert [["a", "b"]] == source.batches
+    del stream
+
+
+def test_a_slow_reader_holds_nobody_up(kit):
+    """A generator runs to its end though one stream is not read, and its values are there when it is."""
+    generate, source = kit.decorate(counting(100), **TOGETHER)
+    source.allow_all()
+    slow = kit.run(lambda: generate.submit("a"))
+    assert 100 == len(kit.call(generate, "b").result(PATIENCE))
+    wait_until(lambda: (2, 0, 0) == outcomes(generate))
+    assert [f"a{n}" for n in range(100)] == kit.read_any(slow).result(PATIENCE)
+
+
+def test_map(kit):
+    """``map`` returns the list of all values of each item, in order."""
+    generate, source = kit.decorate(counting(2), max_size=2)
+    source.allow_all()
+    assert [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]] == kit.map(generate, "abc")
+
+
+def test_map_with_an_error_lets_go_of_the_rest(kit):
+    """The first error of ``map`` is raised, and what waits then is never run."""
+
+    def steps(items):
+        yield [KeyError("no") for item in items]
+
+    generate, source = kit.decorate(steps, max_size=1)
+    source.allow()
+    with pytest.raises(KeyError, match="no"):
+        kit.map(generate, "abc")
+    source.allow_all()
+    wait_until(lambda: not generate.batch_stats.running)
+    assert 3 == accounted(generate.batch_stats)
+    assert source.batches in ([["a"]], [["a"], ["b"]])
+
+
+def test_map_of_an_item_that_fails(kit):
+    """If an item of ``map`` cannot be queued, those before it are let go of."""
+    generate, source = kit.decorate(counting(1), timeout=3600, weigh=len, max_weight=10)
+    with pytest.raises(ValueError, match="weighs 11, more than max_weight, 10"):
+        kit.map(generate, ["a", "b" * 11])
+    wait_until(lambda: (0, 0, 1) == outcomes(generate))
+
+
+# The end of a stream.
+
+
+def test_done_ends_a_stream(kit):
+    """DONE in a position ends that stream at once, while others go on; what comes after it there is ignored."""
+
+    def steps(items):
+        yield [item + "0" for item in items]
+        yield [DONE if item == "a" else item + "1" for item in items]
+        yield [item + "2" for item in items]
+
+    generate, source = kit.decorate(steps, **TOGETHER)
+    a, b = kit.call_waiting(generate, "a", "b")
+    source.allow(2)
+    assert ["a0"] == a.result(PATIENCE)
+    assert (2, False) == (generate.batch_stats.running, b.done())
+    source.allow()
+    assert ["b0", "b1", "b2"] == b.result(PATIENCE)
+    assert (2, 0, 0) == outcomes(generate)
+
+
+def test_when_all_are_done_the_generator_is_closed(kit):
+    """A generator whose callers all have got DONE is closed, however much it would yield."""
+
+    def steps(items):
+        yield [DONE, 1]
+        yield [2, DONE]
+        yield from forever(items)
+
+    generate, source = kit.decorate(steps, **TOGETHER)
+    source.allow_all()
+    assert [[], [1]] == kit.results(kit.call_waiting(generate, "a", "b"))
+    source.await_ended()
+    wait_until(lambda: (2, 0, 0) == outcomes(generate))
+
+
+def test_an_exception_as_a_value(kit):
+    """A value that is an exception is raised to its own caller, after the values before it, and ends that stream."""
+    odd = KeyError("odd")
+
+    def steps(items):
+        yield [0, 0]
+        yield [odd, 1]
+        yield [2, 2]
+
+    generate, source = kit.decorate(steps, **TOGETHER)
+    a, b = kit.call_waiting(generate, "a", "b")
+    source.allow(2)
+    assert odd is a.exception(PATIENCE)
+    assert ([0], False) == (a.values, b.done())
+    source.allow_all()
+    assert [0, 1, 2] == b.result(PATIENCE)
+    assert (1, 1, 0) == outcomes(generate)
+
+
+def test_an_exception_that_steers_iteration_as_a_value(kit):
+    """``StopIteration`` and its kin in a position are a ``RuntimeError`` from them, not a quiet end."""
+    generate, source = kit.decorate(lambda items: [[StopIteration(), StopAsyncIteration()]], **TOGETHER)
+    source.allow_all()
+    errors = kit.errors(kit.call_waiting(generate, "a", "b"))
+    assert [RuntimeError, RuntimeError] == [type(error) for error in errors]
+    assert [StopIteration, StopAsyncIteration] == [type(error.__cause__) for error in errors]
+
+
+def test_an_ended_stream_stays_ended(kit):
+    """Who reads on after the end, or after an error, reads nothing."""
+    generate, source = kit.decorate(lambda items: [[KeyError()]])
+    source.allow_all()
+    kept = []
+
+    def keep():
+        kept.append(generate.submit("a"))
+        return kept[0]
+
+    stream = kit.run(keep)
+    reader = kit.read_any(stream)
+    assert isinstance(reader.exception(PATIENCE), KeyError)
+    assert [] == kit.read_any(stream).result(PATIENCE)
+
+
+# Errors.
+
+
+def failing_after(values, error):
+    def steps(items):
+        yield from values
+        raise error
+
+    return steps
+
+
+def test_an_error_comes_after_the_values_before_it(kit):
+    """An error of the generator reaches every open stream, as an object of its own, after the values before it."""
+    original = ValueError("no", 1)
+    generate, source = kit.decorate(failing_after([[1, 2], [3, 4]], original), **TOGETHER)
+    source.allow_all()
+    a, b = kit.call_waiting(generate, "a", "b")
+    errors = kit.errors([a, b])
+    assert [(ValueError, ("no", 1))] * 2 == [(type(error), error.args) for error in errors]
+    assert [original, original] == [error.__cause__ for error in errors]
+    assert errors[0] is not errors[1]
+    assert ([1, 3], [2, 4]) == (a.values, b.values)
+    assert (0, 2, 0) == outcomes(generate)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
+@pytest.mark.parametrize("values", [[], [[DONE, 1, 2]]], ids=["all open", "one ended"])
+def test_an_error_tells_the_position(kit, values):
+    """The exception of a stream has a note with the function, the position and the size of the batch."""
+    generate, source = kit.decorate(failing_after(values, KeyError()), max_size=3, timeout=3600)
+    source.allow_all()
+    [*_, error] = [reader.exception(PATIENCE) for reader in kit.call_waiting(generate, "a", "b", "c")]
+    assert ["raised by generate() for item 3 of a batch of 3"] == error.__notes__
+
+
+def test_an_error_does_not_disturb_a_stream_that_has_ended(kit):
+    """Who got DONE before the generator failed has had all there was, and counts as answered."""
+    original = ValueError("no")
+    generate, source = kit.decorate(failing_after([[DONE, 1]], original), **TOGETHER)
+    source.allow_all()
+    a, b = kit.call_waiting(generate, "a", "b")
+    assert [] == a.result(PATIENCE)
+    assert original is b.exception(PATIENCE).__cause__
+    assert [1] == b.values
+    assert (1, 1, 0) == outcomes(generate)
+
+
+def test_an_error_harms_only_its_batch(kit):
+    """After a batch that failed, the next one streams."""
+
+    def steps(items):
+        if "a" in items:
+            raise KeyError
+        yield items
+
+    generate, source = kit.decorate(steps)
+    source.allow_all()
+    assert isinstance(kit.call(generate, "a").exception(PATIENCE), KeyError)
+    assert ["b"] == kit.call(generate, "b").result(PATIENCE)
+
+
+def test_an_error_before_the_first_step(kit):
+    """A generator that fails before it yields anything ends all its streams."""
+    generate, source = kit.decorate(lambda items: 1 / 0, **TOGETHER)
+    errors = kit.errors(kit.call_waiting(generate, "a", "b"))
+    assert [ZeroDivisionError] * 2 == [type(error) for error in errors]
+
+
+def test_a_report_has_the_error(kit):
+    """``on_batch`` is told what ended a batch for all its callers."""
+    original = ValueError("no")
+    reports = []
+    generate, source = kit.decorate(failing_after([[1, 2]], original), on_batch=reports.append, **TOGETHER)
+    source.allow_all()
+    kit.errors(kit.call_waiting(generate, "a", "b"))
+    wait_until(lambda: reports)
+    assert [(2, original)] == [(report.size, report.error) for report in reports]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1], "1 result"),
+        ([1, 2, 3], "3 results"),
+        (None, "None"),
+        ({1: 1, 2: 2}, "a dict"),
+        ("ab", "a str"),
+        (iter([1, 2]), "a list_iterator, which has no length"),
+        (DONE, "a Done, which has no length"),
+    ],
+)
+def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, told):
+    """What is not one value for each item, in order, is an error that says so, and the generator is closed."""
+    generate, source = kit.decorate(lambda items: [[1, 2], values, [3, 4]], **TOGETHER)
+    source.allow_all()
+    a, b = kit.call_waiting(generate, "a", "b")
+    errors = kit.errors([a, b])
+    message = f"generate() was given 2 items and yielded {told}; it must yield one for each item, in order"
+    assert [(BatchResultError, message)] * 2 == [(type(error), str(error)) for error in errors]
+    assert ([1], [2]) == (a.values, b.values)
+    source.await_ended()
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+def test_what_is_no_exception(kit, kind):
+    """What ends programs and generators reaches callers in threads; on a loop their batch was aborted."""
+    if kit.name == "asyncio" and kind in (KeyboardInterrupt, SystemExit):
+        pytest.skip("it ends the loop, as from any task")
+    generate, source = kit.decorate(failing_after([[1, 2]], kind()), **TOGETHER)
+    source.allow_all()
+    a, b = kit.call_waiting(generate, "a", "b")
+    expected = kind if kit.name == "threads" else BatchAbortedError
+    assert [expected] * 2 == [type(error) for error in kit.errors([a, b])]
+    assert ([1], [2]) == (a.values, b.values)
+
+
+def test_stop_iteration_inside(kit):
+    """``StopIteration`` that escapes in a generator is the ``RuntimeError`` that Python makes of it."""
+    generate, source = kit.decorate(failing_after([[1]], StopIteration()))
+    source.allow_all()
+    reader = kit.call(generate, "a")
+    assert isinstance(reader.exception(PATIENCE), RuntimeError)
+    assert [1] == reader.values
+
+
+# Leaving.
+
+
+def test_leaving_while_it_waits(kit):
+    """The item of a caller who leaves before its batch does is taken out and never run."""
+    generate, source = kit.decorate(counting(1), **TOGETHER)
+    (a,) = kit.call_waiting(generate, "a")
+    a.leave()
+    wait_until(lambda: 0 == generate.batch_stats.pending)
+    source.allow_all()
+    assert [["b0"], ["c0"]] == kit.results(kit.call_waiting(generate, "b", "c"))
+    assert [["b", "c"]] == source.batches
+    assert (2, 0, 1) == outcomes(generate)
+
+
+def test_leaving_while_it_runs(kit):
+    """Who leaves a running batch is dropped; the others read on."""
+    generate, source = kit.decorate(counting(3), **TOGETHER)
+    a, b = kit.call_waiting(generate, "a", "b")
+    source.allow()
+    a.await_values(1)
+    a.leave()
+    wait_until(a.done)
+    source.allow_all()
+    assert ["b0", "b1", "b2"] == b.result(PATIENCE)
+    assert ["a0"] == a.values
+    wait_until(lambda: (1, 0, 1) == outcomes(generate))
+
+
+def test_when_all_have_left_the_generator_is_closed(kit):
+    """A generator that nobody listens to any more is closed: at its next step, or where it waits on a loop."""
+    generate, source = kit.decorate(forever, **TOGETHER)
+    a, b = kit.call_waiting(generate, "a", "b")
+    source.await_begun()
+    for reader in (a, b):
+        reader.leave()
+        wait_until(reader.done)
+    if kit.name != "asyncio":
+        source.allow()
+    source.await_ended()
+    wait_until(lambda: (0, 0, 2) == outcomes(generate))
+
+
+def test_when_all_are_done_or_have_left_the_generator_is_closed(kit):
+    """If some had DONE and the last of the others leaves, nobody listens any more."""
+
+    def steps(items):
+        yield [DONE, 1]
+        yield from forever(items)
+
+    generate, source = kit.decorate(steps, **TOGETHER)
+    a, b = kit.call_waiting(generate, "a", "b")
+    source.allow()
+    assert [] == a.result(PATIENCE)
+    b.await_values(1)
+    b.leave()
+    wait_until(b.done)
+    if kit.name != "asyncio":
+        source.allow()
+    source.await_ended()
+    wait_until(lambda: (1, 0, 1) == outcomes(generate))
+
+
+def test_an_error_when_nobody_listens_is_logged(kit, caplog):
+    """A generator that fails while it is closed harms nobody who got DONE; it is logged."""
+
+    def steps(items):
+        yield [DONE]
+
+    generate, source = kit.decorate(steps)
+    source.leave = lambda: 1 / 0
+    with caplog.at_level(logging.ERROR, "batchify"):
+        source.allow_all()
+        assert [] == kit.call(generate, "a").result(PATIENCE)
+        wait_until(lambda: (1, 0, 0) == outcomes(generate))
+    assert ["generate() raised when nobody listened any more"] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_dropped_stream_leaves(kit):
+    """A stream that was submitted and is dropped, unread or half read, lets go of its item."""
+    generate, source = kit.decorate(counting(3), **TOGETHER)
+    stream = kit.run(lambda: generate.submit("a"))
+    assert 1 == generate.batch_stats.pending
+    del stream
+    gc.collect()
+    wait_until(lambda: (0, 0, 1) == outcomes(generate))
+    assert [] == source.batches
+
+
+def test_closing_twice(kit):
+    """A stream may be closed before it begins, when it is over, and twice."""
+    generate, source = kit.decorate(counting(1))
+    source.allow_all()
+
+    def close():
+        never, twice = generate("a"), generate.submit("b")
+        return [kit.shut(stream) for stream in (never, twice, twice)] and (never, twice)
+
+    never, twice = kit.run(close)
+    assert [[], []] == [kit.read_any(stream).result(PATIENCE) for stream in (never, twice)]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(kit, again):
+    """A stream is read once: it is neither copied nor pickled, as generators are not."""
+    generate, source = kit.decorate(counting(1))
+    source.allow_all()
+    stream = kit.run(lambda: generate.submit("a"))
+    with pytest.raises(TypeError, match="a stream cannot be copied or pickled: its values are read once"):
+        again(stream)
+    assert ["a0"] == kit.read_any(stream).result(PATIENCE)
+
+
+# The rest of what batches are.
+
+
+def test_a_batch_is_never_larger_than_max_size(kit):
+    """What does not fit into a batch streams with the next one."""
+    generate, source = kit.decorate(counting(1), max_size=2)
+    callers = kit.call_waiting(generate, "a")
+    source.await_begun()
+    callers += kit.call_waiting(generate, "b", "c", "d")
+    source.allow_all()
+    assert [["a0"], ["b0"], ["c0"], ["d0"]] == kit.results(callers)
+    assert [["a"], ["b", "c"], ["d"]] == source.batches
+
+
+def test_concurrency(kit):
+    """As many generators run at once as ``concurrency`` allows, and no more."""
+    generate, source = kit.decorate(counting(1), max_size=1, timeout=0, concurrency=2)
+    callers = kit.call_waiting(generate, "a", "b", "c")
+    source.await_begun(2)
+    assert (2, 1) == (generate.batch_stats.running, generate.batch_stats.pending)
+    source.allow_all()
+    source.allow()
+    assert [["a0"], ["b0"], ["c0"]] == kit.results(callers)
+
+
+def test_closing_drains(kit):
+    """``close()`` lets open streams run to their end, and then there are no new calls."""
+    generate, source = kit.decorate(counting(2), timeout=3600)
+    readers = kit.call_waiting(generate, "a", "b")
+    source.allow_all()
+    kit.drain(generate)
+    assert [["a0", "a1"], ["b0", "b1"]] == kit.results(readers)
+    assert isinstance(kit.call(generate, "c").exception(PATIENCE), BatcherClosedError)
+
+
+def test_the_numbers_add_up_at_any_moment(kit):
+    """A stream counts as running until its batch is over, whether it has ended or been left before."""
+
+    def steps(items):
+        yield [DONE, 1, 2]
+        yield [0, 1, 2]
+
+    generate, source = kit.decorate(steps, max_size=3, timeout=3600)
+    a, b, c = kit.call_waiting(generate, "a", "b", "c")
+    source.allow()
+    assert [] == a.result(PATIENCE)
+    c.await_values(1)
+    c.leave()
+    wait_until(c.done)
+    assert (3, 3) == (generate.batch_stats.running, accounted(generate.batch_stats))
+    source.allow_all()
+    assert [1, 1] == b.result(PATIENCE)
+    assert (2, 0, 1) == outcomes(generate)
+    assert 3 == accounted(generate.batch_stats)
+
+
+def test_no_room(kit):
+    """A call that finds no room is a ``QueueFullError`` if so wanted."""
+    generate, source = kit.decorate(counting(1), max_size=1, max_pending=1, on_full="raise")
+    readers = kit.call_waiting(generate, "a")
+    source.await_begun()
+    readers += kit.call_waiting(generate, "b")
+    assert isinstance(kit.call(generate, "c").exception(PATIENCE), QueueFullError)
+    source.allow_all()
+    assert [["a0"], ["b0"]] == kit.results(readers)
+
+
+def test_waiting_for_room(kit):
+    """A call that finds no room waits for it."""
+    generate, source = kit.decorate(counting(1), max_size=1, max_pending=1)
+    readers = kit.call_waiting(generate, "a")
+    source.await_begun()
+    readers += kit.call_waiting(generate, "b", "c")
+    source.allow_all()
+    assert [["a0"], ["b0"], ["c0"]] == kit.results(readers)
+
+
+def test_reading_its_own_stream_is_refused(kit):
+    """A generator that reads a stream of its own function is told so, instead of waiting for itself for ever."""
+    seen = []
+
+    def steps(items):
+        yield [1]
+        seen.append(kit.inside(generate, "b"))
+        yield [2]
+
+    generate, source = kit.decorate(steps)
+    source.allow_all()
+    assert [1, 2] == kit.call(generate, "a").result(PATIENCE)
+    assert ["generate() was called with one item from inside its own batch"] == [
+        str(error).split(", ")[0] for error in seen
+    ]
+
+
+def test_the_current_batch(kit):
+    """``current_batch()`` tells about the batch while the generator runs."""
+    generate, source = kit.decorate(lambda items: [[batchify.current_batch()] * 2], **TOGETHER)
+    source.allow_all()
+    [[current], _] = kit.results(kit.call_waiting(generate, "a", "b"))
+    assert ("generate", 2, "full") == (current.name, current.size, current.reason)
+
+
+def test_the_context_of_the_callers(kit):
+    """With ``capture_context`` there is a context for each caller, and rows are still told apart."""
+    generate, source = kit.decorate(
+        lambda items: [[len(batchify.current_batch().contexts)] * 2], capture_context=True, **TOGETHER
+    )
+    source.allow_all()
+    assert [[2], [2]] == kit.results(kit.call_waiting(generate, "a", "b"))
+
+
+def test_records_and_waiting_items_show_plain_items(kit):
+    """Who looks at items, of batches or of what waits, sees what callers gave and nothing that is made of it."""
+    generate, source = kit.decorate(counting(1), **TOGETHER)
+    with record() as recorder:
+        readers = kit.call_waiting(generate, "a")
+        [batcher] = [batcher for batcher in batchify.batchers() if batcher.name == "generate" and batcher.waiting()]
+        assert ["a"] == [item.data for item in batcher.waiting()]
+        source.allow_all()
+        kit.results(readers + kit.call_waiting(generate, "b"))
+    assert [("a", "b")] == [batch.items for batch in recorder.batches]
+
+
+def test_groups_and_weights(kit):
+    """``group_by`` and ``weigh`` are asked about plain items."""
+    generate, source = kit.decorate(counting(1), max_size=4, group_by=len, weigh=len, max_weight=4)
+    source.allow_all()
+    assert [["aa0"], ["b0"], ["cc0"], ["dd0"]] == kit.map(generate, ["aa", "b", "cc", "dd"])
+    assert all(len({len(item) for item in batch}) == 1 and sum(map(len, batch)) <= 4 for batch in source.batches)
+
+
+# What is told at decoration and after.
+
+
+def yielding(items: list[str], *, n: int = 1) -> Iterator[list[str]]:
+    for _ in range(n):
+        yield items
+
+
+async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
+    yield items
+
+
+@pytest.mark.parametrize("fn", [yielding, ayielding])
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("dedupe", "each caller reads a stream of its own"),
+        ("isolate_errors", "what a stream has brought cannot be taken back"),
+    ],
+)
+def test_what_streams_cannot_do_is_refused(fn, option, reason):
+    """What a generator function cannot have is refused at decoration, with the reason."""
+    with pytest.raises(TypeError) as caught:
+        microbatch(fn, **{option: True})
+    assert f"{option}=True is not for {fn.__name__}(), a generator function: {reason}" == str(caught.value)
+
+
+@pytest.mark.parametrize("fn", [yielding, ayielding])
+def test_an_executor_is_refused(fn):
+    """A generator function has no executor, neither at decoration nor later."""
+    expected = f"executor is not for {fn.__name__}(), a generator function: what an executor runs answers only once"
+    with ThreadPoolExecutor() as pool:
+        for ask in (lambda: microbatch(fn, executor=pool), lambda: microbatch(fn).configure(executor=pool)):
+            with pytest.raises(TypeError) as caught:
+                ask()
+            assert expected == str(caught.value)
+
+
+def test_urgent_streams(kit):
+    """Calls of a generator function leave by priority, too, and those that come too late are told at the deadline."""
+    generate, source = kit.decorate(counting(1), max_size=1)
+    [first] = kit.call_waiting(generate, "a")
+    source.await_begun()
+    [later] = kit.call_waiting(generate, "b")
+    [sooner] = kit.call_waiting(generate.options(priority=1000), "c")
+    late = kit.call(generate.options(deadline=0.02), "d")
+    assert isinstance(late.exception(PATIENCE), DeadlineError)
+    source.allow_all()
+    assert [["a0"], ["b0"], ["c0"]] == kit.results([first, later, sooner])
+    assert [["a"], ["c"], ["b"]] == source.batches
+    assert 1 == generate.batch_stats.expired_items
+
+
+def test_all_values_of_urgent_items(kit):
+    """``submit()`` and ``map()`` of a view stream as those of the function do."""
+    generate, source = kit.decorate(counting(2), max_size=2)
+    source.allow_all()
+    view = generate.options(priority=1, deadline=60)
+    assert ["a0", "a1"] == kit.read_any(kit.run(lambda: view.submit("a"))).result(PATIENCE)
+    assert [["b0", "b1"], ["c0", "c1"]] == kit.map(view, ["b", "c"])
+
+
+@pytest.mark.parametrize("fn", [yielding, ayielding])
+@pytest.mark.parametrize("kind", [SyncMicrobatcher, AsyncMicrobatcher])
+def test_engines_are_not_given_generator_functions(kind, fn):
+    """The engines as classes take functions that return; they name the decorator, which streams."""
+    with pytest.raises(TypeError) as caught:
+        kind(fn)
+    name = fn.__name__
+    expected = f"{name}() is a generator function, and only a decorated one streams; use: microbatch({name})"
+    assert expected == str(caught.value)
+
+
+def test_kinds_are_told_truly():
+    """A decorated generator function says that it is one, of its kind."""
+    stream, astream = microbatch(yielding), microbatch(ayielding)
+    assert (True, False) == (inspect.isgeneratorfunction(stream), inspect.isasyncgenfunction(stream))
+    assert (False, True) == (inspect.isgeneratorfunction(astream), inspect.isasyncgenfunction(astream))
+
+
+def test_signatures():
+    """The signature is that of a call: an item for a list of items, an iterator of values for one of lists."""
+    assert "(items: str, *, n: int = 1) -> collections.abc.Iterator[str]" == str(
+        inspect.signature(microbatch(yielding))
+    )
+    assert "(items: str) -> collections.abc.AsyncIterator[str]" == str(inspect.signature(microbatch(ayielding)))
+
+    def untold(items):
+        yield items
+
+    def unclear(items) -> Iterator:
+        yield items
+
+    assert ["(items)", "(items)"] == [str(inspect.signature(microbatch(fn))) for fn in (untold, unclear)]
+
+
+def test_done_is_one_object():
+    """DONE is itself when copied and pickled, and says what it is."""
+    assert DONE is copy.copy(DONE) is copy.deepcopy(DONE) is pickle.loads(pickle.dumps(DONE))  # noqa: S301  # ours
+    assert ("batchify.DONE", "batchify.DONE") == (repr(DONE), str(DONE))
+
+
+def test_a_process_ends_though_a_stream_has_no_end():
+    """At the end of the process a stream that is held and not read any more does not keep it."""
+    script = dedent(
+        """
+        from batchify import microbatch
+
+        @microbatch
+        def generate(items):
+            n = 0
+            try:
+                while True:
+                    yield [n for _ in items]
+                    n += 1
+            finally:
+                print("closed")
+
+        stream, unread = generate("a"), generate("b")
+        print(next(stream))
+        waiting, gone = generate.submit("c"), generate.submit("d")
+        del gone
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert ("0\nclosed\n", "", 0) == (done.stdout, done.stderr, done.returncode)

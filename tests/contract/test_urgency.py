@@ -1,0 +1,607 @@
+"""``fn.options(priority=, deadline=)``, on both engines: who is urgent leaves first, who is late is told in time."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from concurrent.futures import Future
+
+import pytest
+
+import batchify
+from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify._threads import deadlines
+from batchify.testing import inline, run
+from tests.kit.engines import PATIENCE, doubled, wait_until
+
+HOUR = 3600
+# Seconds that a test waits for a deadline in real time.
+SOON = 0.02
+
+
+def held(kit, **options):
+    """Return a function whose only slot is taken by a batch at the gate, the gate, and the caller of that batch."""
+    double, gate = kit.decorate(**options)
+    gate.shut()
+    caller = kit.call(double, 0)
+    gate.await_batch()
+    return double, gate, caller
+
+
+def call_waiting(kit, *calls):
+    """Return the callers of ``calls``, functions with an item, each queued before the next."""
+    return [caller for fn, item in calls for caller in kit.call_waiting(fn, item)]
+
+
+def test_the_higher_priority_leaves_first(kit):
+    """Calls of a higher priority leave before those that came earlier."""
+    double, gate, first = held(kit, max_size=1)
+    high, low = double.options(priority=1000), double.options(priority=-1000)
+    callers = call_waiting(kit, (low, 1), (double, 2), (high, 3), (high, 4), (double, 5))
+    gate.open()
+    assert [0, 2, 4, 6, 8, 10] == kit.results([first, *callers])
+    assert [[0], [3], [4], [2], [5], [1]] == gate.batches
+
+
+def test_they_share_batches_with_all_others(kit):
+    """A view is the same function: its calls travel with those of the function itself."""
+    double, gate, _ = held(kit)
+    callers = call_waiting(kit, (double, 1), (double.options(priority=1000), 2), (double.options(deadline=HOUR), 3))
+    gate.open()
+    assert [2, 4, 6] == kit.results(callers)
+    assert [[0], [2, 1, 3]] == gate.batches
+
+
+def test_what_waited_before_goes_on(kit):
+    """What waits when the first urgent call comes keeps its place, may leave, and is answered."""
+    double, gate, _ = held(kit, max_size=2)
+    callers = kit.call_waiting(double, 1, 2)
+    left = kit.run(lambda: double.submit(8))
+    callers += kit.call_waiting(double, 3, 4)
+    gone = kit.run(lambda: double.submit(9))
+    # Of one who has left already there is only an empty place.
+    kit.run(left.cancel)
+    wait_until(lambda: double.batch_stats.cancelled_items == 1)
+    callers += call_waiting(kit, (double.options(priority=1000), 5))
+    kit.run(gone.cancel)
+    gate.open()
+    assert [2, 4, 6, 8, 10] == kit.results(callers)
+    assert [[0], [5, 1], [2, 3], [4]] == gate.batches
+    assert (6, 2, 0) == (
+        double.batch_stats.answered_items,
+        double.batch_stats.cancelled_items,
+        double.batch_stats.pending,
+    )
+
+
+def test_contexts_are_kept_over_the_first_urgent_call(kit):
+    """With ``capture_context``, those who waited before and those who come later have their contexts."""
+    seen = []
+
+    def note(items):
+        seen.append((len(items), len(batchify.current_batch().contexts)))
+        return doubled(items)
+
+    double, gate = kit.decorate(note, capture_context=True)
+    gate.shut()
+    kit.call(double, 0)
+    gate.await_batch()
+    callers = call_waiting(kit, (double, 1), (double.options(priority=1), 2), (double, 3))
+    gate.open()
+    assert [2, 4, 6] == kit.results(callers)
+    assert [(1, 1), (3, 3)] == seen
+
+
+def test_a_deadline_is_told_while_the_slot_is_busy(kit):
+    """An item that was not started in time is dropped, unrun, and its caller told though no slot fell free."""
+    double, gate, first = held(kit)
+    late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 2))
+    error = late.exception(PATIENCE)
+    assert not first.done()
+    assert DeadlineError is type(error)
+    assert isinstance(error, TimeoutError)
+    expected = "double() did not start with an item within its deadline of 0.02 s, and dropped it; "
+    assert str(error) == expected + "give it more time, or the batcher more capacity"
+    gate.open()
+    assert 4 == other.result(PATIENCE)
+    assert [[0], [2]] == gate.batches
+    wait_until(lambda: double.batch_stats.answered_items == 2)
+    stats = double.batch_stats
+    assert (1, 0, 0, 0) == (stats.expired_items, stats.cancelled_items, stats.pending, stats.running)
+
+
+def test_each_deadline_is_told(kit):
+    """Deadlines come in any order, and one after the other."""
+    double, gate, _ = held(kit)
+    patient = double.options(deadline=2 * SOON)
+    hasty = double.options(deadline=SOON)
+    callers = call_waiting(kit, (patient, 1), (hasty, 2), (double.options(deadline=HOUR), 3), (patient, 4))
+    assert [DeadlineError] * 3 == list(map(type, kit.errors([callers[0], callers[1], callers[3]])))
+    gate.open()
+    assert 6 == callers[2].result(PATIENCE)
+
+
+def test_a_started_item_has_met_its_deadline(kit):
+    """What runs at its deadline is answered."""
+    double, gate = kit.decorate()
+    gate.shut()
+    caller = kit.call(double.options(deadline=SOON), 1)
+    gate.await_batch()
+    late = kit.call(double.options(deadline=SOON), 2)
+    assert DeadlineError is type(late.exception(PATIENCE))
+    assert not caller.done()
+    gate.open()
+    assert 2 == caller.result(PATIENCE)
+
+
+def test_a_batch_leaves_in_time_for_its_deadlines(kit):
+    """With a slot free, a batch does not wait for its window if an item in it cannot."""
+    double, gate = kit.decorate(timeout=HOUR)
+    callers = call_waiting(kit, (double, 1), (double.options(deadline=1), 2))
+    assert [2, 4] == kit.results(callers)
+    assert [[1, 2]] == gate.batches
+    assert 1 == double.batch_stats.reasons["deadline"]
+
+
+def test_submit_and_map_are_urgent_too(kit):
+    """Futures and lists of results come with priorities and deadlines, too."""
+    double, gate, _ = held(kit, max_size=1)
+    futures = kit.run(lambda: [double.submit(1), double.options(priority=1000).submit(2)])
+    late = kit.run(lambda: double.options(deadline=SOON).submit(3))
+    kit.await_done([late])
+    assert DeadlineError is type(late.exception())
+    gate.open()
+    kit.await_done(futures)
+    assert [[0], [2], [1]] == gate.batches
+
+
+def test_map_raises_the_deadline():
+    """``map`` raises the first error, and a deadline is one."""
+    gate = threading.Event()
+
+    @microbatch(max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    running = double.submit(0)
+    wait_until(lambda: double.batch_stats.running)
+    with pytest.raises(DeadlineError):
+        double.options(deadline=SOON).map([1, 2])
+    gate.set()
+    assert 0 == running.result(PATIENCE)
+    assert 0 == double.batch_stats.pending
+
+
+def test_a_cancelled_caller_is_not_late(kit):
+    """Who left before the deadline counts as cancelled, and the deadline passes without a word."""
+    double, gate, _ = held(kit)
+    gone = kit.run(lambda: double.options(deadline=2 * SOON).submit(1))
+    kit.run(gone.cancel)
+    late = kit.call(double.options(deadline=3 * SOON), 2)
+    assert DeadlineError is type(late.exception(PATIENCE))
+    gate.open()
+    double.flush()
+    wait_until(lambda: not double.batch_stats.running)
+    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.expired_items)
+
+
+def test_deadlines_at_the_door(kit):
+    """Who waits for room is told at the deadline as well, and then others come in."""
+    double, gate, _ = held(kit, max_pending=1, on_full="wait")
+    waiting = kit.call_waiting(double, 1)
+    late = kit.call(double.options(deadline=SOON), 2)
+    assert DeadlineError is type(late.exception(PATIENCE))
+    gate.open()
+    assert 2 == waiting[0].result(PATIENCE)
+    assert [[0], [1]] == gate.batches
+
+
+def test_submit_without_room_returns_at_its_deadline():
+    """The thread that waits for room in ``submit()`` goes on at the deadline, with a future that says so."""
+    gate = threading.Event()
+
+    @microbatch(max_pending=1, max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    futures = [double.submit(0)]
+    wait_until(lambda: double.batch_stats.running)
+    futures.append(double.submit(1))
+    late = double.options(deadline=SOON).submit(2)
+    assert DeadlineError is type(late.exception(0))
+    gate.set()
+    assert [0, 2] == [future.result(PATIENCE) for future in futures]
+
+
+def test_a_full_room_still_refuses(kit):
+    """``on_full="raise"`` refuses an urgent call like any other."""
+    double, gate, _ = held(kit, max_pending=1, on_full="raise")
+    kit.call_waiting(double, 1)
+    assert QueueFullError is type(kit.call(double.options(priority=9), 2).exception(PATIENCE))
+
+
+def test_who_shares_an_item_keeps_a_deadline_of_its_own(kit):
+    """With ``dedupe``, one sharer is late, the other gets the answer."""
+    double, gate, _ = held(kit, dedupe=True)
+    late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 1))
+    assert DeadlineError is type(late.exception(PATIENCE))
+    gate.open()
+    assert 2 == other.result(PATIENCE)
+
+
+def test_close_does_not_wait_for_a_deadline(kit):
+    """What waits runs when the function is closed, however long its deadline is."""
+    double, _ = kit.decorate(timeout=HOUR)
+    callers = call_waiting(kit, (double.options(deadline=HOUR), 1))
+    double.options(priority=1).close()
+    assert [2] == kit.results(callers)
+    assert batchify.BatcherClosedError is type(kit.call(double, 1).exception(PATIENCE))
+
+
+def test_close_returns_when_the_last_one_was_late():
+    """If all that waits is dropped at its deadline, who closes is told."""
+    gate = threading.Event()
+    order = []
+
+    @microbatch(max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    running = double.submit(0)
+    wait_until(lambda: double.batch_stats.running)
+    late = double.options(deadline=SOON).submit(1)
+    late.add_done_callback(lambda _: (order.append("late"), gate.set()))
+    double.close()
+    order.append("closed")
+    assert 0 == running.result(PATIENCE)
+    assert ["late", "closed"] == order
+
+
+@pytest.mark.parametrize("wait", ["close", "call"])
+def test_a_callback_of_who_was_late_does_not_wait_for_itself(wait):
+    """A callback of a future that is late closes the function at once; a call in it is refused, as on any worker."""
+    gate = threading.Event()
+    told = Future()
+
+    @microbatch(max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    def called_back(_):
+        try:
+            told.set_result(double.close() if wait == "close" else double(2))
+        except ReentrantCallError as error:
+            told.set_exception(error)
+
+    running = double.submit(0)
+    wait_until(lambda: double.batch_stats.running)
+    late = double.options(deadline=SOON).submit(1)
+    late.add_done_callback(called_back)
+    assert (type(None) if wait == "close" else ReentrantCallError) is type(told.exception(PATIENCE))
+    gate.set()
+    assert 0 == running.result(PATIENCE)
+
+
+class Scorer:
+    """Methods of each kind."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @microbatch(max_size=4)
+    def times(self, numbers, weights, *, plus=0):
+        return [self.factor * number * weight + plus for number, weight in zip(numbers, weights, strict=True)]
+
+    @microbatch(max_size=4)
+    async def atimes(self, numbers):
+        return [self.factor * number for number in numbers]
+
+    @microbatch
+    @classmethod
+    def named(cls, numbers):
+        return [cls.__name__] * len(numbers)
+
+
+@microbatch
+def tripled(items):
+    return [3 * item for item in items]
+
+
+def test_methods_have_views():
+    """A method, class method or function of several columns with options is called the same through a view."""
+    scorer, other = Scorer(10), Scorer(100)
+    view = scorer.times.options(priority=1, deadline=HOUR)
+    assert 62 == view(2, 3, plus=2)
+    assert [60, 200] == view.map([(2, 3), (4, 5)])
+    assert 6 == microbatch(tripled.__wrapped__).options(priority=1).submit(2).result(PATIENCE)
+    assert "Scorer" == Scorer.named.options(deadline=1)(1)
+    assert 600 == other.times(2, 3)
+    assert 20 == run(wait_for(scorer.atimes.options(deadline=HOUR)))
+    assert (3, 1) == (view.batch_stats.total_items, other.times.batch_stats.total_items)
+
+
+async def wait_for(fn):
+    return await fn(2)
+
+
+def test_a_view_keeps_its_instance_while_it_is_awaited():
+    """A call through the view of a temporary object's method is answered."""
+    assert 20 == run(Scorer(10).atimes.options(priority=1)(2))
+
+
+def test_a_view_is_the_function():
+    """Statistics, configuration and closing of a view are those of the function; it copies, pickles and tells."""
+    double = microbatch(doubled, name="double")
+    view = double.options(priority=2, deadline=0.5)
+    assert "<microbatch double, priority 2, deadline 0.5 s>" == repr(view)
+    assert "<microbatch double, priority 0>" == repr(view.options())
+    assert 2 == view(1)
+    assert double.batch_stats == view.batch_stats
+    view.configure(max_size=1)
+    view.flush()
+    assert view is copy.copy(view)
+    view.reset_stats()
+    assert 0 == double.batch_stats.total_items
+    again = pickle.loads(pickle.dumps(tripled.options(priority=2, deadline=0.5)))  # noqa: S301  # our own
+    assert (repr(tripled.options(priority=2, deadline=0.5)), tripled) == (repr(again), again._self_base)
+    scorer = Scorer(10)
+    twin = copy.deepcopy(scorer.times.options(priority=1))
+    scorer.factor = 0
+    assert 60 == twin(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"priority": True}, TypeError, "priority must be a number, got True of type bool"),
+        ({"priority": "1"}, TypeError, "priority must be a number, got '1' of type str"),
+        ({"priority": float("nan")}, ValueError, "priority must be a finite number, got nan"),
+        ({"priority": float("inf")}, ValueError, "priority must be a finite number, got inf"),
+        ({"deadline": 0}, ValueError, "deadline must be a finite number above 0, got 0"),
+        ({"deadline": "1"}, TypeError, "deadline must be a number, or None, got '1' of type str"),
+        ({"deadline": float("inf")}, ValueError, "deadline must be a finite number above 0, got inf"),
+    ],
+)
+def test_what_cannot_be_asked(options, kind, message):
+    """A priority is a finite number, a deadline a finite number above 0."""
+    with pytest.raises(kind) as raised:
+        tripled.options(**options)
+    assert message == str(raised.value)
+
+
+def test_a_view_leaves_nothing_behind():
+    """Views come and go with each call, without work for the garbage collector."""
+    gc.disable()
+    try:
+        view = weakref.ref(tripled.options(priority=1))
+        assert None is view()
+    finally:
+        gc.enable()
+
+
+def test_inline_has_no_deadlines(kit):
+    """Run inline, an urgent call is answered by its caller, without a thread that watches."""
+    double, _ = kit.decorate()
+    with inline():
+        assert 2 == kit.call(double.options(deadline=SOON, priority=1), 1).result(PATIENCE)
+        assert 2 == kit.call(double, 1).result(PATIENCE)
+    assert not any("deadlines" in thread.name for thread in threading.enumerate())
+    assert 2 == kit.call(double.options(deadline=HOUR), 1).result(PATIENCE)
+
+
+# On event loops, in virtual time.
+
+
+async def test_a_deadline_is_told_to_the_moment(moment):
+    """On a loop the caller is told at the deadline, exactly."""
+
+    @microbatch(max_size=1)
+    async def slow(items):
+        await asyncio.sleep(10)
+        return items
+
+    first = slow.submit(1)
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineError):
+        await slow.options(deadline=2.5)(2)
+    assert 2.5 == moment()
+    assert 1 == await first
+    assert 10 == moment()
+
+
+async def test_with_a_slot_free_nobody_is_late(moment):
+    """An item that waits for company leaves when nine tenths of its time are over."""
+
+    @microbatch(timeout=HOUR)
+    async def double(items):
+        return doubled(items)
+
+    assert 2 == await double.options(deadline=2.5)(1)
+    assert 2.25 == pytest.approx(moment())
+
+
+async def test_a_loop_that_stood_still_drops_what_is_late():
+    """What should have left in time, but could not, is dropped: it would be started after its deadline."""
+    ran = []
+
+    @microbatch(timeout=HOUR)
+    async def note(items):
+        ran.append(items)
+        return items
+
+    call = note.options(deadline=1).submit(1)
+    loop = asyncio.get_running_loop()
+    loop.call_at(0.8, setattr, loop._leaping, "now", 5.0)
+    with pytest.raises(DeadlineError):
+        await call
+    assert [] == ran
+
+
+async def test_who_is_cancelled_at_the_deadline_is_not_late():
+    """A caller that leaves at the very moment of its deadline counts as cancelled, once."""
+
+    @microbatch(max_size=1)
+    async def slow(items):
+        await asyncio.sleep(10)
+        return items
+
+    first = slow.submit(1)
+    await asyncio.sleep(0)
+    late = slow.options(deadline=1).submit(2)
+    asyncio.get_running_loop()._leaping.now = 1.5
+    late.cancel()
+    slow.flush()
+    assert (1, 0) == (slow.batch_stats.cancelled_items, slow.batch_stats.expired_items)
+    assert 1 == await first
+    assert (1, 0) == (slow.batch_stats.cancelled_items, slow.batch_stats.expired_items)
+
+
+async def test_an_instance_of_a_loop_is_told_from_another_thread():
+    """The first urgent call changes the line of its loop at once, whichever thread made the view."""
+
+    @microbatch(max_size=1)
+    async def double(items):
+        await asyncio.sleep(1)
+        return doubled(items)
+
+    first, second = double.submit(1), double.submit(2)
+    await asyncio.sleep(0)
+    views = []
+    maker = threading.Thread(target=lambda: views.append(double.options(priority=1000)))
+    maker.start()
+    maker.join()
+    third = views[0].submit(3)
+    await asyncio.wait([first, second, third], return_when=asyncio.FIRST_COMPLETED)
+    assert not second.done()
+    assert 6 == await third
+    assert 4 == await second
+
+
+# On threads.
+
+
+def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
+    """When the one who could not wait is dropped, another worker sees to what may leave now."""
+    double = microbatch(doubled, timeout=HOUR)
+    view = double.options(deadline=HOUR)
+    late, other = view.submit(1), double.submit(2)
+    engine = double._self_batcher().engine
+    core, now = engine.core, engine.core.places[0].deadline
+    wait_until(lambda: engine.workers.idle)
+    # As when the worker that waits for the window overslept the deadline, and the window is over.
+    core.push("flush")
+    monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
+    engine.expire()
+    monkeypatch.undo()
+    assert DeadlineError is type(late.exception(PATIENCE))
+    assert 4 == other.result(PATIENCE)
+
+
+def test_the_watch_ends_with_its_engine():
+    """The thread that minds deadlines ends when the function is closed, and when it is dropped."""
+
+    def watching():
+        return [thread.name for thread in threading.enumerate() if "deadlines" in thread.name]
+
+    double = microbatch(doubled, name="watched")
+    assert 2 == double.options(deadline=HOUR)(1)
+    assert ["watched-deadlines"] == watching()
+    double.close()
+    wait_until(lambda: not watching())
+    other = microbatch(doubled, name="dropped")
+    assert 2 == other.options(deadline=HOUR)(1)
+    assert ["dropped-deadlines"] == watching()
+    del other
+    wait_until(lambda: not watching())
+
+
+def test_a_reopened_engine_watches_again():
+    """After ``stop()`` and ``start()`` deadlines are minded as before."""
+    gate = threading.Event()
+
+    @microbatch(max_size=1)
+    def double(items):
+        assert gate.wait(PATIENCE)
+        return doubled(items)
+
+    view = double.options(deadline=SOON)
+    [batcher] = [b for b in [double._self_batcher()] if isinstance(b, SyncMicrobatcher)]
+    for _ in range(2):
+        batcher.start()
+        gate.clear()
+        running = double.submit(0)
+        wait_until(lambda: double.batch_stats.running)
+        assert DeadlineError is type(view.submit(1).exception(PATIENCE))
+        gate.set()
+        assert 0 == running.result(PATIENCE)
+        batcher.stop()
+
+
+def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
+    """A deadline that nobody could mind is refused, and the next call tries again."""
+    double = microbatch(doubled)
+
+    def fail(self):
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deadlines.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            double.options(deadline=HOUR)(1)
+    assert 2 == double.options(deadline=HOUR)(1)
+    assert (1, 0) == (double.batch_stats.answered_items, double.batch_stats.pending)
+
+
+def in_another_thread(do):
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_engine_that_is_just_being_made_is_told():
+    """An urgent call that comes while another thread makes the engine, by the old options, is understood."""
+    double = microbatch(doubled)
+    view, futures = double.options(priority=1), []
+
+    class Own(dict):
+        def setdefault(self, key, engine):
+            if not futures:
+                futures.append(None)
+                in_another_thread(view._self_urging._batcher).join(PATIENCE)
+                made = super().setdefault(key, engine)
+                in_another_thread(lambda: futures.append(view.submit(1))).join(PATIENCE)
+                return made
+            return super().setdefault(key, engine)
+
+    double._self_batcher()._own = Own()
+    assert 0 == double(0)
+    assert 2 == futures[1].result(PATIENCE)
+
+
+def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
+    """An urgent call that comes while another thread changes the engine over is understood."""
+    double = microbatch(doubled)
+    assert 0 == double(0)
+    engine, answers = double._self_batcher().engine, []
+    change = engine.change
+
+    def interrupted(config):
+        second = in_another_thread(lambda: answers.append(double.options(priority=1)(1)))
+        # Long enough for it to get into the line, if nothing keeps it.
+        second.join(SOON)
+        change(config)
+        answers.append(second)
+
+    monkeypatch.setattr(engine, "change", interrupted)
+    assert 4 == double.options(priority=1)(2)
+    answers.pop(0).join(PATIENCE)
+    assert [2] == answers

@@ -1,0 +1,495 @@
+"""What a decorated method does to its instance: nothing that it could tell, and nothing to keep it alive."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+import batchify
+from batchify import BatchStats, microbatch
+from batchify._stats.counters import together
+from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
+
+
+class Scaler:
+    """Keeps nothing but its factor, and can be pickled because it is known to the module."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @microbatch
+    def scale(self, items):
+        return [item * self.factor for item in items]
+
+    @microbatch
+    async def ascale(self, items):
+        return [item * self.factor for item in items]
+
+
+class Handler:
+    """Keeps a decorated method of its own, as objects with callbacks do."""
+
+    def __init__(self):
+        self.handle = self.work
+
+    @microbatch
+    def work(self, items):
+        return [(self, item) for item in items]
+
+
+def call(method, item):
+    """Return the result of a method of either engine."""
+    result = method(item)
+    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+@pytest.fixture(params=["scale", "ascale"])
+def name(request):
+    """Return the name of a method of a ``Scaler``, one of each engine."""
+    return request.param
+
+
+def total(fn):
+    return fn.batch_stats.total_items
+
+
+def is_gone(dead):
+    """Say whether an object is gone, once cycles are collected."""
+    return gc.collect() >= 0 and dead() is None
+
+
+# Nothing is kept in the instance.
+
+
+def test_nothing_is_kept_in_an_instance(name):
+    """The attributes of an instance are the same after its methods were called."""
+    scaler = Scaler(2)
+    assert 6 == call(getattr(scaler, name), 3)
+    assert {"factor": 2} == vars(scaler)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],  # noqa: S301  # our own bytes
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_copy_has_its_own_batcher(name, twin):
+    """An instance that was called can be copied and pickled as before; its copy has a batcher of its own."""
+    scaler = Scaler(2)
+    assert 6 == call(getattr(scaler, name), 3)
+    other = twin(scaler)
+    other.factor = 3
+    assert 0 == total(getattr(other, name))
+    assert [6, 9] == [call(getattr(scaler, name), 3), call(getattr(other, name), 3)]
+    assert [2, 1] == [total(getattr(scaler, name)), total(getattr(other, name))]
+
+
+def test_a_deep_copy_has_its_own_methods():
+    """An instance that keeps a method of its own is copied into one that keeps that of the copy."""
+    handler = Handler()
+    assert (handler, 1) == handler.handle(1)
+    other = copy.deepcopy(handler)
+    assert (other, 2) == other.handle(2)
+    assert (handler, 3) == copy.copy(handler).handle(3)
+
+
+def test_instances_may_have_slots(name):
+    """A class with ``__slots__`` needs ``__weakref__`` among them, and no more."""
+
+    class Slotted(Scaler):
+        __slots__ = ()
+
+    class Weak:
+        __slots__ = ("__weakref__", "factor")
+        scale, ascale = Scaler.scale, Scaler.ascale
+
+    for kind in (Slotted, Weak):
+        scaler = kind.__new__(kind)
+        scaler.factor = 2
+        assert 6 == call(getattr(scaler, name), 3)
+
+
+def test_slots_without_a_weak_reference():
+    """Without ``__weakref__`` a call fails, and says what to do; looking does not."""
+
+    class Slotted:
+        __slots__ = ()
+
+        @microbatch(name="scale")
+        def scale(self, items):
+            return items
+
+        @microbatch(name="ascale")
+        async def ascale(self, items):
+            return items
+
+    told = "test_slots_without_a_weak_reference.<locals>.Slotted, which has __slots__ without one"
+    slotted = Slotted()
+    for fn in (slotted.scale, slotted.ascale):
+        assert 0 == total(fn)
+        for use in (fn, fn.submit, fn.acall):
+            with pytest.raises(TypeError) as caught:
+                use(1)
+            name = fn.batch_stats.name
+            assert f"{name}() needs a weak reference to its {told}; add '__weakref__' to them" == str(caught.value)
+    assert 0 == total(Slotted.scale)
+
+
+def test_a_named_tuple_can_be_no_instance():
+    """What can't be referred to weakly at all can't have a decorated method."""
+
+    class Pair(NamedTuple):
+        one: int
+
+        @microbatch
+        def scale(self, items):
+            return items
+
+    with pytest.raises(TypeError, match="needs a weak reference to its"):
+        Pair(1).scale(1)
+
+
+def test_instances_need_no_hash():
+    """A dataclass that compares, and so has no hash, has a batcher for each instance, equal or not."""
+
+    @dataclass
+    class Point:
+        x: int
+
+        @microbatch
+        def shift(self, items):
+            return [self.x + item for item in items]
+
+    one, two = Point(1), Point(1)
+    assert [3, 4] == [one.shift(2), two.shift(3)]
+    assert [1, 1, 2] == [total(one.shift), total(two.shift), total(Point.shift)]
+
+
+def test_instances_are_left_alone(name):
+    """An instance is not compared, hashed, measured, tested for truth, nor asked for attributes it may not have."""
+
+    def touched(*args):
+        raise AssertionError(args)
+
+    members = ("__eq__", "__ne__", "__hash__", "__len__", "__bool__", "__getattr__", "__repr__", "__setattr__")
+    kind = type("Touchy", (Scaler,), {**dict.fromkeys(members, touched), "__init__": object.__init__, "factor": 2})
+    touchy = kind()
+    assert 6 == call(getattr(touchy, name), 3)
+    assert 6 == call(lambda item: getattr(kind, name)(touchy, item), 3)
+    assert 2 == total(getattr(touchy, name))
+    assert 1 == len({getattr(touchy, name), getattr(touchy, name)})
+    assert "Scaler." in repr(getattr(touchy, name))
+
+
+def test_callable_objects_are_not_tested_for_truth():
+    """A callable object that can't be tested for truth, as arrays can't, is called all the same."""
+
+    class Model:
+        def __bool__(self):
+            raise AssertionError
+
+        def __call__(self, items):
+            return doubled(items)
+
+    double = microbatch(Model(), max_size=2, timeout=3600)
+    assert [2, 4] == [future.result(PATIENCE) for future in [double.submit(1), double.submit(2)]]
+
+
+# Life and death.
+
+
+def test_an_idle_instance_can_go(name):
+    """An instance whose method was called is collected like any other."""
+    scaler = Scaler(2)
+    dead = weakref.ref(scaler)
+    assert 6 == call(getattr(scaler, name), 3)
+    del scaler
+    wait_until(lambda: is_gone(dead))
+
+
+def test_an_instance_that_refers_to_itself_can_go():
+    """An instance in a cycle through its own decorated method is collected like any other."""
+    handler = Handler()
+    dead = weakref.ref(handler)
+    assert (handler, 1) == handler.handle(1)
+    del handler
+    wait_until(lambda: is_gone(dead))
+
+
+def test_a_batcher_goes_with_its_instance(name):
+    """When an instance is gone, so is its batcher."""
+    scaler = Scaler(2)
+    before = batchify.batchers()
+    assert 6 == call(getattr(scaler, name), 3)
+    (dead,) = [weakref.ref(batcher) for batcher in batchify.batchers() if batcher not in before]
+    del scaler
+    wait_until(lambda: is_gone(dead))
+
+
+def test_a_method_keeps_its_instance(name):
+    """Who holds a method holds its instance, and who lets go of it lets go of the instance."""
+    scaler = Scaler(2)
+    dead = weakref.ref(scaler)
+    method = getattr(scaler, name)
+    del scaler
+    gc.collect()
+    assert 6 == call(method, 3)
+    assert dead() is method.__self__
+    del method
+    wait_until(lambda: is_gone(dead))
+
+
+async def outcome(awaitable):
+    """Return what comes of ``awaitable`` as text, so that no traceback keeps anything alive."""
+    try:
+        return repr(await awaitable)
+    except Exception as error:
+        return repr(error)
+
+
+@pytest.mark.parametrize(
+    ("begin", "expected"),
+    [
+        (lambda: Scaler(2).ascale(3), "6"),
+        (lambda: Scaler(2).ascale.acall(3), "6"),
+        (lambda: Scaler(2).ascale.map([3, 4]), "[6, 8]"),
+        (lambda: Scaler(2).ascale.submit(3), "6"),
+        (lambda: Scaler(2).scale.acall(3), "6"),
+    ],
+    ids=["call", "acall", "map", "submit", "acall of def"],
+)
+async def test_a_coroutine_outlives_its_instance(begin, expected):
+    """A coroutine of a method can be awaited when nobody else holds the instance any more."""
+    awaitable = begin()
+    gc.collect()
+    told = await outcome(awaitable)
+    del awaitable
+    gc.collect()
+    assert expected == told
+
+
+def test_a_future_outlives_its_instance():
+    """What was submitted is answered when nobody else holds the instance any more, and then the instance goes."""
+    gate = Gate(doubled)
+    gate.shut()
+
+    class Kind:
+        @microbatch
+        def double(self, items):
+            return gate(items)
+
+    one = Kind()
+    dead = weakref.ref(one)
+    futures = [one.double.submit(1)]
+    gate.await_batch()
+    futures.append(one.double.submit(2))
+    del one
+    gc.collect()
+    gate.open()
+    assert [2, 4] == [future.result(PATIENCE) for future in futures]
+    wait_until(lambda: is_gone(dead))
+    assert [2, 0] == [Kind.double.batch_stats.answered_items, Kind.double.batch_stats.pending]
+
+
+def run(script):
+    """Return what ``script`` prints in a process of its own."""
+    done = subprocess.run(  # our own script
+        [sys.executable, "-c", dedent(script)], capture_output=True, encoding="utf-8", timeout=4 * PATIENCE, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("timeout", "use"),
+    [(None, "Model().work(1)"), (3600, "Model().work.submit(1).cancel()")],
+    ids=["called", "cancelled"],
+)
+def test_an_instance_may_close_itself_when_it_goes(timeout, use):
+    """The finalizer of an instance may close its method, whoever let go of the instance, and holds nobody up."""
+    # In a process of its own, because a finalizer that never ends can't be got rid of.
+    script = f"""
+        import os, threading
+        from batchify import microbatch
+
+        class Model:
+            @microbatch(timeout={timeout})
+            def work(self, items):
+                return items
+
+            def __del__(self):
+                self.work.close()
+                closed.set()
+
+        closed = threading.Event()
+        threading.Thread(target=lambda: {use}, daemon=True).start()
+        print(closed.wait({PATIENCE}), flush=True)
+        os._exit(0)
+    """
+    assert "True\n" == run(script)
+
+
+# The numbers of a class.
+
+
+def test_a_class_counts_its_dead(name):
+    """The numbers of a class include those of instances that are gone, once."""
+    Scaler.scale.reset_stats()
+    Scaler.ascale.reset_stats()
+    fn = getattr(Scaler, name)
+    for count in range(1, 20):
+        call(getattr(Scaler(2), name), 3)
+        assert count == total(fn)
+        assert (count, 0, 0) == (fn.batch_stats.answered_items, fn.batch_stats.pending, fn.batch_stats.running)
+    gc.collect()
+    stats = fn.batch_stats
+    assert (19, 19, {1: 19}) == (stats.total_items, stats.total_batches, stats.size_histogram)
+    assert stats.run_ms.p50 <= stats.run_ms.max
+
+
+def test_a_class_counts_failures_of_its_dead():
+    """Failed and cancelled calls of instances that are gone are kept as well."""
+
+    class Kind:
+        @microbatch(timeout=3600)
+        def fail(self, items):
+            raise KeyError
+
+    one = Kind()
+    futures = [one.fail.submit(1), one.fail.submit(2)]
+    futures[0].cancel()
+    one.fail.flush()
+    assert isinstance(futures[1].exception(PATIENCE), KeyError)
+    dead = weakref.ref(one)
+    del one, futures
+    wait_until(lambda: is_gone(dead))
+    stats = Kind.fail.batch_stats
+    assert (1, 1, 0) == (stats.failed_items, stats.cancelled_items, stats.pending)
+
+
+def test_a_class_starts_counting_anew():
+    """``reset_stats()`` of a class forgets its dead and resets its living; of an instance, only that instance."""
+
+    class Kind:
+        @microbatch(name="echo")
+        def echo(self, items):
+            return items
+
+    one, two = Kind(), Kind()
+    assert [1, 1, 1] == [Kind().echo(1), one.echo(1), two.echo(1)]
+    wait_until(lambda: gc.collect() >= 0 and 3 == total(Kind.echo))
+    one.echo.reset_stats()
+    assert [0, 1, 2] == [total(one.echo), total(two.echo), total(Kind.echo)]
+    Kind.echo.reset_stats()
+    assert BatchStats("echo") == Kind.echo.batch_stats
+    assert 0 == total(two.echo)
+
+
+def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatch):
+    """An instance that is collected in the middle of a sum is neither missing from it nor in it twice."""
+
+    class Kind:
+        @microbatch
+        def echo(self, items):
+            return items
+
+    earlier, later = Kind(), Kind()
+    assert [1, 1] == [earlier.echo(1), later.echo(1)]
+    dead = [weakref.ref(earlier), weakref.ref(later)]
+    del earlier
+    wait_until(lambda: is_gone(dead[0]))
+    alive = [later]
+    del later
+
+    def die_first(name, parts):
+        alive.clear()
+        wait_until(lambda: is_gone(dead[1]))
+        return together(name, parts)
+
+    monkeypatch.setattr("batchify._decorator.proxy.together", die_first)
+    assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
+
+
+def test_an_instance_that_goes_before_its_loop_counts_once():
+    """What an instance has counted on a loop counts once, although the loop ends later than the instance."""
+
+    class Kind:
+        @microbatch
+        async def double(self, items):
+            return doubled(items)
+
+    one = Kind()
+    loop = asyncio.new_event_loop()
+    assert 2 == loop.run_until_complete(one.double(1))
+    # As somebody who was about to look at the numbers.
+    (batcher,) = Kind.double._self_instances.batchers()
+    del one
+    assert [] == Kind.double._self_instances.batchers()
+    loop.close()
+    assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
+
+
+def test_the_numbers_of_a_class_never_decrease():
+    """Whoever reads the numbers of a class while its instances come and go never sees them fall."""
+
+    class Kind:
+        @microbatch
+        def echo(self, items):
+            return items
+
+    seen = []
+    over = threading.Event()
+
+    def read():
+        while not over.is_set():
+            seen.append(total(Kind.echo))
+
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader.start()
+    try:
+        for _ in range(500):
+            Kind().echo(1)
+    finally:
+        over.set()
+        reader.join(PATIENCE)
+        sys.setswitchinterval(interval)
+    assert sorted(seen) == seen
+    assert 500 == total(Kind.echo)
+
+
+def test_numbers_that_move_while_they_are_read():
+    """What an instance counted is counted once, also if the instance goes at the moment when somebody looks."""
+
+    class Model:
+        @microbatch
+        def double(self, items):
+            return [item * 2 for item in items]
+
+    model = Model()
+    model.double(1)
+    instances = Model.double._self_instances
+    batchers = instances.batchers
+
+    def look_and_drop():
+        nonlocal model
+        seen = batchers()
+        if model is not None:
+            model = None
+            gc.collect()
+        return seen
+
+    instances.batchers = look_and_drop
+    assert 1 == Model.double.batch_stats.total_items

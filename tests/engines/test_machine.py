@@ -1,0 +1,525 @@
+"""Both engines against the model of the core: they do what it says, when it says so, and to the right callers.
+
+Time is made up. An event loop leaps from timer to timer; threads share a clock that moves only when all of them wait,
+and do nothing while the machine acts, so that what leaves together never depends on who is faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from functools import partial
+from unittest.mock import patch
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from batchify import (
+    AsyncMicrobatcher,
+    BatcherClosedError,
+    BatchResultError,
+    SyncMicrobatcher,
+    current_batch,
+)
+from batchify._threads import workers
+from batchify.testing import VirtualLoop
+from tests.core.test_queue_machine import Model, number
+from tests.kit.columns import forget_batchers
+
+picks = st.integers(0, 40)
+# A hang is a failure after this many seconds.
+PATIENCE = 1.0
+# Times that are equal but for rounding.
+SAME = 1e-6
+
+
+class BadItemError(Exception):
+    """Stands in the place of a result."""
+
+
+class BadBatchError(Exception):
+    """Ends a batch."""
+
+
+def answer(caller):
+    return "answer to", caller["item"]
+
+
+# How a batch may end: what the batch function returns for its callers, or raises, and what each of them gets.
+ENDS = {
+    "answers": lambda callers: [answer(caller) for caller in callers],
+    "one is refused": lambda callers: [BadItemError(), *(answer(caller) for caller in callers[1:])],
+    "raises": lambda callers: BadBatchError("all of them"),
+    "one too few": lambda callers: [answer(caller) for caller in callers[1:]],
+}
+
+
+def expected(end, callers):
+    """Return what each caller is to get, an answer or the type of an error."""
+    if end == "raises":
+        return [BadBatchError] * len(callers)
+    if end == "one too few":
+        return [BatchResultError] * len(callers)
+    answers = [answer(caller) for caller in callers]
+    return [BadItemError, *answers[1:]] if end == "one is refused" else answers
+
+
+def told(future):
+    """Return what the owner of a future got, an answer or the type of an error."""
+    error = future.exception()
+    return future.result() if error is None else type(error)
+
+
+class Running:
+    """A batch that the batch function was given, as it looked from the inside."""
+
+    def __init__(self, items, now):
+        self.items = list(items)
+        self.reason = current_batch().reason
+        self.began = now
+
+
+class OnLoop:
+    """An engine on an event loop in made-up time."""
+
+    # Whether a caller of a running batch can be cancelled.
+    cancels_running = True
+
+    def __init__(self, **options):
+        self.loop = VirtualLoop()
+        self.began = []
+        self._ends = {}
+        self.batcher = AsyncMicrobatcher(self._answer, **options)
+
+    async def _answer(self, items):
+        batch = Running(items, self.loop.time())
+        self.began.append(batch)
+        self._ends[batch] = end = self.loop.create_future()
+        returned = await end
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    @property
+    def now(self):
+        return self.loop.time()
+
+    def act(self, *actions):
+        """Do ``actions`` in one iteration of the loop, and let it do all that follows at once."""
+        done = []
+        self.loop.call_soon(lambda: done.extend(action() for action in actions))
+        for _ in range(8):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        return done
+
+    def put(self, item):
+        try:
+            return self.batcher.put(item)
+        except BatcherClosedError as error:
+            return error
+
+    def end(self, batch, returned):
+        self._ends[batch].set_result(returned)
+
+    def close(self):
+        """Begin to close; return a function that says whether that is over."""
+        return self.loop.create_task(self.batcher.stop()).done
+
+    def open(self):
+        self.loop.create_task(self.batcher.start())
+
+    def sleep(self, seconds):
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+        self.act()
+
+    def shut(self):
+        self.loop.close()
+
+
+class Clock:
+    """Time and locks for threads that are only let go on when the driver waits for them."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self._changed = threading.Condition()
+        self._driver = threading.get_ident()
+        self._frozen = False
+        # Who waits, and for what. None stands for threads that do not wait.
+        self._threads = {}
+
+    def wait_for(self, condition):
+        """Block until ``condition()``, and the driver lets everybody go on."""
+        me = threading.get_ident()
+        with self._changed:
+            while not condition() or (self._frozen and me in self._threads):
+                if me in self._threads:
+                    self._threads[me] = condition
+                self._changed.notify_all()
+                assert self._changed.wait(PATIENCE), "hang: nobody woke this thread"
+            if me in self._threads:
+                self._threads[me] = None
+
+    def __enter__(self):
+        """Let all threads stand still."""
+        self._frozen = True
+
+    def __exit__(self, *error):
+        """Let them go on, until each waits for something that does not come by itself."""
+        with self._changed:
+            self._frozen = False
+            self._changed.notify_all()
+            assert self._changed.wait_for(self._at_rest, PATIENCE), "hang: a thread does not come to rest"
+
+    def _at_rest(self):
+        return all(condition is not None and not condition() for condition in self._threads.values())
+
+    def sleep(self, seconds):
+        """Leap from one moment that somebody waits for to the next."""
+        until = self.now + seconds
+        while (moment := min([until, *self.moments()])) < until:
+            self._leap(moment)
+        self._leap(until)
+
+    def moments(self):
+        return [condition.until for condition in self._threads.values() if condition.until is not None]
+
+    def _leap(self, moment):
+        with self:
+            self.now = moment
+
+    def lock(self):
+        return Lock(self)
+
+    def thread(self, target, args, name, daemon):
+        """Return a thread that is one of this clock's from its start to its end."""
+
+        def run():
+            me = threading.get_ident()
+            self.wait_for(Waits(lambda: me in self._threads))
+            target(*args)
+            with self._changed:
+                del self._threads[me]
+                self._changed.notify_all()
+
+        return Thread(self, run, name)
+
+
+class Waits:
+    """What a thread waits for, and until when."""
+
+    def __init__(self, condition, until=None):
+        self._condition = condition
+        self.until = until
+
+    def __call__(self):
+        return self._condition()
+
+
+class Thread(threading.Thread):
+    """One of a clock's."""
+
+    def __init__(self, clock, run, name):
+        super().__init__(target=run, name=name, daemon=True)
+        self._clock = clock
+
+    def start(self):
+        with self._clock._changed:
+            super().start()
+            self._clock._threads[self.ident] = None
+            self._clock._changed.notify_all()
+
+
+class Lock:
+    """A lock in a clock's time."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._held = False
+
+    def acquire(self, timeout=None):
+        until = None if timeout is None else self._clock.now + timeout
+        with self._clock._changed:
+            over = lambda: until is not None and self._clock.now >= until
+            self._clock.wait_for(Waits(lambda: not self._held or over(), until))
+            free, self._held = not self._held, True
+            return free
+
+    def release(self):
+        with self._clock._changed:
+            assert self._held, "released twice"
+            self._held = False
+            self._clock._changed.notify_all()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *error):
+        self.release()
+
+
+class InThreads:
+    """An engine of threads in made-up time."""
+
+    cancels_running = False
+
+    def __init__(self, **options):
+        self._clock = Clock()
+        self._began = []
+        self._ends = {}
+        self._patches = [
+            patch.multiple(workers, Lock=self._clock.lock, Thread=self._clock.thread),
+            patch("batchify._threads.engine.monotonic", lambda: self._clock.now),
+        ]
+        for each in self._patches:
+            each.start()
+        self.batcher = SyncMicrobatcher(self._answer, **options)
+
+    def _answer(self, items):
+        batch = Running(items, self._clock.now)
+        self._began.append(batch)
+        self._clock.wait_for(Waits(lambda: batch in self._ends))
+        returned = self._ends[batch]
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    @property
+    def began(self):
+        # Of two that left at the same moment either may come to the function first.
+        return sorted(self._began, key=lambda batch: (batch.began, batch.items[0]))
+
+    @property
+    def now(self):
+        return self._clock.now
+
+    def act(self, *actions):
+        """Do ``actions`` while all threads stand still, and let these do all that follows at once."""
+        with self._clock:
+            return [action() for action in actions]
+
+    put = OnLoop.put
+
+    def end(self, batch, returned):
+        self._ends[batch] = returned
+
+    def close(self):
+        drained = threading.Event()
+        self.batcher.engine.close(drained.set)
+        return drained.is_set
+
+    def open(self):
+        self.batcher.start()
+
+    def sleep(self, seconds):
+        self._clock.sleep(seconds)
+
+    def shut(self):
+        for each in self._patches:
+            each.stop()
+        assert {} == self._clock._threads
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Drives an engine and the model alike."""
+
+    kit = OnLoop
+
+    @initialize(
+        max_size=st.integers(1, 4),
+        timeout=st.sampled_from([None, 0.0, 0.75, 4.0]),
+        concurrency=st.integers(1, 3),
+    )
+    def begin(self, max_size, timeout, concurrency):
+        self.engine = self.kit(max_batch_size=max_size, batch_wait_timeout_s=timeout, concurrency=concurrency)
+        self.model = Model(max_size, timeout, concurrency)
+        # The batches of the engine, in step with those of the model.
+        self.batches = []
+        self.futures = []
+        self.ends = Counter()
+        self.closed = False
+        # For each time it was closed: what says whether that is over.
+        self.closings = []
+
+    def teardown(self):
+        """Close it: everybody is answered, and nothing is left."""
+        if not hasattr(self, "engine"):
+            return
+        try:
+            self.close()
+            while self.model.running():
+                self.end(0, "answers")
+            self.same_numbers()
+            assert all(future.done() for future in self.futures)
+        finally:
+            self.engine.shut()
+
+    @rule(count=st.sampled_from([1, 1, 1, 2, 3, 9]))
+    def arrive(self, count):
+        """Let some arrive together; a closed batcher takes none of them."""
+        first = len(self.model.callers)
+        puts = [partial(self.engine.put, number(place)) for place in range(first, first + count)]
+        if self.closed:
+            assert [BatcherClosedError] * count == [type(error) for error in self.engine.act(*puts)]
+            return
+        for _ in range(count):
+            self.model.add(self.engine.now)
+        self.futures += self.engine.act(*puts)
+        self._follow()
+
+    @rule(quarters=st.integers(1, 20))
+    def sleep(self, quarters):
+        """Time goes by, and what is due on the way leaves when it is."""
+        self.engine.sleep(quarters / 4)
+        self._follow()
+
+    @precondition(lambda self: self.model.wake_at() is not None)
+    @rule()
+    def sleep_until_due(self):
+        """Let time go by until something is due, which leaves at that moment."""
+        self.engine.sleep(max(0.0, self.model.wake_at() - self.engine.now) + SAME / 2)
+        self._follow()
+
+    @precondition(lambda self: self.model.running())
+    @rule(pick=picks, how=st.sampled_from(sorted(ENDS)))
+    def end(self, pick, how):
+        """Any of the running batches is over, this way or that, and its callers get their own."""
+        model = self.model.running()[pick % len(self.model.running())]
+        batch = self.batches[self.model.batches.index(model)]
+        callers = model["members"]
+        self.model.finish(model, self.engine.now)
+        self.engine.act(lambda: self.engine.end(batch, ENDS[how](callers)))
+        for caller, answer in zip(callers, expected(how, callers), strict=True):
+            if caller in model["left"]:
+                assert self.futures[caller["ticket"]].cancelled()
+            else:
+                assert answer == told(self.futures[caller["ticket"]])
+                self.ends["failed" if isinstance(answer, type) else "answered"] += 1
+        self._follow()
+
+    @precondition(lambda self: self.model.callers)
+    @rule(pick=picks)
+    def cancel(self, pick):
+        """Anybody is cancelled, whether waiting, running or answered."""
+        self._cancel(self.model.callers[pick % len(self.model.callers)])
+
+    @precondition(lambda self: self.model.waiting())
+    @rule(pick=picks)
+    def cancel_waiting(self, pick):
+        """Somebody is cancelled who waits."""
+        self._cancel(self.model.waiting()[pick % len(self.model.waiting())])
+
+    @precondition(lambda self: self.model.running())
+    @rule(pick=picks)
+    def cancel_a_batch(self, pick):
+        """Everybody is cancelled whose items run together."""
+        for caller in self.model.running()[pick % len(self.model.running())]["members"]:
+            self._cancel(caller)
+
+    @rule()
+    def flush(self):
+        """Let what waits leave as soon as there are slots."""
+        self.model.push("flush")
+        self.engine.act(self.engine.batcher.flush)
+        self._follow()
+
+    @rule()
+    def close(self):
+        """Let what waits leave as soon as there are slots, and nothing else in."""
+        self.model.push("close")
+        self.closed = True
+        self.closings += self.engine.act(self.engine.close)
+        self._follow()
+
+    @rule()
+    def reopen(self):
+        """Let items in again, whether or not it was closed, and whether or not that is over."""
+        self.engine.act(self.engine.open)
+        self.closed = False
+
+    @invariant()
+    def same_numbers(self):
+        """Both know how many wait, run, were answered, failed and were cancelled; closing is over when nobody does."""
+        stats = self.engine.batcher.stats
+        running = sum(len(batch["members"]) for batch in self.model.running())
+        assert (len(self.model.waiting()), running) == (stats.pending, stats.running)
+        ends = {"answered": stats.answered_items, "failed": stats.failed_items, "cancelled": stats.cancelled_items}
+        # Who left a running batch counts when that is over.
+        left = sum(len(batch["left"]) for batch in self.model.running())
+        assert self.ends - Counter(cancelled=left) == Counter(**ends) + Counter()
+        idle = not self.model.waiting() and not running
+        if idle:
+            assert all(is_over() for is_over in self.closings)
+            self.closings = []
+        assert not any(is_over() for is_over in self.closings)
+
+    @invariant()
+    def same_line(self):
+        """Both know who waits, in order."""
+        line = [(caller["item"], self.futures[caller["ticket"]]) for caller in self.model.waiting()]
+        assert line == [(item.data, item.future) for item in self.engine.batcher.waiting()]
+
+    def _follow(self):
+        """Let leave the model what has left the engine: the same callers, at the same time, for the same reason."""
+        for batch in self.engine.began[len(self.batches) :]:
+            at = self.model.wake_at()
+            assert at is not None, f"{batch.items} left although no slot was free"
+            assert at <= batch.began + SAME
+            reasons = self.model.reasons()
+            assert batch.items == [caller["item"] for caller in self.model.take(batch.began)]
+            assert batch.reason in reasons
+            self.batches.append(batch)
+        at = self.model.wake_at()
+        assert at is None or at > self.engine.now - SAME, "something is due, and has not left"
+
+    def _cancel(self, caller):
+        future = self.futures[caller["ticket"]]
+        waits = caller["state"] == "waiting"
+        runs = caller["state"] == "running"
+        works = not future.done() and (waits or self.engine.cancels_running)
+        was = future.cancelled()
+        self.engine.act(future.cancel)
+        assert (works or was) == future.cancelled()
+        if works:
+            self.ends["cancelled"] += 1
+            if waits:
+                caller["state"] = "withdrawn"
+            if runs:
+                self._abandon(caller)
+        self._follow()
+
+    def _abandon(self, caller):
+        model = next(batch for batch in self.model.running() if caller in batch["members"])
+        model["left"].append(caller)
+        if len(model["left"]) == len(model["members"]):
+            self.model.finish(model, self.engine.now)
+
+
+class ThreadMachine(EngineMachine):
+    """Drives the engine of threads."""
+
+    kit = InThreads
+
+
+@pytest.mark.parametrize("machine", [EngineMachine, ThreadMachine], ids=["asyncio", "threads"])
+def test_an_engine_does_what_the_model_does(machine):
+    """Whoever comes and leaves, and however batches end, an engine and the model say the same."""
+    # Without shrinking: what hangs takes its time each time.
+    phases = set(Phase) - {Phase.shrink}
+    try:
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=120, stateful_step_count=50, deadline=None, phases=phases)
+        )
+    except BaseException:
+        forget_batchers()
+        raise

@@ -1,0 +1,213 @@
+"""What the tests share: a batch function at a gate, and a kit that drives both engines alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+
+import batchify
+from batchify import microbatch
+
+# A hang is a failure after this many seconds.
+PATIENCE = 5.0
+
+
+class Gate:
+    """A batch function that notes its batches, waits at a gate if told to, and answers with ``answer(items)``."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.batches = []
+        self._open = threading.Event()
+        self._open.set()
+        self.arrived = threading.Semaphore(0)
+
+    def shut(self):
+        self._open.clear()
+
+    def open(self):
+        self._open.set()
+
+    def is_open(self):
+        return self._open.is_set()
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        self.arrived.release()
+        assert self._open.wait(PATIENCE), "nobody opened the gate"
+        return self.answer(items)
+
+    def await_batch(self):
+        """Wait until a batch stands at the gate."""
+        assert self.arrived.acquire(timeout=PATIENCE), "no batch came"
+
+
+def doubled(items):
+    return [item * 2 for item in items]
+
+
+def failing():
+    """Return a function that always fails, and weak references to what was local to it each time."""
+    seen = []
+
+    class Local:
+        pass
+
+    def fail(items):
+        local = Local()
+        seen.append(weakref.ref(local))
+        raise KeyError
+
+    return fail, seen
+
+
+class Kit:
+    """Drives a decorated function of one engine from plain test code: callers are futures with a result in seconds."""
+
+    def __init__(self):
+        self._gates = []
+
+    def decorate(self, answer=doubled, **options):
+        """Return a decorated function that answers with ``answer(items)``, and its gate."""
+        gate = Gate(answer)
+        self._gates.append(gate)
+        return microbatch(self.batch_function(gate), **{"name": "double", **options}), gate
+
+    def results(self, callers):
+        return [caller.result(PATIENCE) for caller in callers]
+
+    def errors(self, callers):
+        return [caller.exception(PATIENCE) for caller in callers]
+
+    def call_waiting(self, fn, *items):
+        """Call ``fn`` once for each item, one after the other, each queued before the next."""
+        callers = []
+        for item in items:
+            before = _accounted(fn)
+            callers.append(self.call(fn, item))
+            wait_until(lambda: _accounted(fn) > before)  # noqa: B023  # it is called before the loop goes on
+        return callers
+
+    def await_done(self, futures):
+        for future in futures:
+            wait_until(future.done)
+
+    def close(self):
+        for gate in self._gates:
+            gate.open()
+
+
+def _accounted(fn):
+    stats = fn.batch_stats
+    fates = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + fates
+
+
+def wait_until(condition):
+    """Wait for another thread to make ``condition()`` true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0)
+
+
+class Threads(Kit):
+    """Callers block, each in a thread of its own."""
+
+    name = "threads"
+
+    def batch_function(self, gate):
+        def double(items):
+            return gate(items)
+
+        return double
+
+    def call(self, fn, *args, **kwargs):
+        caller = Future()
+        caller.set_running_or_notify_cancel()
+
+        def run():
+            try:
+                caller.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                caller.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return caller
+
+    def run(self, do):
+        """Return what ``do()`` returns, called where calls of the function may be made."""
+        return do()
+
+    def inside(self, fn, item):
+        """Call ``fn`` from inside a batch."""
+        return fn(item)
+
+    def close_inside(self, fn):
+        """Close ``fn`` from inside a batch."""
+        fn.close()
+
+
+class Tasks(Kit):
+    """Callers are tasks on an event loop in a thread of its own."""
+
+    name = "asyncio"
+
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="event loop")
+        self._thread.start()
+
+    def batch_function(self, gate):
+        async def double(items):
+            context = contextvars.copy_context()
+            return await asyncio.get_running_loop().run_in_executor(None, context.run, gate, items)
+
+        return double
+
+    def call(self, fn, *args, **kwargs):
+        async def call():
+            return await fn(*args, **kwargs)
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop)
+
+    def run(self, do):
+        async def run():
+            return do()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE)
+
+    def inside(self, fn, item):
+        return asyncio.run_coroutine_threadsafe(fn(item), self.loop).result(PATIENCE)
+
+    def close_inside(self, fn):
+        asyncio.run_coroutine_threadsafe(fn.aclose(), self.loop).result(PATIENCE)
+
+    def close(self):
+        super().close()
+        batchify.close_all()
+        asyncio.run_coroutine_threadsafe(self.loop.shutdown_default_executor(), self.loop).result(PATIENCE)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        self.loop.close()
+
+
+class Bridged(Tasks):
+    """Callers are tasks that await a function of the thread engine."""
+
+    name = "acall"
+
+    batch_function = Threads.batch_function
+
+    def call(self, fn, *args, **kwargs):
+        return super().call(fn.acall, *args, **kwargs)
+
+    def inside(self, fn, item):
+        return super().inside(fn.acall, item)
+
+    close_inside = Threads.close_inside

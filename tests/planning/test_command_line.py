@@ -1,0 +1,675 @@
+"""The command line: what it prints, what it writes, and what it says of what a person has to put right."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib.metadata import entry_points
+from pathlib import Path
+from struct import unpack
+from textwrap import dedent
+
+import pytest
+
+import batchify
+from batchify._cli import load as _load
+from batchify._cli import measure, terminal
+from batchify._cli.commands import main
+from batchify._planning import cost as _cost
+from batchify._planning import tuning
+from batchify.testing import VirtualLoop
+
+FUNCTIONS = dedent(
+    """
+    import asyncio
+    from batchify import microbatch
+
+    def numbers():
+        return range(20)
+
+    async def awaited():
+        return [1, 2, 3]
+
+    def nothing():
+        return []
+
+    def none():
+        return None
+
+    def broken():
+        raise KeyError("secret")
+
+    @microbatch(max_size=8)
+    async def sleep(items):
+        await asyncio.sleep(0.004 + 0.0001 * len(items))
+        return items
+
+    async def grow(items):
+        await asyncio.sleep(0.001 * len(items))
+        return items
+
+    @microbatch(max_size=8, concurrency=2, timeout=0.001)
+    async def two(items):
+        await asyncio.sleep(0.01)
+        return items
+
+    @microbatch
+    async def picky(items):
+        if 13 in items:
+            raise KeyError("secret")
+        return items
+
+    def pairs():
+        return [(1, 2), (3, 4)]
+
+    @microbatch(max_size=4)
+    async def add(left, right, *, more=0):
+        await asyncio.sleep(0.001)
+        return [a + b + more for a, b in zip(left, right)]
+
+    def no_column(*items):
+        return items
+
+    class Model:
+        def __init__(self):
+            self.pause = 0.002
+
+        @microbatch(max_size=4)
+        async def embed(self, items):
+            await asyncio.sleep(self.pause)
+            return items
+
+        @staticmethod
+        @microbatch(max_size=4)
+        async def bare(items):
+            await asyncio.sleep(0.002)
+            return items
+
+    model = Model()
+    calls = 0
+
+    @microbatch(max_size=2)
+    async def until(items):
+        global calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+        await asyncio.sleep(0.001)
+        return items
+
+    stop = 40
+    """
+)
+
+
+@pytest.fixture(autouse=True)
+def _shop(tmp_path, monkeypatch):
+    """Stand in a folder with a module ``shop``, let time be virtual, and simulate no more calls than it takes."""
+    for module, name, value in ((_cost, "LEAST", 1000), (_cost, "MOST", 1000), (tuning, "FINER", 1)):
+        monkeypatch.setattr(module, name, value)
+    (tmp_path / "shop.py").write_text(FUNCTIONS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(measure, "Loop", VirtualLoop)
+    yield
+    for name in [name for name in sys.modules if name == "shop" or name.startswith("other")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def command(capsys):
+    """Return a function that carries out a command and returns its exit code, its output and its errors."""
+
+    def command(line):
+        code = main(line.split())
+        done = capsys.readouterr()
+        return code, done.out, done.err
+
+    return command
+
+
+def cells(output):
+    """Return the rows of all tables in the output."""
+    rows = [re.split("[│┃]", line)[1:-1] for line in output.splitlines() if line[:1] in "│┃" and line]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+# tune
+
+
+def test_tune_recommends_options(command):
+    """It measures growing sizes, says what a batch costs and that batching pays, and recommends options."""
+    code, output, errors = command("tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --rate 100 1000")
+    assert (0, "") == (code, errors)
+    assert ["1", "4.10 ms", "4.10 ms", "4.10 ms", "244"] in cells(output)
+    assert ["16", "5.60 ms", "5.60 ms", "350 us", "2,857"] in cells(output)
+    assert "A batch of n items takes about 4.00 ms + n x 100 us, which is off by 0% at most." in output
+    assert "Batching pays: an item takes 4.10 ms alone, and 350 us in a batch of 16, hand-over and engine" in output
+    assert "That is 11.7 times less." in output
+    assert re.search(r"Use @microbatch\(max_size=\d+, timeout=None, concurrency=1\) \(timeout=None adapts", output)
+    assert ["100", "1,000"] == [row[0] for row in cells(output)[-2:]]
+
+
+def test_tune_chooses_rates(command):
+    """Without rates it takes a quarter, a half and three quarters of what can be answered."""
+    _, output, _ = command("tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5")
+    assert ["710", "1,400", "2,100"] == [row[0] for row in cells(output)[-3:]]
+
+
+def test_tune_says_when_batching_does_not_pay(command):
+    """A function that takes as long for each of many items as for one, and is not decorated, is not worth batching."""
+    code, output, _ = command("tune shop:grow --items shop:numbers --max-size 4 --seconds 0.5 --rate 100")
+    assert 0 == code
+    assert "Batching does not pay: an item takes 1.00 ms alone, and 1.00 ms in a batch of" in output
+    assert "Call the function directly" in output
+
+
+@pytest.mark.parametrize(
+    ("slo", "said"),
+    [
+        ("50", r"99 of 100 calls within 50\.0 ms: yes, up to [\d,]+ calls a second\."),
+        ("8.9", r"within 8\.90 ms: not at 2,000 calls a second, but up to [\d,]+\. What comes nearest is [\d.]+ ms\."),
+        ("1", r"within 1\.00 ms: not at 100 and 2,000 calls a second, nor at any other rate\. What comes nearest is"),
+    ],
+)
+def test_tune_keeps_a_target(command, slo, said):
+    """It says up to which rate a target is met, and what comes nearest if it is not."""
+    line = f"tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --rate 100 2000 --slo-ms {slo}"
+    assert re.search(said, command(line)[1])
+
+
+def test_tune_goes_by_the_slots_of_the_function(command):
+    """A function that is decorated for two batches at once is measured so, and one slot is told otherwise."""
+    line = "tune shop:two --items shop:numbers --max-size 1 --seconds 0.5 --rate"
+    code, output, _ = command(f"{line} 150")
+    assert 0 == code
+    assert "concurrency=2" in output
+    assert 2 == command(f"{line} 150 --concurrency 1")[0]
+
+
+@pytest.mark.parametrize("named", ["shop:model.embed", "shop:Model.bare", "shop:add"])
+def test_tune_takes_methods_and_columns(command, named):
+    """Methods of instances, static methods and functions of several columns are measured like functions."""
+    items = "pairs" if named == "shop:add" else "awaited"
+    code, output, _ = command(f"tune {named} --items shop:{items} --max-size 2 --seconds 0.2 --rate 100")
+    assert 0 == code
+    assert "Batching pays" in output
+
+
+class Page(HTMLParser):
+    """What a page has, and what it asks for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.sources, self.names = [], [], [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.seen.append(tag)
+        self.sources += [attributes[name] for name in ("src", "href", "data", "srcset") if name in attributes]
+        self.names.update({attributes["name"]: attributes["content"]} if "name" in attributes else {})
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag == self.open.pop()
+
+
+def test_tune_writes_a_report(command, tmp_path):
+    """The page is whole, needs nothing from outside, and says what the terminal says; the picture is in it, too."""
+    line = "tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --slo-ms 20 --out new/folder"
+    code, output, _ = command(line)
+    folder = Path("new") / "folder"
+    assert 0 == code
+    assert f"Written: {folder / 'tune.html'}, {folder / 'tune.png'}" in output
+    text = (folder / "tune.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [] == page.open
+    assert ["table", "table", "img"] == [
+        tag for tag in page.seen if tag in {"table", "img", "script", "link", "iframe"}
+    ]
+    assert "width=device-width, initial-scale=1" == page.names["viewport"]
+    [source] = page.sources
+    assert source.startswith("data:image/png;base64,")
+    assert not re.search(r"https?:|url\(|@import", text.replace(source, ""))
+    for said in ("Batching pays", "Use @microbatch(", "99 of 100 calls within 20.0 ms", "What to expect"):
+        assert said in text
+        assert said in output
+    picture = (folder / "tune.png").read_bytes()
+    assert b"\x89PNG" == picture[:4]
+    width, height = unpack(">II", picture[16:24])
+    assert (600, 800) == (width, height)
+
+
+def test_tune_cannot_write(command, tmp_path):
+    """A folder that cannot be made is told."""
+    Path("taken").touch()
+    line = "tune shop:sleep --items shop:numbers --max-size 1 --seconds 0.1 --out taken --rate 100"
+    assert (2, "batchify: --out taken cannot be written: File exists\n") == command(line)[::2]
+
+
+# simulate
+
+
+def test_simulate_answers(command):
+    """A row for each rate and each choice of options, in the figures of ``simulate()``."""
+    code, output, errors = command(
+        "simulate --cost 0.004+0.0001n --rate 300 500 --max-size 16 32 --timeout adaptive 0.002 --concurrency 1 2 "
+        "--calls 1000"
+    )
+    assert (0, "") == (code, errors)
+    _, *rows = cells(output)
+    assert 16 == len(rows)
+    done = batchify.simulate(run_time={1: 0.0041, 2: 0.0042}, rate=300.0, max_size=16, calls=1000)
+    assert ["300", "16", "adaptive", "1", f"{done.latency_ms.p50:.2f} ms", f"{done.latency_ms.p99:.2f} ms"] == rows[0][
+        :6
+    ]
+    assert ["300", "16", "2.00 ms", "2"] == rows[3][:4]
+
+
+@pytest.mark.parametrize(
+    ("cost", "run_time"),
+    [
+        ("--cost 0.004+0.0001n", {1: 0.0041, 2: 0.0042}),
+        ("--cost 4e-3+1e-4*n", {1: 0.0041, 2: 0.0042}),
+        ("--cost .001n", {1: 0.001, 2: 0.002}),
+        ("--cost 0.004", {1: 0.004}),
+        ("--measured 1:0.0041,32:0.0072", {1: 0.0041, 32: 0.0072}),
+    ],
+)
+def test_simulate_takes_costs(command, cost, run_time):
+    """A cost is a formula or some measurements."""
+    options = "--rate 100 --calls 1000 --seed 3 --burst 4 --noise 0.5"
+    _, output, _ = command(f"simulate {cost} {options}")
+    done = batchify.simulate(run_time=run_time, rate=100, calls=1000, seed=3, burst=4, noise=0.5)
+    assert f"{done.avg_batch_size:.1f}" == cells(output)[1][7]
+    assert f"{done.latency_ms.p99:.3g} ms" == cells(output)[1][5]
+
+
+def test_simulate_beyond_capacity(command):
+    """A rate that cannot be borne is no question; what was answered before it is not lost."""
+    expected = (
+        "batchify: --rate 9000 is beyond what can be answered: 4,444 calls a second at most, "
+        "with max_size=32, timeout=None, concurrency=1\n"
+    )
+    code, _, errors = command("simulate --cost 0.004+0.0001n --rate 9000")
+    assert (2, expected) == (code, errors)
+
+
+# bench
+
+
+def test_bench_compares(command):
+    """For each rate there is a prediction, what was measured, and by how much they differ."""
+    code, output, errors = command("bench shop:sleep --items shop:numbers --rate 100 1000 --seconds 4")
+    assert (0, "") == (code, errors)
+    _, *rows = cells(output)
+    assert [["100", "predicted"], ["", "measured"], ["", ""]] == [row[:2] for row in rows[:3]]
+    assert [["1,000", "predicted"], ["", "measured"], ["", ""]] == [row[:2] for row in rows[3:]]
+    # In virtual time there is next to nothing to differ by.
+    off = [abs(int(cell.rstrip("%"))) for row in rows[2::3] for cell in row[2:]]
+    assert max(off) <= 2
+
+
+def test_bench_chooses_rates(command):
+    """Without rates it takes a quarter, a half and three quarters of what can be answered with the options."""
+    _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --max-size 4")
+    assert ["230", "450", "680"] == [row[0] for row in cells(output)[1::3]]
+
+
+def test_bench_changes_options(command):
+    """Options that are given are gone by; the others are those of the decorator."""
+    line = "bench shop:sleep --items shop:numbers --seconds 2 --rate 500 --max-size 3 --timeout 0.5 --concurrency 2"
+    _, output, _ = command(line)
+    assert ["3.0", "3.0"] == [row[5] for row in cells(output)[1:3]]
+
+
+def test_bench_takes_what_is_decorated(command):
+    """Without options a function is called as decorated: here with a window and two slots."""
+    code, output, _ = command("bench shop:two --items shop:numbers --seconds 1 --rate 200")
+    assert 0 == code
+    assert "200" == cells(output)[1][0]
+
+
+def test_bench_calls_with_columns(command):
+    """A function of several columns is called with an element of each."""
+    code, _, errors = command("bench shop:add --items shop:pairs --seconds 1 --rate 100")
+    assert (0, "") == (code, errors)
+
+
+def test_bench_counts_failures(command, monkeypatch):
+    """Calls that fail under load are told by kind."""
+
+    async def odd(load, calls, seed):
+        load.latencies.append(0.01)
+        load.late.append(0.0)
+        load.errors.update(["KeyError", "KeyError", "ValueError"])
+        load.duration = 0.01
+
+    monkeypatch.setattr(_load, "offer", odd)
+    code, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 1500")
+    assert 0 == code
+    assert "At 1,500 calls/s 3 calls failed: KeyError 2, ValueError 1." in output
+
+
+def test_bench_tells_of_late_calls(command, monkeypatch):
+    """Where calls were made late, that is told."""
+    offer = _load.offer
+
+    async def late(load, *others):
+        await offer(load, *others)
+        load.late[:] = [1.0] * len(load.late)
+
+    monkeypatch.setattr(_load, "offer", late)
+    _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100")
+    assert "At 100 calls/s some calls were made late (99 of 100 within 1.00 s): the event loop or the machine" in output
+
+
+# What a person has to put right.
+
+TUNE = "tune shop:sleep --items"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("tune sleep --items x:y", "sleep must be module:name, as in package.module:function"),
+        ("tune shop: --items x:y", "shop: must be module:name, as in package.module:function"),
+        ("tune nowhere:f --items x:y", "there is no module 'nowhere' in {here} or where Python looks for modules"),
+        ("tune shop.no:f --items x:y", "there is no module 'shop.no' in {here} or where Python looks for modules"),
+        ("tune shop:slep --items x:y", "shop has no 'slep'"),
+        ("tune shop:model.slep --items x:y", "shop:model has no 'slep'"),
+        ("tune other:f --items x:y", "module other needs 'missing_one', which is not installed"),
+        ("tune other2:f --items x:y", "module other2 cannot be imported: ValueError: no at other2.py, line 1"),
+        (
+            "tune other3:f --items x:y",
+            "module other3 cannot be imported: SyntaxError: '(' was never closed (other3.py, line 1)",
+        ),
+        ("tune shop:FUN --items x:y", "shop has no 'FUN'"),
+        (
+            "tune shop:calls --items x:y",
+            "shop:calls is not a batch function: microbatch decorates a function of a list of items, got 0 of type int",
+        ),
+        (
+            "tune shop:no_column --items x:y",
+            (
+                "shop:no_column is not a batch function: no_column() has *items, which is no column; "
+                "give it one parameter by name for the list of items"
+            ),
+        ),
+        (
+            "tune shop:Model.embed --items x:y",
+            "shop:Model.embed is a method; name that of an instance, as in module:instance.embed",
+        ),
+        (
+            "bench shop:grow --items x:y",
+            "shop:grow is not decorated with microbatch; put @microbatch above it, or run: batchify tune shop:grow",
+        ),
+        (f"{TUNE} nofile.jsonl", "--items nofile.jsonl cannot be read: No such file or directory"),
+        (f"{TUNE} plain", "--items plain cannot be read: No such file or directory"),
+        (f"{TUNE} bad.jsonl", "--items bad.jsonl, line 3, column 7: not JSON (Expecting ',' delimiter)"),
+        (f"{TUNE} bytes.jsonl", "--items bytes.jsonl is not UTF-8 text"),
+        (f"{TUNE} empty.jsonl", "--items empty.jsonl gives no items; at least one is needed"),
+        (f"{TUNE} shop:nothing", "--items shop:nothing gives no items; at least one is needed"),
+        (f"{TUNE} shop:none", "--items shop:none must give a list of items, got NoneType"),
+        (f"{TUNE} shop:calls", "--items shop:calls must be a function that returns items, got int"),
+        (f"{TUNE} shop:broken", "--items shop:broken raised KeyError at shop.py, line 18"),
+        (
+            "tune shop:add --items shop:numbers",
+            "items[0] does not fit add(left, right, *, more=0): it must hold one element for each column",
+        ),
+        (
+            "tune shop:add --items short.jsonl",
+            "items[1] does not fit add(left, right, *, more=0): it must hold one element for each column",
+        ),
+        ("tune shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 37"),
+        ("bench shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 37"),
+        (
+            f"{TUNE} shop:numbers --max-size 1 --seconds 0.2 --rate 5000",
+            (
+                "--rate 5000 is beyond what can be answered: 244 calls a second at most, "
+                "with max_size=1, timeout=None, concurrency=1"
+            ),
+        ),
+        (
+            "bench shop:sleep --items shop:numbers --rate 100 5000",
+            (
+                "--rate 5000 is beyond what can be answered: 1,667 calls a second at most, "
+                "with max_size=8, timeout=None, concurrency=1"
+            ),
+        ),
+    ],
+)
+def test_errors(command, tmp_path, line, expected):
+    """What is wrong is said in a line, with exit code 2 and without a traceback."""
+    Path("other.py").write_text("import missing_one", encoding="utf-8")
+    Path("other2.py").write_text("raise ValueError('no')", encoding="utf-8")
+    Path("other3.py").write_text("f(", encoding="utf-8")
+    Path("bad.jsonl").write_text('"good"\n\n[1, 2 3]\n', encoding="utf-8")
+    Path("short.jsonl").write_text("[1, 2]\n[1]\n", encoding="utf-8")
+    Path("bytes.jsonl").write_bytes(b"\xff")
+    Path("empty.jsonl").touch()
+    code, _, errors = command(line)
+    assert (2, f"batchify: {expected.format(here=tmp_path)}\n") == (code, errors)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("simulate --rate 1", "one of the arguments --cost --measured is required"),
+        ("simulate --cost 1 --rate 0", "argument --rate: must be a finite number above 0, got 0.0"),
+        ("simulate --cost 1 --rate x", "argument --rate: must be a number, got 'x'"),
+        ("simulate --cost 1 --rate 1 --max-size 0", "argument --max-size: must be at least 1, got 0"),
+        ("simulate --cost 1 --rate 1 --max-size 1.5", "argument --max-size: must be a whole number, got '1.5'"),
+        (
+            "simulate --cost 1 --rate 1 --timeout -1",
+            "argument --timeout: must be a finite number of seconds, at least 0, got -1.0",
+        ),
+        (
+            "simulate --cost n+n --rate 1",
+            "argument --cost: must be seconds like 0.004+0.0001n, of which n is the number of items, got 'n+n'",
+        ),
+        (
+            "simulate --cost 0+0n --rate 1",
+            "argument --cost: must be seconds like 0.004+0.0001n, of which n is the number of items, got '0+0n'",
+        ),
+        (
+            "simulate --measured 1=2 --rate 1",
+            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '1=2'",
+        ),
+        (
+            "simulate --measured 0:2 --rate 1",
+            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '0:2'",
+        ),
+        (
+            "simulate --measured 1:nan --rate 1",
+            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '1:nan'",
+        ),
+        ("tune shop:sleep", "the following arguments are required: --items"),
+        ("", "the following arguments are required: command"),
+    ],
+)
+def test_usage(capsys, line, expected):
+    """Values that make no sense are refused with what is expected."""
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert 2 == caught.value.code
+    assert capsys.readouterr().err.endswith(f"error: {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--measured 1:2,2:1", "run_time must be above 0 for any batch, got 0 s for one of 3"),
+        ("--measured 1:inf", "run_time of 1 must be a finite number above 0, got inf"),
+        ("--cost 1 --noise 20", "noise must be at most 10, got 20.0"),
+    ],
+)
+def test_simulate_refuses(command, options, expected):
+    """What ``simulate()`` refuses is told in its words."""
+    code, _, errors = command(f"simulate {options} --rate 0.1 --calls 10")
+    assert (2, f"batchify: {expected}\n") == (code, errors)
+
+
+def test_items_are_not_shown(command):
+    """What an item is, or what an error says of it, is nobody's business."""
+    code, output, errors = command("tune shop:picky --items shop:numbers")
+    assert "secret" not in output + errors
+
+
+def test_items_from_a_file(command):
+    """A line is an item, and empty lines are none."""
+    Path("items.jsonl").write_text("\n".join(map(json.dumps, ["a", {"b": 1}, "", None])) + "\n\n", encoding="utf-8")
+    code, output, _ = command("tune shop:sleep --items items.jsonl --max-size 2 --seconds 0.2 --rate 100")
+    assert 0 == code
+
+
+@pytest.mark.parametrize(
+    ("line", "missing", "named"),
+    [
+        ("simulate --cost 1 --rate 0.5", {"rich"}, "rich"),
+        ("tune shop:sleep --items shop:numbers --out x", {"rich", "matplotlib"}, "rich and matplotlib"),
+        ("tune shop:sleep --items shop:numbers --out x", {"matplotlib"}, "matplotlib"),
+    ],
+)
+def test_a_missing_extra(command, monkeypatch, line, missing, named):
+    """Who has not installed what the command line needs is told how to, before anything is measured."""
+    monkeypatch.setattr("batchify._cli.commands.find_spec", lambda name: None if name in missing else name)
+    expected = f"batchify: this needs {named}: pip install 'batchify-toolkit[cli]'\n"
+    assert (2, "", expected) == command(line)
+
+
+# Ctrl-C.
+
+
+def interrupted(command, line, stop):
+    """Carry out a command whose function is interrupted when it is called for the ``stop``-th time."""
+    sys.path.insert(0, str(Path.cwd()))
+    import shop
+
+    shop.stop = stop
+    return command(line)
+
+
+def test_interrupted_at_once(command):
+    """Where nothing is measured yet there is nothing to show."""
+    line = "tune shop:until --items shop:awaited"
+    assert (130, "", "batchify: interrupted\n") == interrupted(command, line, 1)
+
+
+@pytest.mark.parametrize("stop", range(2, 20))
+def test_interrupted_while_measuring(command, stop):
+    """What was measured until then is shown, wherever in a sample that is: the first one is whole after nine calls."""
+    code, output, errors = interrupted(command, "tune shop:until --items shop:awaited --max-size 2", stop)
+    assert (130, "batchify: interrupted\n") == (code, errors)
+    assert (stop >= 10) == bool(output)
+    assert stop < 10 or "1" == cells(output)[1][0]
+
+
+def test_interrupted_under_load(command, monkeypatch):
+    """The rates that are over are shown, and that which is under way as far as it got."""
+    offer = _load.offer
+    loads = []
+
+    async def interrupted(load, calls, seed):
+        loads.append(load)
+        if len(loads) == 2:
+            del load.due[50:]
+        await offer(load, calls, seed)
+        if len(loads) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_load, "offer", interrupted)
+    code, output, errors = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400")
+    assert (130, "batchify: interrupted\n") == (code, errors)
+    assert ["100", "400"] == [row[0] for row in cells(output)[1::3]]
+
+
+def test_interrupted_before_the_first_call(command, monkeypatch):
+    """Where no call is answered yet there is nothing to compare."""
+
+    async def interrupted(load, calls, seed):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_load, "offer", interrupted)
+    line = "bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400"
+    assert (130, "", "batchify: interrupted\n") == command(line)
+
+
+def test_an_interrupted_simulation(command, monkeypatch):
+    """The rows that are done are shown."""
+    done = []
+
+    def simulate(**options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(True)
+        return batchify.simulate(**options)
+
+    monkeypatch.setattr("batchify._cli.commands.simulate", simulate)
+    code, output, _ = command("simulate --cost 1 --rate 0.1 0.2 --calls 10")
+    assert 130 == code
+    assert ["0"] == [row[0] for row in cells(output)[1:]]
+
+
+# As a process.
+
+
+def process(*arguments, **options):
+    here = str(Path(batchify.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": here, "PYTHONUTF8": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "batchify", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        **options,
+    )
+
+
+def test_a_process_answers():
+    """``python -m batchify`` is the command."""
+    done = process("simulate", "--cost", "0.004", "--rate", "100")
+    output, errors = done.communicate(timeout=60)
+    assert (0, "") == (done.returncode, errors)
+    assert "What would be" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_a_process_is_interrupted():
+    """Ctrl-C ends it with 130 and without a traceback, wherever the function is."""
+    Path("slow.py").write_text(
+        "import asyncio, sys\nasync def slow(items):\n    print('running', flush=True)\n    await asyncio.sleep(60)\n",
+        encoding="utf-8",
+    )
+    Path("items.jsonl").write_text("1\n", encoding="utf-8")
+    running = process("tune", "slow:slow", "--items", "items.jsonl")
+    assert "running\n" == running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    output, errors = running.communicate(timeout=60)
+    assert (130, "batchify: interrupted\n") == (running.returncode, errors)
+
+
+def test_the_script():
+    """The package installs the command ``batchify``."""
+    [script] = [script for script in entry_points(group="console_scripts") if script.name == "batchify"]
+    assert main is script.load()
+
+
+def test_on_a_terminal(monkeypatch):
+    """In a terminal tables are as wide as that is."""
+    from io import StringIO
+
+    screen = StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal.show(["a sentence of some length"])
+    assert ["a sentence of some", "length", ""] == [line.rstrip() for line in screen.getvalue().splitlines()]

@@ -1,0 +1,140 @@
+"""The documentation keeps its word: the site builds, its code runs, and it has all there is."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import batchify
+import batchify.opentelemetry
+import batchify.prometheus
+import batchify.testing
+from batchify._decorator.proxy import Batched
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
+# What a page says that its code prints: behind it, or on a line of its own.
+SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
+# The beginning of a part of an example.
+QUOTED = re.compile(r"""^```python title="(examples/[^"]*)"\n""", re.MULTILINE)
+# What a browser fetches on its own, other than plain links that somebody may follow.
+FETCHED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="?([^"\s>]+)|<link\b[^>]*\bhref="?([^"\s>]+)""")
+IMPORTED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//[^)"']+""")
+
+
+def program(page):
+    """Return the blocks of Python of a page as one program, each line where it stands on the page."""
+    lines, inside = [], False
+    for line in page.splitlines():
+        inside = inside and line != "```"
+        lines.append(line if inside else "")
+        inside = inside or line == "```python"
+    return "\n".join(lines)
+
+
+def run(*command, **options):
+    return subprocess.run(  # our own pages
+        [sys.executable, *command], capture_output=True, encoding="utf-8", timeout=120, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_a_page_runs(name):
+    """The blocks of a page run in order, as one program, without a warning, and print what their comments say."""
+    code = program(PAGES[name])
+    # A connection that is to live as long as the program is not closed, which Python 3.13 tells at the end.
+    quiet = ["-W", "error", "-W", "ignore:unclosed database:ResourceWarning"]
+    done = run(*quiet, "-c", code, env={**os.environ, "PYTHONUTF8": "1"})
+    assert (0, "") == (done.returncode, done.stderr)
+    said = [behind or alone for behind, alone in SAID.findall(code)]
+    assert [] == [line for line in said if line not in done.stdout.splitlines()]
+    assert said
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_code_is_passed_over(name):
+    """Every fence of Python stands at the beginning of a line, where it is found, and has an end."""
+    fences = [fence for fence in re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE) if not QUOTED.match(f"{fence}\n")]
+    quotes = QUOTED.findall(PAGES[name])
+    assert {"```python"} >= {fence for fence in fences if "py" in fence.lower()}
+    assert 0 == (len(fences) + len(quotes)) % 2
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_quoted_stands_there(name):
+    """What a page quotes from an example is a part of it, and so it is tested there."""
+    for example, quote in re.findall(QUOTED.pattern + r"(.*?)^```$", PAGES[name], re.MULTILINE | re.DOTALL):
+        assert quote in (DOCS.parent / example).read_text(encoding="utf-8")
+
+
+def test_the_tests_of_the_page_about_tests(tmp_path):
+    """What the page about tests shows for pytest passes there."""
+    path = tmp_path / "test_page.py"
+    path.write_text(program(PAGES["testing"]), encoding="utf-8")
+    done = run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error", path.name, cwd=tmp_path
+    )
+    assert "2 passed" in done.stdout, done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site, and return its folder."""
+    folder = tmp_path_factory.mktemp("site")
+    # Not what its authors announce at each start, which is no warning about the site.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONUTF8": "1"}
+    config = str(DOCS / "site" / "mkdocs.yml")
+    # Quiet, it would not even count warnings.
+    done = run("-m", "mkdocs", "build", "--strict", "-f", config, "-d", str(folder), env=environment)
+    assert 0 == done.returncode, done.stderr
+    return folder
+
+
+def test_the_site_builds(site):
+    """The site builds without a warning: every page is in the navigation, and every link leads somewhere."""
+    assert set(PAGES) <= {path.stem for path in site.glob("*.html")}
+
+
+def test_the_readme_is_taken_in(site):
+    """A section of the README that a page asks for is there, and nothing is left of the asking."""
+    assert "<td>the process forks</td>" in (site / "failures.html").read_text(encoding="utf-8")
+    assert [] == [path.name for path in site.rglob("*.html") if "../README.md" in path.read_text(encoding="utf-8")]
+
+
+def public():
+    """Return everything public, by the address that it has on the page of names."""
+    modules = [batchify, batchify.testing, batchify.opentelemetry]
+    named = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
+    named["batchify.prometheus.BatchCollector"] = batchify.prometheus.BatchCollector
+    members = ["__call__", *(name for name in vars(Batched) if not name.startswith("_"))]
+    return named | {f"{Batched.__module__}.Batched.{name}": getattr(Batched, name) for name in members}
+
+
+@pytest.mark.parametrize(("address", "thing"), public().items(), ids=public())
+def test_a_public_name_is_described(site, address, thing):
+    """The page of names has each public name and each member of a decorated function, with what its docstring says."""
+    page = (site / "api.html").read_text(encoding="utf-8")
+    assert f'id="{address}"' in page
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+    first = inspect.getdoc(thing).partition("\n\n")[0]
+    assert " ".join(first.replace("`", "").split()) in text
+
+
+def test_nothing_is_fetched_from_elsewhere(site):
+    """The site can be read without a network: pages, scripts and styles come with it."""
+    fetched = {
+        address
+        for path in site.rglob("*.html")
+        for found in FETCHED.findall(path.read_text(encoding="utf-8"))
+        for address in found
+    }
+    assert set() == {address for address in fetched if "//" in address}
+    assert [] == [path.name for path in site.rglob("*.css") if IMPORTED.search(path.read_text(encoding="utf-8"))]

@@ -1,0 +1,42 @@
+"""The README keeps its word: every block of Python in it runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(script):
+    return subprocess.run(  # our own README
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_there_are_blocks():
+    """Every block of Python in the README is found, and there are some."""
+    assert README.count("```python") == len(BLOCKS) > 8
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
+def test_a_block_runs(tmp_path, block):
+    """A block runs in a process of its own, ends well, and prints what its comments say."""
+    script = tmp_path / "block.py"
+    script.write_text(block, encoding="utf-8")
+    done = run(script)
+    assert (0, "") == (done.returncode, done.stderr)
+    for said in re.findall(r"print\(.*\)  # (.*)", block):
+        assert said in done.stdout.splitlines()
+
+
+def test_the_commands():
+    """There are commands for the example, the tests, the soak, the benchmark and choosing options."""
+    commands = re.findall(r"^```sh\n(.*?)\n```", README, flags=re.DOTALL | re.MULTILINE)
+    words = ["examples/tokenizer.py", "pytest", "tests/stress", "tests.bench", "batchify tune"]
+    assert words == [next(word for word in words if word in command) for command in commands]

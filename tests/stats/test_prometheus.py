@@ -1,0 +1,285 @@
+"""Metrics for Prometheus, as its own client writes and reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition, parser
+from prometheus_client.parser import text_string_to_metric_families
+
+from batchify import microbatch
+from batchify._stats.counters import REASONS
+from batchify._stats.totals import FATES
+from batchify.prometheus import BatchCollector
+
+DASHBOARD = json.loads((Path(__file__).parents[2] / "examples" / "grafana.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def _no_others(monkeypatch):
+    """Begin with no batcher, whatever other tests have left."""
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
+
+
+@pytest.fixture
+def registry():
+    """Return a registry that collects from all batchers, as the default one of the client does."""
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(BatchCollector())
+    return registry
+
+
+def echo(items):
+    return items
+
+
+@pytest.fixture
+def used():
+    """Return a function that has answered 9 calls and failed one."""
+
+    @microbatch(name="double", max_size=4)
+    def double(items):
+        if None in items:
+            raise KeyError
+        return [2 * item for item in items]
+
+    with double:
+        double.map(range(9))
+        with pytest.raises(KeyError):
+            double(None)
+    return double
+
+
+def scraped(registry):
+    """Return the families that a scrape finds, by name, as its text is read back."""
+    return {family.name: family for family in text_string_to_metric_families(generate_latest(registry).decode())}
+
+
+def samples(registry, family):
+    """Return the values of a family by the name of the sample and its labels."""
+    found = scraped(registry)[family].samples
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in found}
+    assert len(found) == len(values), "a series is there twice"
+    return values
+
+
+def values(registry, name):
+    """Return the values of all series of one metric."""
+    return [sample.value for family in scraped(registry).values() for sample in family.samples if sample.name == name]
+
+
+def test_before_any_call_there_is_no_series(registry):
+    """Without a batcher the metrics are named and described, and have no series."""
+    families = scraped(registry)
+    assert {"batchify_batches", "batchify_wait_seconds", "batchify_batch_items"} < set(families)
+    assert [] == [sample for family in families.values() for sample in family.samples]
+
+
+def test_calls_are_counted(registry, used):
+    """What became of calls is counted, each fate on its own."""
+    counted = {field: values(registry, f"batchify_{field}_total") for field in FATES}
+    none = [0.0]
+    assert {
+        "answered_items": [9.0],
+        "failed_items": [1.0],
+        "cancelled_items": none,
+        "expired_items": none,
+        "rejected_items": none,
+        "deduped_items": none,
+    } == counted
+
+
+def test_batches_are_counted_by_reason(registry, used):
+    """There is a series for every reason that a batch can have to leave, from the first."""
+    expected = {("batchify_batches_total", "double", reason): used.batch_stats.reasons[reason] for reason in REASONS}
+    assert expected == samples(registry, "batchify_batches")
+
+
+async def test_what_is_at_this_moment(registry):
+    """Items that wait and items that run are gauges."""
+    found = []
+
+    @microbatch(name="look", max_size=2, timeout=None)
+    async def look(items):
+        await asyncio.sleep(1)
+        found.append([values(registry, f"batchify_{what}_items") for what in ("pending", "running")])
+        return items
+
+    await look.map(range(5))
+    assert [[[3.0], [2.0]], [[1.0], [2.0]], [[0.0], [1.0]]] == found
+
+
+def test_sizes_are_a_histogram(registry, used):
+    """Buckets count the batches of at most so many items, the last one all of them; the sum is that of the items."""
+    found = samples(registry, "batchify_batch_items")
+    stats = used.batch_stats
+    for (name, _, *bound), value in found.items():
+        if name.endswith("_bucket"):
+            assert value == sum(count for size, count in stats.size_histogram.items() if size <= float(bound[0]))
+    count, total = found["batchify_batch_items_count", "double"], found["batchify_batch_items_sum", "double"]
+    assert (stats.total_batches, 10, count) == (count, total, found["batchify_batch_items_bucket", "double", "+Inf"])
+
+
+@pytest.mark.parametrize("what", ["wait", "run"])
+def test_times_are_summaries(registry, used, what):
+    """Times are in seconds: their number, their sum, and three quantiles of the newest."""
+    stats = used.batch_stats
+    count = {"wait": stats.total_items, "run": stats.total_batches}[what]
+    average, recent = getattr(stats, f"avg_{what}_time_ms"), getattr(stats, f"{what}_ms")
+    name = f"batchify_{what}_seconds"
+    expected = {
+        (f"{name}_count", "double"): count,
+        (f"{name}_sum", "double"): pytest.approx(count * average / 1000, abs=1e-9),
+        (name, "double", "0.5"): recent.p50 / 1000,
+        (name, "double", "0.9"): recent.p90 / 1000,
+        (name, "double", "0.99"): recent.p99 / 1000,
+    }
+    assert expected == samples(registry, name)
+
+
+def test_where_nothing_was_measured_there_is_no_quantile(registry, used):
+    """A quantile of nothing would be a lie, whatever its value."""
+    values(registry, "batchify_wait_seconds")
+    used.reset_stats()
+    assert ([], [10.0]) == tuple(values(registry, f"batchify_wait_seconds{end}") for end in ("", "_count"))
+
+
+def test_one_name_is_one_series(registry):
+    """Instances of a class, a function and another of the same name are one series, and their calls are added up."""
+
+    class Model:
+        @microbatch(name="double")
+        def double(self, items):
+            return [2 * item for item in items]
+
+    models = [Model(), Model(), Model()]
+    for model in models:
+        model.double(1)
+        model.double.close()
+    other = microbatch(echo, name="double")
+    other(1)
+    other.close()
+    assert {("batchify_answered_items_total", "double"): 4.0} == samples(registry, "batchify_answered_items")
+
+
+def test_no_counter_falls(registry, used):
+    """Neither a reset nor the end of a batcher makes any counter fall."""
+
+    def counters():
+        families = [family for family in scraped(registry).values() if family.type != "gauge"]
+        found = [sample for family in families for sample in family.samples if "quantile" not in sample.labels]
+        return {(sample.name, *sample.labels.values()): sample.value for sample in found}
+
+    before = counters()
+    used.reset_stats()
+    assert before == counters()
+
+
+def test_what_is_gone_has_been_counted(registry):
+    """The series of a function that is dropped stay as they are."""
+
+    def use():
+        double = microbatch(echo, name="double")
+        double.map(range(5))
+        double.close()
+        return values(registry, "batchify_answered_items_total")
+
+    before = use()
+    gc.collect()
+    assert ([5.0], [5.0]) == (before, values(registry, "batchify_answered_items_total"))
+
+
+def test_any_name_is_a_label(registry):
+    """A name is written so that it is read back, whatever is in it."""
+    name = 'a "b"\\n\nc'
+    odd = microbatch(echo, name=name)
+    odd(1)
+    odd.close()
+    assert {("batchify_answered_items_total", name): 1.0} == samples(registry, "batchify_answered_items")
+
+
+def test_openmetrics(registry, used):
+    """The stricter format, which the client offers too, is read back by its stricter reader."""
+    text = exposition.generate_latest(registry).decode()
+    families = {family.name: family for family in parser.text_string_to_metric_families(text)}
+    assert {"counter", "gauge", "histogram", "summary"} == {family.type for family in families.values()}
+    assert {"seconds", ""} == {family.unit for family in families.values()}
+
+
+def test_a_registry_takes_one_collector(registry):
+    """A second collector in the same registry would make every series twice, and is refused by it."""
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(BatchCollector())
+
+
+def test_some_metrics_can_be_asked_for(registry, used):
+    """A scrape may name the metrics it wants, as with ``name[]=`` in its address."""
+    asked = registry.restricted_registry(["batchify_answered_items_total"])
+    text = generate_latest(asked).decode()
+    assert ['batchify_answered_items_total{batcher="double"} 9.0'] == re.findall("^[^#].+$", text, re.MULTILINE)
+
+
+# https://prometheus.io/docs/practices/naming/, and what its ``promtool check metrics`` complains about.
+
+
+@pytest.mark.parametrize("family", BatchCollector().describe(), ids=lambda family: family.name)
+def test_names_are_as_prometheus_wants_them(family):
+    """A name has the prefix of the library, its base unit in full, not its type; its documentation is a sentence."""
+    assert re.fullmatch("batchify(_[a-z]+)+_(items|batches|seconds)|batchify_batches", family.name)
+    assert not re.search("_(total|count|sum|bucket|counter|gauge|histogram|summary)(_|$)", family.name)
+    assert re.fullmatch("[A-Z].+[.]", family.documentation)
+    assert family.name.endswith("_seconds") == (family.unit == "seconds")
+
+
+def test_labels(registry, used):
+    """Series have no other labels than the name, the reason, and those of histograms and summaries."""
+    families = scraped(registry).values()
+    found = {label for family in families for sample in family.samples for label in sample.labels}
+    assert {"batcher", "reason", "le", "quantile"} == found
+
+
+# The dashboard.
+
+
+def queries(panel):
+    return [target["expr"] for target in panel["targets"]]
+
+
+def test_every_query_of_the_dashboard_finds_something(registry, used):
+    """The dashboard asks for metrics that exist, and for labels that they have."""
+    found = [sample for family in scraped(registry).values() for sample in family.samples]
+    labels = {}
+    for sample in found:
+        labels.setdefault(sample.name, set()).update(sample.labels)
+    for query in (query for panel in DASHBOARD["panels"] for query in queries(panel)):
+        selectors = re.findall(r"(\w+)\{([^}]*)\}", query)
+        assert {name for name, _ in selectors} == set(re.findall(r"batchify_\w+", query))
+        for name, matchers in selectors:
+            assert set(re.findall(r'(\w+)=~?"', matchers)) <= labels[name]
+            grouped = {label for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(", ")}
+            assert grouped <= labels[name]
+
+
+def test_the_dashboard_shows_all_metrics():
+    """Every metric is on the dashboard."""
+    shown = " ".join(query for panel in DASHBOARD["panels"] for query in queries(panel))
+    assert [] == [family.name for family in BatchCollector().describe() if family.name not in shown]
+
+
+def test_the_dashboard_is_well_formed():
+    """Panels have numbers and places of their own, and ask the data source that is chosen on the dashboard."""
+    panels = DASHBOARD["panels"]
+    assert list(range(1, len(panels) + 1)) == [panel["id"] for panel in panels]
+    assert len(panels) == len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels})
+    assert {"${datasource}"} == {panel["datasource"]["uid"] for panel in panels}
+    variables = [variable["name"] for variable in DASHBOARD["templating"]["list"]]
+    assert ["datasource", "batcher"] == variables
+    used = {name for panel in panels for query in queries(panel) for name in re.findall(r"\$(\w+)", query)}
+    assert {"batcher", "__rate_interval"} == used
