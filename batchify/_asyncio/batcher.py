@@ -24,8 +24,8 @@ from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
+from batchify._batcher.functions import is_async
 from batchify._batcher.registry import announce
-from batchify._decorator.signature import is_async
 from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
+    from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._decorator.types import Results
     from batchify._stats.counters import BatchStats, Stats
 
 T = TypeVar("T")

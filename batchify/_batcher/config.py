@@ -15,7 +15,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.executors import Elsewhere
-from batchify._decorator.signature import is_async, is_generator, name_of
+from batchify._batcher.functions import is_async, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

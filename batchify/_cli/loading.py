@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher.functions import is_async
 from batchify._decorator.methods import BatchedFunction
 from batchify._decorator.microbatch import microbatch
 from batchify._decorator.proxy import Batched
-from batchify._decorator.signature import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,10 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from batchify._batcher.functions import METHOD_KINDS, name_of
 from batchify._decorator.instances import Instances
 from batchify._decorator.proxy import Batched
-from batchify._decorator.signature import METHOD_KINDS, Call, name_of
+from batchify._decorator.signature import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

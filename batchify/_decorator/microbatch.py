@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batchify._batcher.config import validated
-from batchify._decorator.signature import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
+from batchify._batcher.functions import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator

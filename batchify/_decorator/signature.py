@@ -15,6 +15,7 @@ from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from batchify._batcher.executors import placed
+from batchify._batcher.functions import is_generator
 from batchify._decorator.call_options import Choices, held
 
 if TYPE_CHECKING:
@@ -24,38 +25,6 @@ if TYPE_CHECKING:
     from batchify._batcher.executors import Elsewhere
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-
-# ``Any`` because a checker that is told the classes asks for the types of what is inside.
-METHOD_KINDS: Any = (classmethod, staticmethod)
-
-
-def name_of(fn: object) -> str:
-    """Return the qualified name of a function, or of what is inside a partial, or of the type of a callable object."""
-    if isinstance(fn, partial):
-        return name_of(fn.func)
-    name = getattr(fn, "__qualname__", None)
-    return name if isinstance(name, str) else type(fn).__qualname__
-
-
-def is_async(fn: object) -> bool:
-    """Say whether calling ``fn`` returns a coroutine, for functions, partials and objects with ``__call__`` alike."""
-    return any(map(inspect.iscoroutinefunction, _called(fn)))
-
-
-def is_generator(fn: object) -> bool:
-    """Say whether calling ``fn`` returns a generator, asynchronous or not."""
-    return is_async_generator(fn) or any(map(inspect.isgeneratorfunction, _called(fn)))
-
-
-def is_async_generator(fn: object) -> bool:
-    """Say whether calling ``fn`` returns an asynchronous generator."""
-    return any(map(inspect.isasyncgenfunction, _called(fn)))
-
-
-def _called(fn: object) -> tuple[Any, Any]:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return fn, getattr(type(fn), "__call__", None)  # noqa: B004  # wanted for what it is
 
 
 class Call:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, overload
 
+from batchify._batcher.functions import Results
 from batchify._core.outcome import Done
-from batchify._decorator.types import Decorated, M_contra, Owner, Owner_contra, P, R, R_co, Results, T
+from batchify._decorator.types import Decorated, M_contra, Owner, Owner_contra, P, R, R_co, T
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

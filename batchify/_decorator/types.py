@@ -24,6 +24,8 @@ from typing import (
     overload,
 )
 
+from batchify._batcher.functions import Results
+
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
@@ -83,18 +85,6 @@ class Changes(TypedDict, total=False):
     timeout: float | None
     concurrency: int
     executor: Executor | None
-
-
-class Results(Protocol[R_co]):
-    """What a batch function may return: a list, tuple, array or the like, with a length and an order.
-
-    A string has both, too; only the program tells that it is no list of results.
-    """
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[R_co]: ...
-    # Mappings and sets have none for positions.
-    def __getitem__(self, index: int, /) -> R_co: ...
 
 
 SyncBatch: TypeAlias = Callable[P, Results[R | Exception]]

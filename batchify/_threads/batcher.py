@@ -22,8 +22,8 @@ from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.executors import placed
+from batchify._batcher.functions import is_async
 from batchify._batcher.registry import announce, batchers
-from batchify._decorator.signature import is_async
 from batchify._stats.counters import together
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import Blocked, ItemFuture, kept
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._decorator.types import Results
     from batchify._stats.counters import BatchStats, Stats
 
 T = TypeVar("T")

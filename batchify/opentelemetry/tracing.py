@@ -21,8 +21,8 @@ from opentelemetry.trace import Link, StatusCode, get_current_span, get_tracer, 
 
 from batchify import __version__
 from batchify._batcher.current import current_batch
+from batchify._batcher.functions import METHOD_KINDS, _called, name_of
 from batchify._decorator.proxy import Batched
-from batchify._decorator.signature import METHOD_KINDS, _called, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

@@ -12,7 +12,8 @@ from weakref import ref
 
 import pytest
 
-from batchify._decorator.signature import Call, is_async, is_generator, name_of
+from batchify._batcher.functions import is_async, is_generator, name_of
+from batchify._decorator.signature import Call
 
 EMPTY = Parameter.empty
 
