@@ -6,23 +6,21 @@ Must not know: engines, decorators.
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.executors import Elsewhere
 from batchify._batcher.functions import is_async, is_generator, name_of
+from batchify._core.limits import Limits, positive, seconds, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Limits):
     """What a batcher was asked to do. All numbers are valid.
 
     ``weigh`` and ``group_by`` take what stands for one call: an item, or more, as ``_signature`` says. If it
@@ -30,13 +28,7 @@ class Config:
     ``has_urgency``, calls may have priorities and deadlines.
     """
 
-    max_size: int
-    timeout: float | None
-    concurrency: int
-    max_pending: int | None
-    on_full: str
     weigh: Callable[[Any], Any] | None
-    max_weight: float | None
     group_by: Callable[[Any], Any] | None
     dedupe: bool
     isolate_errors: bool
@@ -160,78 +152,6 @@ def changes(fn: object, given: dict[str, Any]) -> dict[str, Any]:
     return {option: check[option](option, value) for option, value in given.items()}
 
 
-def number(option: str, value: Any) -> float:
-    """Return ``value`` as a finite number.
-
-    Raises:
-        TypeError: it is no real number (``True`` is not a number).
-        ValueError: it is infinite or not a number at all (NaN).
-    """
-    if not _is_number(value):
-        msg = f"{option} must be a number, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
-    if not abs(value) <= sys.float_info.max:
-        msg = f"{option} must be a finite number, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
-
-
-def whole(option: str, value: Any) -> int:
-    """Return ``value`` as an int of at least 1, or say what is wrong with it.
-
-    Raises:
-        TypeError: it is not an integer (``True`` and ``1.0`` are not).
-        ValueError: it is below 1.
-    """
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        msg = f"{option} must be an int, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
-    if number < 1:
-        msg = f"{option} must be at least 1, got {value!r}"
-        raise ValueError(msg)
-    return number
-
-
-def seconds(option: str, value: Any) -> float | None:
-    """Return ``value`` as a finite number of seconds of at least 0, or ``None`` if it is ``None``.
-
-    Raises:
-        TypeError: it is neither a real number nor ``None`` (``True`` is not a number).
-        ValueError: it is negative, infinite or not a number at all (NaN).
-    """
-    if value is None:
-        return None
-    if not _is_number(value):
-        msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
-    if not 0 <= value <= sys.float_info.max:
-        msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
-
-
-def positive(option: str, value: Any) -> float | None:
-    """Return ``value`` as a finite number above 0, or ``None`` if it is ``None``.
-
-    Raises:
-        TypeError: it is neither a real number nor ``None`` (``True`` is not a number).
-        ValueError: it is 0 or less, infinite or not a number at all (NaN).
-    """
-    if value is None:
-        return None
-    if not _is_number(value):
-        msg = f"{option} must be a number, or None, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
-    if not 0 < value <= sys.float_info.max:
-        msg = f"{option} must be a finite number above 0, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
-
-
 def function(option: str, value: Any) -> Any:
     """Return ``value`` if it can be called and returns what it finds, or is ``None``.
 
@@ -310,7 +230,3 @@ def text(option: str, value: object) -> str:
         msg = f"{option} must not be empty"
         raise ValueError(msg)
     return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, Real)) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchify._batcher.config import positive, seconds, whole
+from batchify._core.limits import positive, seconds, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from batchify._core.slots import NEVER, Slots
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchify._batcher.config import Config
+    from batchify._core.limits import Limits
 
 
 class Groups(Slots):
@@ -45,11 +45,11 @@ class Groups(Slots):
         "_room",
     )
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self._max_weight = inf if config.max_weight is None else config.max_weight
-        self._room = inf if config.max_pending is None else config.max_pending
-        self._refuses = config.on_full == "raise"
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._max_weight = inf if limits.max_weight is None else limits.max_weight
+        self._room = inf if limits.max_pending is None else limits.max_pending
+        self._refuses = limits.on_full == "raise"
         self._arrivals = 0
         # Who waits for room, by ticket, in order of arrival. They are let in by let_in(), and not before.
         self._door: OrderedDict[int, Place] = OrderedDict()
@@ -107,9 +107,9 @@ class Groups(Slots):
         """Whether there is no room for another item, and nobody may wait for it."""
         return self._refuses and self._is_full
 
-    def change(self, config: Config) -> None:
+    def change(self, limits: Limits) -> None:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
-        super().change(config)
+        super().change(limits)
         for key, group in self._groups.items():
             self._note(key, group)
 

@@ -41,7 +41,7 @@ from batchify._core.slots import NEVER, Slots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchify._batcher.config import Config
+    from batchify._core.limits import Limits
 
     # Item, waiter, time of arrival.
     Place: TypeAlias = tuple[Any, Any, float]
@@ -67,8 +67,8 @@ class Core(Slots):
 
     __slots__ = ("_gone", "_head", "_line")
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
         self._line = Line(0, [])
         # The place in the line where waiting begins; it is never empty.
         self._head = 0

@@ -14,8 +14,8 @@ from batchify._core.timing import policy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
+    from batchify._core.limits import Limits
     from batchify._core.timing import Policy
 
 NEVER = maxsize
@@ -39,10 +39,10 @@ class Slots:
 
     _timing: Policy
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, limits: Limits) -> None:
         # The batches that have left and are not over, oldest first.
         self.running: list[Batch] = []
-        self._take_on(config)
+        self._take_on(limits)
         # When a slot fell free while all were busy, and the first ticket that had not arrived by then.
         self._freed_at = float("-inf")
         self._freed_before = 0
@@ -86,9 +86,9 @@ class Slots:
         """
         return []
 
-    def change(self, config: Config) -> None:
+    def change(self, limits: Limits) -> None:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
-        self._take_on(config)
+        self._take_on(limits)
         self._set_alarm()
 
     def inherit(self, other: Slots) -> None:
@@ -128,12 +128,12 @@ class Slots:
         self._pushed = reason
         self._pushed_before = self.arrivals
 
-    def _take_on(self, config: Config) -> None:
-        self._max_size = config.max_size
-        self._concurrency = config.concurrency
+    def _take_on(self, limits: Limits) -> None:
+        self._max_size = limits.max_size
+        self._concurrency = limits.concurrency
         # How many slots are free: below 0 when there are less than there were, and more batches run.
-        self._free = config.concurrency - len(self.running)
-        self._timing = policy(config.timeout, config.concurrency)
+        self._free = limits.concurrency - len(self.running)
+        self._timing = policy(limits.timeout, limits.concurrency)
 
     def _set_alarm(self) -> None:
         raise NotImplementedError

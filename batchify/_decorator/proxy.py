@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from wrapt import BaseObjectProxy
 
 from batchify._batcher.admission import Urgent
-from batchify._batcher.config import changes, number, positive
+from batchify._batcher.config import changes
 from batchify._batcher.registry import changing
+from batchify._core.limits import number, positive
 from batchify._stats.counters import together
 
 if TYPE_CHECKING:

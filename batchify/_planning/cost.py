@@ -19,7 +19,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, TypeVar
 
 from batchify._planning.loop_delay import Crossing
-from batchify._planning.simulation import by_size, config_of, drawn, simulated
+from batchify._planning.simulation import by_size, drawn, limits_of, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -192,7 +192,7 @@ class Cost:
         chance = Random(0)  # noqa: S311  # all settings get the same calls
         return simulated(
             drawn(chance, rate, 1, calls) if trace is None else list(trace),
-            config_of(setting.max_size, setting.timeout, setting.concurrency),
+            limits_of(setting.max_size, setting.timeout, setting.concurrency),
             {n: stretch * ((1 - load) * seconds + load * warm[n]) for n, seconds in self._cold.items()},
             self.spread or None,
             chance,

@@ -23,14 +23,13 @@ from math import fsum, inf, isfinite, log, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._batcher.config import positive, validated, whole
+from batchify._core.limits import Limits, positive, seconds, whole
 from batchify._core.queue import Core
 from batchify._stats.counters import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._planning.loop_delay import Crossing
 
@@ -133,15 +132,15 @@ def simulate(
     if (rate is None) is (trace is None):
         msg = "simulate() takes either rate or trace: how often calls come, or when they came"
         raise TypeError(msg)
-    config = config_of(max_size, timeout, concurrency)
+    limits = limits_of(max_size, timeout, concurrency)
     chance = Random(seed)  # noqa: S311  # chance that can be repeated is what a simulation is about
     arrivals = drawn(chance, rate, burst, calls) if trace is None else _recorded(trace)
-    return simulated(arrivals, config, run_time, noise, chance)
+    return simulated(arrivals, limits, run_time, noise, chance)
 
 
 def simulated(
     due: Sequence[float],
-    config: Config,
+    limits: Limits,
     run_time: Mapping[int, float],
     noise: float | None,
     chance: Random,
@@ -151,21 +150,21 @@ def simulated(
 
     Args:
         due: the moments, in order.
-        config: options.
+        limits: options.
         run_time: seconds that a batch runs, by its size.
         noise: how much they vary.
         chance: what noise is drawn from.
         crossing: the way of calls to the engine and back, if it takes time.
     """
-    typical = by_size(run_time, min(config.max_size, len(due)))
+    typical = by_size(run_time, min(limits.max_size, len(due)))
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
         # Drawn anew each time: whoever asks twice gets the same function.
         vary = variation(copy(chance), noise)
-        return departures(Core(config), arrivals, lambda size: typical[size] * vary())
+        return departures(Core(limits), arrivals, lambda size: typical[size] * vary())
 
     left = ((batch, over, over) for batch, over in run(due)) if crossing is None else crossing.through(due, run)
-    return _summary(left, due[0], config.concurrency)
+    return _summary(left, due[0], limits.concurrency)
 
 
 def departures(
@@ -205,23 +204,11 @@ def departures(
             soonest = arrived
 
 
-def config_of(max_size: object, timeout: object, concurrency: object) -> Config:
-    return validated(
-        simulate,
-        max_size=max_size,
-        timeout=timeout,
-        concurrency=concurrency,
-        max_pending=None,
-        on_full="wait",
-        weigh=None,
-        max_weight=None,
-        group_by=None,
-        dedupe=False,
-        isolate_errors=False,
-        executor=None,
-        capture_context=False,
-        on_batch=None,
-        name=None,
+def limits_of(max_size: object, timeout: object, concurrency: object) -> Limits:
+    return Limits(
+        max_size=whole("max_size", max_size),
+        timeout=seconds("timeout", timeout),
+        concurrency=whole("concurrency", concurrency),
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._batcher.config import Config, flag, for_engine, function, positive, seconds, text, whole
+from batchify._batcher.config import Config, flag, for_engine, function, text
+from batchify._core.limits import positive, seconds, whole
 
 
 class Index:

@@ -23,7 +23,7 @@ from random import Random
 
 from batchify._core.queue import Core
 from batchify._core.timing import Adaptive, Window
-from batchify._planning.simulation import by_size, config_of, departures, drawn, variation
+from batchify._planning.simulation import by_size, departures, drawn, limits_of, variation
 
 MAX_SIZE = 32
 # Seconds by batch size. What matters is how much of a run is fixed: all of it, most, half, next to nothing; and a
@@ -161,7 +161,7 @@ class Cell:
         arrivals = drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
         vary = variation(chance, self.noise)
         attach = getattr(timing, "attach", None)
-        core = (Asked if attach else Core)(config_of(MAX_SIZE, 0.0, self.concurrency))
+        core = (Asked if attach else Core)(limits_of(MAX_SIZE, 0.0, self.concurrency))
         core._timing = timing
         if attach:
             attach(core)

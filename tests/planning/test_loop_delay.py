@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from batchify._core.queue import Core
 from batchify._planning.loop_delay import Crossing
-from batchify._planning.simulation import config_of, departures
+from batchify._planning.simulation import departures, limits_of
 
 
 def through(crossing, due, run_time, *, max_size=1, concurrency=1):
     """Return the batches of calls that are due, as (items, over, answered), for a function that takes ``run_time``."""
-    config = config_of(max_size, None, concurrency)
+    config = limits_of(max_size, None, concurrency)
     run_times = iter(run_time)
     run = partial(departures, run_time=lambda _: next(run_times))
     left = list(crossing.through(due, lambda arrivals: run(Core(config), arrivals)))
@@ -63,7 +63,7 @@ def test_no_call_is_lost_or_early(gaps, way, max_size, concurrency):
     due = list(accumulate(gaps))
     crossing = Crossing(*way)
     left = list(
-        crossing.through(due, partial(departures, Core(config_of(max_size, None, concurrency)), run_time=float))
+        crossing.through(due, partial(departures, Core(limits_of(max_size, None, concurrency)), run_time=float))
     )
     assert due == list(chain.from_iterable(batch.arrived for batch, _, _ in left))
     for batch, over, answered in left:
