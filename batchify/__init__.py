@@ -10,7 +10,7 @@ from batchify._batcher.report import BatchReport
 from batchify._core.batch import BatchItem
 from batchify._core.outcome import DONE, Done
 from batchify._decorator.microbatch import microbatch
-from batchify._stats.counters import BatchStats, Percentiles
+from batchify._stats.snapshot import BatchStats, Percentiles
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify.errors import (
     BatchAbortedError,

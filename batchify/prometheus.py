@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from batchify._stats.counters import REASONS
+from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import FATES, Totals
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from batchify._stats.counters import Percentiles
+    from batchify._stats.snapshot import Percentiles
     from batchify._stats.totals import Total
 
 # Powers of two. They are the same for every batcher and at any time: buckets that come and go make nonsense of rates.

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import BatchStats, Stats
+    from batchify._stats.counters import Stats
+    from batchify._stats.snapshot import BatchStats
 
 
 class Counting(Protocol):

@@ -16,12 +16,12 @@ from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._stats.counters import percentiles
+from batchify._stats.snapshot import percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchify._stats.counters import Percentiles
+    from batchify._stats.snapshot import Percentiles
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from batchify._stats.drawing import _time
+from batchify._stats.drawing import as_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,8 +84,8 @@ def outcome(done: Simulation) -> tuple[str, ...]:
     """Tell what came of a simulation, in the columns of ``OUTCOME``."""
     latency = done.latency_ms
     return (
-        _time(latency.p50),
-        _time(latency.p99),
+        as_time(latency.p50),
+        as_time(latency.p99),
         f"{done.throughput:,.0f}",
         f"{done.avg_batch_size:,.1f}",
         f"{done.utilization:.0%}",
@@ -126,26 +126,26 @@ def noticed(rate: float, load: Load) -> Iterable[str]:
         yield f"At {rate:,.0f} calls/s {load.errors.total():,} calls failed: {kinds}."
     if load.late_ms.p99 > load.latency_ms.p50 / 2:
         yield (
-            f"At {rate:,.0f} calls/s some calls were made late (99 of 100 within {_time(load.late_ms.p99)}): the event "
+            f"At {rate:,.0f} calls/s some calls were made late (99 of 100 within {as_time(load.late_ms.p99)}): the event "
             "loop or the machine was busy. Their time counts from when they were due."
         )
 
 
 def ms(seconds: float) -> str:
     """Return seconds in a unit that suits them."""
-    return _time(1000 * seconds)
+    return as_time(1000 * seconds)
 
 
 def _figures(figures: tuple[float, float, float, float]) -> tuple[str, ...]:
     p50, p99, throughput, size = figures
-    return _time(p50), _time(p99), f"{throughput:,.0f}", f"{size:,.1f}"
+    return as_time(p50), as_time(p99), f"{throughput:,.0f}", f"{size:,.1f}"
 
 
 def _kept(advice: Advice, slo: float) -> str:
     target = f"99 of 100 calls within {ms(slo)}"
     if not advice.misses:
         return f"{target}: yes, up to {advice.limit:,.0f} calls a second."
-    nearest = _time(min(done.latency_ms.p99 for done in advice.forecasts.values()))
+    nearest = as_time(min(done.latency_ms.p99 for done in advice.forecasts.values()))
     at = " and ".join(f"{rate:,.0f}" for rate in advice.misses)
     most = f"but up to {advice.limit:,.0f}" if advice.limit else "nor at any other rate"
     return f"{target}: not at {at} calls a second, {most}. What comes nearest is {nearest}."

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
     from batchify._decorator.signature import Call
-    from batchify._stats.counters import BatchStats, Stats
+    from batchify._stats.counters import Stats
+    from batchify._stats.snapshot import BatchStats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SyncStreamMethod,
         SyncStreams,
     )
-    from batchify._stats.counters import BatchStats
+    from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._core.limits import Limits, positive, seconds, whole
 from batchify._core.queue import Core
-from batchify._stats.counters import REASONS, Percentiles, percentiles
+from batchify._stats.snapshot import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -11,7 +11,7 @@ everything that becomes markup is escaped where the markup is written.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import dataclass
 from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from batchify._stats.counters import BatchStats, Percentiles
 
 NO_BATCHES = "no batches yet"
 MOST_BARS = 10
@@ -43,54 +42,49 @@ FIGURE = 80
 BAR_COLOR = "#3b82f6"
 
 
-def as_text(stats: BatchStats) -> str:
-    """Return the snapshot as an aligned table with bars of block characters."""
-    lines = [_rule(_printable(stats.name)), *_number_rows(stats), ""]
-    if not stats.total_batches:
+@dataclass(frozen=True)
+class Figures:
+    """What is drawn: figures by label. Times are in milliseconds.
+
+    Attributes:
+        title: stands above; any text.
+        totals: the left half of the table.
+        calls: the right half of the table.
+        reasons: batches by why they left.
+        sizes: batches by size.
+        wait: percentiles of the wait.
+        run: percentiles of the run time.
+    """
+
+    title: str
+    totals: Mapping[str, str]
+    calls: Mapping[str, str]
+    reasons: Mapping[str, int]
+    sizes: Mapping[int, int]
+    wait: Mapping[str, float]
+    run: Mapping[str, float]
+
+
+def as_text(figures: Figures) -> str:
+    """Return an aligned table with bars of block characters."""
+    lines = [_rule(_printable(figures.title)), *_number_rows(figures), ""]
+    if not figures.sizes:
         return "\n".join([*lines, NO_BATCHES])
-    lines += [*_time_rows(stats.wait_ms, stats.run_ms), ""]
-    lines += [*_chart("left because", _reasons(stats)), ""]
-    lines += _chart("batch size", _sizes(stats.size_histogram))
+    lines += [*_time_rows(figures), ""]
+    lines += [*_chart("left because", figures.reasons), ""]
+    lines += _chart("batch size", _sizes(figures.sizes))
     return "\n".join(lines)
 
 
-def as_html(stats: BatchStats) -> str:
-    """Return the snapshot as an HTML fragment that needs nothing from outside: a table, and charts as inline SVG."""
-    below = _summary(stats) + _svg(stats) if stats.total_batches else _paragraph(NO_BATCHES)
-    return f"<div>{_table(stats)}{below}</div>"
+def as_html(figures: Figures) -> str:
+    """Return an HTML fragment that needs nothing from outside: a table, and charts as inline SVG."""
+    below = _summary(figures) + _svg(figures) if figures.sizes else _paragraph(NO_BATCHES)
+    return f"<div>{_table(figures)}{below}</div>"
 
 
 def _printable(name: str) -> str:
     # Line breaks would break the table, and control characters are not allowed in XML even when escaped.
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-
-
-def _totals(stats: BatchStats) -> dict[str, str]:
-    return {
-        "items": _count(stats.total_items),
-        "batches": _count(stats.total_batches),
-        "avg size": f"{stats.avg_batch_size:,.2f}",
-        "fill ratio": f"{stats.fill_ratio:.1%}",
-    }
-
-
-def _calls(stats: BatchStats) -> dict[str, str]:
-    present = {"pending": stats.pending, "running": stats.running}
-    exceptional = {
-        "failed": stats.failed_items,
-        "cancelled": stats.cancelled_items,
-        "expired": stats.expired_items,
-        "rejected": stats.rejected_items,
-        "deduped": stats.deduped_items,
-        "isolation runs": stats.isolation_runs,
-    }
-    shown = {**present, **{label: count for label, count in exceptional.items() if count}}
-    return {label: _count(count) for label, count in shown.items()}
-
-
-def _reasons(stats: BatchStats) -> dict[str, int]:
-    """Return the reasons there were, the most frequent first."""
-    return {reason: count for reason, count in Counter(stats.reasons).most_common() if count}
 
 
 def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
@@ -120,11 +114,11 @@ def _range(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _count(count: float) -> str:
-    return f"{count:,.0f}"
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
 
 
-def _time(ms: float) -> str:
+def as_time(ms: float) -> str:
     """Return a time with three significant digits, in the largest unit of which it is at least one."""
     if not ms:
         return "0 ms"
@@ -148,8 +142,8 @@ def _rule(title: str) -> str:
     return f"{shown} ".ljust(WIDTH, "─")
 
 
-def _number_rows(stats: BatchStats) -> list[str]:
-    pairs = zip_longest(_totals(stats).items(), _calls(stats).items(), fillvalue=("", ""))
+def _number_rows(figures: Figures) -> list[str]:
+    pairs = zip_longest(figures.totals.items(), figures.calls.items(), fillvalue=("", ""))
     return [f"{_cell(*left)}{GAP}{_cell(*right)}".rstrip() for left, right in pairs]
 
 
@@ -157,11 +151,11 @@ def _cell(label: str, figure: str) -> str:
     return f"{label:<{LABEL}}{figure:>{(WIDTH - len(GAP)) // 2 - LABEL}}"
 
 
-def _time_rows(wait: Percentiles, run: Percentiles) -> list[str]:
+def _time_rows(figures: Figures) -> list[str]:
     return [
-        _grid_row("", asdict(wait)),
-        _grid_row("wait", map(_time, asdict(wait).values())),
-        _grid_row("run", map(_time, asdict(run).values())),
+        _grid_row("", figures.wait),
+        _grid_row("wait", map(as_time, figures.wait.values())),
+        _grid_row("run", map(as_time, figures.run.values())),
     ]
 
 
@@ -188,20 +182,19 @@ def _bar(part: float, width: int) -> str:
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8]
 
 
-def _table(stats: BatchStats) -> str:
-    figures = {**_totals(stats), **_calls(stats)}
+def _table(figures: Figures) -> str:
+    cells = {**figures.totals, **figures.calls}
     cell = 'style="text-align:right;padding:.2em .6em"'
-    head = "".join(f'<th scope="col" {cell}>{label}</th>' for label in figures)
-    body = "".join(f"<td {cell}>{figure}</td>" for figure in figures.values())
+    head = "".join(f'<th scope="col" {cell}>{label}</th>' for label in cells)
+    body = "".join(f"<td {cell}>{figure}</td>" for figure in cells.values())
     style = "caption-side:top;text-align:left;color:inherit;font-weight:bold"
-    caption = f'<caption style="{style}">{escape(_printable(stats.name))}</caption>'
+    caption = f'<caption style="{style}">{escape(_printable(figures.title))}</caption>'
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
 
 
-def _summary(stats: BatchStats) -> str:
-    reasons = _reasons(stats)
-    total = sum(reasons.values())
-    shares = ", ".join(f"{reason} {count / total:.1%}" for reason, count in reasons.items())
+def _summary(figures: Figures) -> str:
+    total = sum(figures.reasons.values())
+    shares = ", ".join(f"{reason} {count / total:.1%}" for reason, count in figures.reasons.items())
     return _paragraph(f"left because: {shares}")
 
 
@@ -209,21 +202,21 @@ def _paragraph(words: str) -> str:
     return f'<p style="margin:.5em 0">{escape(words)}</p>'
 
 
-def _svg(stats: BatchStats) -> str:
-    sizes, wait, run = _sizes(stats.size_histogram), asdict(stats.wait_ms), asdict(stats.run_ms)
+def _svg(figures: Figures) -> str:
+    sizes, wait, run = _sizes(figures.sizes), figures.wait, figures.run
     below = ROW * (2 + len(wait))
     height = max(ROW * (1 + len(sizes)), below + ROW * (1 + len(run)))
     width = PANEL + BAR + 5 * CHARACTER + FIGURE
     # Words and axes have the colour of the text around, the only one that is sure to be legible on every theme.
     # To a screen reader an image is its title and its description; it does not look inside.
-    spoken = "; ".join((_spoken(BY_SIZE, sizes, _count), _spoken("wait", wait, _time), _spoken("run", run, _time)))
+    spoken = "; ".join((_spoken(BY_SIZE, sizes, _count), _spoken("wait", wait, as_time), _spoken("run", run, as_time)))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}"'
         f' viewBox="0 0 {width} {height}" style="max-width:100%;height:auto"'
         ' font-family="system-ui, sans-serif" font-size="12" fill="currentColor">'
-        f"<title>{escape(_printable(stats.name))}: batch sizes, wait times and run times</title>"
+        f"<title>{escape(_printable(figures.title))}: batch sizes, wait times and run times</title>"
         f"<desc>{escape(spoken)}</desc>{_panel(BY_SIZE, sizes, _count, 0, 0)}"
-        f"{_panel('wait', wait, _time, PANEL, 0)}{_panel('run', run, _time, PANEL, below)}</svg>"
+        f"{_panel('wait', wait, as_time, PANEL, 0)}{_panel('run', run, as_time, PANEL, below)}</svg>"
     )
 
 

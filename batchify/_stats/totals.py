@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from batchify._batcher.registry import begin_reading, counting
-from batchify._stats.counters import BatchStats, together
+from batchify._stats.counters import together
+from batchify._stats.snapshot import BatchStats
 
 if TYPE_CHECKING:
     from batchify._batcher.registry import Counting

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import BatchStats, Stats
+    from batchify._stats.counters import Stats
+    from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
-from batchify._stats.counters import REASONS
+from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import FATES, Totals
 from batchify.opentelemetry.tracing import NAME, REASON
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from batchify._batcher.config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import Core
-from batchify._stats.counters import REASONS, RECENT, BatchStats, Percentiles, Stats, fold, together
-from batchify._stats.drawing import as_html, as_text
+from batchify._stats.counters import RECENT, Stats, fold, together
+from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.
@@ -437,13 +437,3 @@ def test_a_snapshot_as_a_dict_has_everything():
         "size_histogram": {"1": 1},
     }
     assert expected == seen.to_dict()
-
-
-def test_a_snapshot_is_printed_as_a_table():
-    """``str()`` of a snapshot is its drawing as text."""
-    assert as_text(NOTHING) == str(NOTHING)
-
-
-def test_a_notebook_draws_a_snapshot():
-    """What a notebook asks for is the drawing as HTML."""
-    assert as_html(NOTHING) == NOTHING._repr_html_()

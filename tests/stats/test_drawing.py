@@ -7,8 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from batchify._stats.counters import BatchStats, Percentiles
-from batchify._stats.drawing import as_html, as_text
+from batchify._stats.snapshot import BatchStats, Percentiles
 
 SVG = "{http://www.w3.org/2000/svg}"
 TERMINAL = 80
@@ -47,12 +46,12 @@ def with_wait(ms: float) -> BatchStats:
 
 def size_rows(stats: BatchStats) -> list[list[str]]:
     """Return the words of each line of the last chart in the text: size, bar unless empty, count, share."""
-    return [line.split() for line in as_text(stats).split("\n\n")[-1].splitlines()[1:]]
+    return [line.split() for line in str(stats).split("\n\n")[-1].splitlines()[1:]]
 
 
 def parse(stats: BatchStats) -> ET.Element:
     """Return the HTML as a tree, which shows that it is valid XML."""
-    return ET.fromstring(as_html(stats))  # noqa: S314  # what the library wrote itself
+    return ET.fromstring(stats._repr_html_())  # noqa: S314  # what the library wrote itself
 
 
 def panel(stats: BatchStats, heading: str) -> tuple[list[str | None], list[float]]:
@@ -91,7 +90,7 @@ def test_text_of_a_busy_batcher() -> None:
         21-24                                              0    0.0%
         25-28       ████████████████▉                    140   27.3%
         29-30       █████████████████████████████        240   46.9%"""
-    assert dedent(expected) == as_text(BUSY)
+    assert dedent(expected) == str(BUSY)
 
 
 def test_text_before_any_call() -> None:
@@ -104,13 +103,13 @@ def test_text_before_any_call() -> None:
         fill ratio              0.0%
 
         no batches yet"""
-    assert dedent(expected) == as_text(EMPTY)
+    assert dedent(expected) == str(EMPTY)
 
 
 def test_lost_calls_are_listed_before_any_batch_is_over() -> None:
     """Failed, cancelled, expired, rejected and deduped items have a row as soon as there are any."""
     stats = BatchStats("f", failed_items=1, cancelled_items=2, expired_items=3, rejected_items=4_000, deduped_items=5)
-    rows = [line.split()[-2:] for line in as_text(stats).splitlines()[3:8]]
+    rows = [line.split()[-2:] for line in str(stats).splitlines()[3:8]]
     assert [["failed", "1"], ["cancelled", "2"], ["expired", "3"], ["rejected", "4,000"], ["deduped", "5"]] == rows
 
 
@@ -129,19 +128,19 @@ def test_text_of_large_numbers_fits_a_terminal() -> None:
         reasons={"deadline": many},
         fill_ratio=1.0,
     )
-    assert TERMINAL >= max(map(len, as_text(stats).splitlines()))
+    assert TERMINAL >= max(map(len, str(stats).splitlines()))
 
 
 def test_long_name_keeps_its_end() -> None:
     """Of a name that does not fit the end is shown, because that is where functions differ."""
-    title = as_text(BatchStats("package." * 10 + "Model.encode")).splitlines()[0]
+    title = str(BatchStats("package." * 10 + "Model.encode")).splitlines()[0]
     assert (60, "…", "Model.encode") == (len(title), title[0], title.rstrip("─ ")[-12:])
 
 
 def test_unprintable_characters_of_a_name_are_replaced() -> None:
     """What would break a line of the text, or is not allowed in XML, is shown as a replacement character."""
     stats = BatchStats("a\nb\x00c\ud800")
-    assert "a\ufffdb\ufffdc\ufffd" == as_text(stats).split()[0]
+    assert "a\ufffdb\ufffdc\ufffd" == str(stats).split()[0]
     assert "a\ufffdb\ufffdc\ufffd" == parse(stats).findtext("table/caption")
 
 
@@ -164,7 +163,7 @@ def test_unprintable_characters_of_a_name_are_replaced() -> None:
 )
 def test_times_have_three_digits_and_a_fitting_unit(expected: str, ms: float) -> None:
     """A time is given in the largest unit of which it is at least one, with three significant digits."""
-    wait = next(line for line in as_text(with_wait(ms)).splitlines() if line.startswith("wait"))
+    wait = next(line for line in str(with_wait(ms)).splitlines() if line.startswith("wait"))
     assert expected == " ".join(wait.split()[1:3])
 
 
@@ -204,12 +203,6 @@ def test_bars_are_as_long_as_their_counts() -> None:
     """Half as many batches have half as long a bar, to the eighth of a character."""
     bars = [words[1] for words in size_rows(with_sizes({1: 1, 2: 2}))]
     assert ["█" * 14 + "▌", "█" * 29] == bars
-
-
-def test_str_and_notebook_use_these_drawings() -> None:
-    """A snapshot prints as the text and shows itself in a notebook as the HTML."""
-    shown = BUSY._repr_html_()  # pyright: ignore[reportPrivateUsage]  # the name that notebooks look for
-    assert (as_text(BUSY), as_html(BUSY)) == (str(BUSY), shown)
 
 
 def test_html_has_the_numbers_in_a_table() -> None:
@@ -286,7 +279,7 @@ def test_html_needs_nothing_from_outside(stats: BatchStats) -> None:
     attributes = {name for node in nodes for name in node.attrib}
     assert set() == tags & {"script", "link", "img", "image", "style", "iframe", "a", "use"}
     assert set() == {name for name in attributes if name in {"id", "src", "href"} or name.startswith("on")}
-    assert "url(" not in as_html(stats)
+    assert "url(" not in stats._repr_html_()
 
 
 def test_html_is_accessible() -> None:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 import batchify
 from batchify import microbatch
-from batchify._stats.counters import REASONS
+from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import FATES, Totals
 from batchify.opentelemetry import instrument
 from batchify.opentelemetry.metrics import COUNTERS, LEVELS

@@ -14,7 +14,7 @@ from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
-from batchify._stats.counters import REASONS
+from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import FATES
 from batchify.prometheus import BatchCollector
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batchify import BatchStats, microbatch
 from batchify._batcher import registry
 from batchify._batcher.registry import announce, keep
-from batchify._stats.counters import REASONS, Stats
+from batchify._stats.counters import Stats
+from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import COUNTS, Totals
 
 
