@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from batchify._batcher.closing import Awaiting
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
-from batchify._core.outcome import for_callers
+from batchify._core.outcome import shared_exception
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchify._threads.engine import ThreadEngine
 
 
-class Told(Protocol):
+class Deliverable(Protocol):
     """Somebody on an event loop for whom there is news."""
 
     @property
@@ -35,10 +35,10 @@ class Mailbox:
     __slots__ = ("__weakref__", "_answered", "_woken")
 
     def __init__(self) -> None:
-        self._answered: deque[Told] = deque()
+        self._answered: deque[Deliverable] = deque()
         self._woken = False
 
-    def put(self, caller: Told) -> None:
+    def put(self, caller: Deliverable) -> None:
         """Deliver the answer of ``caller`` on its loop. May be called from any thread."""
         self._answered.append(caller)
         if not self._woken:
@@ -57,7 +57,7 @@ class Mailbox:
             self._answered.popleft().tell()
 
 
-class LoopCaller:
+class TaskWaiter:
     """A caller that awaits its answer on an event loop. It waits as ``_waiters`` describes."""
 
     __slots__ = ("_mailbox", "_name", "error", "future", "loop", "value")
@@ -88,7 +88,7 @@ class LoopCaller:
         if self.error is None:
             self.future.set_result(self.value)
         else:
-            self.future.set_exception(for_callers(self.error, self._name, on_loop=True))
+            self.future.set_exception(shared_exception(self.error, self._name, on_loop=True))
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
@@ -105,11 +105,11 @@ _mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionar
 
 async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     """Await the result for ``item`` from ``engine`` without blocking the loop."""
-    caller = LoopCaller(get_running_loop(), engine.name)
+    caller = TaskWaiter(get_running_loop(), engine.name)
     batch = inside()
-    core = engine.core
+    queue = engine.queue
     if batch is not None:
-        calling(batch, core, engine.name)
+        calling(batch, queue, engine.name)
     try:
         ticket = engine.enter(item, caller)
         try:
@@ -121,7 +121,7 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
             raise
     finally:
         if batch is not None:
-            called(batch, core)
+            called(batch, queue)
         # Its exception refers to this frame, which must not refer back.
         del caller
 

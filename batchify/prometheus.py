@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import FATES, Totals
+from batchify._stats.totals import CALL_OUTCOMES, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +60,7 @@ def _metrics(totals: Iterable[Total]) -> list[Metric]:
     labels = ["batcher"]
     counters = {
         name: CounterMetricFamily(f"batchify_{name}", documentation, labels=labels)
-        for name, documentation in FATES.items()
+        for name, documentation in CALL_OUTCOMES.items()
     }
     batches = CounterMetricFamily(
         "batchify_batches", "Batches that are over, by why they left.", labels=[*labels, "reason"]

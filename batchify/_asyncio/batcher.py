@@ -3,7 +3,7 @@
 Decides: which loop's line a call stands in, and when the batcher is open.
 Must not know: threads, decorators.
 
-There is one ``LoopEngine`` for each event loop, made at first use and gone with the loop. ``_engines`` is a plain dict
+There is one ``AsyncEngine`` for each event loop, made at first use and gone with the loop. ``_engines`` is a plain dict
 keyed by weak references because that can be copied in one step while other threads attach their loops.
 """
 
@@ -17,15 +17,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import ref
 
-from batchify._asyncio.engine import Leaver, LoopEngine
-from batchify._asyncio.offload import OffLoop
-from batchify._batcher.admission import prepare_of, prepare_urgent
+from batchify._asyncio.engine import AsyncEngine, CancelCallback
+from batchify._asyncio.offload import ThreadOffload
+from batchify._batcher.admission import entry_factory, urgent_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import announce
+from batchify._batcher.registry import register
 from batchify._stats.counters import fold, together
 from batchify.errors import BatcherClosedError, closed
 
@@ -83,8 +83,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     """
 
     # What does the work on one loop, and where a plain function is run. ``_inline`` puts others in their place.
-    engine_kind: ClassVar[type[LoopEngine]] = LoopEngine
-    off_loop: ClassVar[type[OffLoop]] = OffLoop
+    engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
+    call_captured: ClassVar[type[ThreadOffload]] = ThreadOffload
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             name=name,
         )
         self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))
-        announce(self)
+        register(self)
 
     @classmethod
     def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
@@ -138,19 +138,19 @@ class AsyncMicrobatcher(Generic[T, R]):
     def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.has_urgency = config.has_urgency
+        self.allows_priority = config.allows_priority
         self._source = source
         self._is_async = is_async
-        self.renew()
+        self.reset_after_fork()
 
-    def renew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
-        self._engines: dict[ref[AbstractEventLoop], LoopEngine] = {}
+        self._engines: dict[ref[AbstractEventLoop], AsyncEngine] = {}
         # What makes of an item what stands in the line, if it is not that itself. It is the user's code, and comes
         # before anything else in a call.
-        self._prepare = prepare_of(self._config)
+        self._prepare = entry_factory(self._config)
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
-        self._engine: LoopEngine | None = None
+        self._engine: AsyncEngine | None = None
         self._started = self._closed = False
         # What all engines counted, also those whose loops are gone: these stay where they are until they are added up.
         self._counts: list[Stats] = []
@@ -199,18 +199,18 @@ class AsyncMicrobatcher(Generic[T, R]):
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
-        if engine is None or engine.home is not loop:
+        if engine is None or engine.running_loop is not loop:
             engine = self._wake(loop)
         caller = inside()
-        core = engine.core
+        queue = engine.queue
         if caller is not None:
-            engine.refuse_own()
-            calling(caller, core, self.name)
+            engine.check_reentrancy()
+            calling(caller, queue, self.name)
         future = engine.future()
         try:
             ticket = engine.add(data, future, engine.clock())
-            if ticket >= core.alarm:
-                engine.ring()
+            if ticket >= queue.wake_ticket:
+                engine.start_or_schedule()
             try:
                 return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
             except (CancelledError, GeneratorExit):
@@ -218,7 +218,7 @@ class AsyncMicrobatcher(Generic[T, R]):
                 raise
         finally:
             if caller is not None:
-                called(caller, core)
+                called(caller, queue)
             # Its exception refers to this frame, which must not refer back.
             del future
 
@@ -234,15 +234,15 @@ class AsyncMicrobatcher(Generic[T, R]):
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
-        if engine is None or engine.home is not loop:
+        if engine is None or engine.running_loop is not loop:
             engine = self._wake(loop)
         if inside():
-            engine.refuse_own()
+            engine.check_reentrancy()
         future = engine.future()
         ticket = engine.add(data, future, engine.clock())
-        if ticket >= engine.core.alarm:
-            engine.ring()
-        future.add_done_callback(Leaver(engine, ticket), context=engine.nobodys)
+        if ticket >= engine.queue.wake_ticket:
+            engine.start_or_schedule()
+        future.add_done_callback(CancelCallback(engine, ticket), context=engine.empty_context)
         return future
 
     asubmit = submit
@@ -274,10 +274,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
         # prepared by these options comes after that.
         self._engine = None
-        if self._config.has_urgency and not self.has_urgency:
-            self._prepare = prepare_urgent(self._prepare, self._config)
+        if self._config.allows_priority and not self.allows_priority:
+            self._prepare = urgent_entry_factory(self._prepare, self._config)
             # Only now, when nobody can meet an engine that does not expect it.
-            self.has_urgency = True
+            self.allows_priority = True
         for loop, engine in self._present():
             _tell(loop, partial(_change, engine), self._config)
 
@@ -344,42 +344,42 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def _end_threads(self) -> None:
         for engine in list(self._engines.values()):
-            if isinstance(engine.source, OffLoop):
+            if isinstance(engine.source, ThreadOffload):
                 engine.source.close()
 
-    def _wake(self, loop: AbstractEventLoop) -> LoopEngine:
+    def _wake(self, loop: AbstractEventLoop) -> AsyncEngine:
         """Return the engine for ``loop``, ready to take items."""
         engine = self._attach(loop)
         engine.wake(loop)
         return engine
 
-    def _attach(self, loop: AbstractEventLoop) -> LoopEngine:
+    def _attach(self, loop: AbstractEventLoop) -> AsyncEngine:
         """Return the engine for ``loop``, made now if need be."""
         if self._closed:
             raise BatcherClosedError(closed(self.name))
         if not self._started:
             self._started = True
-            announce(self)
+            register(self)
         engine = self._engines.get(ref(loop))
         if engine is None:
             self._forget_closed_loops()
             config = self._config
-            source = self._source if self._is_async else self.off_loop(self._source, config)
+            source = self._source if self._is_async else self.call_captured(self._source, config)
             engine = self.engine_kind(loop, source, config)
             # Before anything is counted in it.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
-        if engine.given is not self._config:
+        if engine.requested is not self._config:
             _change(engine, self._config)
         return engine
 
-    def _present(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
+    def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the engines whose loops are not closed, with these."""
         self._forget_closed_loops()
         return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
 
-    def _reachable(self) -> list[tuple[AbstractEventLoop, LoopEngine]]:
+    def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the engines whose loops run, with these."""
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
@@ -405,10 +405,10 @@ def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop])
         batcher._forget(key)
 
 
-def _change(engine: LoopEngine, config: Config) -> None:
-    engine.given = config
+def _change(engine: AsyncEngine, config: Config) -> None:
+    engine.requested = config
     engine.change(config)
-    if isinstance(engine.source, OffLoop):
+    if isinstance(engine.source, ThreadOffload):
         engine.source.change(config)
 
 

@@ -12,17 +12,17 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchify._core.outcome import off_loop
+from batchify._core.outcome import call_captured
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Awaitable, Callable
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.executors import BatchExecutor
 
 
-class OffLoop:
+class ThreadOffload:
     """Where the batch function comes from if it is a plain one: it is wrapped to run elsewhere."""
 
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
@@ -35,7 +35,7 @@ class OffLoop:
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         elsewhere = self._config.executor
-        return await (self._in_thread(fn, items) if elsewhere is None else _sent(elsewhere, fn, items))
+        return await (self._in_thread(fn, items) if elsewhere is None else _await_executor(elsewhere, fn, items))
 
     async def _in_thread(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         pool = self._pool
@@ -44,7 +44,7 @@ class OffLoop:
         # The context of the batch, in which it is the current one.
         context = copy_context()
         try:
-            done = get_running_loop().run_in_executor(pool, lambda: context.run(off_loop, fn, items))
+            done = get_running_loop().run_in_executor(pool, lambda: context.run(call_captured, fn, items))
         except RuntimeError:
             if self._pool is not pool:
                 # Another thread has closed it in between; who was taken before that is answered still.
@@ -68,7 +68,7 @@ class OffLoop:
             self._pool = None
 
 
-async def _sent(elsewhere: Elsewhere, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+async def _await_executor(elsewhere: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
     """Await what comes of ``items`` in an executor. Not as a future of the loop, which takes no StopIteration."""
     loop = get_running_loop()
     done = loop.create_future()
@@ -79,15 +79,15 @@ async def _sent(elsewhere: Elsewhere, fn: Callable[[list[Any]], Any], items: lis
     except CancelledError:
         future.cancel()
         raise
-    return off_loop(elsewhere.outcome, future)
+    return call_captured(elsewhere.outcome, future)
 
 
 def _wake(loop: AbstractEventLoop, done: Future[None]) -> None:
     # It may be closed by now.
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(_settle, done)
+        loop.call_soon_threadsafe(_resolve, done)
 
 
-def _settle(done: Future[None]) -> None:
+def _resolve(done: Future[None]) -> None:
     if not done.done():
         done.set_result(None)

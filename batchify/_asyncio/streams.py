@@ -15,8 +15,8 @@ from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._batcher.current import inside
 from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
 from batchify._bridge import mailbox_of
-from batchify._core.outcome import for_callers, results
-from batchify._threads.engine import let_go
+from batchify._core.outcome import results, shared_exception
+from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
     from asyncio import Future, Task
@@ -64,7 +64,7 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         feed.future = super().put(with_feed(item, feed))
         feed.future.add_done_callback(feed.over)
         # The engine that it was just put into; there is none if another thread has closed the batcher since.
-        feed.core = None if self._engine is None else self._engine.core
+        feed.queue = None if self._engine is None else self._engine.queue
         return feed
 
 
@@ -149,7 +149,7 @@ class Inbox:
 class LoopFeed(Feed):
     """The way to a caller on the loop that its batch runs on."""
 
-    __slots__ = ("core", "future", "inbox", "name", "others", "task")
+    __slots__ = ("future", "inbox", "name", "others", "queue", "task")
 
     # How the engine tells of the end of the batch.
     future: Future[Any]
@@ -159,7 +159,7 @@ class LoopFeed(Feed):
         self.name = name
         self.inbox = Inbox()
         # The line in which its item stands.
-        self.core: Slots | None = None
+        self.queue: Slots | None = None
         # While its batch runs: all feeds of that, and its task.
         self.others: list[LoopFeed] = []
         self.task: Task[Any] | None = None
@@ -185,7 +185,7 @@ class LoopFeed(Feed):
         if self.task is not None and is_done(self.others):
             self.task.cancel()
 
-    def forsake(self) -> None:
+    def leave_from_finalizer(self) -> None:
         """Leave, from wherever a finalizer may run."""
         with suppress(RuntimeError):
             self.inbox.loop.call_soon_threadsafe(self.leave)
@@ -194,12 +194,12 @@ class LoopFeed(Feed):
 class BridgedFeed(Waiter):
     """The way to a caller on a loop, for a batch that runs in a thread."""
 
-    __slots__ = ("_engine", "_mailbox", "_ticket", "core", "inbox", "name")
+    __slots__ = ("_engine", "_mailbox", "_ticket", "inbox", "name", "queue")
 
     def __init__(self, engine: ThreadEngine, row: Any) -> None:
         super().__init__()
         self.name = engine.name
-        self.core = engine.core
+        self.queue = engine.queue
         self.inbox = Inbox()
         self._mailbox = mailbox_of(self.inbox.loop)
         # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
@@ -213,7 +213,7 @@ class BridgedFeed(Waiter):
 
     def put(self, value: Any) -> None:
         if type(value) is End and value.error is not None:
-            value.error = for_callers(value.error, self.name, on_loop=True)
+            value.error = shared_exception(value.error, self.name, on_loop=True)
         self.inbox.values.append(value)
         self._mailbox.put(self.inbox)
 
@@ -222,10 +222,10 @@ class BridgedFeed(Waiter):
         self.left = True
         # For another task that reads.
         self.put(End())
-        let_go(self._engine, self._ticket)
+        leave_soon(self._engine, self._ticket)
 
     # It may be done from any thread.
-    forsake = leave
+    leave_from_finalizer = leave
 
 
 class AsyncStream(Once):
@@ -275,10 +275,10 @@ class AsyncStream(Once):
             msg = f"a stream of {feed.name}() is read by another task already; each call has one reader"
             raise RuntimeError(msg)
         try:
-            if feed.core is None or not inside():
+            if feed.queue is None or not inside():
                 await feed.inbox.wait()
             else:
-                with waiting(feed.core, feed.name):
+                with waiting(feed.queue, feed.name):
                     await feed.inbox.wait()
         except BaseException:
             # The reading task is cancelled, or torn down.
@@ -301,4 +301,4 @@ class AsyncStream(Once):
 
     def __del__(self) -> None:
         if self._feed is not None:
-            self._feed.forsake()
+            self._feed.leave_from_finalizer()

@@ -15,74 +15,74 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.current import captured
-from batchify._batcher.interning import Token, Tokens, is_hashable
-from batchify._core.entries import Place
-from batchify._core.grouped import Groups
-from batchify._core.queue import Core
+from batchify._batcher.interning import InternedKey, Interner, is_hashable
+from batchify._core.entries import Entry
+from batchify._core.grouped import GroupedQueue
+from batchify._core.queue import PlainQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchify._batcher.config import Config
 
-_same = Token(None)
+_same = InternedKey(None)
 
 
-class Urgent:
+class Prioritized:
     """A row whose call has a priority, or a deadline."""
 
-    __slots__ = ("patience", "priority", "row")
+    __slots__ = ("priority", "row", "time_limit")
 
-    def __init__(self, row: Any, priority: float, patience: float | None) -> None:
+    def __init__(self, row: Any, priority: float, time_limit: float | None) -> None:
         self.row = row
         self.priority = priority
-        self.patience = patience
+        self.time_limit = time_limit
 
 
-def core_of(config: Config) -> Core | Groups:
+def make_queue(config: Config) -> PlainQueue | GroupedQueue:
     """Return the core for calls that ask for what the options say."""
-    return Groups(config) if _asks(config) else Core(config)
+    return GroupedQueue(config) if _asks(config) else PlainQueue(config)
 
 
-def changed(core: Core | Groups, config: Config) -> Core | Groups:
-    """Return the core that goes on where ``core`` has come to, by the options as they are now.
+def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue | GroupedQueue:
+    """Return the core that goes on where ``queue`` has come to, by the options as they are now.
 
     It is another one if calls may ask for more now.
     """
-    if isinstance(core, Groups) or not _asks(config):
-        core.change(config)
-        return core
-    groups = Groups(config)
-    groups.take_over(core, _standing(core))
+    if isinstance(queue, GroupedQueue) or not _asks(config):
+        queue.change(config)
+        return queue
+    groups = GroupedQueue(config)
+    groups.adopt(queue, _entries(queue))
     return groups
 
 
-def standing(data: Any) -> Place:
+def as_entry(data: Any) -> Entry:
     """Return the place for ``data`` that was prepared when no call could ask for more, or for what is one already."""
-    return data if isinstance(data, Place) else Place(data, _same, 0.0, None)
+    return data if isinstance(data, Entry) else Entry(data, _same, 0.0, None)
 
 
-def _standing(core: Core) -> Iterator[Place]:
-    for ticket, (data, waiter, arrived) in core.numbered():
-        place = standing(data)
+def _entries(queue: PlainQueue) -> Iterator[Entry]:
+    for ticket, (data, waiter, arrived) in queue.with_tickets():
+        place = as_entry(data)
         place.arrive(ticket, waiter, arrived)
         yield place
 
 
-def prepare_of(config: Config) -> Callable[[Any], Any] | None:
+def entry_factory(config: Config) -> Callable[[Any], Any] | None:
     """Return what makes of a row what stands in the line for it; ``None`` if it does so as it is."""
     if not _asks(config):
         return captured if config.capture_context else None
-    place: Callable[[Any], Place] = Demands(config).place
-    if config.has_urgency:
+    place: Callable[[Any], Entry] = Admission(config).place
+    if config.allows_priority:
         place = _urging(place)
     return _capturing(place) if config.capture_context else place
 
 
-def prepare_urgent(prepare: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
+def urgent_entry_factory(prepare: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
     """Return what does so for urgent calls, too, where ``prepare`` did it before: what was equal for it stays equal."""
     if prepare is None or prepare is captured:
-        return cast("Callable[[Any], Place]", prepare_of(config))
+        return cast("Callable[[Any], Entry]", entry_factory(config))
     return _urging(prepare)
 
 
@@ -94,23 +94,23 @@ def item_of(data: Any, config: Config) -> Any:
 
 def _asks(config: Config) -> bool:
     asked = (config.group_by, config.weigh, config.max_pending)
-    asks = config.dedupe or config.has_options or config.has_urgency
+    asks = config.dedupe or config.has_options or config.allows_priority
     return asks or any(option is not None for option in asked)
 
 
-def _urging(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
-    def place(row: Any) -> Place:
-        if not isinstance(row, Urgent):
+def _urging(place_of: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
+    def place(row: Any) -> Entry:
+        if not isinstance(row, Prioritized):
             return place_of(row)
         place = place_of(row.row)
-        place.priority, place.patience = row.priority, row.patience
+        place.priority, place.time_limit = row.priority, row.time_limit
         return place
 
     return place
 
 
-def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
-    def place(row: Any) -> Place:
+def _capturing(place_of: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
+    def place(row: Any) -> Entry:
         place = place_of(row)
         place.item = captured(place.item)
         return place
@@ -118,17 +118,17 @@ def _capturing(place_of: Callable[[Any], Place]) -> Callable[[Any], Place]:
     return place
 
 
-class Demands:
+class Admission:
     """Asks what the options of a batcher say that is to be asked of every item."""
 
     __slots__ = ("_config", "_equals", "_groups")
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._groups = Tokens()
-        self._equals = Tokens()
+        self._groups = Interner()
+        self._equals = Interner()
 
-    def place(self, row: Any) -> Place:
+    def place(self, row: Any) -> Entry:
         """Return the place of a row.
 
         Raises:
@@ -137,9 +137,9 @@ class Demands:
         config = self._config
         group = self._group(row)
         weight = 0.0 if config.weigh is None else self._weight(config.weigh(row))
-        return Place(row, group, weight, self._equal(row) if config.dedupe else None)
+        return Entry(row, group, weight, self._equal(row) if config.dedupe else None)
 
-    def _group(self, row: Any) -> Token:
+    def _group(self, row: Any) -> InternedKey:
         config = self._config
         options = row[1] if config.has_options else _same
         if config.group_by is None:
@@ -174,7 +174,7 @@ class Demands:
             raise ValueError(msg)
         return number
 
-    def _equal(self, row: Any) -> Token | None:
+    def _equal(self, row: Any) -> InternedKey | None:
         return self._equals.get(row) if is_hashable(row) else None
 
 

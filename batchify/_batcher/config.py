@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchify._batcher.executors import Elsewhere
+from batchify._batcher.executors import BatchExecutor
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._core.limits import Limits, positive, seconds, whole
 
@@ -25,19 +25,19 @@ class Config(Limits):
 
     ``weigh`` and ``group_by`` take what stands for one call: an item, or more, as ``_signature`` says. If it
     ``has_options``, that is an item together with its options, and only calls with the same ones share a batch. If it
-    ``has_urgency``, calls may have priorities and deadlines.
+    ``allows_priority``, calls may have priorities and deadlines.
     """
 
     weigh: Callable[[Any], Any] | None
     group_by: Callable[[Any], Any] | None
     dedupe: bool
     isolate_errors: bool
-    executor: Elsewhere | None
+    executor: BatchExecutor | None
     capture_context: bool
     on_batch: Callable[[Any], object] | None
     name: str
     has_options: bool = False
-    has_urgency: bool = False
+    allows_priority: bool = False
 
 
 def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, **others: object) -> Config:
@@ -167,7 +167,7 @@ def function(option: str, value: Any) -> Any:
     return value
 
 
-def elsewhere(option: str, value: Any, fn: object) -> Elsewhere | None:
+def elsewhere(option: str, value: Any, fn: object) -> BatchExecutor | None:
     """Return where the batch function ``fn`` is to run if ``value`` is an executor, ``None`` if it is ``None``.
 
     Raises:
@@ -187,7 +187,7 @@ def elsewhere(option: str, value: Any, fn: object) -> Elsewhere | None:
     if is_generator(fn):
         msg = f"{option} is not for {name_of(fn)}(), a generator function: what an executor runs answers only once"
         raise TypeError(msg)
-    return Elsewhere(value)
+    return BatchExecutor(value)
 
 
 def flag(option: str, value: object) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 
-    Running: TypeAlias = tuple[str, "Batch | Distant", "Batch | Distant"]
+    Running: TypeAlias = tuple[str, "Batch | RemoteBatch", "Batch | RemoteBatch"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CurrentBatch:
     contexts: tuple[Context, ...] = ()
 
 
-class Distant:
+class RemoteBatch:
     """A batch of another process, to code that runs here for it."""
 
     def __init__(self, batch: CurrentBatch) -> None:
@@ -61,7 +61,7 @@ inside = _current.get
 
 # Who is told of each batch that is about to run: its name, its items, and why it left. For tests: nobody else may look
 # at items.
-watchers: list[Callable[[str, Sequence[Any], str], None]] = []
+observers: list[Callable[[str, Sequence[Any], str], None]] = []
 
 
 def current_batch() -> CurrentBatch | None:
@@ -76,28 +76,28 @@ def current_batch() -> CurrentBatch | None:
     return CurrentBatch(name, part.size, part.reason, part.contexts)
 
 
-def described() -> CurrentBatch | None:
+def portable() -> CurrentBatch | None:
     """Return what can be told of the current batch in another process: all but contexts, which cannot go there."""
     current = current_batch()
     return None if current is None else replace(current, contexts=())
 
 
-def arrive(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call ``fn`` on behalf of ``batch``, of another process, in a neutral context."""
     context = Context()
     if batch is not None:
-        distant = Distant(batch)
+        distant = RemoteBatch(batch)
         context.run(_current.set, (batch.name, distant, distant))
     return context.run(fn, *args, **kwargs)
 
 
-def is_inside(running: Sequence[object]) -> bool:
+def belongs_to(running: Sequence[object]) -> bool:
     """Say whether the running code belongs to one of the batches in ``running``."""
     current = inside()
     return current is not None and current[1] in running
 
 
-def context_of(batch: Batch, config: Config) -> Context:
+def batch_context(batch: Batch, config: Config) -> Context:
     """Return a context for ``batch``, or for a part of one, in which nothing is set but that it is the current one.
 
     If each of its items stood in the line together with a context, they are parted.
@@ -112,17 +112,17 @@ def enter(batch: Batch, config: Config) -> None:
     if config.capture_context and batch.whole is None:
         batch.contexts = tuple(context for _, context in batch.items)
         batch.items = [item for item, _ in batch.items]
-    if watchers:
+    if observers:
         _show(batch, config)
     _current.set((config.name, batch.whole or batch, batch))
 
 
 def _show(batch: Batch, config: Config) -> None:
     items = tuple(row[0] for row in batch.items) if config.has_options else tuple(batch.items)
-    for watch in watchers:
+    for watch in observers:
         watch(config.name, items, batch.reason)
 
 
 def captured(item: Any) -> tuple[Any, Context]:
-    """Return ``item`` together with the context of its caller, as ``context_of`` takes them apart."""
+    """Return ``item`` together with the context of its caller, as ``batch_context`` takes them apart."""
     return item, copy_context()

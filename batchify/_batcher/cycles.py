@@ -15,41 +15,41 @@ from typing import TYPE_CHECKING
 from batchify.errors import ReentrantCallError, circular
 
 if TYPE_CHECKING:
-    from batchify._batcher.current import Distant, Running
+    from batchify._batcher.current import RemoteBatch, Running
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 
 
-def calling(caller: Running, core: Slots, name: str) -> None:
-    """Note that a batch waits for an item in the line of ``core``, that of ``name``, until it is ``called()``.
+def calling(caller: Running, queue: Slots, name: str) -> None:
+    """Note that a batch waits for an item in the line of ``queue``, that of ``name``, until it is ``called()``.
 
     Raises:
         ReentrantCallError: that waits for the batch itself.
     """
     own, batch, _ = caller
     # First noted, then looked: of two that do it at the same time one at least sees the other.
-    batch.calls.append(core)
+    batch.calls.append(queue)
     # Its own line is nothing to follow: there it is told so anyway.
-    if batch not in core.running and _leads_to(core, batch):
-        batch.calls.remove(core)
+    if batch not in queue.running and _leads_to(queue, batch):
+        batch.calls.remove(queue)
         raise ReentrantCallError(circular(name, own))
 
 
-def called(caller: Running, core: Slots) -> None:
+def called(caller: Running, queue: Slots) -> None:
     """Note that the batch does not wait there any more."""
     _, batch, _ = caller
-    batch.calls.remove(core)
+    batch.calls.remove(queue)
 
 
-def _leads_to(core: Slots, batch: Batch | Distant) -> bool:
-    """Say whether an item in the line of ``core`` would wait for ``batch``."""
+def _leads_to(queue: Slots, batch: Batch | RemoteBatch) -> bool:
+    """Say whether an item in the line of ``queue`` would wait for ``batch``."""
     seen: set[int] = set()
-    todo = [core]
+    todo = [queue]
     while todo:
-        core = todo.pop()
-        if id(core) not in seen and core.has_one_slot:
-            seen.add(id(core))
-            for running in list(core.running):
+        queue = todo.pop()
+        if id(queue) not in seen and queue.has_one_slot:
+            seen.add(id(queue))
+            for running in list(queue.running):
                 if running is batch:
                     return True
                 todo += running.calls

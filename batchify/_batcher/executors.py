@@ -20,7 +20,7 @@ from os import getpid
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from batchify._batcher.current import arrive, described
+from batchify._batcher.current import portable, run_remote
 from batchify.errors import BatchAbortedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batchify._batcher.current import CurrentBatch
 
 
-class Elsewhere:
+class BatchExecutor:
     """An executor that batches are to run in, and the process that it belongs to."""
 
     def __init__(self, executor: Executor) -> None:
@@ -38,7 +38,9 @@ class Elsewhere:
         self._process = getpid()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Elsewhere) and self._executor is other._executor and self._process == other._process
+        return (
+            isinstance(other, BatchExecutor) and self._executor is other._executor and self._process == other._process
+        )
 
     def __hash__(self) -> int:
         return hash((id(self._executor), self._process))
@@ -66,7 +68,7 @@ class Elsewhere:
                 f"configure(executor=...)"
             )
             raise RuntimeError(msg)
-        return self._executor.submit(Job(fn, args, kwargs))
+        return self._executor.submit(LocalCall(fn, args, kwargs))
 
     def outcome(self, future: Future[Any]) -> Any:
         """Return what came of what was sent, when it is done.
@@ -92,12 +94,12 @@ class Elsewhere:
         return run
 
 
-def placed(fn: Callable[..., Any], elsewhere: Elsewhere | None) -> Callable[..., Any]:
+def run_in(fn: Callable[..., Any], elsewhere: BatchExecutor | None) -> Callable[..., Any]:
     """Return ``fn``, as it is run where it is to run."""
     return fn if elsewhere is None else elsewhere.runs(fn)
 
 
-class Job:
+class LocalCall:
     """A call of a batch function on its way: in this process it runs in the batch's context, in another one by name.
 
     Its arguments are inside of it, out of sight of an executor that has options of its own among them, or looks into
@@ -118,12 +120,12 @@ class Job:
         return self._context.run(self._fn, *self._args, **self._kwargs)
 
     def __reduce__(self) -> Any:
-        return Errand, (*_reference(self._fn), self._context.run(described), self._args, self._kwargs)
+        return RemoteCall, (*_reference(self._fn), self._context.run(portable), self._args, self._kwargs)
 
 
 # What carries it there may log it, and items are nobody's business.
 @dataclass(frozen=True, repr=False)
-class Errand:
+class RemoteCall:
     """A job in another process. It looks for its function when it is called, and not when it is unpickled.
 
     On its way it may pass through processes that do not have the function, such as the scheduler of a cluster.
@@ -136,7 +138,7 @@ class Errand:
     kwargs: dict[str, Any]
 
     def __call__(self) -> Any:
-        return arrive(self.batch, self._function(), *self.args, **self.kwargs)
+        return run_remote(self.batch, self._function(), *self.args, **self.kwargs)
 
     def _function(self) -> Callable[..., Any]:
         """Return the function that was sent.

@@ -21,7 +21,7 @@ def is_hashable(value: Any) -> bool:
     return True
 
 
-class Token:
+class InternedKey:
     """What stands for a key, and for all that are equal to it. It is forgotten when nobody holds it any more."""
 
     __slots__ = ("__weakref__", "key")
@@ -30,15 +30,15 @@ class Token:
         self.key = key
 
 
-class Tokens:
+class Interner:
     """The tokens that somebody holds."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[Any, Token] = WeakValueDictionary()
+        self._known: WeakValueDictionary[Any, InternedKey] = WeakValueDictionary()
 
-    def get(self, key: Any) -> Token:
+    def get(self, key: Any) -> InternedKey:
         """Return the token for ``key``, the same one for as long as somebody holds it.
 
         Two threads that are the first to ask at the very same moment may get one each, as no lock is held while the
@@ -48,4 +48,4 @@ class Tokens:
             TypeError: ``key`` is not hashable.
         """
         token = self._known.get(key)
-        return self._known.setdefault(key, Token(key)) if token is None else token
+        return self._known.setdefault(key, InternedKey(key)) if token is None else token

@@ -35,7 +35,7 @@ class Batcher(Counting, Protocol):
     @property
     def is_running(self) -> bool: ...
     @property
-    def has_urgency(self) -> bool: ...
+    def allows_priority(self) -> bool: ...
     def submit(self, item: Any, keep: object = None) -> Any: ...
     def asubmit(self, item: Any, keep: object = None) -> Any: ...
     def put(self, item: Any) -> Any: ...
@@ -45,11 +45,11 @@ class Batcher(Counting, Protocol):
     def flush(self) -> None: ...
     def close(self) -> None: ...
     async def aclose(self) -> None: ...
-    def renew(self) -> None: ...
+    def reset_after_fork(self) -> None: ...
 
 
 # Held by who changes options of batchers: of two at a time each would undo what the other does.
-changing = RLock()
+configure_lock = RLock()
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
 _live: dict[ref[Any], None] = {}
 # What counts for batchers that come and go, and those batchers.
@@ -59,7 +59,7 @@ _kept: WeakSet[Any] = WeakSet()
 _readers: dict[ref[Any], None] = {}
 
 
-def announce(batcher: Batcher) -> None:
+def register(batcher: Batcher) -> None:
     """Remember ``batcher`` for as long as it lives."""
     _live[ref(batcher, lambda gone: _live.pop(gone, None))] = None
 
@@ -79,7 +79,7 @@ def keep(keeper: Counting, batcher: Batcher) -> None:
     _keepers[ref(keeper, lambda gone: _keepers.pop(gone, None))] = None
 
 
-def begin_reading(reader: Any) -> None:
+def register_reader(reader: Any) -> None:
     """Let ``reader`` begin anew in the child of a fork, for as long as it lives."""
     _readers[ref(reader, lambda gone: _readers.pop(gone, None))] = None
 
@@ -113,15 +113,17 @@ async def aclose_all() -> None:
         await batcher.aclose()
 
 
-def _renew() -> None:
+def _reset_after_fork() -> None:
     """Let the child of a fork begin anew: it has the parent's items and locks, but none of its threads."""
     for batcher in batchers():
-        batcher.renew()
+        batcher.reset_after_fork()
     for other in [other for known in (*_keepers, *_readers) if (other := known()) is not None]:
-        other.renew()
+        other.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
     # Nobody is in the middle of a change when the child begins.
-    os.register_at_fork(before=changing.acquire, after_in_parent=changing.release, after_in_child=changing.release)
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(
+        before=configure_lock.acquire, after_in_parent=configure_lock.release, after_in_child=configure_lock.release
+    )
+    os.register_at_fork(after_in_child=_reset_after_fork)

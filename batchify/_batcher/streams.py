@@ -15,10 +15,10 @@ import logging
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from batchify._batcher.admission import Urgent
-from batchify._batcher.current import inside, is_inside
+from batchify._batcher.admission import Prioritized
+from batchify._batcher.current import belongs_to, inside
 from batchify._batcher.cycles import called, calling
-from batchify._core.outcome import DONE, for_caller, for_callers, results
+from batchify._core.outcome import DONE, exception_for, results, shared_exception
 from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class Waiter(Feed):
 
 def with_feed(row: Any, feed: Feed) -> Any:
     """Return ``row``, an item with its options, together with the feed that leads to its caller."""
-    if isinstance(row, Urgent):
-        return Urgent((*row.row, feed), row.priority, row.patience)
+    if isinstance(row, Prioritized):
+        return Prioritized((*row.row, feed), row.priority, row.time_limit)
     return (*row, feed)
 
 
@@ -136,7 +136,7 @@ def hand_out(name: str, feeds: Sequence[Feed], values: list[Any]) -> bool:
                 feed.end()
             # Not isinstance(), which asks the object: that is somebody else's code.
             elif issubclass(type(value), Exception):
-                feed.end(for_callers(value, name, on_loop=False))
+                feed.end(shared_exception(value, name, on_loop=False))
             else:
                 feed.put(value)
     return listened(feeds)
@@ -165,22 +165,22 @@ def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
             log.error("%s() raised when nobody listened any more", name, exc_info=error)
     for position, feed in enumerate(feeds):
         if feed.listens:
-            feed.answer = for_caller(error, name, position, len(feeds), on_loop=False)
+            feed.answer = exception_for(error, name, position, len(feeds), on_loop=False)
     return True
 
 
 @contextmanager
-def waiting(core: Slots, name: str) -> Generator[None]:
-    """Note that the running code, which is part of a batch, waits for one in the line of ``core``, that of ``name``.
+def waiting(queue: Slots, name: str) -> Generator[None]:
+    """Note that the running code, which is part of a batch, waits for one in the line of ``queue``, that of ``name``.
 
     Raises:
         ReentrantCallError: that waits for the running code.
     """
     caller = cast("Running", inside())
-    if is_inside(core.running):
+    if belongs_to(queue.running):
         raise ReentrantCallError(reentrant(name))
-    calling(caller, core, name)
+    calling(caller, queue, name)
     try:
         yield
     finally:
-        called(caller, core)
+        called(caller, queue)

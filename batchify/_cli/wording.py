@@ -126,8 +126,8 @@ def noticed(rate: float, load: Load) -> Iterable[str]:
         yield f"At {rate:,.0f} calls/s {load.errors.total():,} calls failed: {kinds}."
     if load.late_ms.p99 > load.latency_ms.p50 / 2:
         yield (
-            f"At {rate:,.0f} calls/s some calls were made late (99 of 100 within {as_time(load.late_ms.p99)}): the event "
-            "loop or the machine was busy. Their time counts from when they were due."
+            f"At {rate:,.0f} calls/s some calls were made late (99 of 100 within {as_time(load.late_ms.p99)}): the "
+            "event loop or the machine was busy. Their time counts from when they were due."
         )
 
 

@@ -121,7 +121,7 @@ class Batch:
         self.left -= sum(gone) - answered
 
     @property
-    def is_left(self) -> bool:
+    def is_abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.left == len(self.waiters)
 
@@ -173,7 +173,7 @@ class Batch:
         """For each waiter, the position of its item."""
         return range(self.size) if self.shares is None else self.shares
 
-    def for_waiters(self, results: list[Any], apart: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    def per_caller(self, results: list[Any], apart: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """Return the result for each waiter, of one for each item, set ``apart`` if some are shared."""
         return results if self.shares is None else apart([results[index] for index in self.shares])
 

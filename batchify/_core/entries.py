@@ -34,7 +34,7 @@ LEAD = 0.1
 LEAST_LEAD = 0.005
 
 
-class Place:
+class Entry:
     """Where one caller waits, and what the call asks for.
 
     Args:
@@ -51,9 +51,9 @@ class Place:
         "equal",
         "group",
         "item",
-        "patience",
         "priority",
         "ticket",
+        "time_limit",
         "waiter",
         "weight",
     )
@@ -63,14 +63,14 @@ class Place:
     arrived: float
 
     def __init__(
-        self, item: Any, group: Any, weight: float, equal: Any, priority: float = 0.0, patience: float | None = None
+        self, item: Any, group: Any, weight: float, equal: Any, priority: float = 0.0, time_limit: float | None = None
     ) -> None:
         self.item = item
         self.group = group
         self.weight = weight
         self.equal = equal
         self.priority = priority
-        self.patience = patience
+        self.time_limit = time_limit
 
     def __iter__(self) -> Iterator[Any]:
         """Give what a place in the plain core has: item, waiter, time of arrival."""
@@ -87,13 +87,13 @@ class Place:
     @property
     def deadline(self) -> float:
         """When it is dropped, if it has not left."""
-        return inf if self.patience is None else self.arrived + self.patience
+        return inf if self.time_limit is None else self.arrived + self.time_limit
 
     @property
-    def leaves_by(self) -> float:
+    def latest_departure(self) -> float:
         """When it waits for company no longer, if it has a deadline."""
-        patience = self.patience or 0.0
-        return self.deadline - min(max(LEAD * patience, LEAST_LEAD), patience / 2)
+        time_limit = self.time_limit or 0.0
+        return self.deadline - min(max(LEAD * time_limit, LEAST_LEAD), time_limit / 2)
 
 
 class Group:
@@ -103,24 +103,24 @@ class Group:
 
     def __init__(self) -> None:
         # Who leaves first.
-        self.first: Place | None = None
+        self.first: Entry | None = None
         # By priority, then by ticket, in order of arrival: unlike a dict, as quick to lose the first as the last.
-        self.lines: dict[float, OrderedDict[int, Place]] = {}
+        self.lines: dict[float, OrderedDict[int, Entry]] = {}
         # Those who share an item, by ticket, in order of arrival.
-        self.equals: dict[Any, dict[int, Place]] = {}
+        self.equals: dict[Any, dict[int, Entry]] = {}
         # How many items there are, and what they weigh.
         self.size = 0
         self.weight = 0.0
         # Its first and why it may leave before its time, as the heaps know it.
-        self.head: Place | None = None
+        self.head: Entry | None = None
         self.full: str | None = None
 
     @property
-    def oldest(self) -> Place:
+    def oldest(self) -> Entry:
         """Who came first."""
         return min(self._heads(), key=_ticket)
 
-    def enter(self, place: Place) -> None:
+    def enter(self, place: Entry) -> None:
         line = self.lines.get(place.priority)
         if line is None:
             line = self.lines[place.priority] = OrderedDict()
@@ -130,16 +130,16 @@ class Group:
         if first is None or (place.priority > first.priority and place.rank < first.rank):
             self.first = place
         if place.equal is not None:
-            sharers = self.equals.setdefault(place.equal, {})
-            sharers[place.ticket] = place
-            if len(sharers) > 1:
+            duplicates = self.equals.setdefault(place.equal, {})
+            duplicates[place.ticket] = place
+            if len(duplicates) > 1:
                 # What is equal weighs the same, whatever weigh() says of it now.
-                place.weight = next(iter(sharers.values())).weight
+                place.weight = next(iter(duplicates.values())).weight
                 return
         self.size += 1
         self.weight += place.weight
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: Entry) -> None:
         line = self.lines[place.priority]
         del line[place.ticket]
         if not line:
@@ -147,40 +147,40 @@ class Group:
         if place is self.first:
             self.first = self._next(line)
         if place.equal is not None:
-            sharers = self.equals[place.equal]
-            del sharers[place.ticket]
-            if sharers:
+            duplicates = self.equals[place.equal]
+            del duplicates[place.ticket]
+            if duplicates:
                 return
             del self.equals[place.equal]
         self.size -= 1
         # Sums of floats drift.
         self.weight = self.weight - place.weight if self.size else 0.0
 
-    def cut(self, max_size: int, max_weight: float) -> list[list[Place]]:
+    def cut(self, max_size: int, max_weight: float) -> list[list[Entry]]:
         """Take out the first items that fit into a batch, each with all who share it."""
-        taken: list[list[Place]] = []
+        taken: list[list[Entry]] = []
         weight = 0.0
         while len(taken) < max_size and (first := self.first) is not None:
             if taken and weight + first.weight > max_weight:
                 break
             weight += first.weight
-            sharers = [first] if first.equal is None else list(self.equals[first.equal].values())
-            for place in sharers:
+            duplicates = [first] if first.equal is None else list(self.equals[first.equal].values())
+            for place in duplicates:
                 self.leave(place)
-            taken.append(sharers)
+            taken.append(duplicates)
         return taken
 
-    def _next(self, line: OrderedDict[int, Place]) -> Place | None:
+    def _next(self, line: OrderedDict[int, Entry]) -> Entry | None:
         """Return who is the first now, after the one who was has left ``line``."""
         if line and len(self.lines) == 1:
             return next(iter(line.values()))
         return min(self._heads(), key=_rank, default=None)
 
-    def _heads(self) -> Iterator[Place]:
+    def _heads(self) -> Iterator[Entry]:
         return (next(iter(line.values())) for line in self.lines.values())
 
 
-class Soonest(Generic[T]):
+class LazyHeap(Generic[T]):
     """Things by time. One that is dropped stays in the heap until it comes up."""
 
     __slots__ = ("_heap", "_things")
@@ -210,9 +210,9 @@ class Soonest(Generic[T]):
         return None
 
 
-def _rank(place: Place) -> Key:
+def _rank(place: Entry) -> Key:
     return place.rank
 
 
-def _ticket(place: Place) -> int:
+def _ticket(place: Entry) -> int:
     return place.ticket

@@ -3,9 +3,9 @@
 Decides: which items share a batch, which group leaves first, and whose time is over.
 Must not know: what a group stands for, how a weight was found, when two items are equal. ``_demands`` says it.
 
-It follows the rules of ``_core``, and a shell uses it in the same way. What ``add()`` gets is a ``Place``, made by the
-caller beforehand, since all that makes it is somebody else's code; and it stands at the door until ``let_in()`` finds
-room for it. In addition a shell asks ``expire()`` at ``expires_at``, and before it asks ``take()``.
+It follows the rules of ``_core``, and a shell uses it in the same way. ``add()`` gets an ``Entry``, which
+the caller makes beforehand, because that runs user code. The entry waits in the overflow until ``admit_waiting()``
+finds room for it. In addition a shell asks ``expire()`` at ``expires_at``, and before it asks ``take()``.
 
 Of the groups that may leave, the one leaves first whose first item has the lowest rank, so that none starves, however
 many there are; but one whose oldest item has waited its time does not wait for one that may not leave yet. A group is
@@ -19,7 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._core.batch import Batch
-from batchify._core.entries import Group, Place, Soonest
+from batchify._core.entries import Entry, Group, LazyHeap
 from batchify._core.slots import NEVER, Slots
 
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from batchify._core.limits import Limits
 
 
-class Groups(Slots):
+class GroupedQueue(Slots):
     """The waiting lines of one batcher, one for each group, and the slots its batches run in."""
 
     __slots__ = (
         "_arrivals",
         "_deadlines",
-        "_door",
         "_full",
         "_groups",
         "_heads",
         "_least",
         "_max_weight",
+        "_overflow",
         "_places",
         "_refuses",
         "_room",
@@ -52,26 +52,26 @@ class Groups(Slots):
         self._refuses = limits.on_full == "raise"
         self._arrivals = 0
         # Who waits for room, by ticket, in order of arrival. They are let in by let_in(), and not before.
-        self._door: OrderedDict[int, Place] = OrderedDict()
+        self._overflow: OrderedDict[int, Entry] = OrderedDict()
         # By ticket, in order of arrival, whichever group they are in; and a ticket that none of them is below.
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, Entry] = {}
         self._least = 0
         self._groups: dict[Any, Group] = {}
         # All groups, and those that may leave before their time, by the rank of their first item.
-        self._heads = Soonest[Group]()
-        self._full = Soonest[Group]()
+        self._heads = LazyHeap[Group]()
+        self._full = LazyHeap[Group]()
         # Who has a deadline, at the door too.
-        self._deadlines = Soonest[Place]()
+        self._deadlines = LazyHeap[Entry]()
 
     @property
     def waiting(self) -> int:
         """How many items wait, also for room; those that share one are counted one by one."""
-        return len(self._places) + len(self._door)
+        return len(self._places) + len(self._overflow)
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[Entry]:
         """What waits, in order of arrival."""
-        return [*self._places.values(), *self._door.values()]
+        return [*self._places.values(), *self._overflow.values()]
 
     @property
     def arrivals(self) -> int:
@@ -94,7 +94,7 @@ class Groups(Slots):
             return oldest.arrived if full is None else full.oldest.arrived
         due = self._leaves_at(oldest.ticket, oldest.arrived)
         next_late = self._deadlines.first
-        return due if next_late is None else min(due, next_late.leaves_by)
+        return due if next_late is None else min(due, next_late.latest_departure)
 
     @property
     def expires_at(self) -> float | None:
@@ -114,18 +114,18 @@ class Groups(Slots):
             self._note(key, group)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Let a ``Place`` stand at the door and return its ticket, to be compared with ``alarm``."""
-        place: Place = item
+        """Let a ``Entry`` stand at the door and return its ticket, to be compared with ``wake_ticket``."""
+        place: Entry = item
         place.arrive(self._arrivals, waiter, now)
         self._arrivals += 1
         self._stand(place)
         return place.ticket
 
-    def let_in(self) -> list[Any]:
+    def admit_waiting(self) -> list[Any]:
         """Let those who wait for room into the lines of their groups, as far as there is, and return their waiters."""
         waiters: list[Any] = []
-        while self._door and not self._is_full:
-            _, place = self._door.popitem(last=False)
+        while self._overflow and not self._is_full:
+            _, place = self._overflow.popitem(last=False)
             self._places[place.ticket] = place
             group = self._groups.get(place.group)
             if group is None:
@@ -139,21 +139,21 @@ class Groups(Slots):
         """Return the next batch that may leave at ``now``, or ``None``."""
         group, reason = self._next(now) if self._places and self._free > 0 else (None, "")
         if group is None:
-            self._set_alarm()
+            self._set_wake_ticket()
             return None
         return self._start(self._cut(group, reason, now), now)
 
-    def expire(self, now: float) -> list[Place]:
+    def expire(self, now: float) -> list[Entry]:
         """Take out those whose deadlines are over at ``now``, and return their places."""
-        late: list[Place] = []
+        late: list[Entry] = []
         while (place := self._deadlines.first) is not None and place.deadline <= now:
             self.withdraw(place.ticket)
             late.append(place)
         return late
 
-    def withdraw(self, ticket: int) -> Place | None:
+    def withdraw(self, ticket: int) -> Entry | None:
         """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more."""
-        place = self._door.pop(ticket, None)
+        place = self._overflow.pop(ticket, None)
         if place is None:
             place = self._places.pop(ticket, None)
             if place is None:
@@ -161,22 +161,22 @@ class Groups(Slots):
             group = self._groups[place.group]
             group.leave(place)
             self._note(place.group, group)
-            self._set_alarm()
-        if place.patience is not None:
+            self._set_wake_ticket()
+        if place.time_limit is not None:
             self._deadlines.drop((place.deadline, ticket))
         return place
 
-    def take_over(self, core: Slots, places: Iterable[Place]) -> None:
-        """Go on where ``core`` has come to, with what waits there as ``places`` that have arrived."""
-        self.inherit(core)
-        self._arrivals = core.arrivals
+    def adopt(self, queue: Slots, places: Iterable[Entry]) -> None:
+        """Go on where ``queue`` has come to, with what waits there as ``places`` that have arrived."""
+        self.adopt_slots(queue)
+        self._arrivals = queue.arrivals
         for place in places:
             self._stand(place)
-        self.let_in()
-        self._set_alarm()
+        self.admit_waiting()
+        self._set_wake_ticket()
 
     @property
-    def _oldest(self) -> Place:
+    def _oldest(self) -> Entry:
         """Who came first of those in the lines; somebody did."""
         # Quicker than the first key of a dict, which looks past all that were taken out before it.
         while self._least not in self._places:
@@ -188,14 +188,14 @@ class Groups(Slots):
         """Whether there is no room: more company cannot come before something leaves."""
         return len(self._places) >= self._room
 
-    def _stand(self, place: Place) -> None:
+    def _stand(self, place: Entry) -> None:
         """Let ``place`` stand at the door."""
-        self._door[place.ticket] = place
-        if place.patience is not None:
+        self._overflow[place.ticket] = place
+        if place.time_limit is not None:
             self._deadlines.add((place.deadline, place.ticket), place)
             if self._deadlines.first is place:
                 # Whoever waits for the next deadline waits too long now.
-                self.alarm = 0
+                self.wake_ticket = 0
 
     def _next(self, now: float) -> tuple[Group | None, str]:
         """Return the group that leaves first of those that may leave now, and why it may."""
@@ -210,7 +210,7 @@ class Groups(Slots):
         if full is not None:
             return full, str(full.full)
         urgent = self._deadlines.first
-        if urgent is not None and urgent.leaves_by <= now:
+        if urgent is not None and urgent.latest_departure <= now:
             return self._groups[urgent.group], "deadline"
         return None, ""
 
@@ -223,13 +223,13 @@ class Groups(Slots):
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
         taken = group.cut(self._max_size, self._max_weight)
         self._note(taken[0][0].group, group)
-        items = [sharers[0].item for sharers in taken]
-        places = [(place, index) for index, sharers in enumerate(taken) for place in sharers]
+        items = [duplicates[0].item for duplicates in taken]
+        places = [(place, index) for index, duplicates in enumerate(taken) for place in duplicates]
         # The batch keeps the places: dropping one may run the finalizer of an item, which is not for here.
         tickets = {place.ticket: place for place, _ in places}
         for ticket, place in tickets.items():
             del self._places[ticket]
-            if place.patience is not None:
+            if place.time_limit is not None:
                 self._deadlines.drop((place.deadline, ticket))
         return Batch(
             items,
@@ -240,7 +240,7 @@ class Groups(Slots):
             self._max_size,
             now,
             shares=None if len(places) == len(items) else [index for _, index in places],
-            weights=[sharers[0].weight for sharers in taken],
+            weights=[duplicates[0].weight for duplicates in taken],
         )
 
     def _note(self, key: Any, group: Group) -> None:
@@ -266,6 +266,6 @@ class Groups(Slots):
             return "full"
         return "weight" if group.weight >= self._max_weight else None
 
-    def _set_alarm(self) -> None:
+    def _set_wake_ticket(self) -> None:
         # Any arrival may be what fills a group, or the first of one.
-        self.alarm = NEVER if self._free <= 0 else 0
+        self.wake_ticket = NEVER if self._free <= 0 else 0

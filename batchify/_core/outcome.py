@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # They have a length, but no order, or are one value: a caller that got a key or a letter would not notice.
-NO_LIST = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
+NOT_SEQUENCES = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
 # What a slot holds that was never set.
 _EMPTY = object()
@@ -57,7 +57,7 @@ def results(name: str, size: int, returned: Any, verb: str = "return") -> list[A
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
     kind = type(returned).__name__
-    if returned is None or isinstance(returned, NO_LIST):
+    if returned is None or isinstance(returned, NOT_SEQUENCES):
         raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}", verb))
     try:
         count = len(returned)
@@ -74,7 +74,7 @@ def _wrong(name: str, size: int, returned: str, verb: str) -> str:
     return f"{name}() was given {items} and {verb}ed {returned}; it must {verb} one for each item, in order"
 
 
-def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
+def shared_exception(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
     """Return what the callers of a batch are told when ``error`` ended it.
 
     What is no ``Exception`` would cancel or end the task of a caller ``on_loop``, which nobody asked for: their batch
@@ -94,14 +94,14 @@ def for_callers(error: BaseException, name: str, *, on_loop: bool) -> BaseExcept
     return told
 
 
-class Carried(Exception):  # noqa: N818  # it is no error, but carries one
+class RaisedInThread(Exception):  # noqa: N818  # it is no error, but carries one
     """Brings what a batch function raised in a thread to the loop, as it is: not every exception can travel alone."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
-def off_loop(fn: Callable[[Any], Any], items: Any) -> Any:
+def call_captured(fn: Callable[[Any], Any], items: Any) -> Any:
     """Call ``fn`` on behalf of a loop.
 
     Raises:
@@ -110,23 +110,23 @@ def off_loop(fn: Callable[[Any], Any], items: Any) -> Any:
     try:
         return fn(items)
     except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
-        trim(error)
-        raise Carried(error) from None
+        drop_engine_frame(error)
+        raise RaisedInThread(error) from None
 
 
-def trim(error: BaseException) -> None:
+def drop_engine_frame(error: BaseException) -> None:
     """Take the engine's frame out of the traceback: it would keep the batch, and so all callers, alive."""
     traceback = _TRACEBACK.__get__(error)
     BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
-def for_caller(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
+def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
     """Return what the caller at ``position`` of a batch of ``size`` is told when ``error`` ended it."""
-    told = for_callers(error, name, on_loop=on_loop)
-    return own_copy(error, name, position, size) if told is error else told
+    told = shared_exception(error, name, on_loop=on_loop)
+    return copy_exception(error, name, position, size) if told is error else told
 
 
-def apart(answers: list[Any]) -> list[Any]:
+def with_own_exceptions(answers: list[Any]) -> list[Any]:
     """Return the answers for callers of whom some share one, each with an exception object of its own."""
     seen: set[int] = set()
     told: list[Any] = []
@@ -134,14 +134,14 @@ def apart(answers: list[Any]) -> list[Any]:
         own = answer
         if issubclass(type(answer), Exception) and id(answer) in seen:
             twin = _copied(answer)
-            twin = _remade(answer) if twin is None else twin
+            twin = _rebuilt(answer) if twin is None else twin
             own = answer if twin is None else twin
         seen.add(id(answer))
         told.append(own)
     return told
 
 
-def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseException:
+def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
     """Return an exception of the same type and arguments for the caller at ``position`` of a batch of ``size``.
 
     Its cause is the original. One object raised to many callers would collect all their tracebacks
@@ -149,7 +149,7 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
     """
     twin = _copied(error)
     if twin is None:
-        twin = _remade(error)
+        twin = _rebuilt(error)
     if twin is None:
         return error
     _CAUSE.__set__(twin, error)
@@ -162,24 +162,24 @@ def own_copy(error: BaseException, name: str, position: int, size: int) -> BaseE
 
 def _copied(error: BaseException) -> BaseException | None:
     try:
-        return _faithful(copy.copy(error), error)
+        return _same_error(copy.copy(error), error)
     except BaseException:  # noqa: BLE001  # a constructor or __reduce__ of the user's may raise anything
         return None
 
 
-def _remade(error: BaseException) -> BaseException | None:
+def _rebuilt(error: BaseException) -> BaseException | None:
     """Copy an exception whose constructor does not take its own ``args``."""
     kind = type(error)
     try:
         twin = kind.__new__(kind, *error.args)
         BaseException.__setattr__(twin, "args", error.args)
         vars(twin).update(vars(error))
-        return _faithful(twin, error)
+        return _same_error(twin, error)
     except BaseException:  # noqa: BLE001  # as above
         return None
 
 
-def _faithful(twin: Any, error: BaseException) -> BaseException | None:
+def _same_error(twin: Any, error: BaseException) -> BaseException | None:
     """Return ``twin`` if it is another object of the same type and arguments."""
     if twin is error or type(twin) is not type(error) or len(twin.args) != len(error.args):
         return None

@@ -24,9 +24,9 @@ A shell repeats ``take()`` until it returns ``None``:
     core.withdraw(ticket)                   the caller left, before its item did
     core.abandon(ticket)                    the caller left, after its item did
 
-It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` hands out a ticket of ``alarm`` or above: the next
-arrival that can change the answer. That is the first one of an empty line, or the one that fills a batch; while all
-slots are busy there is none. ``rang()`` acknowledges the alarm, once it was acted upon.
+It asks ``take()`` after ``finish``, at ``wake_at``, and when ``add`` returns a ticket of ``wake_ticket`` or above: the
+next arrival that can change the answer. That is the first one of an empty queue, or the one that fills a batch; while
+all slots are busy there is none. ``reset_wake_ticket()`` sets the next one, once the shell has acted.
 
 This is the core of a function whose calls are all alike. ``_groups`` has that of one whose calls ask for more.
 """
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from batchify._core.limits import Limits
 
     # Item, waiter, time of arrival.
-    Place: TypeAlias = tuple[Any, Any, float]
+    Entry: TypeAlias = tuple[Any, Any, float]
 
 # Below this length the line is not worth cutting.
 SHORT = 1024
@@ -55,14 +55,14 @@ class Line:
 
     __slots__ = ("base", "places")
 
-    def __init__(self, base: int, places: list[Place | None]) -> None:
+    def __init__(self, base: int, places: list[Entry | None]) -> None:
         # The ticket of the first place.
         self.base = base
         # An empty one is that of a caller who left, or of an item that has departed.
         self.places = places
 
 
-class Core(Slots):
+class PlainQueue(Slots):
     """The waiting line of one batcher and the slots its batches run in."""
 
     __slots__ = ("_gone", "_head", "_line")
@@ -81,11 +81,11 @@ class Core(Slots):
         return len(self._line.places) - self._head - self._gone
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[Entry]:
         """What waits, in order of arrival."""
         return [place for place in self._line.places[self._head :] if place is not None]
 
-    def numbered(self) -> Iterator[tuple[int, Place]]:
+    def with_tickets(self) -> Iterator[tuple[int, Entry]]:
         """Return what waits, in order of arrival, with the tickets."""
         line = self._line
         for ticket, place in enumerate(line.places[self._head :], line.base + self._head):
@@ -112,7 +112,7 @@ class Core(Slots):
         return arrived if waiting >= self._max_size else self._leaves_at(self._line.base + self._head, arrived)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Put ``item`` at the end of the line and return its ticket, to be compared with ``alarm``."""
+        """Put ``item`` at the end of the line and return its ticket, to be compared with ``wake_ticket``."""
         line = self._line
         ticket = line.base + len(line.places)
         line.places.append((item, waiter, now))
@@ -126,11 +126,11 @@ class Core(Slots):
         if waiting < self._max_size:
             reason = self._reason(self._line.base + self._head, self._first_arrived(), now)
         if reason is None:
-            self._set_alarm()
+            self._set_wake_ticket()
             return None
         return self._start(self._cut(reason, now), now)
 
-    def withdraw(self, ticket: int) -> Place | None:
+    def withdraw(self, ticket: int) -> Entry | None:
         """Take out an item whose caller left, and return its place, ``None`` if it does not wait any more.
 
         Doing it twice does no harm. The place is returned so that a shell can drop it, and with it perhaps the last
@@ -144,7 +144,7 @@ class Core(Slots):
         line.places[place] = None
         self._gone += 1
         self._advance(self._head)
-        self._set_alarm()
+        self._set_wake_ticket()
         return taken
 
     def _first_arrived(self) -> float:
@@ -192,10 +192,10 @@ class Core(Slots):
             head = 0
         self._head = head
 
-    def _set_alarm(self) -> None:
+    def _set_wake_ticket(self) -> None:
         if self._free <= 0:
-            self.alarm = NEVER
+            self.wake_ticket = NEVER
         elif waiting := self.waiting:
-            self.alarm = self.arrivals + self._max_size - waiting - 1
+            self.wake_ticket = self.arrivals + self._max_size - waiting - 1
         else:
-            self.alarm = self.arrivals
+            self.wake_ticket = self.arrivals

@@ -26,15 +26,15 @@ class Slots:
 
     __slots__ = (
         "_concurrency",
+        "_flush_before",
+        "_flush_reason",
         "_free",
         "_freed_at",
         "_freed_before",
         "_max_size",
-        "_pushed",
-        "_pushed_before",
         "_timing",
-        "alarm",
         "running",
+        "wake_ticket",
     )
 
     _timing: Policy
@@ -47,10 +47,10 @@ class Slots:
         self._freed_at = float("-inf")
         self._freed_before = 0
         # Tickets below this one leave without waiting any longer, for the reason beside it.
-        self._pushed_before = 0
-        self._pushed = ""
+        self._flush_before = 0
+        self._flush_reason = ""
         # The ticket whose arrival makes take() worth asking, or NEVER.
-        self.alarm = 0
+        self.wake_ticket = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
@@ -79,7 +79,7 @@ class Slots:
         """Take out those whose deadlines are over at ``now``, and return their places."""
         return ()
 
-    def let_in(self) -> list[Any]:
+    def admit_waiting(self) -> list[Any]:
         """Let those who waited for room into the line, as far as there is, and return their waiters.
 
         A shell does so after each arrival, departure and withdrawal.
@@ -89,14 +89,14 @@ class Slots:
     def change(self, limits: Limits) -> None:
         """Go by these options from now on; what runs is left alone, and what was learnt of run times is forgotten."""
         self._take_on(limits)
-        self._set_alarm()
+        self._set_wake_ticket()
 
-    def inherit(self, other: Slots) -> None:
+    def adopt_slots(self, other: Slots) -> None:
         """Take over the slots of ``other``, with all that runs in them."""
         self.running = other.running
         self._free = self._concurrency - len(self.running)
         self._freed_at, self._freed_before = other._freed_at, other._freed_before
-        self._pushed, self._pushed_before = other._pushed, other._pushed_before
+        self._flush_reason, self._flush_before = other._flush_reason, other._flush_before
         self._timing = other._timing
 
     def finish(self, batch: Batch, now: float) -> None:
@@ -109,7 +109,7 @@ class Slots:
         # A batch that nobody waited for was not run, and tells nothing of run times.
         if batch.waiters:
             self._timing.ended(now - batch.departed, batch.size)
-        self._set_alarm()
+        self._set_wake_ticket()
 
     def abandon(self, ticket: int) -> Batch | None:
         """Note that a caller left whose item is running; return its batch if that was the last caller of it."""
@@ -117,16 +117,16 @@ class Slots:
         if batch is None:
             return None
         batch.left += 1
-        return batch if batch.is_left else None
+        return batch if batch.is_abandoned else None
 
-    def rang(self) -> None:
+    def reset_wake_ticket(self) -> None:
         """Set the next alarm after this one was heard."""
-        self._set_alarm()
+        self._set_wake_ticket()
 
     def push(self, reason: str) -> None:
         """Let all that waits now leave as soon as there are slots, for ``reason``: ``"flush"`` or ``"close"``."""
-        self._pushed = reason
-        self._pushed_before = self.arrivals
+        self._flush_reason = reason
+        self._flush_before = self.arrivals
 
     def _take_on(self, limits: Limits) -> None:
         self._max_size = limits.max_size
@@ -135,7 +135,7 @@ class Slots:
         self._free = limits.concurrency - len(self.running)
         self._timing = policy(limits.timeout, limits.concurrency)
 
-    def _set_alarm(self) -> None:
+    def _set_wake_ticket(self) -> None:
         raise NotImplementedError
 
     def _start(self, batch: Batch, now: float) -> Batch:
@@ -143,17 +143,17 @@ class Slots:
         self.running.append(batch)
         self._free -= 1
         self._timing.departed(now)
-        self._set_alarm()
+        self._set_wake_ticket()
         return batch
 
     def _leaves_at(self, head: int, arrived: float) -> float:
         """Return when the ticket at the head of a line that is not full may leave, if a slot is free."""
-        return arrived if head < self._pushed_before else self._timing.due(arrived, len(self.running))
+        return arrived if head < self._flush_before else self._timing.due(arrived, len(self.running))
 
     def _reason(self, head: int, arrived: float, now: float) -> str | None:
         """Say why the head of a line that is not full may leave now, ``None`` if it may not."""
-        if head < self._pushed_before:
-            return self._pushed
+        if head < self._flush_before:
+            return self._flush_reason
         due = self._timing.due(arrived, len(self.running))
         if due > now:
             return None

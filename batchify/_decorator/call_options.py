@@ -9,13 +9,13 @@ from __future__ import annotations
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from batchify._batcher.interning import Token, Tokens, is_hashable
+from batchify._batcher.interning import InternedKey, Interner, is_hashable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Choices:
+class CallOptions:
     """The choices that calls of a function may make.
 
     Args:
@@ -23,19 +23,19 @@ class Choices:
         name: what the function is called in errors.
     """
 
-    __slots__ = ("_name", "_parameters", "_tokens")
+    __slots__ = ("_keys", "_name", "_parameters")
 
     def __init__(self, parameters: list[Parameter], name: str) -> None:
         self._parameters = parameters
         self._name = name
-        self._tokens = Tokens()
+        self._keys = Interner()
 
     @property
     def names(self) -> list[str]:
         """The names of the options."""
         return [parameter.name for parameter in self._parameters]
 
-    def choose(self, values: tuple[Any, ...]) -> Token:
+    def key_of(self, values: tuple[Any, ...]) -> InternedKey:
         """Return the token of a choice, given the value of each option: the same one for equal values.
 
         Raises:
@@ -44,15 +44,15 @@ class Choices:
         if self._parameters and self._parameters[-1].kind is Parameter.VAR_KEYWORD:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
-            return self._tokens.get(values)
+            return self._keys.get(values)
         except TypeError:
             for name, value in self._named(values):
                 _check_hashable(self._name, name, value)
             raise
 
-    def arguments(self, token: Token) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, token: InternedKey) -> tuple[list[Any], dict[str, Any]]:
         """Return a choice as positional and as keyword arguments."""
-        values = [value.value if type(value) is Held else value for _, value in self._named(token.key)]
+        values = [value.value if type(value) is UnhashableDefault else value for _, value in self._named(token.key)]
         first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self._parameters)
         names = [name for name, _ in self._named(token.key)]
         return values[:first], dict(zip(names[first:], values[first:], strict=True))
@@ -65,7 +65,7 @@ class Choices:
                 yield parameter.name, value
 
 
-class Held:
+class UnhashableDefault:
     """A default that is not hashable: calls that leave it alone are alike."""
 
     __slots__ = ("value",)
@@ -74,9 +74,9 @@ class Held:
         self.value = value
 
 
-def held(default: Any) -> Any:
+def as_default(default: Any) -> Any:
     """Return ``default``, or what stands for it if it is not hashable."""
-    return default if is_hashable(default) else Held(default)
+    return default if is_hashable(default) else UnhashableDefault(default)
 
 
 def _check_hashable(function: str, option: str, value: Any) -> None:

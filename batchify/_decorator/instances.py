@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.executors import BatchExecutor
     from batchify._batcher.registry import Batcher
 
     # Of where the batch function comes from, and the options. It is asked for one that runs in an executor, or not.
@@ -99,7 +99,7 @@ class Instances:
             if all(id(batcher) in known for batcher in batchers):
                 return list({id(part): part for part in (*present, *past)}.values())
 
-    def renew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin from nothing but the instances there are. The child of a fork needs it."""
         # In place: the weak references of instances hold on to it.
         self._past.clear()
@@ -124,10 +124,10 @@ class Instances:
             raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
         call, function = self.call, self.function
 
-        def source(elsewhere: Elsewhere | None = None) -> Callable[..., Any]:
+        def source(elsewhere: BatchExecutor | None = None) -> Callable[..., Any]:
             return call.batch(function.__get__(weak()), elsewhere)
 
-        batcher = self._engine(source, call.fit(self._config))
+        batcher = self._engine(source, call.for_rows(self._config))
         keep(self, batcher)
         batcher = bound.setdefault(key, (weak, batcher))[1]
         if self.closed:

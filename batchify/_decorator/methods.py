@@ -42,7 +42,7 @@ class BatchedFunction(Batched):
         self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
         function = fn if self_kind is None else fn.__func__
         call = Call(function, config.name)
-        batcher = engine(partial(call.batch, function), call.fit(config))
+        batcher = engine(partial(call.batch, function), call.for_rows(config))
         instances = Instances(function, config, engine)
         ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
         if len(call.columns) > 1 and self_kind is not staticmethod:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
-from batchify._batcher.admission import Urgent
+from batchify._batcher.admission import Prioritized
 from batchify._batcher.config import changes
-from batchify._batcher.registry import changing
+from batchify._batcher.registry import configure_lock
 from batchify._core.limits import number, positive
 from batchify._stats.counters import together
 
@@ -144,7 +144,7 @@ class Batched(Proxy):
             TypeError: an option is of the wrong kind, or cannot change.
             ValueError: an option is out of range.
         """
-        with changing:
+        with configure_lock:
             self._self_change(changes(self.__wrapped__, options))
 
     def _self_change(self, changes: dict[str, Any]) -> None:
@@ -211,10 +211,10 @@ _put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 class Urging:
     """The ways to call a decorated function for those who are urgent, by the row of a call."""
 
-    def __init__(self, base: Batched, priority: float, patience: float | None) -> None:
+    def __init__(self, base: Batched, priority: float, time_limit: float | None) -> None:
         self.base = base
         self.priority = priority
-        self.patience = patience
+        self.time_limit = time_limit
 
     def submit(self, row: Any) -> Any:
         return self._batcher().submit(self._urgent(row), self.base._self_keep())
@@ -228,16 +228,16 @@ class Urging:
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self._batcher().submit_many(map(self._urgent, rows), self.base._self_keep())
 
-    def _urgent(self, row: Any) -> Urgent:
-        return Urgent(row, self.priority, self.patience)
+    def _urgent(self, row: Any) -> Prioritized:
+        return Prioritized(row, self.priority, self.time_limit)
 
     def _batcher(self) -> Batcher:
         batcher = self.base._self_batcher()
-        if not batcher.has_urgency:
-            with changing:
+        if not batcher.allows_priority:
+            with configure_lock:
                 # Another thread may have done it meanwhile.
-                if not batcher.has_urgency:
-                    batcher.change({"has_urgency": True})
+                if not batcher.allows_priority:
+                    batcher.change({"allows_priority": True})
         return batcher
 
 
@@ -273,14 +273,14 @@ class BatchedView(Batched):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
         urging = self._self_urging
-        return BatchedView(Urging(copy.deepcopy(urging.base, memo), urging.priority, urging.patience))
+        return BatchedView(Urging(copy.deepcopy(urging.base, memo), urging.priority, urging.time_limit))
 
     def __reduce__(self) -> Any:
-        return _viewed, (self._self_base, self._self_urging.priority, self._self_urging.patience)
+        return _viewed, (self._self_base, self._self_urging.priority, self._self_urging.time_limit)
 
     def __repr__(self) -> str:
         urging = self._self_urging
-        deadline = "" if urging.patience is None else f", deadline {urging.patience:g} s"
+        deadline = "" if urging.time_limit is None else f", deadline {urging.time_limit:g} s"
         return f"<microbatch {self._self_config.name}, priority {urging.priority:g}{deadline}>"
 
     __str__ = __repr__

@@ -14,15 +14,15 @@ from inspect import Parameter, Signature
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from batchify._batcher.executors import placed
+from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_generator
-from batchify._decorator.call_options import Choices, held
+from batchify._decorator.call_options import CallOptions, as_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.executors import BatchExecutor
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -66,7 +66,7 @@ class Call:
                 f"{f' ({named[0]} is none, as it can only be given by name)' if named else ''}"
             )
             raise TypeError(msg)
-        self._choices = Choices(options, name)
+        self._choices = CallOptions(options, name)
         self._has_options = bool(options) or is_generator(fn)
         self._form = _compiled(self._parameters, self.columns, self._choices if self._has_options else None)
 
@@ -81,9 +81,9 @@ class Call:
                 for p in signature.parameters.values()
                 if p.name in known
             ]
-            given = signature.return_annotation
+            requested = signature.return_annotation
             self._signature = Signature(
-                parameters, return_annotation=_stream(given) if is_generator(self._fn) else _element(given)
+                parameters, return_annotation=_stream(requested) if is_generator(self._fn) else _element(requested)
             )
         return self._signature
 
@@ -115,7 +115,7 @@ class Call:
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]
 
-    def fit(self, config: Config) -> Config:
+    def for_rows(self, config: Config) -> Config:
         """Return the options for a batcher of rows, of those for items."""
         return replace(
             config,
@@ -124,9 +124,9 @@ class Call:
             has_options=self._has_options,
         )
 
-    def batch(self, fn: Callable[..., Any], elsewhere: Elsewhere | None = None) -> Callable[[list[Any]], Any]:
+    def batch(self, fn: Callable[..., Any], elsewhere: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or one like it, as a function of a list of rows that runs ``elsewhere``."""
-        fn = placed(fn, elsewhere)
+        fn = run_in(fn, elsewhere)
         return fn if self._is_plain else partial(self._spread, fn)
 
     @property
@@ -165,7 +165,7 @@ class _Code(str):
         return str(self)
 
 
-def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices | None) -> Callable[..., Any]:
+def _compiled(parameters: list[Parameter], columns: list[str], choices: CallOptions | None) -> Callable[..., Any]:
     """Return a function of ``hand`` that returns the function of the parameters that returns ``hand(row)``.
 
     It is compiled, as the methods of dataclasses are: nothing that looks at arguments at run time is as fast, or fails
@@ -187,8 +187,8 @@ def _compiled(parameters: list[Parameter], columns: list[str], choices: Choices 
         row = f"({row}, {own}choose(({''.join(f'{name}, ' for name in choices.names)})))"
     known = {
         "__name__": __name__,
-        f"{own}choose": None if choices is None else choices.choose,
-        f"{own}defaults": {p.name: held(p.default) for p in parameters if p.default is not p.empty},
+        f"{own}choose": None if choices is None else choices.key_of,
+        f"{own}defaults": {p.name: as_default(p.default) for p in parameters if p.default is not p.empty},
     }
     # Names of parameters are all that it is made of.
     form: Callable[..., Any] = eval(f"lambda {own}hand: lambda {str(taken)[1:-1]}: {own}hand({row})", known)  # noqa: S307

@@ -24,7 +24,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from batchify._core.limits import Limits, positive, seconds, whole
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from batchify._stats.snapshot import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
@@ -161,19 +161,19 @@ def simulated(
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
         # Drawn anew each time: whoever asks twice gets the same function.
         vary = variation(copy(chance), noise)
-        return departures(Core(limits), arrivals, lambda size: typical[size] * vary())
+        return departures(PlainQueue(limits), arrivals, lambda size: typical[size] * vary())
 
     left = ((batch, over, over) for batch, over in run(due)) if crossing is None else crossing.through(due, run)
     return _summary(left, due[0], limits.concurrency)
 
 
 def departures(
-    core: Core, arrivals: Iterable[float], run_time: Callable[[int], float]
+    queue: PlainQueue, arrivals: Iterable[float], run_time: Callable[[int], float]
 ) -> Iterator[tuple[Batch, float]]:
     """Yield each batch as it leaves, with the moment at which it will be over.
 
     Args:
-        core: decides what leaves together and when; it is new.
+        queue: decides what leaves together and when; it is new.
         arrivals: moments of arrival in seconds, in order.
         run_time: tells how many seconds a batch of so many items runs.
     """
@@ -182,17 +182,17 @@ def departures(
     number = 0
     # When something other than an arrival happens next.
     soonest = inf
-    add = core.add
+    add = queue.add
     for arrived in chain(arrivals, [inf]):
         while soonest < arrived:
             now, soonest = soonest, inf
             while ends and ends[0][0] == now:
-                core.finish(heappop(ends)[2], now)
+                queue.finish(heappop(ends)[2], now)
             # To ask whether anything waits costs a tenth of asking for a batch.
-            while core.waiting:
-                batch = core.take(now)
+            while queue.waiting:
+                batch = queue.take(now)
                 if batch is None:
-                    soonest = inf if core.wake_at is None else core.wake_at
+                    soonest = inf if queue.wake_at is None else queue.wake_at
                     break
                 end = now + run_time(batch.size)
                 heappush(ends, (end, number, batch))
@@ -200,7 +200,7 @@ def departures(
                 yield batch, end
             if ends:
                 soonest = min(soonest, ends[0][0])
-        if arrived < inf and add(None, None, arrived) >= core.alarm:
+        if arrived < inf and add(None, None, arrived) >= queue.wake_ticket:
             soonest = arrived
 
 

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from batchify._batcher.registry import begin_reading, counting
+from batchify._batcher.registry import counting, register_reader
 from batchify._stats.counters import together
 from batchify._stats.snapshot import BatchStats
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchify._stats.counters import Stats
 
 # What may become of a call, by field of a snapshot.
-FATES = {
+CALL_OUTCOMES = {
     "answered_items": "Calls that had a result.",
     "failed_items": "Calls that had an exception.",
     "cancelled_items": "Calls whose caller left before the answer.",
@@ -34,7 +34,7 @@ FATES = {
     "deduped_items": "Calls that shared the item of an equal call.",
 }
 # Fields that only grow, until they are reset.
-COUNTS = (*FATES, "total_items")
+COUNTS = (*CALL_OUTCOMES, "total_items")
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Totals:
     """Adds up what batchers do, for one reader. Any thread may read."""
 
     def __init__(self) -> None:
-        begin_reading(self)
-        self.renew()
+        register_reader(self)
+        self.reset_after_fork()
 
-    def renew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin from nothing. The child of a fork needs it: somebody may have been reading."""
         # Guards all that follows.
         self._lock = Lock()

@@ -21,12 +21,12 @@ from weakref import WeakSet
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
-from batchify._batcher.executors import placed
+from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import announce, batchers
+from batchify._batcher.registry import batchers, register
 from batchify._stats.counters import together
 from batchify._threads.engine import ThreadEngine
-from batchify._threads.waiters import Blocked, ItemFuture, kept
+from batchify._threads.waiters import ItemFuture, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.executors import BatchExecutor
     from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
@@ -121,11 +121,11 @@ class SyncMicrobatcher(Generic[T, R]):
         if is_async(batch_fn):
             msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
             raise TypeError(msg)
-        self._build(partial(placed, batch_fn), config)
-        announce(self)
+        self._build(partial(run_in, batch_fn), config)
+        register(self)
 
     @classmethod
-    def from_source(cls, source: Callable[[Elsewhere | None], Callable[[list[T]], Any]], config: Config) -> Self:
+    def from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
         """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
 
         It makes itself known at its first use.
@@ -134,15 +134,15 @@ class SyncMicrobatcher(Generic[T, R]):
         self._build(source, config)
         return self
 
-    def _build(self, source: Callable[[Elsewhere | None], Callable[[list[T]], Any]], config: Config) -> None:
+    def _build(self, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.has_urgency = config.has_urgency
-        _outlast(config.executor)
-        self.renew()
+        self.allows_priority = config.allows_priority
+        drain_before_exit_of(config.executor)
+        self.reset_after_fork()
 
-    def renew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
         # Empty until it is needed. A dict because the first of several threads to put an engine there must win.
         self._own: dict[None, ThreadEngine] = {}
@@ -157,7 +157,7 @@ class SyncMicrobatcher(Generic[T, R]):
             # Changes that came in between could not see it.
             self._update(engine)
             self._engine = engine
-            announce(self)
+            register(self)
         return self._engine
 
     def _engines(self) -> list[ThreadEngine]:
@@ -213,10 +213,10 @@ class SyncMicrobatcher(Generic[T, R]):
         if get_ident() in engine.threads:
             raise engine.reentrant()
         caller = inside()
-        core = engine.core
+        queue = engine.queue
         if caller is not None:
-            calling(caller, core, engine.name)
-        blocked, kept.blocked = kept.blocked or Blocked(), None
+            calling(caller, queue, engine.name)
+        blocked, kept.blocked = kept.blocked or ThreadWaiter(), None
         ticket = None
         try:
             ticket = engine.enter(item, blocked)
@@ -229,7 +229,7 @@ class SyncMicrobatcher(Generic[T, R]):
             raise
         finally:
             if caller is not None:
-                called(caller, core)
+                called(caller, queue)
         kept.blocked = blocked
         if blocked.error is not None:
             blocked.fail()
@@ -251,7 +251,7 @@ class SyncMicrobatcher(Generic[T, R]):
         ticket = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
         if future.gate is not None:
-            await_room(engine, future.gate, future.cancel)
+            wait_for_room(engine, future.gate, future.cancel)
         return future
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
@@ -293,21 +293,21 @@ class SyncMicrobatcher(Generic[T, R]):
             ReentrantCallError: an urgent call comes in the middle of another one in this thread.
         """
         # Any other change can be made a moment later, but this one would be too late for the next call.
-        if "has_urgency" in changes and any(engine.interrupted for engine in self._engines()):
+        if "allows_priority" in changes and any(engine.reentered for engine in self._engines()):
             raise ReentrantCallError(interrupting(self.name))
         self._config = replace(self._config, **changes)
-        _outlast(self._config.executor)
+        drain_before_exit_of(self._config.executor)
         for engine in self._engines():
             self._update(engine)
         # Only now, when nobody can meet an engine that does not expect it.
-        self.has_urgency = self._config.has_urgency
+        self.allows_priority = self._config.allows_priority
 
     def _update(self, engine: ThreadEngine) -> None:
         """Let ``engine`` go by the options as they are now, whoever else does so at this moment."""
-        while engine.given is not self._config:
+        while engine.requested is not self._config:
             config = self._config
             engine.change(config)
-            engine.given = config
+            engine.requested = config
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
@@ -344,22 +344,22 @@ class SyncMicrobatcher(Generic[T, R]):
         self.stop()
 
 
-def await_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[], object]) -> None:
+def wait_for_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[], object]) -> None:
     """Block until there is room for an item, or ``leave``."""
     if gate.acquire(blocking=False):
         return
     caller = inside()
-    core = engine.core
+    queue = engine.queue
     try:
         if get_ident() in engine.threads:
             raise engine.reentrant()  # noqa: TRY301  # it takes the item out, as all that is raised here does
         if caller is not None:
-            calling(caller, core, engine.name)
+            calling(caller, queue, engine.name)
         try:
             gate.acquire()
         finally:
             if caller is not None:
-                called(caller, core)
+                called(caller, queue)
     except BaseException:
         # Ctrl-C, or what another signal handler raised, too.
         leave()
@@ -369,7 +369,7 @@ def await_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[], o
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
     """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
     engine = weak()
-    if engine is not None and engine.interrupted:
+    if engine is not None and engine.reentered:
         start_new_thread(_leave_if_cancelled, (weak, ticket, future))
     elif engine is not None and future.cancelled() and engine.leave(ticket):
         # No batch will: only now it is done for who waits for it with concurrent.futures.wait() or as_completed().
@@ -416,7 +416,7 @@ def _drain_executors() -> None:
             batcher.stop()
 
 
-def _outlast(elsewhere: Elsewhere | None) -> None:
+def drain_before_exit_of(elsewhere: BatchExecutor | None) -> None:
     """Have ``_drain_executors`` called before the end of this executor. Who came last is called first.
 
     Executors see to their end when their module is imported, so once for each type is enough.

@@ -23,7 +23,7 @@ class Watched(Protocol):
         ...
 
 
-class Watch:
+class DeadlineThread:
     """Asks an engine to ``expire()`` whenever that is due.
 
     Args:
@@ -40,10 +40,10 @@ class Watch:
         self._soon = Lock()
         self._soon.acquire()
         self._is_over = False
-        weak = ref(engine, lambda _: self.look())
-        Thread(target=self._watch, args=(weak,), name=name, daemon=True).start()
+        weak = ref(engine, lambda _: self.wake())
+        Thread(target=self._deadline_thread, args=(weak,), name=name, daemon=True).start()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Ask at once: the next deadline comes before the one that is known."""
         # It may have been told before.
         with suppress(RuntimeError):
@@ -52,9 +52,9 @@ class Watch:
     def end(self) -> None:
         """Ask no more."""
         self._is_over = True
-        self.look()
+        self.wake()
 
-    def _watch(self, weak: ref[Watched]) -> None:
+    def _deadline_thread(self, weak: ref[Watched]) -> None:
         seconds = TIMEOUT_MAX
         while not self._is_over:
             self._soon.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))

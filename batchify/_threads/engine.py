@@ -18,15 +18,15 @@ from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import changed, core_of, item_of, prepare_of, prepare_urgent, standing
-from batchify._batcher.current import context_of, inside, is_inside
+from batchify._batcher.admission import as_entry, entry_factory, item_of, make_queue, reconfigured, urgent_entry_factory
+from batchify._batcher.current import batch_context, belongs_to, inside
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
-from batchify._core.queue import Core
-from batchify._core.reruns import Parts
+from batchify._core.queue import PlainQueue
+from batchify._core.reruns import Reruns
 from batchify._stats.counters import Stats
-from batchify._threads.deadlines import Watch
+from batchify._threads.deadlines import DeadlineThread
 from batchify._threads.workers import Workers
 from batchify.errors import (
     BatcherClosedError,
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
-    from batchify._core.entries import Place
-    from batchify._core.grouped import Groups
-    from batchify._threads.workers import Bell
+    from batchify._batcher.executors import BatchExecutor
+    from batchify._core.entries import Entry
+    from batchify._core.grouped import GroupedQueue
+    from batchify._threads.workers import WakeSignal
 
     BatchFunction = Callable[[list[Any]], Any]
 
@@ -56,17 +56,17 @@ if TYPE_CHECKING:
 class ThreadEngine:
     """The line of one batcher, its slots and its workers."""
 
-    def __init__(self, source: Callable[[Elsewhere | None], BatchFunction], config: Config) -> None:
+    def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config) -> None:
         self.name = config.name
         # The options, as they were given and as this engine goes by them.
-        self.given = self._config = config
+        self.requested = self._config = config
         self._source = source
         # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
         # For their sake a thread can tell whether it has it.
         self._lock = RLock()
-        self.core = core = core_of(config)
-        self._prepare = prepare_of(config)
-        self.stats = Stats(lambda: core.arrivals)
+        self.queue = queue = make_queue(config)
+        self._prepare = entry_factory(config)
+        self.stats = Stats(lambda: queue.arrivals)
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
         self._fn: BatchFunction | None = None
@@ -74,8 +74,8 @@ class ThreadEngine:
         # Their threads, once they run.
         self.threads: set[int] = set()
         # Who minds deadlines, from the first call that has one, and how many callers are about to be told of theirs.
-        self._watch: Watch | None = None
-        self._telling = 0
+        self._deadline_thread: DeadlineThread | None = None
+        self._notifying = 0
         # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
         self._drains: list[Callable[[], None]] = []
 
@@ -88,33 +88,37 @@ class ThreadEngine:
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
-        if inside() and is_inside(self.core.running):
+        if inside() and belongs_to(self.queue.running):
             raise self.reentrant()
-        if self.interrupted:
+        if self.reentered:
             raise ReentrantCallError(interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
         with self._lock:
             if self.closed:
                 raise BatcherClosedError(closed(self.name))
             self.started = True
-            core = self.core
-            ticket = core.add(data, waiter, monotonic()) if isinstance(core, Core) else self._stand(data, waiter, core)
-            if ticket >= core.alarm:
-                self._heed(ticket)
+            queue = self.queue
+            ticket = (
+                queue.add(data, waiter, monotonic())
+                if isinstance(queue, PlainQueue)
+                else self._stand(data, waiter, queue)
+            )
+            if ticket >= queue.wake_ticket:
+                self._ensure_worker(ticket)
         return ticket
 
-    def _stand(self, data: Any, waiter: Any, core: Groups) -> int:
+    def _stand(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
         """Put an item that asks for more into the line, or at the door, and return its ticket. Needs the lock."""
-        if core.refuses:
+        if queue.refuses:
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
-        place = standing(data)
-        if place.patience is not None and self._watch is None:
-            self._watch = Watch(self, f"{self.name}-deadlines")
-        ticket = core.add(place, waiter, monotonic())
-        self._let_in()
-        if self._watch is not None and core.expires_at == place.deadline:
-            self._watch.look()
+        place = as_entry(data)
+        if place.time_limit is not None and self._deadline_thread is None:
+            self._deadline_thread = DeadlineThread(self, f"{self.name}-deadlines")
+        ticket = queue.add(place, waiter, monotonic())
+        self._admit_waiting()
+        if self._deadline_thread is not None and queue.expires_at == place.deadline:
+            self._deadline_thread.wake()
         return ticket
 
     def expire(self) -> float:
@@ -128,38 +132,38 @@ class ThreadEngine:
 
     def _expire(self) -> float:
         with self._lock:
-            dropped = self.core.expire(monotonic())
-            self._telling += len(dropped)
-            self._let_in()
+            dropped = self.queue.expire(monotonic())
+            self._notifying += len(dropped)
+            self._admit_waiting()
             if dropped:
-                self._look_again()
+                self._recheck()
         self._tell_late(dropped)
         with self._lock:
-            self._telling -= len(dropped)
-            fn = self._rest_if_idle()
-            at = self.core.expires_at
+            self._notifying -= len(dropped)
+            fn = self._go_idle_if_done()
+            at = self.queue.expires_at
         del fn
         return TIMEOUT_MAX if at is None else at - monotonic()
 
-    def _tell_late(self, places: Sequence[Place]) -> None:
+    def _tell_late(self, places: Sequence[Entry]) -> None:
         late = [place for place in places if place.waiter.starts()]
         self.stats.expired(len(late))
         self.stats.left(len(places) - len(late))
         for place in late:
-            place.waiter.error = DeadlineError(overdue(self.name, place.patience))
+            place.waiter.error = DeadlineError(overdue(self.name, place.time_limit))
         for place in places:
             place.waiter.admit()
             place.waiter.wake()
 
     @property
-    def interrupted(self) -> bool:
+    def reentered(self) -> bool:
         """Whether the running code came in the middle of what its thread does here, and must not change anything."""
         # threading.Condition relies on this too.
         return cast("bool", self._lock._is_owned())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def waits_for_this(self) -> bool:
         """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
-        return get_ident() in self.threads or is_inside(self.core.running)
+        return get_ident() in self.threads or belongs_to(self.queue.running)
 
     def reentrant(self) -> ReentrantCallError:
         """Return the error for a call that would wait for itself."""
@@ -168,51 +172,51 @@ class ThreadEngine:
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
         with self._lock:
-            places = self.core.places
+            places = self.queue.places
         return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
 
     def leave(self, ticket: int) -> bool:
         """Let go of a caller that will not read its answer; say whether its item still waited."""
         with self._lock:
-            place = self.core.withdraw(ticket)
+            place = self.queue.withdraw(ticket)
             fn = None
             if place is not None:
                 self.stats.left()
                 _, waiter, _ = place
                 # Who waits at the door is not to wait any more.
                 waiter.admit()
-                self._let_in()
-                self._look_again()
-                fn = self._rest_if_idle()
+                self._admit_waiting()
+                self._recheck()
+                fn = self._go_idle_if_done()
         del fn
         return place is not None
 
     def push(self, reason: str) -> None:
         """Let what waits leave now, as far as there are slots."""
-        if self.interrupted:
+        if self.reentered:
             start_new_thread(self.push, (reason,))
             return
         with self._lock:
-            self.core.push(reason)
-            if self.core.wake_at is not None:
-                self._hand_on()
+            self.queue.push(reason)
+            if self.queue.wake_at is not None:
+                self._wake_another()
 
     def change(self, config: Config) -> None:
         """Go by these options from now on. Workers that are too many then end when they have nothing to do."""
-        if self.interrupted:
+        if self.reentered:
             start_new_thread(self.change, (config,))
             return
         with self._lock:
-            if config.has_urgency and not self._config.has_urgency:
-                self._prepare = prepare_urgent(self._prepare, config)
+            if config.allows_priority and not self._config.allows_priority:
+                self._prepare = urgent_entry_factory(self._prepare, config)
             self._config = config
-            core = self.core = changed(self.core, config)
-            self.stats.follow(lambda: core.arrivals)
+            queue = self.queue = reconfigured(self.queue, config)
+            self.stats.follow(lambda: queue.arrivals)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
-            self.workers.ring_all()
-            if self.core.wake_at is not None:
-                self._hand_on()
+            self.workers.wake_all()
+            if self.queue.wake_at is not None:
+                self._wake_another()
 
     def open(self) -> None:
         """Take items again."""
@@ -221,7 +225,7 @@ class ThreadEngine:
 
     def close(self, tell: Callable[[], None]) -> None:
         """Take no more items, and ``tell`` when all is answered, or at once if that waits for the caller."""
-        if self.interrupted:
+        if self.reentered:
             tell()
             start_new_thread(self.close, (_nobody,))
             return
@@ -230,65 +234,65 @@ class ThreadEngine:
             self.closed = True
             if not waits:
                 self._drains.append(tell)
-            fn = self._rest_if_idle()
+            fn = self._go_idle_if_done()
         del fn
         self.push("close")
         if waits:
             tell()
 
-    def work(self, bell: Bell) -> bool:
+    def work(self, signal: WakeSignal) -> bool:
         """Run all batches that may leave, and say whether the worker is to wait for its bell, and not to end."""
-        while isinstance(batch := self._next(bell), Batch):
+        while isinstance(batch := self._next(signal), Batch):
             self.run(batch)
-            self.give_way(batch)
+            self.yield_to_callers(batch)
         return batch
 
-    def _next(self, bell: Bell) -> Batch | bool:
+    def _next(self, signal: WakeSignal) -> Batch | bool:
         """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
         self.threads.add(get_ident())
         while True:
-            if self._watch is not None:
+            if self._deadline_thread is not None:
                 self._expire()
             with self._lock:
                 now = monotonic()
-                batch = self.core.take(now)
-                self._let_in()
-                wake_at = self.core.wake_at
+                batch = self.queue.take(now)
+                self._admit_waiting()
+                wake_at = self.queue.wake_at
                 if batch is not None:
                     if wake_at is not None:
-                        self._hand_on()
+                        self._wake_another()
                     return batch
-                if (self.closed and not self.core.waiting) or self.workers.count > self._config.concurrency:
+                if (self.closed and not self.queue.waiting) or self.workers.count > self._config.concurrency:
                     self.workers.count -= 1
                     self.threads.discard(get_ident())
                     return False
-                self.workers.idle.append(bell)
+                self.workers.idle.append(signal)
                 if wake_at is None:
                     return True
-            if not bell.rings_within(wake_at - now):
+            if not signal.wait_for(wake_at - now):
                 with self._lock:
-                    self.workers.stop_waiting(bell)
+                    self.workers.cancel_wait(signal)
 
-    def _heed(self, ticket: int) -> None:
+    def _ensure_worker(self, ticket: int) -> None:
         """Find a worker for what rang the core's alarm. Needs the lock."""
         try:
             if self._fn is None:
                 self._fn = self._source(self._config.executor)
             self._ring()
-            self.core.rang()
+            self.queue.reset_wake_ticket()
         except BaseException as error:
             # If no thread can be started, workers that are there will come to it. Otherwise this call has failed.
             if not isinstance(error, RuntimeError) or not self.workers.count:
-                self.core.withdraw(ticket)
+                self.queue.withdraw(ticket)
                 self.stats.left()
                 raise
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         """Tell those for whom there is room now. Needs the lock."""
-        for waiter in self.core.let_in():
+        for waiter in self.queue.admit_waiting():
             waiter.admit()
 
-    def _hand_on(self) -> None:
+    def _wake_another(self) -> None:
         """Let another worker see to what waits, if there may be one more. Needs the lock."""
         try:
             self._ring()
@@ -296,13 +300,13 @@ class ThreadEngine:
             # Something waits, so there is a worker, and it will come to that.
             return
 
-    def _look_again(self) -> None:
+    def _recheck(self) -> None:
         """Let workers see what is to be done after somebody left. Needs the lock."""
-        if self.core.wake_at is not None:
-            self._hand_on()
+        if self.queue.wake_at is not None:
+            self._wake_another()
         else:
             # One that waits for the time of who left would keep the engine until then.
-            self.workers.ring_all()
+            self.workers.wake_all()
 
     def _ring(self) -> None:
         """Wake a worker, or start one if there may be more. Needs the lock.
@@ -312,22 +316,22 @@ class ThreadEngine:
         """
         self.workers.ring(self, self._config.concurrency)
 
-    def _rest_if_idle(self) -> BatchFunction | None:
+    def _go_idle_if_done(self) -> BatchFunction | None:
         """Let go of all that is only needed while there is work. Needs the lock.
 
         Return the batch function, to be dropped when the lock is free: it may be what keeps an instance alive, and that
         may have a finalizer.
         """
-        if self.core.waiting or self.core.running or self._telling:
+        if self.queue.waiting or self.queue.running or self._notifying:
             return None
         fn, self._fn = self._fn, None
         while self._drains:
             self._drains.pop()()
         if self.closed:
-            self.workers.ring_all()
-            if self._watch is not None:
-                self._watch.end()
-                self._watch = None
+            self.workers.wake_all()
+            if self._deadline_thread is not None:
+                self._deadline_thread.end()
+                self._deadline_thread = None
         return fn
 
     def run(self, batch: Batch) -> None:
@@ -335,28 +339,28 @@ class ThreadEngine:
         fn = self._depart(batch)
         if fn is None:
             return
-        parts = Parts(batch, isolate=self._config.isolate_errors)
+        parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             try:
-                context = context_of(part, self._config)
+                context = batch_context(part, self._config)
                 answers = outcome.results(self.name, part.size, context.run(fn, parts.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
-                outcome.trim(error)
+                outcome.drop_engine_frame(error)
                 self._fail(parts, error)
             else:
                 self._answer(part, answers)
         # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
         del self, batch, fn
 
-    def give_way(self, batch: Batch) -> None:
+    def yield_to_callers(self, batch: Batch) -> None:
         """Let those who were just answered call again before the next batch leaves, as they can on a loop.
 
         They are about to, but whoever answers them has the interpreter. There is nothing to gain if a full batch waits,
         or for a caller who was alone and still is.
         """
         with self._lock:
-            is_alone = batch.size == 1 and not self.core.waiting
-            if is_alone or self.core.has_full:
+            is_alone = batch.size == 1 and not self.queue.waiting
+            if is_alone or self.queue.has_full:
                 return
         sleep(0)
 
@@ -370,25 +374,25 @@ class ThreadEngine:
             if batch.waiters:
                 self.stats.departed(batch)
                 return self._fn
-            self.core.finish(batch, monotonic())
-            fn = self._rest_if_idle()
+            self.queue.finish(batch, monotonic())
+            fn = self._go_idle_if_done()
         del fn
         return None
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.for_waiters(answers, outcome.apart), strict=True):
+        for waiter, answer in zip(batch.waiters, batch.per_caller(answers, outcome.with_own_exceptions), strict=True):
             if not waiter.wanted():
                 cancelled += 1
             # Not isinstance(), which asks the object: that is somebody else's code.
             elif issubclass(type(answer), Exception):
-                waiter.error = outcome.for_callers(answer, self.name, on_loop=False)
+                waiter.error = outcome.shared_exception(answer, self.name, on_loop=False)
                 failed += 1
             else:
                 waiter.value = answer
         self._finish(batch, failed, cancelled)
 
-    def _fail(self, parts: Parts, error: BaseException) -> None:
+    def _fail(self, parts: Reruns, error: BaseException) -> None:
         ended = parts.ended(error)
         if not ended:
             self.stats.isolated()
@@ -399,7 +403,7 @@ class ThreadEngine:
         failed = 0
         for position, waiter in zip(batch.positions, batch.waiters, strict=True):
             if waiter.wanted():
-                waiter.error = outcome.for_caller(error, self.name, position, batch.size, on_loop=False)
+                waiter.error = outcome.exception_for(error, self.name, position, batch.size, on_loop=False)
                 failed += 1
         self._finish(batch, failed, len(batch.waiters) - failed, error)
 
@@ -415,8 +419,8 @@ class ThreadEngine:
         if over is not None:
             # Before it forgets whom it had: one that nobody waited for would tell nothing of run times.
             with self._lock:
-                self.core.finish(over, now)
-                fn = self._rest_if_idle()
+                self.queue.finish(over, now)
+                fn = self._go_idle_if_done()
             del fn
             over.forget()
         batch.forget()
@@ -426,10 +430,10 @@ def _nobody() -> None:
     """Stand for somebody who has been told already."""
 
 
-def let_go(weak: ref[ThreadEngine], ticket: int) -> None:
+def leave_soon(weak: ref[ThreadEngine], ticket: int) -> None:
     """Leave an engine, if it is still there, from wherever a finalizer may run."""
     engine = weak()
-    if engine is not None and engine.interrupted:
-        start_new_thread(let_go, (weak, ticket))
+    if engine is not None and engine.reentered:
+        start_new_thread(leave_soon, (weak, ticket))
     elif engine is not None:
         engine.leave(ticket)

@@ -14,8 +14,8 @@ from weakref import ref
 
 from batchify._batcher.current import inside
 from batchify._batcher.streams import End, Once, Waiter, run, waiting, with_feed
-from batchify._threads.batcher import SyncMicrobatcher, await_room, warn_on_loop
-from batchify._threads.engine import let_go
+from batchify._threads.batcher import SyncMicrobatcher, wait_for_room, warn_on_loop
+from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
         stream = Stream(self, item, gate=gate)
         stream.begin()
         if gate is not None:
-            await_room(self.engine, gate, stream.close)
+            wait_for_room(self.engine, gate, stream.close)
         return stream
 
     def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # it is kept by being an argument
@@ -106,7 +106,7 @@ class ThreadFeed(Waiter):
             raise engine.reentrant()
         if not inside():
             return self._values.get()
-        with waiting(engine.core, engine.name):
+        with waiting(engine.queue, engine.name):
             return self._values.get()
 
     def leave(self) -> None:
@@ -115,7 +115,7 @@ class ThreadFeed(Waiter):
         # For another thread that reads.
         self.put(End())
         if self._ticket is not None:
-            let_go(self._engine, self._ticket)
+            leave_soon(self._engine, self._ticket)
 
 
 class Stream(Once):

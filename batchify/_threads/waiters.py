@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 log = logging.getLogger("batchify")
 
 
-class Blocked:
+class ThreadWaiter:
     """A caller that sits in its thread until it is told."""
 
     __slots__ = ("error", "left", "lock", "value", "wake")
@@ -104,9 +104,9 @@ class ItemFuture(Future[Any]):
 
 
 class Kept(local):
-    """One ``Blocked`` for each thread, kept between calls. ``None`` while it is in use, as in a call within a call."""
+    """One ``ThreadWaiter`` for each thread, kept between calls; ``None`` while a call uses it."""
 
-    blocked: Blocked | None = None
+    blocked: ThreadWaiter | None = None
 
 
 kept = Kept()

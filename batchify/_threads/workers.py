@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     name: str
 
-    def work(self, bell: Bell) -> bool:
+    def work(self, signal: WakeSignal) -> bool:
         """Do all there is to do, and say whether the worker is to wait for its bell, and not to end."""
         ...
 
@@ -27,7 +27,7 @@ class Engine(Protocol):
 E = TypeVar("E", bound=Engine)
 
 
-class Bell:
+class WakeSignal:
     """What a worker waits for. Who rings it for work gives it the engine: when it wakes, nobody else may hold that."""
 
     __slots__ = ("_engine", "_lock")
@@ -48,7 +48,7 @@ class Bell:
         engine, self._engine = self._engine, None
         return engine
 
-    def rings_within(self, seconds: float) -> bool:
+    def wait_for(self, seconds: float) -> bool:
         """Wait until it is rung, but no longer than this, and say whether it was."""
         rung = self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
         if rung:
@@ -64,10 +64,10 @@ class Workers(Generic[E]):
     def __init__(self, engine: E) -> None:
         self.count = 0
         # The bells of those that wait. Who rings one takes it out.
-        self.idle: list[Bell] = []
+        self.idle: list[WakeSignal] = []
         idle = self.idle
         # One for all workers, so that each bell is rung once.
-        self.weak: ref[E] = ref(engine, lambda _: _ring_all(idle))
+        self.weak: ref[E] = ref(engine, lambda _: _wake_all(idle))
 
     def ring(self, engine: E, most: int) -> None:
         """Wake a worker that waits, or start one if there are fewer than ``most``.
@@ -80,35 +80,35 @@ class Workers(Generic[E]):
         elif self.count < most:
             name = f"{engine.name}-{self.count}"
             self.count += 1
-            bell = Bell()
-            bell.ring(engine)
+            signal = WakeSignal()
+            signal.ring(engine)
             try:
-                Thread(target=_work, args=(self.weak, bell), name=name, daemon=True).start()
+                Thread(target=_work, args=(self.weak, signal), name=name, daemon=True).start()
             except RuntimeError:
                 self.count -= 1
                 raise
 
-    def ring_all(self) -> None:
+    def wake_all(self) -> None:
         """Let all that wait see what has changed."""
-        _ring_all(self.idle)
+        _wake_all(self.idle)
 
-    def stop_waiting(self, bell: Bell) -> None:
-        """Note that the time of the worker with ``bell`` was over before that rang."""
-        if bell in self.idle:
-            self.idle.remove(bell)
+    def cancel_wait(self, signal: WakeSignal) -> None:
+        """Note that the time of the worker with ``signal`` was over before that rang."""
+        if signal in self.idle:
+            self.idle.remove(signal)
         else:
             # It was rung just after: take the ring with it.
-            bell.wait()
+            signal.wait()
 
 
-def _work(weak: ref[Any], bell: Bell) -> None:
-    while (engine := bell.wait() or weak()) is not None:
-        goes_on = engine.work(bell)
+def _work(weak: ref[Any], signal: WakeSignal) -> None:
+    while (engine := signal.wait() or weak()) is not None:
+        goes_on = engine.work(signal)
         del engine
         if not goes_on:
             return
 
 
-def _ring_all(bells: list[Bell]) -> None:
-    while bells:
-        bells.pop().ring()
+def _wake_all(signals: list[WakeSignal]) -> None:
+    while signals:
+        signals.pop().ring()

@@ -13,7 +13,7 @@ from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import FATES, Totals
+from batchify._stats.totals import CALL_OUTCOMES, Totals
 from batchify.opentelemetry.tracing import NAME, REASON
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BATCHES = "batchify.batch.ended"
 # The unit and the description of each metric.
 COUNTERS = {
-    **{f"batchify.item.{field.removesuffix('_items')}": ("{item}", said) for field, said in FATES.items()},
+    **{f"batchify.item.{field.removesuffix('_items')}": ("{item}", said) for field, said in CALL_OUTCOMES.items()},
     "batchify.item.batched": ("{item}", "Items of batches that are over."),
     "batchify.item.wait_time": ("s", "Time from the arrival of items to the departure of their batches."),
     "batchify.batch.run_time": ("s", "Run time of batches."),
@@ -88,7 +88,7 @@ def _observations(name: str, total: Total) -> list[Observation]:
 def _values(total: Total) -> dict[str, float]:
     """Return the values of all metrics that have one value for a batcher."""
     return {
-        **{f"batchify.item.{field.removesuffix('_items')}": total.counts[field] for field in FATES},
+        **{f"batchify.item.{field.removesuffix('_items')}": total.counts[field] for field in CALL_OUTCOMES},
         "batchify.item.batched": total.items,
         "batchify.item.wait_time": total.wait_ns / 1e9,
         "batchify.batch.run_time": total.run_ns / 1e9,

@@ -18,12 +18,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
-from batchify._asyncio.engine import LoopEngine
-from batchify._asyncio.offload import OffLoop
-from batchify._batcher.admission import standing
-from batchify._batcher.current import context_of
+from batchify._asyncio.engine import AsyncEngine
+from batchify._asyncio.offload import ThreadOffload
+from batchify._batcher.admission import as_entry
+from batchify._batcher.current import batch_context
 from batchify._batcher.registry import batchers
-from batchify._core.outcome import off_loop
+from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import Elsewhere
+    from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
-    from batchify._core.grouped import Groups
+    from batchify._core.grouped import GroupedQueue
 
 
 @contextmanager
@@ -58,22 +58,22 @@ def inline() -> Generator[None]:
     before = [(batcher, dict(vars(batcher))) for batcher in batchers()]
     SyncMicrobatcher.engine_kind = CallerEngine
     AsyncMicrobatcher.engine_kind = TaskEngine
-    AsyncMicrobatcher.off_loop = OnLoop
-    _renew()
+    AsyncMicrobatcher.call_captured = OnLoop
+    _reset_after_fork()
     try:
         yield
     finally:
         SyncMicrobatcher.engine_kind = ThreadEngine
-        AsyncMicrobatcher.engine_kind = LoopEngine
-        AsyncMicrobatcher.off_loop = OffLoop
-        _renew()
+        AsyncMicrobatcher.engine_kind = AsyncEngine
+        AsyncMicrobatcher.call_captured = ThreadOffload
+        _reset_after_fork()
         for batcher, state in before:
             vars(batcher).update(state)
 
 
-def _renew() -> None:
+def _reset_after_fork() -> None:
     for batcher in batchers():
-        batcher.renew()
+        batcher.reset_after_fork()
 
 
 def _alone(config: Config) -> Config:
@@ -84,7 +84,7 @@ def _alone(config: Config) -> Config:
 class CallerEngine(ThreadEngine):
     """An engine without workers: who enters an item runs it."""
 
-    def __init__(self, source: Callable[[Elsewhere | None], Callable[[list[Any]], Any]], config: Config) -> None:
+    def __init__(self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config) -> None:
         super().__init__(source, _alone(config))
         # Waiter -> its batch, from where that is taken out of the line until its caller runs it.
         self._taken: dict[Any, Batch] = {}
@@ -97,26 +97,26 @@ class CallerEngine(ThreadEngine):
     def change(self, config: Config) -> None:
         super().change(_alone(config))
 
-    def _stand(self, data: Any, waiter: Any, core: Groups) -> int:
+    def _stand(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
         # Its caller is about to start it: no deadline is missed, and there is nothing to watch.
-        place = standing(data)
-        place.patience = None
-        return super()._stand(place, waiter, core)
+        place = as_entry(data)
+        place.time_limit = None
+        return super()._stand(place, waiter, queue)
 
     def _ring(self) -> None:
         """Take the batch that a worker would be woken for. Needs the lock, so it is that of the caller."""
-        batch = cast("Batch", self.core.take(monotonic()))
+        batch = cast("Batch", self.queue.take(monotonic()))
         self._taken[batch.waiters[0]] = batch
 
 
-class OnLoop(OffLoop):
+class OnLoop(ThreadOffload):
     """Where the batch function comes from if it is a plain one: it is run on the loop itself."""
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        return off_loop(fn, items)
+        return call_captured(fn, items)
 
 
-class TaskEngine(LoopEngine):
+class TaskEngine(AsyncEngine):
     """An engine without tasks: who awaits the future of an item runs it, or a task if nobody does so at once."""
 
     __slots__ = ()
@@ -128,16 +128,16 @@ class TaskEngine(LoopEngine):
         super().wake(loop)
         self.future = partial(ItemFuture, self, loop)
 
-    def _look(self) -> None:
+    def _start_or_schedule(self) -> None:
         """Leave it to the end of the iteration, also when a batch is full: its caller may be about to await it."""
-        self._arm()
+        self._schedule()
 
     def change(self, config: Config) -> None:
         super().change(_alone(config))
 
     def claim(self, future: Future[Any]) -> Generator[Any, None, None]:
         """Run the batch of ``future`` in this task, if it still waits."""
-        while (batch := self.core.take(self.clock())) is not None:
+        while (batch := self.queue.take(self.clock())) is not None:
             if future not in batch.waiters:
                 self._start(batch)
                 continue
@@ -146,7 +146,7 @@ class TaskEngine(LoopEngine):
             # It begins with its second step, as ``_start`` says.
             run.send(None)
             self._tasks[batch] = cast("Task[None]", current_task())
-            yield from _steps(run, context_of(batch, self._config), future)
+            yield from _steps(run, batch_context(batch, self._config), future)
             return
 
 

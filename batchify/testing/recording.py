@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchify._batcher.current import watchers
+from batchify._batcher.current import observers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -61,8 +61,8 @@ def record() -> Generator[Recorder]:
     both.
     """
     recorder = Recorder()
-    watchers.append(recorder.note)
+    observers.append(recorder.note)
     try:
         yield recorder
     finally:
-        watchers.remove(recorder.note)
+        observers.remove(recorder.note)

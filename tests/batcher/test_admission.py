@@ -9,11 +9,11 @@ from decimal import Decimal
 
 import pytest
 
-from batchify._batcher.admission import core_of, item_of, prepare_of
+from batchify._batcher.admission import entry_factory, item_of, make_queue
 from batchify._batcher.config import Config
-from batchify._batcher.interning import Token
-from batchify._core.grouped import Groups
-from batchify._core.queue import Core
+from batchify._batcher.interning import InternedKey
+from batchify._core.grouped import GroupedQueue
+from batchify._core.queue import PlainQueue
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}
 
@@ -25,7 +25,7 @@ def config(**options):
 
 def place(row, **options):
     """Return the place of a row."""
-    return prepare_of(config(**options))(row)
+    return entry_factory(config(**options))(row)
 
 
 def refusal(kind, row=1, **options):
@@ -42,7 +42,7 @@ def weighing(weight):
 
 def test_calls_that_are_all_alike_need_nothing():
     """Without options of this kind items stand in the line as they are."""
-    assert (None, Core) == (prepare_of(config()), type(core_of(config())))
+    assert (None, PlainQueue) == (entry_factory(config()), type(make_queue(config())))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_calls_that_are_all_alike_need_nothing():
 )
 def test_calls_that_ask_for_more_need_groups(options):
     """Whatever may tell calls apart takes the core that can."""
-    assert Groups is type(core_of(config(**options)))
+    assert GroupedQueue is type(make_queue(config(**options)))
 
 
 def test_only_the_context_is_kept():
@@ -62,7 +62,7 @@ def test_only_the_context_is_kept():
     item, context = place(1, capture_context=True)
     assert (1, "mine") == (item, context[variable])
     assert 1 == item_of((item, context), config(capture_context=True))
-    assert Core is type(core_of(config(capture_context=True)))
+    assert PlainQueue is type(make_queue(config(capture_context=True)))
 
 
 def test_the_context_is_kept_with_the_rest():
@@ -74,14 +74,14 @@ def test_the_context_is_kept_with_the_rest():
 
 def test_the_item_of_a_call_with_options():
     """What is shown of a call is its item."""
-    assert 1 == item_of((1, Token("options")), config(has_options=True))
+    assert 1 == item_of((1, InternedKey("options")), config(has_options=True))
 
 
 def test_equal_groups_are_one():
     """Items of equal groups have the same token, others another; one set of options is a group of its own."""
-    one, other = Token("options"), Token("other options")
+    one, other = InternedKey("options"), InternedKey("other options")
     options = {"group_by": lambda row: row[0] % 2, "has_options": True}
-    prepare = prepare_of(config(**options))
+    prepare = entry_factory(config(**options))
     group = [prepare(row).group for row in [(1, one), (3, one), (2, one), (1, other)]]
     assert group[0] is group[1]
     assert 3 == len(set(group))
@@ -89,7 +89,7 @@ def test_equal_groups_are_one():
 
 def test_options_alone_are_a_group():
     """Without ``group_by`` calls with the same options are one group."""
-    token = Token("options")
+    token = InternedKey("options")
     assert token is place((1, token), has_options=True).group
 
 
@@ -167,7 +167,7 @@ class Odd:
 
 def test_a_group_that_fails_to_compare():
     """What the ``__eq__`` of a group raises is the caller's as it is."""
-    prepare = prepare_of(config(group_by=lambda row: row))
+    prepare = entry_factory(config(group_by=lambda row: row))
     kept = prepare(Odd())
     with pytest.raises(TypeError, match=r"^odd$"):
         prepare(Odd())
@@ -187,7 +187,7 @@ def test_what_the_users_function_raises(option):
 
 def test_equal_items_are_known_as_such():
     """With ``dedupe`` equal hashable items carry the same token, and what is not hashable none."""
-    prepare = prepare_of(config(dedupe=True))
+    prepare = entry_factory(config(dedupe=True))
     one, same, other, none = (prepare(row) for row in ("a", "a", "b", ["a"]))
     assert one.equal is same.equal
     assert one.equal is not other.equal

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from batchify._batcher import registry
-from batchify._batcher.registry import aclose_all, announce, batchers, close_all, counting, keep
+from batchify._batcher.registry import aclose_all, batchers, close_all, counting, keep, register
 
 
 class Batcher:
@@ -16,7 +16,7 @@ class Batcher:
     def __init__(self, name, log=None):
         self.name = name
         self.log = log
-        announce(self)
+        register(self)
 
     def __repr__(self):
         return self.name
@@ -24,7 +24,7 @@ class Batcher:
     def close(self):
         self.log.append(f"{self.name} closed")
 
-    def renew(self):
+    def reset_after_fork(self):
         self.log.append(f"{self.name} renewed")
 
     async def aclose(self):
@@ -52,7 +52,7 @@ def test_batchers_are_listed_oldest_first():
 def test_announcing_twice_lists_once():
     """A batcher that announces itself again stays where it was."""
     made = [Batcher("first"), Batcher("second")]
-    announce(made[0])
+    register(made[0])
     assert made == batchers()
 
 
@@ -136,5 +136,5 @@ def test_a_fork_renews_all():
     """What is called in the child of a fork lets every live batcher begin anew."""
     log = []
     made = [Batcher("first", log), Batcher("second", log)]
-    registry._renew()
+    registry._reset_after_fork()
     assert [f"{batcher} renewed" for batcher in made] == log

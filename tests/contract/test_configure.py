@@ -8,8 +8,8 @@ import pytest
 
 from batchify import AsyncMicrobatcher, microbatch
 from batchify._batcher.config import Config
-from batchify._batcher.registry import changing
-from batchify._core.entries import Place
+from batchify._batcher.registry import configure_lock
+from batchify._core.entries import Entry
 from tests.core.test_grouped import arrive as arrive_in_groups
 from tests.core.test_grouped import busy as busy_groups
 from tests.core.test_grouped import leave as leave_groups
@@ -196,31 +196,31 @@ def config(**options):
 
 def test_the_alarm_of_a_core_that_changes():
     """A core that changes rings at the arrival that fills a batch of the new size."""
-    core = new(max_size=4, timeout=5.0)
-    arrive(core, "ab")
-    core.change(config(max_size=3, timeout=5.0))
-    assert 2 == core.alarm
-    arrive(core, "c")
-    assert ["abc"] == leave(core)
+    queue = new(max_size=4, timeout=5.0)
+    arrive(queue, "ab")
+    queue.change(config(max_size=3, timeout=5.0))
+    assert 2 == queue.wake_ticket
+    arrive(queue, "c")
+    assert ["abc"] == leave(queue)
 
 
 def test_batches_that_run_keep_their_slots():
     """With one slot taken of what are two now, one more batch may leave."""
-    core = new(max_size=1)
-    arrive(core, "abc")
-    assert ["a"] == leave(core)
-    core.change(config(max_size=1, concurrency=2))
-    assert ["b"] == leave(core)
+    queue = new(max_size=1)
+    arrive(queue, "abc")
+    assert ["a"] == leave(queue)
+    queue.change(config(max_size=1, concurrency=2))
+    assert ["b"] == leave(queue)
 
 
 def test_groups_that_are_full_by_a_new_size():
     """Groups are full, or no longer full, by the new size."""
-    core = busy_groups(max_size=2, timeout=5.0)
-    arrive_in_groups(core, "ab")
-    core.change(config(max_size=3, timeout=5.0))
-    assert [] == leave_groups(core)
-    put(core, Place("c", "g", 0.0, None))
-    assert ["abc"] == leave_groups(core)
+    queue = busy_groups(max_size=2, timeout=5.0)
+    arrive_in_groups(queue, "ab")
+    queue.change(config(max_size=3, timeout=5.0))
+    assert [] == leave_groups(queue)
+    put(queue, Entry("c", "g", 0.0, None))
+    assert ["abc"] == leave_groups(queue)
 
 
 async def test_a_change_starts_nothing_under_its_lock():
@@ -233,7 +233,7 @@ async def test_a_change_starts_nothing_under_its_lock():
     held = []
 
     def make(loop, run, **options):
-        held.append(changing._is_owned())
+        held.append(configure_lock._is_owned())
         return asyncio.Task(run, loop=loop, **options)
 
     futures = [double.submit(item) for item in (1, 2)]

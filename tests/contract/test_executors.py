@@ -17,7 +17,7 @@ import pytest
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
-from batchify._batcher.executors import Job
+from batchify._batcher.executors import LocalCall
 from batchify._threads.batcher import _drain_executors
 from batchify.testing import inline
 from tests.kit.engines import PATIENCE, doubled, wait_until
@@ -371,12 +371,12 @@ class Model:
 )
 def test_what_travels_is_the_batch_function(fn, expected):
     """A batch function is found by name where it is unpickled, however it was decorated."""
-    assert expected == pickle.loads(pickle.dumps(Job(fn, ([2, 3],), {})))()  # noqa: S301  # our own
+    assert expected == pickle.loads(pickle.dumps(LocalCall(fn, ([2, 3],), {})))()  # noqa: S301  # our own
 
 
 def test_what_is_not_there_is_told(monkeypatch):
     """If the other process does not know the function, its callers are told what is missing."""
-    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.delattr(sys.modules[__name__], "squares")
     expected = (
         "no decorated function squares in test_executors, in the process that is to run it; put it in a module that "
@@ -389,7 +389,7 @@ def test_what_is_not_there_is_told(monkeypatch):
 
 def test_a_module_that_is_not_there_is_told(monkeypatch):
     """If the other process cannot import the module, its callers are told of the function, and of the reason."""
-    job = pickle.loads(pickle.dumps(Job(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.setitem(sys.modules, __name__, None)
     with pytest.raises(RuntimeError, match="no decorated function squares in test_executors, in the process") as told:
         job()
@@ -398,7 +398,7 @@ def test_a_module_that_is_not_there_is_told(monkeypatch):
 
 def test_a_method_that_is_not_there_is_told(monkeypatch):
     """If the class lacks the method in the other process, its callers are told of the class, not of the instance."""
-    job = pickle.loads(pickle.dumps(Job(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+    job = pickle.loads(pickle.dumps(LocalCall(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.delattr(Model, "times")
     with pytest.raises(RuntimeError, match="no decorated function times in Model, in the process that is to run it"):
         job()
@@ -406,7 +406,7 @@ def test_a_method_that_is_not_there_is_told(monkeypatch):
 
 def test_what_passes_through_is_as_it_was(monkeypatch):
     """A process that only passes a job on need not have its function."""
-    job = pickle.dumps(Job(squares.__wrapped__, ([2, 3],), {}))
+    job = pickle.dumps(LocalCall(squares.__wrapped__, ([2, 3],), {}))
     with monkeypatch.context() as elsewhere:
         elsewhere.delattr(sys.modules[__name__], "squares")
         job = pickle.dumps(pickle.loads(job))  # noqa: S301  # our own
@@ -415,7 +415,7 @@ def test_what_passes_through_is_as_it_was(monkeypatch):
 
 def test_items_are_not_shown_on_the_way():
     """What an executor may log of a job tells no items, neither here nor in the other process."""
-    job = Job(squares.__wrapped__, (["private"],), {})
+    job = LocalCall(squares.__wrapped__, (["private"],), {})
     there = pickle.loads(pickle.dumps(job))  # noqa: S301  # our own
     assert "private" not in repr(job) + repr(there)
 
@@ -452,7 +452,7 @@ def test_the_current_batch_travels():
     current = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
     seen = current(1)
     assert ("look", 1, "idle", (), None) == seen
-    assert (None, None) == pickle.loads(pickle.dumps(Job(look_around, ([1],), {})))()[0]  # noqa: S301  # our own
+    assert (None, None) == pickle.loads(pickle.dumps(LocalCall(look_around, ([1],), {})))()[0]  # noqa: S301  # our own
 
 
 def look_around(items):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import batchify
 from batchify import BatchAbortedError, BatchResultError, microbatch
 from batchify._core.batch import Batch
-from batchify._core.reruns import Parts
+from batchify._core.reruns import Reruns
 from batchify.testing import VirtualLoop, record, run
 from tests.kit.engines import PATIENCE, doubled
 
@@ -342,7 +342,7 @@ def test_the_promised_bound(drawn):
     size, bad = drawn
     batch = Batch([*range(size)], [*range(size)], [0.0] * size, range(size), "full", size, 0.0)
     runs, ended, answered = 0, [], []
-    parts = Parts(batch, isolate=True)
+    parts = Reruns(batch, isolate=True)
     for part in parts:
         runs += 1
         parts.items.clear()

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from batchify._batcher.config import Config
 from batchify._core import entries
-from batchify._core.entries import Place
-from batchify._core.grouped import Groups
+from batchify._core.entries import Entry
+from batchify._core.grouped import GroupedQueue
 from batchify._core.slots import NEVER
 
 OFF = dict.fromkeys(field.name for field in fields(Config))
@@ -23,44 +23,44 @@ OFF = dict.fromkeys(field.name for field in fields(Config))
 
 def new(**options):
     """Return an empty core, adaptive and with one slot unless told otherwise."""
-    return Groups(Config(**{**OFF, "max_size": 2, "concurrency": 1, **options}))
+    return GroupedQueue(Config(**{**OFF, "max_size": 2, "concurrency": 1, **options}))
 
 
-def put(core, place, waiter="caller", now=0.0):
+def put(queue, place, waiter="caller", now=0.0):
     """Let an item arrive, as a shell does; return its ticket."""
-    ticket = core.add(place, waiter, now)
-    core.let_in()
+    ticket = queue.add(place, waiter, now)
+    queue.admit_waiting()
     return ticket
 
 
-def arrive(core, items, now=0.0, *, group="g", weight=0.0, equal=None):
+def arrive(queue, items, now=0.0, *, group="g", weight=0.0, equal=None):
     """Let items arrive, each with a caller that has the letter's capital for a name; return their tickets."""
-    return [put(core, Place(item, group, weight, equal), item.upper(), now) for item in items]
+    return [put(queue, Entry(item, group, weight, equal), item.upper(), now) for item in items]
 
 
 def busy(**options):
     """Return a core whose one slot is taken."""
-    core = new(**options)
-    arrive(core, "x", group="busy")
-    core.push("flush")
-    core.take(0.0)
-    return core
+    queue = new(**options)
+    arrive(queue, "x", group="busy")
+    queue.push("flush")
+    queue.take(0.0)
+    return queue
 
 
-def leave(core, now=0.0):
+def leave(queue, now=0.0):
     """Return the items of all batches that leave one after the other, each when the one before it is over."""
     left = []
-    for batch in list(core.running):
-        core.finish(batch, now)
-    while (batch := core.take(now)) is not None:
+    for batch in list(queue.running):
+        queue.finish(batch, now)
+    while (batch := queue.take(now)) is not None:
         left.append("".join(batch.items))
-        core.finish(batch, now)
+        queue.finish(batch, now)
     return left
 
 
-def reason(core, now):
+def reason(queue, now):
     """Return why the next batch leaves now, or ``None`` if none does."""
-    batch = core.take(now)
+    batch = queue.take(now)
     return batch and batch.reason
 
 
@@ -69,64 +69,64 @@ def reason(core, now):
 
 def test_groups_do_not_mix():
     """Only items of one group share a batch, in order of arrival."""
-    core = busy(max_size=9)
-    arrive(core, "a", group=1)
-    arrive(core, "b", group=2)
-    arrive(core, "c", group=1)
-    assert ["ac", "b"] == leave(core)
+    queue = busy(max_size=9)
+    arrive(queue, "a", group=1)
+    arrive(queue, "b", group=2)
+    arrive(queue, "c", group=1)
+    assert ["ac", "b"] == leave(queue)
 
 
 def test_the_oldest_head_leaves_first():
     """Of several full groups the one whose head came first leaves first, and then it is the turn of the next head."""
-    core = busy(max_size=2)
+    queue = busy(max_size=2)
     for item, group in zip("abcdefgh", "12211221", strict=True):
-        arrive(core, item, group=group)
-    assert ["ad", "bc", "eh", "fg"] == leave(core)
+        arrive(queue, item, group=group)
+    assert ["ad", "bc", "eh", "fg"] == leave(queue)
 
 
 def test_a_full_group_does_not_wait_for_an_older_one():
     """A group that is full leaves while the head of an older one still waits for company."""
-    core = new(max_size=2, timeout=5.0, concurrency=9)
-    arrive(core, "a", 0.0, group=1)
-    arrive(core, "bc", 1.0, group=2)
-    core.rang()
-    assert core.has_full
-    assert 1.0 == core.wake_at
-    assert "bc" == "".join(core.take(1.0).items)
-    assert (None, 5.0) == (core.take(1.0), core.wake_at)
-    assert "timeout" == reason(core, 5.0)
+    queue = new(max_size=2, timeout=5.0, concurrency=9)
+    arrive(queue, "a", 0.0, group=1)
+    arrive(queue, "bc", 1.0, group=2)
+    queue.reset_wake_ticket()
+    assert queue.has_full
+    assert 1.0 == queue.wake_at
+    assert "bc" == "".join(queue.take(1.0).items)
+    assert (None, 5.0) == (queue.take(1.0), queue.wake_at)
+    assert "timeout" == reason(queue, 5.0)
 
 
 def test_the_window_is_that_of_each_group():
     """Each group leaves when its own head has waited long enough."""
-    core = new(max_size=9, timeout=5.0, concurrency=9)
-    arrive(core, "a", 0.0, group=1)
-    arrive(core, "b", 2.0, group=2)
-    assert [None, "timeout", None, "timeout"] == [reason(core, now) for now in (4.9, 5.0, 6.9, 7.0)]
+    queue = new(max_size=9, timeout=5.0, concurrency=9)
+    arrive(queue, "a", 0.0, group=1)
+    arrive(queue, "b", 2.0, group=2)
+    assert [None, "timeout", None, "timeout"] == [reason(queue, now) for now in (4.9, 5.0, 6.9, 7.0)]
 
 
 def test_a_push_reaches_all_groups():
     """What is pushed leaves for the given reason, whichever group it is in; what comes later waits."""
-    core = new(max_size=9, timeout=5.0, concurrency=9)
-    arrive(core, "a", group=1)
-    arrive(core, "b", group=2)
-    core.push("flush")
-    arrive(core, "c", group=3)
-    assert ["flush", "flush", None] == [reason(core, 0.0) for _ in range(3)]
+    queue = new(max_size=9, timeout=5.0, concurrency=9)
+    arrive(queue, "a", group=1)
+    arrive(queue, "b", group=2)
+    queue.push("flush")
+    arrive(queue, "c", group=3)
+    assert ["flush", "flush", None] == [reason(queue, 0.0) for _ in range(3)]
 
 
 def test_no_group_starves():
     """Each of very many groups has its turn, in order of arrival, while new items go on coming for the first."""
-    core = busy(max_size=2)
+    queue = busy(max_size=2)
     for group in range(1000):
-        put(core, Place(group, group, 0.0, None))
+        put(queue, Entry(group, group, 0.0, None))
     left = []
-    core.finish(core.running[0], 0.0)
+    queue.finish(queue.running[0], 0.0)
     while len(left) < 1000:
-        arrive(core, "aa", group=0)
-        batch = core.take(0.0)
+        arrive(queue, "aa", group=0)
+        batch = queue.take(0.0)
         left += [item for item in batch.items if item != "a"]
-        core.finish(batch, 0.0)
+        queue.finish(batch, 0.0)
     assert list(range(1000)) == left
 
 
@@ -136,11 +136,11 @@ def test_empty_groups_are_forgotten():
     class Group:
         pass
 
-    core = busy(max_size=2)
+    queue = busy(max_size=2)
     groups = [Group(), Group()]
-    tickets = [*arrive(core, "a", group=groups[0]), *arrive(core, "b", group=groups[1])]
-    core.withdraw(tickets[0])
-    assert ["b"] == leave(core)
+    tickets = [*arrive(queue, "a", group=groups[0]), *arrive(queue, "b", group=groups[1])]
+    queue.withdraw(tickets[0])
+    assert ["b"] == leave(queue)
     gone = [weakref.ref(group) for group in groups]
     del groups
     gc.collect()
@@ -149,18 +149,18 @@ def test_empty_groups_are_forgotten():
 
 def test_the_alarm_rings_while_a_slot_is_free():
     """Any arrival may fill a group or be the first of one, unless all slots are busy."""
-    core = new(max_size=2, timeout=5.0)
-    assert 0 == core.alarm
-    arrive(core, "ab")
-    core.rang()
-    assert core.has_full
-    core.take(0.0)
-    assert NEVER == core.alarm
-    arrive(core, "cd")
-    core.rang()
-    assert not core.has_full
-    assert None is core.wake_at
-    assert NEVER == core.alarm
+    queue = new(max_size=2, timeout=5.0)
+    assert 0 == queue.wake_ticket
+    arrive(queue, "ab")
+    queue.reset_wake_ticket()
+    assert queue.has_full
+    queue.take(0.0)
+    assert NEVER == queue.wake_ticket
+    arrive(queue, "cd")
+    queue.reset_wake_ticket()
+    assert not queue.has_full
+    assert None is queue.wake_at
+    assert NEVER == queue.wake_ticket
 
 
 # Weights.
@@ -168,107 +168,107 @@ def test_the_alarm_rings_while_a_slot_is_free():
 
 def test_weights_never_sum_above_the_most():
     """A batch takes items in order as long as their weights fit."""
-    core = busy(max_size=9, max_weight=10.0)
+    queue = busy(max_size=9, max_weight=10.0)
     for item, weight in zip("abcd", (6.0, 4.0, 5.0, 6.0), strict=True):
-        arrive(core, item, weight=weight)
-    assert ["ab", "c", "d"] == leave(core)
+        arrive(queue, item, weight=weight)
+    assert ["ab", "c", "d"] == leave(queue)
 
 
 def test_nothing_overtakes():
     """An item that would fit waits behind one that does not."""
-    core = busy(max_size=9, max_weight=10.0)
+    queue = busy(max_size=9, max_weight=10.0)
     for item, weight in zip("abc", (6.0, 6.0, 1.0), strict=True):
-        arrive(core, item, weight=weight)
-    assert ["a", "bc"] == leave(core)
+        arrive(queue, item, weight=weight)
+    assert ["a", "bc"] == leave(queue)
 
 
 @pytest.mark.parametrize(("weights", "expected"), [((4.0, 5.9), None), ((4.0, 6.0), "weight"), ((4.0, 7.0), "weight")])
 def test_enough_weight_does_not_wait(weights, expected):
     """A group leaves before its time when what waits in it weighs as much as a batch may."""
-    core = new(max_size=9, timeout=5.0, max_weight=10.0)
+    queue = new(max_size=9, timeout=5.0, max_weight=10.0)
     for item, weight in zip("ab", weights, strict=True):
-        arrive(core, item, weight=weight)
-    batch = core.take(0.0)
+        arrive(queue, item, weight=weight)
+    batch = queue.take(0.0)
     assert expected == (batch and batch.reason)
 
 
 def test_the_weight_of_a_batch():
     """A batch knows what its items weigh together."""
-    core = new(max_size=2, max_weight=10.0)
-    arrive(core, "ab", weight=1.5)
-    assert 3.0 == core.take(0.0).weight
+    queue = new(max_size=2, max_weight=10.0)
+    arrive(queue, "ab", weight=1.5)
+    assert 3.0 == queue.take(0.0).weight
 
 
 def test_weights_do_not_drift():
     """Weights that no float holds exactly leave nothing behind when all items are gone."""
-    core = new(max_size=99, timeout=5.0, max_weight=1.0)
-    for ticket in arrive(core, "abc", weight=0.1):
-        core.withdraw(ticket)
-    arrive(core, "abcdefg", weight=0.125)
-    assert None is reason(core, 0.0)
-    arrive(core, "h", weight=0.125)
-    assert "weight" == reason(core, 0.0)
+    queue = new(max_size=99, timeout=5.0, max_weight=1.0)
+    for ticket in arrive(queue, "abc", weight=0.1):
+        queue.withdraw(ticket)
+    arrive(queue, "abcdefg", weight=0.125)
+    assert None is reason(queue, 0.0)
+    arrive(queue, "h", weight=0.125)
+    assert "weight" == reason(queue, 0.0)
 
 
 # Shared items.
 
 
-def shared(core, items, group="g"):
+def shared(queue, items, group="g"):
     """Let items arrive that share with those of the same letter."""
     return [
-        put(core, Place(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
+        put(queue, Entry(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
     ]
 
 
 def test_equal_items_are_sent_once():
     """Those who share an item travel together, and the first of them sends it."""
-    core = busy(max_size=2)
-    shared(core, "abAcA")
-    core.finish(core.running[0], 0.0)
-    batch = core.take(0.0)
+    queue = busy(max_size=2)
+    shared(queue, "abAcA")
+    queue.finish(queue.running[0], 0.0)
+    batch = queue.take(0.0)
     assert ["a", "b"] == batch.items
     assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
-    assert [10, 10, 10, 20] == batch.for_waiters([10, 20], list)
+    assert [10, 10, 10, 20] == batch.per_caller([10, 20], list)
     assert [0, 0, 0, 1] == list(batch.positions)
 
 
 def test_a_group_is_full_of_different_items():
     """Equal items count once, for the size and for the weight."""
-    core = new(max_size=2, timeout=5.0, max_weight=9.0)
-    shared(core, "aaaaaaaaaaaa")
-    assert None is reason(core, 0.0)
-    shared(core, "b")
-    assert "full" == reason(core, 0.0)
+    queue = new(max_size=2, timeout=5.0, max_weight=9.0)
+    shared(queue, "aaaaaaaaaaaa")
+    assert None is reason(queue, 0.0)
+    shared(queue, "b")
+    assert "full" == reason(queue, 0.0)
 
 
 def test_who_leaves_disturbs_no_sharer():
     """When the first of those who share an item leaves, the next one sends it."""
-    core = new(max_size=9, timeout=5.0, max_weight=9.0)
-    tickets = shared(core, "aAb")
-    core.withdraw(tickets[0])
-    core.push("flush")
-    batch = core.take(0.0)
+    queue = new(max_size=9, timeout=5.0, max_weight=9.0)
+    tickets = shared(queue, "aAb")
+    queue.withdraw(tickets[0])
+    queue.push("flush")
+    batch = queue.take(0.0)
     assert (["A", "b"], 2.0) == (batch.items, batch.weight)
 
 
 def test_a_batch_without_sharers_has_no_shares():
     """Where nobody shares, each waiter has an item of its own."""
-    core = new(max_size=2)
-    shared(core, "ab")
-    batch = core.take(0.0)
-    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.for_waiters([1, 2], list))
+    queue = new(max_size=2)
+    shared(queue, "ab")
+    batch = queue.take(0.0)
+    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2], list))
 
 
 def test_a_sharer_who_leaves_at_the_last_moment():
     """An item goes with the last of those who share it, and the others keep theirs."""
-    core = busy(max_size=9)
-    shared(core, "aAbBc")
-    core.finish(core.running[0], 0.0)
-    batch = core.take(0.0)
+    queue = busy(max_size=9)
+    shared(queue, "aAbBc")
+    queue.finish(queue.running[0], 0.0)
+    batch = queue.take(0.0)
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert (["x", "y"], -3) == (batch.for_waiters(["x", "y"], list), batch.left)
+    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"], list), batch.left)
 
 
 # Room.
@@ -281,61 +281,61 @@ def bounded(*, room=2, **options):
 
 def test_who_finds_no_room_waits_for_it():
     """What finds no room waits, in order of arrival, until something leaves."""
-    core = bounded()
-    arrive(core, "abcde")
-    assert (5, [*"abcde"]) == (core.waiting, [place.item for place in core.places])
-    assert ["ab"] == ["".join(core.take(0.0).items)]
-    assert ["C", "D"] == core.let_in()
-    core.finish(core.running[0], 0.0)
-    assert ["cd"] == ["".join(core.take(0.0).items)]
-    assert ["E"] == core.let_in()
+    queue = bounded()
+    arrive(queue, "abcde")
+    assert (5, [*"abcde"]) == (queue.waiting, [place.item for place in queue.places])
+    assert ["ab"] == ["".join(queue.take(0.0).items)]
+    assert ["C", "D"] == queue.admit_waiting()
+    queue.finish(queue.running[0], 0.0)
+    assert ["cd"] == ["".join(queue.take(0.0).items)]
+    assert ["E"] == queue.admit_waiting()
 
 
 def test_a_full_room_does_not_wait_for_company():
     """When there is no room, company cannot come, and the oldest group leaves as if it were full."""
-    core = bounded()
-    arrive(core, "a", 1.0, group=1)
-    core.rang()
-    assert (False, 101.0) == (core.has_full, core.wake_at)
-    arrive(core, "b", 2.0, group=2)
-    core.rang()
-    assert (True, 1.0) == (core.has_full, core.wake_at)
-    batch = core.take(2.0)
+    queue = bounded()
+    arrive(queue, "a", 1.0, group=1)
+    queue.reset_wake_ticket()
+    assert (False, 101.0) == (queue.has_full, queue.wake_at)
+    arrive(queue, "b", 2.0, group=2)
+    queue.reset_wake_ticket()
+    assert (True, 1.0) == (queue.has_full, queue.wake_at)
+    batch = queue.take(2.0)
     assert (["a"], "full") == (batch.items, batch.reason)
-    core.finish(batch, 2.0)
-    assert None is core.take(2.0)
+    queue.finish(batch, 2.0)
+    assert None is queue.take(2.0)
 
 
 def test_who_leaves_makes_room():
     """One that is let in takes the place of one that left, and one at the door leaves no trace."""
-    core = bounded()
-    first, _, third, _ = arrive(core, "abcd")
-    assert "c" == core.withdraw(third).item
-    assert None is core.withdraw(third)
-    assert [] == core.let_in()
-    core.withdraw(first)
-    assert ["D"] == core.let_in()
-    assert ["bd"] == leave(core)
+    queue = bounded()
+    first, _, third, _ = arrive(queue, "abcd")
+    assert "c" == queue.withdraw(third).item
+    assert None is queue.withdraw(third)
+    assert [] == queue.admit_waiting()
+    queue.withdraw(first)
+    assert ["D"] == queue.admit_waiting()
+    assert ["bd"] == leave(queue)
 
 
 @pytest.mark.parametrize(("on_full", "expected"), [("raise", True), ("wait", False)])
 def test_whether_it_refuses(on_full, expected):
     """Without room a core refuses, or lets one wait, as it was told."""
-    core = bounded(on_full=on_full)
-    arrive(core, "a")
-    assert not core.refuses
-    arrive(core, "b")
-    assert expected is core.refuses
+    queue = bounded(on_full=on_full)
+    arrive(queue, "a")
+    assert not queue.refuses
+    arrive(queue, "b")
+    assert expected is queue.refuses
 
 
 def test_a_push_reaches_the_door():
     """What waits for room is flushed as well, when it is let in."""
-    core = bounded()
-    arrive(core, "abc")
-    core.push("flush")
-    core.finish(core.take(0.0), 0.0)
-    core.let_in()
-    assert "flush" == reason(core, 0.0)
+    queue = bounded()
+    arrive(queue, "abc")
+    queue.push("flush")
+    queue.finish(queue.take(0.0), 0.0)
+    queue.admit_waiting()
+    assert "flush" == reason(queue, 0.0)
 
 
 # Leaving, and looking.
@@ -343,31 +343,31 @@ def test_a_push_reaches_the_door():
 
 def test_withdrawing_twice_does_no_harm():
     """Who has left, or whose batch has, cannot leave again."""
-    core = new(max_size=1)
-    (ticket,) = arrive(core, "a")
-    assert "a" == core.withdraw(ticket).item
-    assert None is core.withdraw(ticket)
-    (ticket,) = arrive(core, "b")
-    core.take(0.0)
-    assert None is core.withdraw(ticket)
+    queue = new(max_size=1)
+    (ticket,) = arrive(queue, "a")
+    assert "a" == queue.withdraw(ticket).item
+    assert None is queue.withdraw(ticket)
+    (ticket,) = arrive(queue, "b")
+    queue.take(0.0)
+    assert None is queue.withdraw(ticket)
 
 
 def test_the_last_caller_of_a_running_batch():
     """A batch is told to be abandoned when all its callers have left."""
-    core = new(max_size=2)
-    first, second = arrive(core, "ab")
-    batch = core.take(0.0)
-    assert (None, batch, None) == (core.abandon(first), core.abandon(second), core.abandon(99))
+    queue = new(max_size=2)
+    first, second = arrive(queue, "ab")
+    batch = queue.take(0.0)
+    assert (None, batch, None) == (queue.abandon(first), queue.abandon(second), queue.abandon(99))
 
 
 def test_what_waits_is_seen_in_order_of_arrival():
     """``places`` shows items, waiters and times, whichever group they are in."""
-    core = busy()
-    arrive(core, "a", 1.0, group=1)
-    arrive(core, "b", 2.0, group=2)
-    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in core.places]
-    assert (2, 3) == (core.waiting, core.arrivals)
-    assert "<Groups: 2 waiting, 1 of 1 running>" == repr(core)
+    queue = busy()
+    arrive(queue, "a", 1.0, group=1)
+    arrive(queue, "b", 2.0, group=2)
+    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in queue.places]
+    assert (2, 3) == (queue.waiting, queue.arrivals)
+    assert "<GroupedQueue: 2 waiting, 1 of 1 running>" == repr(queue)
 
 
 def test_the_batch_keeps_what_it_leaves_out():
@@ -376,14 +376,14 @@ def test_the_batch_keeps_what_it_leaves_out():
     class Item:
         pass
 
-    core = busy(max_size=9)
+    queue = busy(max_size=9)
     items = [Item(), Item()]
     for item in items:
-        put(core, Place(item, "g", 0.0, "equal"))
+        put(queue, Entry(item, "g", 0.0, "equal"))
     del item
     gone = weakref.ref(items.pop())
-    core.finish(core.running[0], 0.0)
-    batch = core.take(0.0)
+    queue.finish(queue.running[0], 0.0)
+    batch = queue.take(0.0)
     assert None is not gone()
     batch.forget()
     assert None is gone()
@@ -391,116 +391,116 @@ def test_the_batch_keeps_what_it_leaves_out():
 
 def test_a_heap_forgets_those_who_left():
     """Callers that come and leave behind a head that stays leave nothing behind."""
-    core = new(max_size=9, timeout=5.0)
-    arrive(core, "a", group="first")
+    queue = new(max_size=9, timeout=5.0)
+    arrive(queue, "a", group="first")
     for number in range(1000):
-        core.withdraw(*arrive(core, "b", group=number))
-    assert len(core._heads._heap) <= entries.SHORT + 1
+        queue.withdraw(*arrive(queue, "b", group=number))
+    assert len(queue._heads._heap) <= entries.SHORT + 1
 
 
 # Priorities and deadlines.
 
 
-def urgent(core, item, now=0.0, *, group="g", priority=0.0, patience=None):
+def urgent(queue, item, now=0.0, *, group="g", priority=0.0, patience=None):
     """Let an item arrive that is more or less urgent; return its ticket."""
-    return put(core, Place(item, group, 0.0, None, priority, patience), item.upper(), now)
+    return put(queue, Entry(item, group, 0.0, None, priority, patience), item.upper(), now)
 
 
 def test_the_higher_priority_leaves_first():
     """Within a group, and among groups, the higher priority leaves first."""
-    core = busy(max_size=2)
+    queue = busy(max_size=2)
     for item, group, priority in (("a", 1, 0), ("b", 2, -3), ("c", 1, 2), ("d", 3, 1), ("e", 1, 0), ("f", 2, 0)):
-        urgent(core, item, group=group, priority=priority)
-    assert ["ca", "d", "e", "fb"] == leave(core)
+        urgent(queue, item, group=group, priority=priority)
+    assert ["ca", "d", "e", "fb"] == leave(queue)
 
 
 def test_waiting_counts_as_priority():
     """A point of priority overtakes a second of waiting, not more."""
-    core = busy(max_size=1)
-    urgent(core, "a", 0.0)
-    urgent(core, "b", 0.5)
-    urgent(core, "c", 1.25, priority=1)
-    assert ["a", "c", "b"] == leave(core, 2.0)
+    queue = busy(max_size=1)
+    urgent(queue, "a", 0.0)
+    urgent(queue, "b", 0.5)
+    urgent(queue, "c", 1.25, priority=1)
+    assert ["a", "c", "b"] == leave(queue, 2.0)
 
 
 def test_nobody_starves_behind_a_higher_priority():
     """However many of a higher priority come, who has waited long enough leaves."""
-    core = busy(max_size=1)
-    urgent(core, "z", 0.0)
+    queue = busy(max_size=1)
+    urgent(queue, "z", 0.0)
     left = ""
     for second in range(9):
-        urgent(core, "a", float(second), priority=5)
-        for batch in list(core.running):
-            core.finish(batch, float(second))
-        left += core.take(float(second)).items[0]
+        urgent(queue, "a", float(second), priority=5)
+        for batch in list(queue.running):
+            queue.finish(batch, float(second))
+        left += queue.take(float(second)).items[0]
     assert "aaaaazaaa" == left
 
 
 def test_the_oldest_keeps_its_window():
     """That somebody overtakes changes nothing of when a batch leaves."""
-    core = new(max_size=9, timeout=5.0)
-    urgent(core, "a", 0.0)
-    urgent(core, "b", 4.0, priority=100)
-    assert 5.0 == core.wake_at
-    assert None is core.take(4.5)
-    batch = core.take(5.0)
+    queue = new(max_size=9, timeout=5.0)
+    urgent(queue, "a", 0.0)
+    urgent(queue, "b", 4.0, priority=100)
+    assert 5.0 == queue.wake_at
+    assert None is queue.take(4.5)
+    batch = queue.take(5.0)
     assert (["b", "a"], "timeout") == (batch.items, batch.reason)
 
 
 def test_a_group_whose_time_has_come_does_not_wait_for_a_higher_one():
     """A group may leave though one of a higher priority may not yet."""
-    core = new(max_size=9, timeout=5.0)
-    urgent(core, "a", 0.0, group=1)
-    urgent(core, "b", 4.0, group=2, priority=100)
-    assert ["a"] == core.take(5.0).items
+    queue = new(max_size=9, timeout=5.0)
+    urgent(queue, "a", 0.0, group=1)
+    urgent(queue, "b", 4.0, group=2, priority=100)
+    assert ["a"] == queue.take(5.0).items
 
 
 def test_an_item_is_dropped_at_its_deadline():
     """What waits is dropped at its deadline, not before, and not what has none."""
-    core = busy(max_size=9)
-    urgent(core, "a", 0.0, patience=2.0)
-    urgent(core, "b", 0.0)
-    urgent(core, "c", 0.0, patience=1.0)
-    assert 1.0 == core.expires_at
-    assert [] == core.expire(0.999)
-    assert ["C"] == [place.waiter for place in core.expire(1.0)]
-    assert 2.0 == core.expires_at
-    assert ["ab"] == leave(core, 1.5)
-    assert None is core.expires_at
+    queue = busy(max_size=9)
+    urgent(queue, "a", 0.0, patience=2.0)
+    urgent(queue, "b", 0.0)
+    urgent(queue, "c", 0.0, patience=1.0)
+    assert 1.0 == queue.expires_at
+    assert [] == queue.expire(0.999)
+    assert ["C"] == [place.waiter for place in queue.expire(1.0)]
+    assert 2.0 == queue.expires_at
+    assert ["ab"] == leave(queue, 1.5)
+    assert None is queue.expires_at
 
 
 def test_who_waits_for_room_is_dropped_as_well():
     """A deadline holds at the door, too, and who is behind comes in."""
-    core = new(max_pending=1, max_size=9, timeout=60.0)
-    urgent(core, "x")
-    core.take(0.0)
-    urgent(core, "a", patience=1.0)
-    urgent(core, "b", patience=2.0)
-    urgent(core, "c")
-    assert ["A", "B"] == [place.waiter for place in core.expire(2.0)]
-    core.let_in()
-    assert ["c"] == [place.item for place in core.places]
+    queue = new(max_pending=1, max_size=9, timeout=60.0)
+    urgent(queue, "x")
+    queue.take(0.0)
+    urgent(queue, "a", patience=1.0)
+    urgent(queue, "b", patience=2.0)
+    urgent(queue, "c")
+    assert ["A", "B"] == [place.waiter for place in queue.expire(2.0)]
+    queue.admit_waiting()
+    assert ["c"] == [place.item for place in queue.places]
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(1.0, 0.9), (0.02, 0.015), (0.004, 0.002)])
 def test_a_batch_leaves_in_time_for_a_deadline(patience, expected):
     """With a slot free, a batch leaves some time before the first deadline in it, and before its window."""
-    core = new(max_size=9, timeout=60.0)
-    urgent(core, "a")
-    urgent(core, "b", patience=patience)
-    assert expected == core.wake_at
-    assert None is core.take(expected - 0.001)
-    batch = core.take(expected)
+    queue = new(max_size=9, timeout=60.0)
+    urgent(queue, "a")
+    urgent(queue, "b", patience=patience)
+    assert expected == queue.wake_at
+    assert None is queue.take(expected - 0.001)
+    batch = queue.take(expected)
     assert (["a", "b"], "deadline") == (batch.items, batch.reason)
 
 
 def test_the_alarm_rings_for_a_sooner_deadline():
     """While all slots are busy, an arrival is heard if its deadline comes before all others, and only then."""
-    core = busy(max_size=9)
-    core.rang()
+    queue = busy(max_size=9)
+    queue.reset_wake_ticket()
     for item, patience, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
-        assert heard == (urgent(core, item, patience=patience) >= core.alarm)
-        core.rang()
+        assert heard == (urgent(queue, item, patience=patience) >= queue.wake_ticket)
+        queue.reset_wake_ticket()
 
 
 # Against a naive model.
@@ -575,9 +575,9 @@ class Model:
     def remove(self, tickets):
         self.waiting = [place for place in self.waiting if place["ticket"] not in tickets]
         self.door = [place for place in self.door if place["ticket"] not in tickets]
-        self.let_in()
+        self.admit_waiting()
 
-    def let_in(self):
+    def admit_waiting(self):
         while self.door and len(self.waiting) < self.room:
             self.waiting.append(self.door.pop(0))
 
@@ -593,7 +593,7 @@ class GroupsMachine(RuleBasedStateMachine):
         room=st.sampled_from([1, 3, 1000]),
     )
     def begin(self, room, **options):
-        self.core = new(max_pending=room, **options)
+        self.queue = new(max_pending=room, **options)
         self.model = Model(room=room, **options)
         self.now = 0.0
 
@@ -608,7 +608,7 @@ class GroupsMachine(RuleBasedStateMachine):
         # Equal items weigh the same.
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
-        ticket = put(self.core, Place("item", group, weight, key, priority, patience), "waiter", self.now)
+        ticket = put(self.queue, Entry("item", group, weight, key, priority, patience), "waiter", self.now)
         deadline = inf if patience is None else self.now + patience
         self.model.door.append(
             {
@@ -622,67 +622,67 @@ class GroupsMachine(RuleBasedStateMachine):
                 "leaves_by": deadline - min(max(0.1 * (patience or 0), 0.005), (patience or 0) / 2),
             },
         )
-        self.model.let_in()
+        self.model.admit_waiting()
 
     @precondition(lambda self: self.model.waiting)
     @rule(data=st.data())
     def withdraw(self, data):
         places = self.model.waiting + self.model.door
         ticket = data.draw(st.sampled_from([place["ticket"] for place in places]))
-        assert ticket == self.core.withdraw(ticket).ticket
-        self.core.let_in()
+        assert ticket == self.queue.withdraw(ticket).ticket
+        self.queue.admit_waiting()
         self.model.remove({ticket})
 
     @rule()
     def push(self):
-        self.core.push("flush")
+        self.queue.push("flush")
         self.model.pushed = {place["ticket"] for place in self.model.waiting + self.model.door}
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
     def pass_time(self, seconds):
         self.now += seconds
 
-    @precondition(lambda self: self.core.running)
+    @precondition(lambda self: self.queue.running)
     @rule(data=st.data())
     def finish(self, data):
-        self.core.finish(data.draw(st.sampled_from(self.core.running)), self.now)
+        self.queue.finish(data.draw(st.sampled_from(self.queue.running)), self.now)
 
     @rule()
     def expire(self):
-        dropped = [place.ticket for place in self.core.expire(self.now)]
-        self.core.let_in()
+        dropped = [place.ticket for place in self.queue.expire(self.now)]
+        self.queue.admit_waiting()
         assert self.model.late(self.now) == set(dropped)
         self.model.remove(set(dropped))
 
     @rule()
     def take(self):
         self.expire()
-        expected = self.model.next(self.now, len(self.core.running))
-        batch = self.core.take(self.now)
+        expected = self.model.next(self.now, len(self.queue.running))
+        batch = self.queue.take(self.now)
         if expected is None:
             assert batch is None
             return
         reason, shares = expected
         assert reason == ("timed" if batch.reason in ("timeout", "slot") else batch.reason)
-        positions = [index for index, sharers in enumerate(shares) for _ in sharers]
-        tickets = [ticket for sharers in shares for ticket in sharers]
+        positions = [index for index, duplicates in enumerate(shares) for _ in duplicates]
+        tickets = [ticket for duplicates in shares for ticket in duplicates]
         assert (tickets, positions) == (list(batch.tickets), list(batch.positions))
         assert batch.weight <= self.model.max_weight
-        self.core.let_in()
+        self.queue.admit_waiting()
         self.model.remove(set(tickets))
 
     @invariant()
     def same(self):
-        if not hasattr(self, "core"):
+        if not hasattr(self, "queue"):
             return
         waiting = [place["ticket"] for place in self.model.waiting + self.model.door]
-        assert waiting == [place.ticket for place in self.core.places]
-        due = self.model.next(self.now, len(self.core.running)) is not None
-        wake_at = self.core.wake_at
+        assert waiting == [place.ticket for place in self.queue.places]
+        due = self.model.next(self.now, len(self.queue.running)) is not None
+        wake_at = self.queue.wake_at
         assert due == (wake_at is not None and wake_at <= self.now)
-        assert {place["group"] for place in self.model.waiting} == set(self.core._groups)
+        assert {place["group"] for place in self.model.waiting} == set(self.queue._groups)
         deadlines = [place["deadline"] for place in self.model.waiting + self.model.door]
-        assert min(deadlines, default=inf) == (inf if self.core.expires_at is None else self.core.expires_at)
+        assert min(deadlines, default=inf) == (inf if self.queue.expires_at is None else self.queue.expires_at)
 
 
 TestGroupsMachine = GroupsMachine.TestCase

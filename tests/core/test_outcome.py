@@ -12,7 +12,15 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from batchify._core.outcome import Carried, for_caller, for_callers, off_loop, own_copy, results, trim
+from batchify._core.outcome import (
+    RaisedInThread,
+    call_captured,
+    copy_exception,
+    drop_engine_frame,
+    exception_for,
+    results,
+    shared_exception,
+)
 from batchify.errors import BatchAbortedError, BatchResultError
 
 RULE = "it must return one for each item, in order"
@@ -172,19 +180,19 @@ def test_results_are_never_shown():
 def test_an_exception_is_told_as_it_is(on_loop):
     """Callers are told the ``Exception`` that ended their batch, wherever they are."""
     error = ValueError("bad")
-    assert error is for_callers(error, "embed", on_loop=on_loop)
+    assert error is shared_exception(error, "embed", on_loop=on_loop)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
 def test_threads_are_told_what_would_end_a_task(error):
     """Callers in threads are told the very exception even if it is no ``Exception``."""
-    assert error is for_callers(error, "embed", on_loop=False)
+    assert error is shared_exception(error, "embed", on_loop=False)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
 def test_tasks_are_not_ended_with_their_batch(error):
     """Callers on a loop are told that their batch was aborted, and by what: nobody cancelled or ended them."""
-    told = for_callers(error, "embed", on_loop=True)
+    told = shared_exception(error, "embed", on_loop=True)
     message = f"the batch of embed() was ended by {type(error).__name__} before its callers had their results"
     assert (BatchAbortedError, message, error) == (type(told), str(told), told.__cause__)
 
@@ -193,14 +201,14 @@ def test_tasks_are_not_ended_with_their_batch(error):
 @pytest.mark.parametrize("error", [StopIteration(1), StopAsyncIteration()])
 def test_what_steers_generators_is_wrapped(error, on_loop):
     """``StopIteration`` and its kin become a ``RuntimeError`` from it, as in a generator."""
-    told = for_callers(error, "embed", on_loop=on_loop)
+    told = shared_exception(error, "embed", on_loop=on_loop)
     expected = (RuntimeError, f"embed() raised {type(error).__name__}", error)
     assert expected == (type(told), str(told), told.__cause__)
 
 
 def test_a_thread_works_for_a_loop():
     """A function that is called in a thread on behalf of a loop gets the items and returns its result."""
-    assert [3, 2, 1] == off_loop(lambda items: items[::-1], [1, 2, 3])
+    assert [3, 2, 1] == call_captured(lambda items: items[::-1], [1, 2, 3])
 
 
 def fail(error):
@@ -214,8 +222,8 @@ def fail(error):
 
 def carried(error):
     """Return what brings ``error`` to its loop when a function raises it in a thread."""
-    with pytest.raises(Carried) as caught:
-        off_loop(fail(error), [1])
+    with pytest.raises(RaisedInThread) as caught:
+        call_captured(fail(error), [1])
     return caught.value
 
 
@@ -371,7 +379,7 @@ def kind_of(error):
 
 def copy_for(error, position=0, size=2):
     """Return the copy for one caller of a batch of ``embed()``."""
-    return own_copy(error, "embed", position, size)
+    return copy_exception(error, "embed", position, size)
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
@@ -510,14 +518,14 @@ def caught(error):
 def test_the_frame_that_caught_an_error_is_trimmed():
     """The frame of the engine goes out of the traceback, and that of the batch function stays."""
     error = caught(PlainError("bad"))
-    trim(error)
+    drop_engine_frame(error)
     assert ["embed"] == frames(error)
 
 
 def test_without_a_traceback_there_is_nothing_to_trim():
     """An error that was never raised stays as it is."""
     error = PlainError("bad")
-    trim(error)
+    drop_engine_frame(error)
     assert [] == frames(error)
 
 
@@ -525,7 +533,7 @@ def test_without_a_traceback_there_is_nothing_to_trim():
 def test_what_can_not_be_changed_is_trimmed_all_the_same(kind):
     """An error that lets nobody set anything on it is no error within the library."""
     error = caught(kind())
-    trim(error)
+    drop_engine_frame(error)
     assert ["embed"] == frames(error)
 
 
@@ -540,14 +548,14 @@ def test_copies_do_not_share_a_traceback():
 def test_every_caller_gets_a_copy():
     """The callers of a batch that an ``Exception`` ended get copies of it."""
     error = PlainError("bad")
-    told = for_caller(error, "embed", 0, 2, on_loop=True)
+    told = exception_for(error, "embed", 0, 2, on_loop=True)
     assert (error, error.args) == (told.__cause__, told.args)
 
 
 @notes
 def test_every_caller_reads_which_item_was_its_own():
     """What a caller is told has the note with the function, its item and the size of its batch."""
-    told = for_caller(PlainError("bad"), "embed", 2, 8, on_loop=True)
+    told = exception_for(PlainError("bad"), "embed", 2, 8, on_loop=True)
     assert ["raised by embed() for item 3 of a batch of 8"] == told.__notes__
 
 
@@ -558,7 +566,7 @@ def test_every_caller_reads_which_item_was_its_own():
 )
 def test_what_is_wrapped_comes_from_what_ended_the_batch(error, kind):
     """The error that stands for another one has that one for its cause, with none in between."""
-    told = for_caller(error, "embed", 0, 2, on_loop=True)
+    told = exception_for(error, "embed", 0, 2, on_loop=True)
     assert (kind, error) == (type(told), told.__cause__)
 
 
@@ -569,16 +577,16 @@ def test_what_is_wrapped_comes_from_what_ended_the_batch(error, kind):
 )
 def test_what_a_thread_wraps_comes_from_what_ended_the_batch(error, kind):
     """A function that a loop runs in a thread is no exception to that."""
-    told = for_caller(carried(error).error, "embed", 0, 2, on_loop=True)
+    told = exception_for(carried(error).error, "embed", 0, 2, on_loop=True)
     assert (kind, error) == (type(told), told.__cause__)
 
 
 def test_what_is_wrapped_names_the_function():
     """A caller that is told another error than the one that ended its batch reads which function it was."""
-    assert "embed() raised StopIteration" == str(for_caller(StopIteration(), "embed", 0, 2, on_loop=True))
+    assert "embed() raised StopIteration" == str(exception_for(StopIteration(), "embed", 0, 2, on_loop=True))
 
 
 def test_what_is_wrapped_is_wrapped_for_each_caller():
     """Callers of an aborted batch do not share an exception either."""
     error = asyncio.CancelledError()
-    assert for_caller(error, "embed", 0, 2, on_loop=True) is not for_caller(error, "embed", 1, 2, on_loop=True)
+    assert exception_for(error, "embed", 0, 2, on_loop=True) is not exception_for(error, "embed", 1, 2, on_loop=True)

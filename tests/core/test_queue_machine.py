@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from batchify._batcher.config import Config
-from batchify._core.queue import NEVER, SHORT, Core
+from batchify._core.queue import NEVER, SHORT, PlainQueue
 from batchify._core.timing import Adaptive
 
 # Options that are not under test are off.
@@ -153,7 +153,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.short = patch("batchify._core.queue.SHORT", short)
         self.short.start()
         options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
-        self.core = Core(Config(**{**OFF, **options}))
+        self.queue = PlainQueue(Config(**{**OFF, **options}))
         self.model = Model(**options)
         # The batches of the core, in step with those of the model.
         self.batches = []
@@ -161,7 +161,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def teardown(self):
         """Let everything leave: nobody is lost, nobody comes twice, nobody overtakes."""
-        if not hasattr(self, "core"):
+        if not hasattr(self, "queue"):
             return
         try:
             self._drain()
@@ -171,26 +171,26 @@ class CoreMachine(RuleBasedStateMachine):
         withdrawn = [caller["ticket"] for caller in self.model.callers if caller["state"] == "withdrawn"]
         assert list(range(len(self.model.callers))) == sorted(departed + withdrawn)
         assert sorted(departed) == departed
-        assert (0, []) == (self.core.waiting, self.core.running)
+        assert (0, []) == (self.queue.waiting, self.queue.running)
 
     @rule(heard=st.booleans(), probe=st.booleans())
     def arrive(self, heard, probe):
         """Somebody arrives; if that does not ring, it changes nothing."""
-        ready, wake_at = self._ready(), self.core.wake_at
-        alarm = self.core.alarm
+        ready, wake_at = self._ready(), self.queue.wake_at
+        wake_ticket = self.queue.wake_ticket
         rings = self.model.add(self.now)
         caller = self.model.callers[-1]
-        ticket = self.core.add(caller["item"], caller["waiter"], self.now)
+        ticket = self.queue.add(caller["item"], caller["waiter"], self.now)
         assert caller["ticket"] == ticket
-        assert rings == (ticket >= alarm)
+        assert rings == (ticket >= wake_ticket)
         if not rings:
-            assert wake_at == self.core.wake_at
+            assert wake_at == self.queue.wake_at
             if probe and not ready:
-                assert None is self.core.take(self.now)
+                assert None is self.queue.take(self.now)
         elif heard:
             full = self.model.slot_free() and len(self.model.waiting()) >= self.model.max_size
-            self.core.rang()
-            assert full == self.core.has_full
+            self.queue.reset_wake_ticket()
+            assert full == self.queue.has_full
             self.model.unheard = False
 
     @rule(count=st.integers(2, 12))
@@ -208,9 +208,9 @@ class CoreMachine(RuleBasedStateMachine):
     @rule()
     def wake(self):
         """Just before the time to ask at nothing leaves; at that time something does."""
-        at = self.core.wake_at
+        at = self.queue.wake_at
         self.now = max(self.now, math.nextafter(at, -math.inf))
-        assert None is self.core.take(self.now)
+        assert None is self.queue.take(self.now)
         self.now = at
         self._take()
 
@@ -220,7 +220,7 @@ class CoreMachine(RuleBasedStateMachine):
         if self._ready():
             self._take()
         else:
-            assert None is self.core.take(self.now)
+            assert None is self.queue.take(self.now)
             self.model.unheard = False
 
     @rule()
@@ -228,7 +228,7 @@ class CoreMachine(RuleBasedStateMachine):
         """Everything leaves that may."""
         while self._ready():
             self._take()
-        assert None is self.core.take(self.now)
+        assert None is self.queue.take(self.now)
         self.model.unheard = False
 
     @precondition(lambda self: self._ready())
@@ -286,24 +286,24 @@ class CoreMachine(RuleBasedStateMachine):
         """Somebody leaves whose batch is over: that is nobody's last."""
         over = [batch for batch in self.model.batches if batch["state"] == "over"]
         caller = over[pick % len(over)]["members"][0]
-        assert None is self.core.abandon(caller["ticket"])
+        assert None is self.queue.abandon(caller["ticket"])
 
     @rule(reason=st.sampled_from(["flush", "close"]))
     def push(self, reason):
         """Tell what waits to leave."""
-        self.core.push(reason)
+        self.queue.push(reason)
         self.model.push(reason)
 
     @invariant()
     def same_numbers(self):
         """Both know how many arrived and wait, and what runs, oldest first."""
         expected = (len(self.model.callers), len(self.model.waiting()))
-        assert expected == (self.core.arrivals, self.core.waiting)
-        assert [place(caller) for caller in self.model.waiting()] == self.core.places
+        assert expected == (self.queue.arrivals, self.queue.waiting)
+        assert [place(caller) for caller in self.model.waiting()] == self.queue.places
         running = [
             real for real, batch in zip(self.batches, self.model.batches, strict=True) if batch["state"] == "running"
         ]
-        assert running == self.core.running
+        assert running == self.queue.running
         assert self.model.concurrency >= len(running)
 
     @invariant()
@@ -311,15 +311,15 @@ class CoreMachine(RuleBasedStateMachine):
         """Both know when to ask: never, now, or at the same time."""
         expected = self.model.wake_at()
         if expected == -math.inf:
-            assert self.now >= self.core.wake_at
+            assert self.now >= self.queue.wake_at
         else:
-            assert expected == self.core.wake_at
+            assert expected == self.queue.wake_at
 
     @invariant()
     def no_alarm_while_busy(self):
         """While all slots are busy no arrival is worth asking about, unless an earlier one was not heard."""
         if not self.model.slot_free() and not self.model.unheard:
-            assert NEVER == self.core.alarm
+            assert NEVER == self.queue.wake_ticket
 
     def _ready(self):
         at = self.model.wake_at()
@@ -331,7 +331,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def _take(self):
         reasons = self.model.reasons()
-        self.batches.append(batch := self.core.take(self.now))
+        self.batches.append(batch := self.queue.take(self.now))
         self.model.unheard = False
         assert batch is not None
         self._compare(batch, self.model.take(self.now))
@@ -353,13 +353,13 @@ class CoreMachine(RuleBasedStateMachine):
 
     def _finish(self, number):
         model = self.model.running()[number]
-        self.core.finish(self.batches[self.model.batches.index(model)], self.now)
+        self.queue.finish(self.batches[self.model.batches.index(model)], self.now)
         self.model.finish(model, self.now)
         self.model.unheard = False
 
     def _withdraw(self, caller):
         waits = caller["state"] == "waiting"
-        assert (place(caller) if waits else None) == self.core.withdraw(caller["ticket"])
+        assert (place(caller) if waits else None) == self.queue.withdraw(caller["ticket"])
         if waits:
             caller["state"] = "withdrawn"
             self.model.unheard = False
@@ -368,7 +368,7 @@ class CoreMachine(RuleBasedStateMachine):
         batch["left"].append(caller)
         last = len(batch["left"]) == len(batch["members"])
         real = self.batches[self.model.batches.index(batch)]
-        assert (real if last else None) is self.core.abandon(caller["ticket"])
+        assert (real if last else None) is self.queue.abandon(caller["ticket"])
 
 
 @pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])

@@ -14,7 +14,7 @@ import pytest
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
-from batchify._asyncio.engine import LoopEngine
+from batchify._asyncio.engine import AsyncEngine
 from batchify.testing import VirtualLoop
 from tests.kit.engines import failing, wait_until
 
@@ -693,13 +693,13 @@ def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
     loop.call_soon(lambda: [echo.submit(1), echo.submit(2)])
     loop.run_until_complete(asyncio.sleep(0))
     seen = []
-    abandon = LoopEngine.abandon
+    abandon = AsyncEngine.abandon
 
     def look(engine):
         seen.append(echo.batch_stats.pending)
         abandon(engine)
 
-    monkeypatch.setattr(LoopEngine, "abandon", look)
+    monkeypatch.setattr(AsyncEngine, "abandon", look)
     loop.close()
     assert (2, [2]) == (echo.batch_stats.cancelled_items, seen)
 

@@ -19,7 +19,7 @@ HOUR = 3600
 PATIENCE = 2.0
 
 
-class Place:
+class Entry:
     """An event loop in a thread of its own that ends when it is told, by default as ``asyncio.run`` ends."""
 
     def __init__(self, loop=None):
@@ -76,7 +76,7 @@ class Place:
             self._thread.join(PATIENCE)
 
 
-class Abrupt(Place):
+class Abrupt(Entry):
     """One whose loop just stops, with tasks that are not over."""
 
     clean = False
@@ -139,7 +139,7 @@ def way(request):
     return request.param
 
 
-@pytest.mark.parametrize("place", [Place, Abrupt])
+@pytest.mark.parametrize("place", [Entry, Abrupt])
 def test_a_loop_that_ends_while_its_batch_runs(way, place):
     """Whoever closes is not cancelled by a loop that ends meanwhile, whether or not it cancels its tasks."""
     stuck, begun = never()
@@ -183,7 +183,7 @@ def test_a_loop_that_stops_before_it_is_told(way):
 def test_a_loop_that_is_closed_before_it_is_told(way):
     """Whoever closes does not mind that a loop was closed after it seemed to run."""
     fn = microbatch(never()[0], timeout=HOUR)
-    with Place(EndsWhenAsked()) as there:
+    with Entry(EndsWhenAsked()) as there:
         there.call(fn, 1)
         there.loop.place = there
         assert None is ends(settled(lambda: way(fn)))
@@ -193,7 +193,7 @@ def test_a_loop_that_is_closed_before_it_is_told(way):
 def test_a_loop_that_is_closed_before_it_is_told_to_flush():
     """``flush()`` does not mind that either."""
     fn = microbatch(never()[0], timeout=HOUR)
-    with Place(EndsWhenAsked()) as there:
+    with Entry(EndsWhenAsked()) as there:
         there.call(fn, 1)
         there.loop.place = there
         assert None is ends(settled(fn.flush))
@@ -218,7 +218,7 @@ def test_a_call_that_is_on_its_way_when_the_batcher_is_closed(way):
 
     fn = microbatch(double, timeout=HOUR)
     gate = Gate(doubled)
-    with Place(Slow()) as there:
+    with Entry(Slow()) as there:
 
         async def call(item):
             there.loop.at_clock = gate if item == 2 else None  # the call is open, and not in the line yet
@@ -239,7 +239,7 @@ def test_a_call_that_is_on_its_way_when_the_batcher_is_closed(way):
 
 def test_loops_whose_batches_wait_for_each_other(way):
     """All loops are told before any is waited for: the batch of one may need that of another."""
-    places = [Place(), Place()]
+    places = [Entry(), Entry()]
 
     async def double(items):
         if items == [1]:
@@ -261,7 +261,7 @@ def test_a_loop_with_nothing_to_do_is_not_waited_for(way):
 
     fn = microbatch(double)
     gate = Gate(doubled)
-    with Place() as there:
+    with Entry() as there:
         assert 2 == asyncio.run_coroutine_threadsafe(_call(fn, 1), there.loop).result(PATIENCE)
         gate.shut()
         there.loop.call_soon_threadsafe(gate, [])
@@ -327,7 +327,7 @@ def test_who_closes_may_have_gone_with_its_loop(caplog):
 
     of_loop, of_threads = microbatch(double, timeout=HOUR), microbatch(lambda items: gate(items), timeout=HOUR)
     gate.shut()
-    with Place() as there, Abrupt() as here:
+    with Entry() as there, Abrupt() as here:
         callers = [there.call(of_loop, 1), of_threads.submit(2)]
         for fn in of_loop, of_threads:
             asyncio.run_coroutine_threadsafe(_aclose(fn), here.loop)

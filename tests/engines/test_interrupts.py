@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from batchify import ReentrantCallError, SyncMicrobatcher, microbatch
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, doubled
 
@@ -28,26 +28,26 @@ def told(future):
         return type(error)
 
 
-def interrupt_next_arrival(core, do):
+def interrupt_next_arrival(queue, do):
     """Let something be done in the middle of the next arrival at a core."""
 
-    class Interrupted(Core):
+    class Interrupted(PlainQueue):
         __slots__ = ()
 
         def add(self, *arguments):
-            self.__class__ = Core
+            self.__class__ = PlainQueue
             # It may come whenever something is called or allocated.
             do()
             return self.add(*arguments)
 
-    core.__class__ = Interrupted
+    queue.__class__ = Interrupted
 
 
 def interrupted(meanwhile):
     """Return a future that waited, and one that was put into the line when ``meanwhile`` was done, both over."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
     first = batcher.put(1)
-    interrupt_next_arrival(batcher.engine.core, lambda: meanwhile(batcher, first))
+    interrupt_next_arrival(batcher.engine.queue, lambda: meanwhile(batcher, first))
     second = batcher.put(2)
     # What could not be done at once is done by now, or soon.
     wait([first], 0.01)
@@ -91,8 +91,8 @@ def test_the_first_urgent_call_in_the_middle_of_a_call():
     def call():
         with pytest.raises(ReentrantCallError, match="in the middle of another call in this thread"):
             urgent.submit(2)
-        assert not batcher.has_urgency
+        assert not batcher.allows_priority
 
-    interrupt_next_arrival(batcher.engine.core, call)
+    interrupt_next_arrival(batcher.engine.queue, call)
     assert 6 == in_time(lambda: fn(3))
     assert 8 == in_time(lambda: urgent(4))

@@ -25,7 +25,7 @@ from batchify import (
 from batchify._core.timing import Adaptive
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
-from batchify._threads.workers import Bell
+from batchify._threads.workers import WakeSignal
 from tests.kit.engines import PATIENCE, Gate, Threads, doubled, failing, wait_until
 
 
@@ -228,12 +228,12 @@ def test_who_was_just_answered_may_come_back(kit, monkeypatch):
     double, gate = kit.decorate()
     given = []
 
-    def give_way(seconds):
+    def yield_to_callers(seconds):
         given.append(seconds)
         if len(given) == 2:
             wait_until(lambda: double.batch_stats.pending == 2)
 
-    monkeypatch.setattr("batchify._threads.engine.sleep", give_way)
+    monkeypatch.setattr("batchify._threads.engine.sleep", yield_to_callers)
     gate.shut()
     opener = kit.call(double, 0)
     gate.await_batch()
@@ -368,7 +368,7 @@ def test_who_waits_for_a_cancelled_future_is_told(kit, renewed):
     future = double.submit(1)
     if renewed:
         # As in the child of a fork: no batch will have it.
-        double._self_batcher().renew()
+        double._self_batcher().reset_after_fork()
     assert future.cancel()
     assert {future} == wait([future], PATIENCE).done
     assert [future] == list(as_completed([future], PATIENCE))
@@ -663,7 +663,7 @@ def test_a_signal_handler_that_raises():
 
     raised = []
 
-    def alarm(*_):
+    def wake_ticket(*_):
         if not raised:
             raised.append(True)
             raise TimeoutError
@@ -673,7 +673,7 @@ def test_a_signal_handler_that_raises():
         wait_until(lambda: double.batch_stats.pending and sys._current_frames()[main].f_code.co_name == "submit")
         wait_until(lambda: signal.pthread_kill(main, signal.SIGUSR1) or raised)
 
-    before = signal.signal(signal.SIGUSR1, alarm)
+    before = signal.signal(signal.SIGUSR1, wake_ticket)
     try:
         helper = threading.Thread(target=interrupt)
         helper.start()
@@ -691,12 +691,12 @@ def test_a_signal_handler_that_raises():
 def test_a_bell_that_rings_when_the_time_is_over():
     """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
     engine = SyncMicrobatcher(doubled).engine
-    bell = Bell()
+    bell = WakeSignal()
     engine.workers.idle.append(bell)
-    assert not bell.rings_within(0)
+    assert not bell.wait_for(0)
     engine.workers.ring(engine, 1)
-    engine.workers.stop_waiting(bell)
-    assert (False, None, []) == (bell.rings_within(0), bell._engine, engine.workers.idle)
+    engine.workers.cancel_wait(bell)
+    assert (False, None, []) == (bell.wait_for(0), bell._engine, engine.workers.idle)
 
 
 async def test_a_failed_batch_leaves_who_has_left_alone():
@@ -811,7 +811,7 @@ def test_a_fork_while_options_change():
         held, leave = threading.Event(), threading.Event()
 
         def hold():
-            with registry.changing:
+            with registry.configure_lock:
                 held.set()
                 leave.wait()
 

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import product
 from random import Random
 
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from batchify._core.timing import Adaptive, Window
 from batchify._planning.simulation import by_size, departures, drawn, limits_of, variation
 
@@ -64,13 +64,13 @@ class WholeRun(Adaptive):
         return max(arrived, self._last + self._run_time / self._concurrency)
 
 
-class Asked(Core):
+class Asked(PlainQueue):
     """A core that is asked for a batch at each arrival, for policies that count what waits."""
 
     __slots__ = ()
 
-    def _set_alarm(self):
-        self.alarm = 0
+    def _set_wake_ticket(self):
+        self.wake_ticket = 0
 
 
 class ControlLimit(NoDistance):
@@ -82,9 +82,9 @@ class ControlLimit(NoDistance):
         super().__init__(concurrency)
         self._limit = limit
 
-    def attach(self, core):
-        """Go by what waits in ``core``."""
-        self._core = core
+    def attach(self, queue):
+        """Go by what waits in ``queue``."""
+        self._core = queue
 
     def due(self, arrived, running):
         return arrived if self._core.waiting >= self._limit else math.inf
@@ -118,10 +118,10 @@ class Aimd(NoDistance):
         self._target = target
         self._size_limit = 1.0
 
-    def attach(self, core):
-        """Change the largest size of ``core``."""
-        self._core = core
-        core._max_size = 1
+    def attach(self, queue):
+        """Change the largest size of ``queue``."""
+        self._core = queue
+        queue._max_size = 1
 
     def ended(self, run_time, size):
         if run_time > self._target * 1.000001:
@@ -161,11 +161,11 @@ class Cell:
         arrivals = drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
         vary = variation(chance, self.noise)
         attach = getattr(timing, "attach", None)
-        core = (Asked if attach else Core)(limits_of(MAX_SIZE, 0.0, self.concurrency))
-        core._timing = timing
+        queue = (Asked if attach else PlainQueue)(limits_of(MAX_SIZE, 0.0, self.concurrency))
+        queue._timing = timing
         if attach:
-            attach(core)
-        left = departures(core, arrivals, lambda size: typical[size] * vary())
+            attach(queue)
+        left = departures(queue, arrivals, lambda size: typical[size] * vary())
         found = sorted(end - arrived for batch, end in left for arrived in batch.arrived)
         return math.fsum(found) / len(found), found[math.ceil(0.99 * len(found)) - 1]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from batchify._planning.loop_delay import Crossing
 from batchify._planning.simulation import departures, limits_of
 
@@ -19,7 +19,7 @@ def through(crossing, due, run_time, *, max_size=1, concurrency=1):
     config = limits_of(max_size, None, concurrency)
     run_times = iter(run_time)
     run = partial(departures, run_time=lambda _: next(run_times))
-    left = list(crossing.through(due, lambda arrivals: run(Core(config), arrivals)))
+    left = list(crossing.through(due, lambda arrivals: run(PlainQueue(config), arrivals)))
     return [(batch.arrived, over, answered) for batch, over, answered in left]
 
 
@@ -63,7 +63,7 @@ def test_no_call_is_lost_or_early(gaps, way, max_size, concurrency):
     due = list(accumulate(gaps))
     crossing = Crossing(*way)
     left = list(
-        crossing.through(due, partial(departures, Core(limits_of(max_size, None, concurrency)), run_time=float))
+        crossing.through(due, partial(departures, PlainQueue(limits_of(max_size, None, concurrency)), run_time=float))
     )
     assert due == list(chain.from_iterable(batch.arrived for batch, _, _ in left))
     for batch, over, answered in left:

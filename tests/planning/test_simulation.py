@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from batchify._planning.simulation import MOST_NOISE, departures, drawn, limits_of
 from batchify.testing import VirtualLoop
 
@@ -290,7 +290,7 @@ def test_the_most_noise_there_may_be_is_a_number():
 def simulated(arrivals, run_times, **options):
     """Return the calls of each batch, its reason, and its times of departure and end."""
     run_times = iter(run_times)
-    left = departures(Core(limits_of(**options)), arrivals, lambda size: size * next(run_times))
+    left = departures(PlainQueue(limits_of(**options)), arrivals, lambda size: size * next(run_times))
     return [(list(batch.tickets), batch.reason, batch.departed, end) for batch, end in left]
 
 

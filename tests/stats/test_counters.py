@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchify._batcher.config import Config
 from batchify._core.batch import Batch
-from batchify._core.queue import Core
+from batchify._core.queue import PlainQueue
 from batchify._stats.counters import RECENT, Stats, fold, together
 from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
 
@@ -360,20 +360,20 @@ def test_neighbours_that_are_final_are_added_up():
 @given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail"]), max_size=40))
 def test_every_call_is_accounted_for(steps):
     """At any moment each call made is waiting, running, answered, failed or cancelled."""
-    core = Core(Config(**{**OFF, "max_size": 2, "timeout": 0.0, "concurrency": 2}))
-    stats = Stats(lambda: core.arrivals)
+    queue = PlainQueue(Config(**{**OFF, "max_size": 2, "timeout": 0.0, "concurrency": 2}))
+    stats = Stats(lambda: queue.arrivals)
     expected, accounted = [], []
     for step in steps:
         if step == "arrive":
-            core.add("item", "caller", 0.0)
-        elif step == "leave" and core.arrivals and core.withdraw(core.arrivals - 1):
+            queue.add("item", "caller", 0.0)
+        elif step == "leave" and queue.arrivals and queue.withdraw(queue.arrivals - 1):
             stats.left()
-        elif step == "depart" and (departed := core.take(0.0)) is not None:
+        elif step == "depart" and (departed := queue.take(0.0)) is not None:
             stats.departed(departed)
-        elif step in {"end", "fail"} and core.running:
-            core.finish(ended := core.running[0], 0.0)
+        elif step in {"end", "fail"} and queue.running:
+            queue.finish(ended := queue.running[0], 0.0)
             stats.ended(ended, 0.0, failed=step == "fail", cancelled=0)
-        expected.append((core.arrivals, core.waiting))
+        expected.append((queue.arrivals, queue.waiting))
         accounted.append((calls(seen := together("embed", [stats])), seen.pending))
     assert expected == accounted
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 import batchify
 from batchify import microbatch
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import FATES, Totals
+from batchify._stats.totals import CALL_OUTCOMES, Totals
 from batchify.opentelemetry import instrument
 from batchify.opentelemetry.metrics import COUNTERS, LEVELS
 from batchify.opentelemetry.tracing import NAME, REASON
@@ -80,7 +80,9 @@ def test_everything_is_collected(reader, used):
     """What became of calls, how many batches and items there were and how long they took, and what is at the moment."""
     stats = used.batch_stats
     who = (NAME, "double")
-    expected = {f"batchify.item.{field.removesuffix('_items')}": {(who,): getattr(stats, field)} for field in FATES}
+    expected = {
+        f"batchify.item.{field.removesuffix('_items')}": {(who,): getattr(stats, field)} for field in CALL_OUTCOMES
+    }
     assert {
         **expected,
         "batchify.item.batched": {(who,): 10},

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import FATES
+from batchify._stats.totals import CALL_OUTCOMES
 from batchify.prometheus import BatchCollector
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "examples" / "grafana.json").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def test_before_any_call_there_is_no_series(registry):
 
 def test_calls_are_counted(registry, used):
     """What became of calls is counted, each fate on its own."""
-    counted = {field: values(registry, f"batchify_{field}_total") for field in FATES}
+    counted = {field: values(registry, f"batchify_{field}_total") for field in CALL_OUTCOMES}
     none = [0.0]
     assert {
         "answered_items": [9.0],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchify import BatchStats, microbatch
 from batchify._batcher import registry
-from batchify._batcher.registry import announce, keep
+from batchify._batcher.registry import keep, register
 from batchify._stats.counters import Stats
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import COUNTS, Totals
@@ -69,7 +69,7 @@ def batch(size, wait, reason):
 def live(name="embed"):
     """Return a batcher that has announced itself."""
     batcher = Batcher(name)
-    announce(batcher)
+    register(batcher)
     return batcher
 
 
@@ -197,7 +197,7 @@ def test_who_is_kept_is_counted_once():
     """A batcher that is listed and kept counts once, at its keeper, and there it stays when it is gone."""
     batcher = Batcher()
     keeper = Keeper(batcher)
-    announce(batcher)
+    register(batcher)
     batcher.run(3)
     totals = Totals()
     assert 3 == only(totals).items
