@@ -19,7 +19,7 @@ from weakref import ref
 
 from batchify._asyncio.engine import AsyncEngine, CancelCallback
 from batchify._asyncio.offload import ThreadOffload
-from batchify._batcher.admission import entry_factory, urgent_entry_factory
+from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
@@ -138,7 +138,7 @@ class AsyncMicrobatcher(Generic[T, R]):
     def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.allows_priority = config.allows_priority
+        self.takes_requests = config.takes_requests
         self._source = source
         self._is_async = is_async
         self.reset_after_fork()
@@ -274,10 +274,10 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
         # prepared by these options comes after that.
         self._engine = None
-        if self._config.allows_priority and not self.allows_priority:
-            self._prepare = urgent_entry_factory(self._prepare, self._config)
+        if self._config.takes_requests and not self.takes_requests:
+            self._prepare = grouped_entry_factory(self._prepare, self._config)
             # Only now, when nobody can meet an engine that does not expect it.
-            self.allows_priority = True
+            self.takes_requests = True
         for loop, engine in self._present():
             _tell(loop, partial(_change, engine), self._config)
 

@@ -1,10 +1,11 @@
-"""What a call asks for, found before it is queued: its group, its weight, and which waiting items it is equal to.
+"""Admission: user code that is asked about a call before its item is queued.
 
-Decides: what stands in the line for an item, and which core it takes. What is switched off costs nothing: the way is
-chosen once, when an engine is made.
-Must not know: engines, when anything leaves.
+Decides: which queue a batcher needs, and the entry of a call in it: its group, its weight, and the waiting items equal
+to it. The choice is made once, when an engine is built, so that an option that is off costs nothing.
+Must not know: engines, or when a batch leaves.
 
-All that is asked here is somebody else's code. It may raise, and then nobody but the caller sees it.
+``weigh``, ``group_by``, hashing and comparing are user code. An error in it reaches only the caller, and nothing has
+been queued yet.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher import requests
 from batchify._batcher.current import captured
 from batchify._batcher.interning import InternedKey, Interner, is_hashable
+from batchify._batcher.requests import Request
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
@@ -25,126 +28,99 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
 
-_same = InternedKey(None)
-
-
-class Prioritized:
-    """A row whose call has a priority, or a deadline."""
-
-    __slots__ = ("priority", "row", "time_limit")
-
-    def __init__(self, row: Any, priority: float, time_limit: float | None) -> None:
-        self.row = row
-        self.priority = priority
-        self.time_limit = time_limit
+# The group of all calls that pass no options and are not grouped otherwise.
+_UNGROUPED = InternedKey(None)
 
 
 def make_queue(config: Config) -> PlainQueue | GroupedQueue:
-    """Return the core for calls that ask for what the options say."""
-    return GroupedQueue(config) if _asks(config) else PlainQueue(config)
+    """Return the queue that these options need."""
+    return GroupedQueue(config) if config.is_grouped else PlainQueue(config)
 
 
 def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue | GroupedQueue:
-    """Return the core that goes on where ``queue`` has come to, by the options as they are now.
-
-    It is another one if calls may ask for more now.
-    """
-    if isinstance(queue, GroupedQueue) or not _asks(config):
+    """Return the queue for changed options: ``queue`` itself, or a grouped one that continues it."""
+    if isinstance(queue, GroupedQueue) or not config.is_grouped:
         queue.change(config)
         return queue
-    groups = GroupedQueue(config)
-    groups.adopt(queue, _entries(queue))
-    return groups
+    grouped = GroupedQueue(config)
+    grouped.adopt(queue, _entries(queue))
+    return grouped
 
 
 def as_entry(data: Any) -> Entry:
-    """Return the place for ``data`` that was prepared when no call could ask for more, or for what is one already."""
-    return data if isinstance(data, Entry) else Entry(data, _same, 0.0, None)
+    """Return ``data`` as an entry; it is a bare item if it was prepared for a plain queue."""
+    return data if isinstance(data, Entry) else Entry(data, _UNGROUPED, 0.0, None)
 
 
 def _entries(queue: PlainQueue) -> Iterator[Entry]:
     for ticket, (data, waiter, arrived) in queue.with_tickets():
-        place = as_entry(data)
-        place.arrive(ticket, waiter, arrived)
-        yield place
+        entry = as_entry(data)
+        entry.arrive(ticket, waiter, arrived)
+        yield entry
 
 
 def entry_factory(config: Config) -> Callable[[Any], Any] | None:
-    """Return what makes of a row what stands in the line for it; ``None`` if it does so as it is."""
-    if not _asks(config):
+    """Return the function that makes what is queued for a row; ``None`` if that is the row itself."""
+    if not config.is_grouped:
         return captured if config.capture_context else None
-    place: Callable[[Any], Entry] = Admission(config).place
-    if config.allows_priority:
-        place = _urging(place)
-    return _capturing(place) if config.capture_context else place
+    make_entry: Callable[[Any], Entry] = Admission(config).entry
+    return _capturing(make_entry) if config.capture_context else make_entry
 
 
-def urgent_entry_factory(prepare: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
-    """Return what does so for urgent calls, too, where ``prepare`` did it before: what was equal for it stays equal."""
-    if prepare is None or prepare is captured:
+def grouped_entry_factory(factory: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
+    """Return the factory for a batcher that begins to take requests: *factory* if it makes entries already."""
+    if factory is None or factory is captured:
         return cast("Callable[[Any], Entry]", entry_factory(config))
-    return _urging(prepare)
+    return factory
 
 
 def item_of(data: Any, config: Config) -> Any:
-    """Return the item of what stands in the line."""
-    row = data[0] if config.capture_context else data
-    return row[0] if config.has_options else row
+    """Return the item of what is queued for a row."""
+    return requests.item_of(data[0] if config.capture_context else data)
 
 
-def _asks(config: Config) -> bool:
-    asked = (config.group_by, config.weigh, config.max_pending)
-    asks = config.dedupe or config.has_options or config.allows_priority
-    return asks or any(option is not None for option in asked)
+def _capturing(make_entry: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
+    def make(row: Any) -> Entry:
+        entry = make_entry(row)
+        entry.item = captured(entry.item)
+        return entry
 
-
-def _urging(place_of: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
-    def place(row: Any) -> Entry:
-        if not isinstance(row, Prioritized):
-            return place_of(row)
-        place = place_of(row.row)
-        place.priority, place.time_limit = row.priority, row.time_limit
-        return place
-
-    return place
-
-
-def _capturing(place_of: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
-    def place(row: Any) -> Entry:
-        place = place_of(row)
-        place.item = captured(place.item)
-        return place
-
-    return place
+    return make
 
 
 class Admission:
-    """Asks what the options of a batcher say that is to be asked of every item."""
+    """Makes the entries of calls, by the options of their batcher."""
 
-    __slots__ = ("_config", "_equals", "_groups")
+    __slots__ = ("_config", "_groups", "_items")
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._groups = Interner()
-        self._equals = Interner()
+        self._items = Interner()
 
-    def place(self, row: Any) -> Entry:
-        """Return the place of a row.
+    def entry(self, row: Any) -> Entry:
+        """Return the entry of a row. A row that passes options stays one, for the batch function to get them.
 
         Raises:
-            ValueError: it weighs more than a batch may.
+            TypeError: ``weigh`` or ``group_by`` returned a value of a wrong type.
+            ValueError: the item weighs more than a batch may.
         """
+        if type(row) is Request:
+            item, options, priority, time_limit = row.item, row.options, row.priority, row.time_limit
+            if options is None:
+                row = item
+        else:
+            item, options, priority, time_limit = row, None, 0.0, None
         config = self._config
-        group = self._group(row)
-        weight = 0.0 if config.weigh is None else self._weight(config.weigh(row))
-        return Entry(row, group, weight, self._equal(row) if config.dedupe else None)
+        group = self._group(item, options or _UNGROUPED)
+        weight = 0.0 if config.weigh is None else self._weight(config.weigh(item))
+        return Entry(row, group, weight, self._equal(item) if config.dedupe else None, priority, time_limit)
 
-    def _group(self, row: Any) -> InternedKey:
+    def _group(self, item: Any, options: InternedKey) -> InternedKey:
         config = self._config
-        options = row[1] if config.has_options else _same
         if config.group_by is None:
             return options
-        key = config.group_by(row)
+        key = config.group_by(item)
         try:
             return self._groups.get((options, key))
         except TypeError:
@@ -161,23 +137,23 @@ class Admission:
         try:
             number = float(weight)
         except OverflowError:
-            # More than any float, and so than max_weight.
+            # It exceeds every float, and so max_weight.
             number = sys.float_info.max
         if not isfinite(number) or number < 0:
-            msg = f"weigh of {name}() must return a finite number of at least 0, got {_plain(number)}"
+            msg = f"weigh of {name}() must return a finite number of at least 0, got {_exactly(number)}"
             raise ValueError(msg)
         if most is not None and number > most:
             msg = (
-                f"an item of {name}() weighs {_plain(number)}, more than max_weight, {_plain(most)}; "
+                f"an item of {name}() weighs {_exactly(number)}, more than max_weight, {_exactly(most)}; "
                 "split it, or raise max_weight"
             )
             raise ValueError(msg)
         return number
 
-    def _equal(self, row: Any) -> InternedKey | None:
-        return self._equals.get(row) if is_hashable(row) else None
+    def _equal(self, item: Any) -> InternedKey | None:
+        return self._items.get(item) if is_hashable(item) else None
 
 
-def _plain(number: float) -> str:
-    """Return all digits that tell a number from its neighbours, and no more."""
+def _exactly(number: float) -> str:
+    """Return a number with all its digits: two that differ must not read the same."""
     return repr(float(number)).removesuffix(".0")

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 class Config(Limits):
     """What a batcher was asked to do. All numbers are valid.
 
-    ``weigh`` and ``group_by`` take what stands for one call: an item, or more, as ``_signature`` says. If it
-    ``has_options``, that is an item together with its options, and only calls with the same ones share a batch. If it
-    ``allows_priority``, calls may have priorities and deadlines.
+    ``weigh`` and ``group_by`` take the item of a call, a tuple if there are several columns. A batcher that
+    ``takes_requests`` has been asked for more than items: for options of the batch function, a priority or a deadline.
     """
 
     weigh: Callable[[Any], Any] | None
@@ -36,8 +35,13 @@ class Config(Limits):
     capture_context: bool
     on_batch: Callable[[Any], object] | None
     name: str
-    has_options: bool = False
-    allows_priority: bool = False
+    takes_requests: bool = False
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether calls may differ in more than their items, and so need the grouped queue."""
+        asked = (self.group_by, self.weigh, self.max_pending)
+        return self.takes_requests or self.dedupe or any(option is not None for option in asked)
 
 
 def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, **others: object) -> Config:

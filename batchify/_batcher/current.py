@@ -13,6 +13,8 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from batchify._batcher.requests import item_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -118,7 +120,7 @@ def enter(batch: Batch, config: Config) -> None:
 
 
 def _show(batch: Batch, config: Config) -> None:
-    items = tuple(row[0] for row in batch.items) if config.has_options else tuple(batch.items)
+    items = tuple(map(item_of, batch.items))
     for watch in observers:
         watch(config.name, items, batch.reason)
 

@@ -1,9 +1,7 @@
-"""One object for all equal keys, so that equality is asked for once, by the caller, and is identity from then on.
+"""One object for all equal keys: equality is asked once, by the caller, and is identity from then on.
 
-Must not know: what the keys are for.
-
-Hashing and comparing keys is somebody else's code: it may be slow, raise, or call back. So it happens here, before
-anything is queued or locked.
+Hashing and comparing keys is user code, which may be slow, raise, or call back. It happens here, before anything is
+queued or locked.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ def is_hashable(value: Any) -> bool:
 
 
 class InternedKey:
-    """What stands for a key, and for all that are equal to it. It is forgotten when nobody holds it any more."""
+    """Stands for a key and all equal ones, for as long as anything refers to it."""
 
     __slots__ = ("__weakref__", "key")
 
@@ -31,7 +29,7 @@ class InternedKey:
 
 
 class Interner:
-    """The tokens that somebody holds."""
+    """The interned keys that are referred to."""
 
     __slots__ = ("_known",)
 
@@ -39,13 +37,12 @@ class Interner:
         self._known: WeakValueDictionary[Any, InternedKey] = WeakValueDictionary()
 
     def get(self, key: Any) -> InternedKey:
-        """Return the token for ``key``, the same one for as long as somebody holds it.
+        """Return the object for ``key``: the same one for as long as anything refers to it.
 
-        Two threads that are the first to ask at the very same moment may get one each, as no lock is held while the
-        keys are compared.
+        Two threads that ask first at the same moment may get one each, because no lock is held while keys are compared.
 
         Raises:
             TypeError: ``key`` is not hashable.
         """
-        token = self._known.get(key)
-        return self._known.setdefault(key, InternedKey(key)) if token is None else token
+        interned = self._known.get(key)
+        return self._known.setdefault(key, InternedKey(key)) if interned is None else interned

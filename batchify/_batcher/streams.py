@@ -15,9 +15,9 @@ import logging
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from batchify._batcher.admission import Prioritized
 from batchify._batcher.current import belongs_to, inside
 from batchify._batcher.cycles import called, calling
+from batchify._batcher.requests import Request
 from batchify._core.outcome import DONE, exception_for, results, shared_exception
 from batchify.errors import ReentrantCallError, reentrant
 
@@ -95,8 +95,8 @@ class Waiter(Feed):
 
 def with_feed(row: Any, feed: Feed) -> Any:
     """Return ``row``, an item with its options, together with the feed that leads to its caller."""
-    if isinstance(row, Prioritized):
-        return Prioritized((*row.row, feed), row.priority, row.time_limit)
+    if isinstance(row, Request):
+        return Request((row.item, feed), row.options, row.priority, row.time_limit)
     return (*row, feed)
 
 

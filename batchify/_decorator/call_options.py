@@ -1,6 +1,6 @@
-"""The options of a batch function: what a call may choose beside its items.
+"""The options of a batch function: the arguments that a call may pass beside its item.
 
-Decides: which choices are the same.
+Decides: which calls pass the same options, and so may share a batch.
 Must not know: columns, engines.
 """
 
@@ -16,45 +16,54 @@ if TYPE_CHECKING:
 
 
 class CallOptions:
-    """The choices that calls of a function may make.
+    """The options of one batch function.
 
     Args:
         parameters: the options, in the order of the signature.
-        name: what the function is called in errors.
+        name: the function's name in errors.
+
+    Attributes:
+        defaults: the default of each option that has one, or a stand-in for one that is not hashable.
     """
 
-    __slots__ = ("_keys", "_name", "_parameters")
+    __slots__ = ("_all_defaults", "_interner", "_name", "_parameters", "defaults")
 
     def __init__(self, parameters: list[Parameter], name: str) -> None:
         self._parameters = parameters
         self._name = name
-        self._keys = Interner()
+        self._interner = Interner()
+        self.defaults = {p.name: _hashable(p.default) for p in parameters if p.default is not p.empty}
+        # What stands for a call that passes no option; ``None`` if there is an option that every call has to pass.
+        self._all_defaults: InternedKey | None = None
+        optional = {**self.defaults, **{p.name: () for p in parameters if p.kind is Parameter.VAR_KEYWORD}}
+        if len(optional) == len(parameters):
+            self._all_defaults = self._interner.get(tuple(optional[p.name] for p in parameters))
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the options."""
-        return [parameter.name for parameter in self._parameters]
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._parameters)
 
-    def key_of(self, values: tuple[Any, ...]) -> InternedKey:
-        """Return the token of a choice, given the value of each option: the same one for equal values.
+    def key_of(self, values: tuple[Any, ...]) -> InternedKey | None:
+        """Return what stands for the value of each option: one object for equal values, ``None`` for the defaults.
 
         Raises:
             TypeError: a value is not hashable.
         """
-        if self._parameters and self._parameters[-1].kind is Parameter.VAR_KEYWORD:
+        if self._parameters[-1].kind is Parameter.VAR_KEYWORD:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
-            return self._keys.get(values)
+            key = self._interner.get(values)
         except TypeError:
             for name, value in self._named(values):
                 _check_hashable(self._name, name, value)
             raise
+        return None if key is self._all_defaults else key
 
-    def arguments(self, token: InternedKey) -> tuple[list[Any], dict[str, Any]]:
-        """Return a choice as positional and as keyword arguments."""
-        values = [value.value if type(value) is UnhashableDefault else value for _, value in self._named(token.key)]
+    def arguments(self, key: InternedKey) -> tuple[list[Any], dict[str, Any]]:
+        """Return the values that ``key`` stands for, as positional and as keyword arguments."""
+        named = list(self._named(key.key))
+        values = [value.value if type(value) is UnhashableDefault else value for _, value in named]
         first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self._parameters)
-        names = [name for name, _ in self._named(token.key)]
+        names = [name for name, _ in named]
         return values[:first], dict(zip(names[first:], values[first:], strict=True))
 
     def _named(self, values: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
@@ -66,7 +75,7 @@ class CallOptions:
 
 
 class UnhashableDefault:
-    """A default that is not hashable: calls that leave it alone are alike."""
+    """Stands for a default that is not hashable: calls that do not pass the option are alike."""
 
     __slots__ = ("value",)
 
@@ -74,15 +83,14 @@ class UnhashableDefault:
         self.value = value
 
 
-def as_default(default: Any) -> Any:
-    """Return ``default``, or what stands for it if it is not hashable."""
+def _hashable(default: Any) -> Any:
     return default if is_hashable(default) else UnhashableDefault(default)
 
 
 def _check_hashable(function: str, option: str, value: Any) -> None:
     if not is_hashable(value):
         msg = (
-            f"{function}() tells by equal options which calls may share a batch, so they must be hashable; {option} is "
-            f"of type {type(value).__name__}"
+            f"{function}() compares options to find the calls that may share a batch, so they must be hashable; "
+            f"{option} is a {type(value).__name__}"
         )
         raise TypeError(msg)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchify._batcher.registry import Batcher
 
     # Of where the batch function comes from, and the options. It is asked for one that runs in an executor, or not.
-    Engine: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher]
+    MakeBatcher: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher]
 
 
 class Instances:
@@ -37,17 +37,16 @@ class Instances:
         engine: makes a batcher of a source of the batch function and the options.
     """
 
-    def __init__(self, function: Any, config: Config, engine: Engine) -> None:
+    def __init__(self, function: Any, config: Config, make_batcher: MakeBatcher, own: Batcher) -> None:
         self.function = function
+        self.make_batcher = make_batcher
         self._config = config
-        self._engine = engine
+        self._own = own
         self._call: Call | None = None
         # The id of an instance -> a weak reference to it, and its batcher.
         self._known: dict[int, tuple[ref[Any], Batcher]] = {}
         # What batchers counted whose instances are gone.
         self._past: list[Stats] = []
-        # Whether it is known that a class has the function as its method.
-        self.owned = False
         self.closed = False
 
     @property
@@ -79,7 +78,12 @@ class Instances:
 
     def batchers(self) -> list[Batcher]:
         """Return the batchers that exist."""
-        return [batcher for _, batcher in list(self._known.values())]
+        return [self._own, *(batcher for _, batcher in list(self._known.values()))]
+
+    def close(self) -> list[Batcher]:
+        """Make no batcher any more, and return those to close."""
+        self.closed = True
+        return self.batchers()
 
     def change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on, for all instances there are and all that come."""
@@ -127,13 +131,33 @@ class Instances:
         def source(elsewhere: BatchExecutor | None = None) -> Callable[..., Any]:
             return call.batch(function.__get__(weak()), elsewhere)
 
-        batcher = self._engine(source, call.for_rows(self._config))
+        batcher = self.make_batcher(source, call.for_items(self._config))
         keep(self, batcher)
         batcher = bound.setdefault(key, (weak, batcher))[1]
         if self.closed:
             # That came in between, and could not see it.
             batcher.close()
         return batcher
+
+
+class InstanceScope:
+    """The batcher of one instance, if there is one."""
+
+    def __init__(self, instances: Instances, instance: Any) -> None:
+        self._instances = instances
+        self._instance = instance
+
+    def batchers(self) -> list[Batcher]:
+        return self._instances.known(self._instance)
+
+    def close(self) -> list[Batcher]:
+        return self.batchers() if self._instances.closed else [self._instances.of(self._instance)]
+
+    def change(self, changes: dict[str, Any]) -> None:
+        self._instances.of(self._instance).change(changes)
+
+    def parts(self) -> list[Stats]:
+        return [part for batcher in self.batchers() for part in batcher.parts()]
 
 
 def _no_weak_reference(name: str, kind: str) -> str:

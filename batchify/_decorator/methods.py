@@ -1,181 +1,153 @@
-"""Decorated functions and methods, and how one finds its batcher.
+"""Decorated functions and methods: how Python binds them, and which batcher a call belongs to.
 
-Decides: which batcher a call belongs to, that of the function or that of the instance the method is bound to.
-Must not know: batches, how an engine works, what is offered beside calls.
+Decides: whether a call is one of the function, or of an instance or a class that it is a method of.
+Must not know: batches, how a batcher works, which members are offered beside calls.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.functions import METHOD_KINDS, name_of
-from batchify._decorator.instances import Instances
-from batchify._decorator.proxy import Batched
+from batchify._decorator.instances import Instances, InstanceScope
+from batchify._decorator.proxy import Batched, BatchedView, Route, ways
 from batchify._decorator.signature import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._batcher.config import Config
-    from batchify._batcher.registry import Batcher
-    from batchify._decorator.instances import Engine
-    from batchify._stats.counters import Stats
+    from batchify._decorator.instances import MakeBatcher
+    from batchify._decorator.proxy import RequestRoute, Ways
 
 
 class BatchedFunction(Batched):
-    """A decorated function, or a decorated method seen from its class.
+    """A decorated function, also where it stands in a class and is about to become a method.
 
     Args:
-        fn: what was decorated.
+        fn: the batch function, or a ``classmethod`` or ``staticmethod`` of it.
         config: its options.
-        engine: makes a batcher of a source of the batch function and the options.
+        make_batcher: makes a batcher from a source of the batch function and the options.
 
     Raises:
         TypeError: ``fn`` has no parameter for a list of items.
     """
 
-    def __init__(self, fn: Any, config: Config, engine: Engine) -> None:
-        # What the first argument of a method is: an instance, a class, or (of a static method) nothing.
-        self_kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
-        function = fn if self_kind is None else fn.__func__
+    def __init__(self, fn: Any, config: Config, make_batcher: MakeBatcher) -> None:
+        kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
+        function = fn if kind is None else fn.__func__
         call = Call(function, config.name)
-        batcher = engine(partial(call.batch, function), call.for_rows(config))
-        instances = Instances(function, config, engine)
-        ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
-        if len(call.columns) > 1 and self_kind is not staticmethod:
-            # There is room for an instance.
-            ways = [partial(_either, *both, instances) for both in zip(ways, _BOUND_WAYS, strict=True)]
-        super().__init__(function, config, call, *ways)
-        self._self_kind = self_kind
-        self._self_engine = engine
-        self._self_own = batcher
-        self._self_instances = instances
-        instances.owned = _is_in_class(function)
-        if self_kind is classmethod:
-            # What is wrong with it is said at decoration.
-            _ = instances.call
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._self_instances.owned = True
+        batcher = make_batcher(partial(call.batch, function), call.for_items(config))
+        scope = Instances(function, config, make_batcher, batcher)
+        route = Route(lambda: batcher)
+        _, *others = ways(call, route)
+        # The shortest way: there is nothing to find.
+        self_ways: Ways = (call.bind(batcher.submit, route.requests().submit), *others)
+        if kind is None and len(call.columns) > 1 and _is_in_class(function):
+            self_ways = tuple(
+                partial(_passed_on, self, name, way) for name, way in zip(_WAY_NAMES, self_ways, strict=True)
+            )
+        super().__init__(function, config, call, scope, route, self_ways)
+        self._self_instances = scope
+        self._self_kind = kind
+        self._self_unbound: UnboundMethod | None = None
+        if kind is classmethod:
+            # An error in its signature is raised at decoration.
+            _ = scope.call
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        self._self_instances.owned = True
         if self._self_kind is classmethod:
             return BatchedMethod(self, type(instance) if owner is None else owner)
-        if instance is None or self._self_kind is staticmethod or not _binds(self.__wrapped__):
+        if self._self_kind is staticmethod or not _binds(self.__wrapped__):
             return self
-        return BatchedMethod(self, instance)
+        if instance is not None:
+            return BatchedMethod(self, instance)
+        if self._self_unbound is None:
+            # One for all: pickle compares identities.
+            self._self_unbound = UnboundMethod(self)
+        return self._self_unbound
 
     @property
     def __func__(self) -> BatchedFunction:
-        """What a decorated bound method is bound from, decorated alike; ``inspect`` looks there for its signature."""
-        return BatchedFunction(self.__wrapped__.__func__, self._self_config, self._self_engine)
+        """The function of a decorated bound method, decorated alike; ``inspect`` looks there for its signature."""
+        return BatchedFunction(self.__wrapped__.__func__, self._self_config, self._self_instances.make_batcher)
 
     def __reduce__(self) -> str:
         return name_of(self.__wrapped__)
 
-    def _self_batcher(self) -> Batcher:
-        return self._self_own
 
-    def _self_batchers(self) -> list[Batcher]:
-        return [self._self_own, *self._self_instances.batchers()]
+class UnboundMethod(Batched):
+    """A decorated method seen from its class: a call passes the instance first."""
 
-    def _self_closing(self) -> list[Batcher]:
-        self._self_instances.closed = True
-        return self._self_batchers()
+    def __init__(self, function: BatchedFunction) -> None:
+        scope, route = function._self_scope, function._self_route
+        bound = _bound_ways(partial(BatchedMethod, function))
+        super().__init__(function.__wrapped__, function._self_config, function._self_call, scope, route, bound)
+        self._self_function = function
 
-    def _self_change(self, changes: dict[str, Any]) -> None:
-        self._self_own.change(changes)
-        self._self_instances.change(changes)
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self._self_function.__get__(instance, owner)
 
-    def _self_parts(self) -> list[Stats]:
-        return [*self._self_own.parts(), *self._self_instances.parts()]
+    def _self_ways(self, route: RequestRoute) -> Ways:
+        urgency = route.priority, route.time_limit
+        return _bound_ways(lambda instance: BatchedView(BatchedMethod(self._self_function, instance), *urgency))
+
+    def __reduce__(self) -> str:
+        return name_of(self.__wrapped__)
 
 
 class BatchedMethod(Batched):
     """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
-        instances, call = function._self_instances, function._self_instances.call
-        ways = [call.one(partial(way, instances, instance)) for way in _BOUND_WAYS]
-        super().__init__(function.__wrapped__.__get__(instance), function._self_config, call, *ways)
+        instances = function._self_instances
+        route = Route(partial(instances.of, instance), instance)
+        fn, scope = function.__wrapped__.__get__(instance), InstanceScope(instances, instance)
+        super().__init__(fn, function._self_config, instances.call, scope, route, ways(instances.call, route))
         self._self_function = function
         self._self_instance = instance
 
-    def _self_keep(self) -> object:
-        return self._self_instance
+    @property
+    def __func__(self) -> Batched:
+        function = self._self_function
+        return function if function._self_kind is classmethod else function.__get__(None, type(self._self_instance))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
 
-    @property
-    def __func__(self) -> BatchedFunction:
-        return self._self_function
-
     def __reduce__(self) -> Any:
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
-    def _self_batcher(self) -> Batcher:
-        return self._self_function._self_instances.of(self._self_instance)
 
-    def _self_batchers(self) -> list[Batcher]:
-        return self._self_function._self_instances.known(self._self_instance)
-
-    def _self_closing(self) -> list[Batcher]:
-        return self._self_batchers() if self._self_function._self_instances.closed else [self._self_batcher()]
-
-    def _self_change(self, changes: dict[str, Any]) -> None:
-        self._self_batcher().change(changes)
+_WAY_NAMES = ("__call__", "submit", "acall")
 
 
-# The ways to call a method, by the row of a call. A coroutine keeps the instance alive until it has its answer, though
-# nobody else may do so any more.
-_BOUND_WAYS: list[Callable[[Instances, Any, Any], Any]] = [
-    lambda instances, instance, row: instances.of(instance).submit(row, instance),
-    lambda instances, instance, row: instances.of(instance).put(row),
-    lambda instances, instance, row: instances.of(instance).asubmit(row, instance),
-]
+def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
+    """Return the ways to call what ``bind`` returns for the instance that is the first argument."""
+
+    def way(name: str) -> Callable[..., Any]:
+        return lambda instance, /, *args, **kwargs: getattr(bind(instance), name)(*args, **kwargs)
+
+    return tuple(map(way, _WAY_NAMES))
 
 
-def _either(
-    one: Callable[..., Any],
-    bound: Callable[[Instances, Any, Any], Any],
-    instances: Instances,
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Call the method of the first argument if this is one of its methods, else the function itself.
-
-    A method is called so in two ways: ``Class.method(instance, item)``, and through a ``classmethod`` around it, which
-    since Python 3.13 no longer asks the function to bind itself.
-    """
-    if instances.owned and args and _is_method_of(args[0], instances):
+def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a method whose decorator, or ``classmethod`` from Python 3.13 on, passes on the instance as an argument."""
+    if args and _has_as_method(args[0], function.__wrapped__.__name__):
         instance, *rest = args
-        return instances.call.one(partial(bound, instances, instance))(*rest, **kwargs)
-    return one(*args, **kwargs)
+        return getattr(BatchedMethod(function, instance), name)(*rest, **kwargs)
+    return way(*args, **kwargs)
 
 
-def _is_method_of(first: Any, instances: Instances) -> bool:
-    """Say whether ``first`` is an instance or a class that has this function as its method."""
-    kinds = (*type(first).__mro__, *(first.__mro__ if issubclass(type(first), type) else ()))
-    return any(_is_defined_in(kind, instances) for kind in kinds)
-
-
-def _is_defined_in(kind: type, instances: Instances) -> bool:
-    """Say whether ``kind`` has it, or something around it, among its attributes, or had it when it was made."""
-    function = instances.function
-    if isinstance(vars(kind).get(function.__name__), staticmethod):
-        return False
-    if (kind.__module__, f"{kind.__qualname__}.{function.__name__}") == (function.__module__, function.__qualname__):
-        return True
-    return any(
-        issubclass(type(value), BatchedFunction) and value._self_instances is instances
-        for value in list(vars(kind).values())
-    )
+def _has_as_method(first: Any, name: str) -> bool:
+    """Say whether ``first`` is an object or a class with a method of this name, other than a static method."""
+    kind = type(first)
+    held = inspect.getattr_static(first if issubclass(kind, type) else kind, name, None)
+    return held is not None and not isinstance(held, staticmethod)
 
 
 def _is_in_class(fn: object) -> bool:
@@ -185,5 +157,5 @@ def _is_in_class(fn: object) -> bool:
 
 
 def _binds(fn: object) -> bool:
-    """Say whether ``fn`` becomes a method when it is looked up through an instance. A bound method stays what it is."""
+    """Say whether ``fn`` becomes a method when it is looked up through an instance. A bound method stays as it is."""
     return hasattr(type(fn), "__get__") and not isinstance(fn, MethodType)

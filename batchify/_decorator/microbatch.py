@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
     from batchify._batcher.report import BatchReport
-    from batchify._decorator.instances import Engine
+    from batchify._decorator.instances import MakeBatcher
     from batchify._decorator.stream_types import (
         AsyncGenerator,
         AsyncStreamMethod,
@@ -286,7 +286,7 @@ def _check(fn: Any) -> None:
         raise TypeError(msg)
 
 
-def _engine(fn: Any) -> Engine:
+def _engine(fn: Any) -> MakeBatcher:
     """Return what makes a batcher for ``fn``, by what calling it returns."""
     if is_async_generator(fn):
         return _streams_on_loops

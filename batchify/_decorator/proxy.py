@@ -1,19 +1,20 @@
-"""What a decorated function offers: a proxy of the batch function that is called with one item.
+"""A decorated function: a proxy of the batch function that is called with one item.
 
-Decides: which members there are, and what a view adds to the calls that are made through it.
-Must not know: batches, how an engine works, which batcher a call belongs to.
+Decides: its members, and the route from a call to its batcher.
+Must not know: batches, how a batcher works.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from wrapt import BaseObjectProxy
 
-from batchify._batcher.admission import Prioritized
 from batchify._batcher.config import changes
 from batchify._batcher.registry import configure_lock
+from batchify._batcher.requests import Request
 from batchify._core.limits import number, positive
 from batchify._stats.counters import together
 
@@ -30,18 +31,127 @@ if TYPE_CHECKING:
     from batchify._stats.snapshot import BatchStats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
+    Ways: TypeAlias = tuple[Callable[..., Any], ...]
 else:
     Proxy = BaseObjectProxy
 
 
-class Batched(Proxy):
-    """What a decorated function offers, bound to an instance or not.
+class Scope(Protocol):
+    """The batchers that a decorated function or a bound method stands for."""
 
-    Everything else is that of the batch function: its name, documentation, module and kind.
+    def batchers(self) -> list[Batcher]:
+        """Return the batchers that exist."""
+        ...
+
+    def close(self) -> list[Batcher]:
+        """Accept no batcher that is made later, and return those to close."""
+        ...
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Apply validated option changes."""
+        ...
+
+    def parts(self) -> list[Stats]:
+        """Return the counters of these batchers."""
+        ...
+
+
+class Route:
+    """The way from a call to its batcher.
+
+    Args:
+        find: returns the batcher, and makes it if need be.
+        instance: the instance of a method, which lives at least as long as its calls.
+    """
+
+    __slots__ = ("find", "instance")
+
+    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
+        self.find = find
+        self.instance = instance
+
+    def submit(self, row: Any) -> Any:
+        return self.find().submit(row, self.instance)
+
+    def submit_nowait(self, row: Any) -> Any:
+        return self.find().put(row)
+
+    def acall(self, row: Any) -> Any:
+        return self.find().asubmit(row, self.instance)
+
+    def submit_many(self, rows: Iterable[Any]) -> Any:
+        return self.find().submit_many(rows, self.instance)
+
+    def requests(self) -> RequestRoute:
+        """Return the way of calls that pass options."""
+        return RequestRoute(self)
+
+
+class RequestRoute(Route):
+    """The way of calls that ask for more than their item. The first one makes the batcher accept such calls.
+
+    Args:
+        route: leads to the batcher.
+        priority: that of every call.
+        time_limit: seconds from a call to its deadline; ``None`` for no deadline.
+    """
+
+    __slots__ = ("priority", "time_limit")
+
+    def __init__(self, route: Route, priority: float = 0.0, time_limit: float | None = None) -> None:
+        super().__init__(partial(_find_for_requests, route.find), route.instance)
+        self.priority = priority
+        self.time_limit = time_limit
+
+    def submit(self, row: Any) -> Any:
+        return super().submit(self._request(row))
+
+    def submit_nowait(self, row: Any) -> Any:
+        return super().submit_nowait(self._request(row))
+
+    def acall(self, row: Any) -> Any:
+        return super().acall(self._request(row))
+
+    def submit_many(self, rows: Iterable[Any]) -> Any:
+        return super().submit_many(map(self._request, rows))
+
+    def requests(self) -> RequestRoute:
+        return self
+
+    def _request(self, row: Any) -> Request:
+        request = row if type(row) is Request else Request(row)
+        request.priority, request.time_limit = self.priority, self.time_limit
+        return request
+
+
+def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
+    batcher = find()
+    if not batcher.takes_requests:
+        with configure_lock:
+            # Another thread may have done it meanwhile.
+            if not batcher.takes_requests:
+                batcher.change({"takes_requests": True})
+    return batcher
+
+
+def ways(call: Call, route: Route) -> Ways:
+    """Return the ways to call a function: ``fn``, ``fn.submit`` and ``fn.acall``."""
+    requests = route.requests()
+    return (
+        call.bind(route.submit, requests.submit),
+        call.bind(route.submit_nowait, requests.submit_nowait),
+        call.bind(route.acall, requests.acall),
+    )
+
+
+class Batched(Proxy):
+    """A decorated function, or a decorated method that is bound to an instance.
+
+    It offers these members; everything else is that of the batch function: name, documentation, module and kind.
     """
 
     # The ways to call it stand in slots: a method of a proxy would cost a tenth of a call.
-    __slots__ = {  # noqa: RUF023  # the order in which one meets them
+    __slots__ = {  # noqa: RUF023  # the order in which a reader meets them
         "__call__": """Run one item and return its result; of an ``async def`` function, return a coroutine of it.
 
         Of a generator function, return a stream: an iterator of the values for the item, asynchronous for an ``async
@@ -50,7 +160,7 @@ class Batched(Proxy):
         "submit": """Queue one item at once and return the future of its result.
 
         It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
-        function, which needs a running event loop. Cancelling it takes the item out if it has not left yet. Of a
+        function, which needs a running event loop. Cancelling it removes the item if its batch has not left yet. Of a
         generator function, it is a stream, as a call returns.
 
         Raises:
@@ -63,32 +173,20 @@ class Batched(Proxy):
         """,
     }
 
-    def __init__(self, fn: Callable[..., Any], config: Config, call: Call, *ways: Callable[..., Any]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], config: Config, call: Call, scope: Scope, route: Route, ways: Ways
+    ) -> None:
         super().__init__(fn)
         self._self_config = config
         self._self_call = call
-        for put, way in zip(_put, ways, strict=True):
-            put(self, way)
+        self._self_scope = scope
+        self._self_route = route
+        for set_slot, way in zip(_set_slots, ways, strict=True):
+            set_slot(self, way)
 
-    def _self_batcher(self) -> Batcher:
-        """Return the batcher that calls go to."""
-        raise NotImplementedError
-
-    def _self_keep(self) -> object:
-        """Return what must live as long as a call does."""
-        return None
-
-    def _self_batchers(self) -> list[Batcher]:
-        """Return the batchers that exist."""
-        raise NotImplementedError
-
-    def _self_closing(self) -> list[Batcher]:
-        """Return the batchers to close so that no call is taken any more."""
-        raise NotImplementedError
-
-    def _self_parts(self) -> list[Stats]:
-        """Return the counters of these batchers."""
-        return [part for batcher in self._self_batchers() for part in batcher.parts()]
+    def _self_ways(self, route: RequestRoute) -> Ways:
+        """Return the ways to call it as a view does."""
+        return ways(self._self_call, route)
 
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
@@ -102,10 +200,9 @@ class Batched(Proxy):
         Raises:
             Exception: the error of the first item that has one.
         """
-        return self._self_submit_many(self._self_call.rows(items, options))
-
-    def _self_submit_many(self, rows: Iterable[Any]) -> Any:
-        return self._self_batcher().submit_many(rows, self._self_keep())
+        rows = self._self_call.rows(items, options)
+        route = self._self_route.requests() if options else self._self_route
+        return route.submit_many(rows)
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
         """Return a view of it, with all that it offers, whose calls are more or less urgent.
@@ -122,16 +219,16 @@ class Batched(Proxy):
             TypeError: one is no number.
             ValueError: one is not finite, or the deadline is not above 0.
         """
-        return BatchedView(Urging(self, number("priority", priority), positive("deadline", deadline)))
+        return BatchedView(self, number("priority", priority), positive("deadline", deadline))
 
     @property
     def batch_stats(self) -> BatchStats:
         """A snapshot of what happened so far."""
-        return together(self._self_config.name, self._self_parts())
+        return together(self._self_config.name, self._self_scope.parts())
 
     def reset_stats(self) -> None:
         """Start counting anew; what waits and runs stays counted."""
-        for part in self._self_parts():
+        for part in self._self_scope.parts():
             part.reset()
 
     def configure(self, **options: Any) -> None:
@@ -145,15 +242,11 @@ class Batched(Proxy):
             ValueError: an option is out of range.
         """
         with configure_lock:
-            self._self_change(changes(self.__wrapped__, options))
-
-    def _self_change(self, changes: dict[str, Any]) -> None:
-        """Go by other options, which are valid, from now on."""
-        raise NotImplementedError
+            self._self_scope.change(changes(self.__wrapped__, options))
 
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
-        for batcher in self._self_batchers():
+        for batcher in self._self_scope.batchers():
             batcher.flush()
 
     def close(self) -> None:
@@ -162,12 +255,12 @@ class Batched(Proxy):
         Raises:
             RuntimeError: the caller is an event loop that has to run some of it; use ``await fn.aclose()`` there.
         """
-        for batcher in self._self_closing():
+        for batcher in self._self_scope.close():
             batcher.close()
 
     async def aclose(self) -> None:
         """Do what ``close()`` does without blocking the event loop."""
-        for batcher in self._self_closing():
+        for batcher in self._self_scope.close():
             await batcher.aclose()
 
     def __enter__(self) -> Self:
@@ -205,86 +298,37 @@ class Batched(Proxy):
 
 
 # Past the proxy's own way to set attributes, which would set that of the batch function.
-_put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
-
-
-class Urging:
-    """The ways to call a decorated function for those who are urgent, by the row of a call."""
-
-    def __init__(self, base: Batched, priority: float, time_limit: float | None) -> None:
-        self.base = base
-        self.priority = priority
-        self.time_limit = time_limit
-
-    def submit(self, row: Any) -> Any:
-        return self._batcher().submit(self._urgent(row), self.base._self_keep())
-
-    def put(self, row: Any) -> Any:
-        return self._batcher().put(self._urgent(row))
-
-    def asubmit(self, row: Any) -> Any:
-        return self._batcher().asubmit(self._urgent(row), self.base._self_keep())
-
-    def submit_many(self, rows: Iterable[Any]) -> Any:
-        return self._batcher().submit_many(map(self._urgent, rows), self.base._self_keep())
-
-    def _urgent(self, row: Any) -> Prioritized:
-        return Prioritized(row, self.priority, self.time_limit)
-
-    def _batcher(self) -> Batcher:
-        batcher = self.base._self_batcher()
-        if not batcher.allows_priority:
-            with configure_lock:
-                # Another thread may have done it meanwhile.
-                if not batcher.allows_priority:
-                    batcher.change({"allows_priority": True})
-        return batcher
+_set_slots = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
 
 class BatchedView(Batched):
-    """A decorated function, or method, as those call it who are urgent."""
+    """A decorated function or method whose calls have a priority or a deadline."""
 
-    def __init__(self, urging: Urging) -> None:
-        base, call = urging.base, urging.base._self_call
-        ways = [call.one(urging.submit), call.one(urging.put), call.one(urging.asubmit)]
-        super().__init__(base.__wrapped__, base._self_config, call, *ways)
-        self._self_urging = urging
+    def __init__(self, base: Batched, priority: float, deadline: float | None) -> None:
+        route = RequestRoute(base._self_route, priority, deadline)
+        fn, config, call, scope = base.__wrapped__, base._self_config, base._self_call, base._self_scope
+        super().__init__(fn, config, call, scope, route, base._self_ways(route))
         self._self_base = base
+        self._self_urgency = priority, deadline
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
         return self._self_base.options(priority=priority, deadline=deadline)
 
     options.__doc__ = Batched.options.__doc__
 
-    def _self_submit_many(self, rows: Iterable[Any]) -> Any:
-        return self._self_urging.submit_many(rows)
-
-    def _self_batchers(self) -> list[Batcher]:
-        return self._self_base._self_batchers()
-
-    def _self_closing(self) -> list[Batcher]:
-        return self._self_base._self_closing()
-
-    def _self_change(self, changes: dict[str, Any]) -> None:
-        self._self_base._self_change(changes)
-
-    def _self_parts(self) -> list[Stats]:
-        return self._self_base._self_parts()
-
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
-        urging = self._self_urging
-        return BatchedView(Urging(copy.deepcopy(urging.base, memo), urging.priority, urging.time_limit))
+        return BatchedView(copy.deepcopy(self._self_base, memo), *self._self_urgency)
 
     def __reduce__(self) -> Any:
-        return _viewed, (self._self_base, self._self_urging.priority, self._self_urging.time_limit)
+        return _view, (self._self_base, *self._self_urgency)
 
     def __repr__(self) -> str:
-        urging = self._self_urging
-        deadline = "" if urging.time_limit is None else f", deadline {urging.time_limit:g} s"
-        return f"<microbatch {self._self_config.name}, priority {urging.priority:g}{deadline}>"
+        priority, deadline = self._self_urgency
+        limit = "" if deadline is None else f", deadline {deadline:g} s"
+        return f"<microbatch {self._self_config.name}, priority {priority:g}{limit}>"
 
     __str__ = __repr__
 
 
-def _viewed(base: Batched, priority: float, deadline: float | None) -> BatchedView:
+def _view(base: Batched, priority: float, deadline: float | None) -> BatchedView:
     return base.options(priority=priority, deadline=deadline)

@@ -1,6 +1,6 @@
 """What a batch function looks like: its name, its kind, and the calls that its one-item form takes.
 
-Decides: which parameters are columns that batches are made of, which are options, and what a call carries.
+Decides: which parameters are columns, which are options, and what a call queues.
 Must not know: engines.
 """
 
@@ -12,17 +12,19 @@ from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
 from types import BuiltinMethodType
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_generator
-from batchify._decorator.call_options import CallOptions, as_default
+from batchify._batcher.requests import Request
+from batchify._decorator.call_options import CallOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
+    from batchify._batcher.interning import InternedKey
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -30,21 +32,21 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 class Call:
     """The one-item form of a batch function: how it is called with an item, and how it is run for many.
 
-    Parameters without a default are columns: a call gives one element of each. All others are options: the batch
-    function gets them as the call gave them, and only calls with equal options share a batch. A *row* is what one call
-    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any. That
-    of a generator function always has options, be they none, and room behind them for what the caller reads from.
+    Parameters without a default are columns: a call passes one element for each, and the batch function gets a list of
+    them. All others are options: the batch function gets the values that the call passed, and only calls with equal
+    options share a batch. The item of a call is its element, or a tuple if there are several columns. A call whose
+    options are all at their defaults is queued as its bare item, any other call as a ``Request``.
 
     Args:
         fn: the batch function.
-        name: what it is called in errors.
-        bound: whether its first parameter is given already, as the instance is to a method.
+        name: its name in errors.
+        bound: whether its first parameter is bound, as ``self`` is in a method.
 
     Raises:
-        TypeError: no parameter can be a column, or a parameter takes any number of them.
+        TypeError: there is no column, or a parameter takes any number of them.
     """
 
-    __slots__ = ("_choices", "_fn", "_form", "_has_options", "_name", "_parameters", "_signature", "columns")
+    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_signature", "columns")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
@@ -66,9 +68,8 @@ class Call:
                 f"{f' ({named[0]} is none, as it can only be given by name)' if named else ''}"
             )
             raise TypeError(msg)
-        self._choices = CallOptions(options, name)
-        self._has_options = bool(options) or is_generator(fn)
-        self._form = _compiled(self._parameters, self.columns, self._choices if self._has_options else None)
+        self._options = CallOptions(options, name) if options else None
+        self._form = _compiled(self._parameters, self.columns, self._options)
 
     @property
     def signature(self) -> Signature:
@@ -81,27 +82,41 @@ class Call:
                 for p in signature.parameters.values()
                 if p.name in known
             ]
-            requested = signature.return_annotation
+            returned = signature.return_annotation
             self._signature = Signature(
-                parameters, return_annotation=_stream(requested) if is_generator(self._fn) else _element(requested)
+                parameters, return_annotation=_stream(returned) if is_generator(self._fn) else _element(returned)
             )
         return self._signature
 
-    def one(self, hand: Callable[[Any], Any]) -> Callable[..., Any]:
-        """Return a function that takes the arguments of one call, and returns ``hand(row)`` for its row.
+    def bind(self, deliver: Callable[[Any], Any], deliver_request: Callable[[Request], Any]) -> Callable[..., Any]:
+        """Return the one-item form: a function of the arguments of one call.
 
-        Python itself looks at the arguments, so that wrong ones fail as those of any function do.
+        It passes the bare item to ``deliver``, or, if the call passes options, a request to ``deliver_request``. Python
+        itself checks the arguments, so that wrong ones fail as they do for any function.
         """
-        one: Callable[..., Any] = self._form(hand)
+        ask = None if self._options is None else partial(self._ask, self._options, deliver, deliver_request)
+        one: Callable[..., Any] = self._form(deliver, ask)
         one.__qualname__ = self._name
         return one
 
+    @staticmethod
+    def _ask(
+        options: CallOptions,
+        deliver: Callable[[Any], Any],
+        deliver_request: Callable[[Request], Any],
+        item: Any,
+        values: tuple[Any, ...],
+    ) -> Any:
+        key = options.key_of(values)
+        return deliver(item) if key is None else deliver_request(Request(item, key))
+
     def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
         """Return the rows of ``items``, with the same options for each."""
-        if self._is_plain and not options:
+        is_one = len(self.columns) == 1
+        if is_one and self._options is None and not options:
             return items
-        row = self.one(_itself)
-        if len(self.columns) == 1:
+        row = self.bind(_itself, _itself)
+        if is_one:
             return (row(item, **options) for item in items)
         return (row(*self._elements(item), **options) for item in items)
 
@@ -115,45 +130,32 @@ class Call:
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]
 
-    def for_rows(self, config: Config) -> Config:
-        """Return the options for a batcher of rows, of those for items."""
-        return replace(
-            config,
-            weigh=self._on_rows(config.weigh),
-            group_by=self._on_rows(config.group_by),
-            has_options=self._has_options,
-        )
+    def for_items(self, config: Config) -> Config:
+        """Return the options of a batcher, with ``weigh`` and ``group_by`` as functions of an item."""
+        if len(self.columns) == 1:
+            return config
+        return replace(config, weigh=_of_tuple(config.weigh), group_by=_of_tuple(config.group_by))
 
-    def batch(self, fn: Callable[..., Any], elsewhere: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
-        """Return ``fn``, the batch function or one like it, as a function of a list of rows that runs ``elsewhere``."""
-        fn = run_in(fn, elsewhere)
-        return fn if self._is_plain else partial(self._spread, fn)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether a row is an item and nothing else."""
-        return not self._has_options and len(self.columns) == 1
-
-    def _on_rows(self, fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
-        """Return a function of an item, or of one argument for each column, as a function of a row."""
-        if fn is None or self._is_plain:
-            return fn
-        has_options, is_one = self._has_options, len(self.columns) == 1
-
-        def on_row(row: Any) -> Any:
-            item = row[0] if has_options else row
-            return fn(item) if is_one else fn(*item)
-
-        return on_row
+    def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
+        """Return ``fn``, the batch function or one like it, as a function of a list of rows, run in ``executor``."""
+        fn = run_in(fn, executor)
+        return fn if self._options is None and len(self.columns) == 1 else partial(self._spread, fn)
 
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        if self._has_options:
-            args, kwargs = self._choices.arguments(rows[0][1])
-            rows = [row[0] for row in rows]
+        first = rows[0]
+        if type(first) is Request:
+            # All calls of a batch pass the same options.
+            args, kwargs = cast("CallOptions", self._options).arguments(cast("InternedKey", first.options))
+            rows = [row.item for row in rows]
         columns = [rows] if len(self.columns) == 1 else [list(column) for column in zip(*rows, strict=True)]
         return fn(*columns, *args, **kwargs)
+
+
+def _of_tuple(fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
+    """Return a function of one argument for each column as a function of a tuple."""
+    return None if fn is None else lambda item: fn(*item)
 
 
 class _Code(str):
@@ -165,8 +167,8 @@ class _Code(str):
         return str(self)
 
 
-def _compiled(parameters: list[Parameter], columns: list[str], choices: CallOptions | None) -> Callable[..., Any]:
-    """Return a function of ``hand`` that returns the function of the parameters that returns ``hand(row)``.
+def _compiled(parameters: list[Parameter], columns: list[str], options: CallOptions | None) -> Callable[..., Any]:
+    """Return a function of ``deliver`` and ``ask`` that returns the one-item form.
 
     It is compiled, as the methods of dataclasses are: nothing that looks at arguments at run time is as fast, or fails
     as Python does.
@@ -174,24 +176,26 @@ def _compiled(parameters: list[Parameter], columns: list[str], choices: CallOpti
     own = "_"
     while any(p.name.startswith(own) for p in parameters):
         own += "_"
+    named = [] if options is None else list(options)
+    defaults = {} if options is None else {f"{own}default_{name}": value for name, value in options.defaults.items()}
     taken = Signature(
         [
-            p.replace(
-                annotation=p.empty, default=p.empty if p.default is p.empty else _Code(f"{own}defaults[{p.name!r}]")
-            )
+            p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else _Code(f"{own}default_{p.name}"))
             for p in parameters
         ]
     )
-    row = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
-    if choices is not None:
-        row = f"({row}, {own}choose(({''.join(f'{name}, ' for name in choices.names)})))"
-    known = {
-        "__name__": __name__,
-        f"{own}choose": None if choices is None else choices.key_of,
-        f"{own}defaults": {p.name: as_default(p.default) for p in parameters if p.default is not p.empty},
-    }
+    item = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+    body = f"{own}deliver({item})"
+    if named:
+        asked = f"{own}ask({item}, ({''.join(f'{p.name}, ' for p in named)}))"
+        required = any(p.default is p.empty and p.kind is not Parameter.VAR_KEYWORD for p in named)
+        plain = " and ".join(
+            f"not {p.name}" if p.kind is Parameter.VAR_KEYWORD else f"{p.name} is {own}default_{p.name}" for p in named
+        )
+        body = asked if required else f"{body} if {plain} else {asked}"
     # Names of parameters are all that it is made of.
-    form: Callable[..., Any] = eval(f"lambda {own}hand: lambda {str(taken)[1:-1]}: {own}hand({row})", known)  # noqa: S307
+    source = f"lambda {own}deliver, {own}ask: lambda {str(taken)[1:-1]}: {body}"
+    form: Callable[..., Any] = eval(source, {"__name__": __name__, **defaults})  # noqa: S307
     return form
 
 

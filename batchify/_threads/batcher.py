@@ -138,7 +138,7 @@ class SyncMicrobatcher(Generic[T, R]):
         self._source = source
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.allows_priority = config.allows_priority
+        self.takes_requests = config.takes_requests
         drain_before_exit_of(config.executor)
         self.reset_after_fork()
 
@@ -293,14 +293,14 @@ class SyncMicrobatcher(Generic[T, R]):
             ReentrantCallError: an urgent call comes in the middle of another one in this thread.
         """
         # Any other change can be made a moment later, but this one would be too late for the next call.
-        if "allows_priority" in changes and any(engine.reentered for engine in self._engines()):
+        if "takes_requests" in changes and any(engine.reentered for engine in self._engines()):
             raise ReentrantCallError(interrupting(self.name))
         self._config = replace(self._config, **changes)
         drain_before_exit_of(self._config.executor)
         for engine in self._engines():
             self._update(engine)
         # Only now, when nobody can meet an engine that does not expect it.
-        self.allows_priority = self._config.allows_priority
+        self.takes_requests = self._config.takes_requests
 
     def _update(self, engine: ThreadEngine) -> None:
         """Let ``engine`` go by the options as they are now, whoever else does so at this moment."""

@@ -18,7 +18,14 @@ from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import as_entry, entry_factory, item_of, make_queue, reconfigured, urgent_entry_factory
+from batchify._batcher.admission import (
+    as_entry,
+    entry_factory,
+    grouped_entry_factory,
+    item_of,
+    make_queue,
+    reconfigured,
+)
 from batchify._batcher.current import batch_context, belongs_to, inside
 from batchify._batcher.report import report
 from batchify._core import outcome
@@ -207,8 +214,8 @@ class ThreadEngine:
             start_new_thread(self.change, (config,))
             return
         with self._lock:
-            if config.allows_priority and not self._config.allows_priority:
-                self._prepare = urgent_entry_factory(self._prepare, config)
+            if config.takes_requests and not self._config.takes_requests:
+                self._prepare = grouped_entry_factory(self._prepare, config)
             self._config = config
             queue = self.queue = reconfigured(self.queue, config)
             self.stats.follow(lambda: queue.arrivals)

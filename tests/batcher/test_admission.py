@@ -12,6 +12,7 @@ import pytest
 from batchify._batcher.admission import entry_factory, item_of, make_queue
 from batchify._batcher.config import Config
 from batchify._batcher.interning import InternedKey
+from batchify._batcher.requests import Request
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 
@@ -47,8 +48,8 @@ def test_calls_that_are_all_alike_need_nothing():
 
 @pytest.mark.parametrize(
     "options",
-    [{"group_by": len}, weighing(1), {"dedupe": True}, {"has_options": True}],
-    ids=["group_by", "weigh", "dedupe", "has_options"],
+    [{"group_by": len}, weighing(1), {"dedupe": True}, {"takes_requests": True}],
+    ids=["group_by", "weigh", "dedupe", "takes_requests"],
 )
 def test_calls_that_ask_for_more_need_groups(options):
     """Whatever may tell calls apart takes the core that can."""
@@ -74,15 +75,14 @@ def test_the_context_is_kept_with_the_rest():
 
 def test_the_item_of_a_call_with_options():
     """What is shown of a call is its item."""
-    assert 1 == item_of((1, InternedKey("options")), config(has_options=True))
+    assert 1 == item_of(Request(1, InternedKey("options")), config(takes_requests=True))
 
 
 def test_equal_groups_are_one():
     """Items of equal groups have the same token, others another; one set of options is a group of its own."""
     one, other = InternedKey("options"), InternedKey("other options")
-    options = {"group_by": lambda row: row[0] % 2, "has_options": True}
-    prepare = entry_factory(config(**options))
-    group = [prepare(row).group for row in [(1, one), (3, one), (2, one), (1, other)]]
+    prepare = entry_factory(config(group_by=lambda item: item % 2, takes_requests=True))
+    group = [prepare(Request(*row)).group for row in [(1, one), (3, one), (2, one), (1, other)]]
     assert group[0] is group[1]
     assert 3 == len(set(group))
 
@@ -90,7 +90,7 @@ def test_equal_groups_are_one():
 def test_options_alone_are_a_group():
     """Without ``group_by`` calls with the same options are one group."""
     token = InternedKey("options")
-    assert token is place((1, token), has_options=True).group
+    assert token is place(Request(1, token), takes_requests=True).group
 
 
 def test_without_either_all_are_one_group():

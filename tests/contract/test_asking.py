@@ -90,7 +90,7 @@ def test_an_option_that_is_not_hashable_is_refused(kit):
     search = Search(kit)
     error = kit.call(search.fn, "a", "A", limit=[1]).exception(PATIENCE)
     told = (
-        "search() tells by equal options which calls may share a batch, so they must be hashable; limit is of type list"
+        "search() compares options to find the calls that may share a batch, so they must be hashable; limit is a list"
     )
     assert (TypeError, told) == (type(error), str(error))
     assert 0 == search.fn.batch_stats.pending

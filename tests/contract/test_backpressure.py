@@ -202,7 +202,7 @@ def test_a_future_that_is_cancelled_at_the_door(threads):
     double.submit(1)
     waiting = threads.call(double.submit, 2)
     wait_until(lambda: double.batch_stats.pending == 2)
-    assert double._self_own.waiting()[-1].future.cancel()
+    assert double._self_route.find().waiting()[-1].future.cancel()
     assert waiting.result(PATIENCE).cancelled()
     gate.open()
 

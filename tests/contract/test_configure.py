@@ -90,7 +90,7 @@ def test_fewer_slots(kit):
     gate.open()
     assert [2, 4, 6] == kit.results(callers)
     if kit.name != "asyncio":
-        wait_until(lambda: double._self_own.engine.workers.count == 1)
+        wait_until(lambda: double._self_route.find().engine.workers.count == 1)
     assert 8 == kit.call(double, 4).result(PATIENCE)
 
 
@@ -148,7 +148,7 @@ def test_a_loop_that_is_gone(kit):
 
 def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
     """A change that comes while the first call makes an engine is not lost."""
-    batcher = type(kit.decorate()[0]._self_own)
+    batcher = type(kit.decorate()[0]._self_route.find())
     make = batcher.engine_kind
 
     def make_and_configure(*args):

@@ -493,7 +493,7 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     double = microbatch(doubled, timeout=HOUR)
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
-    engine = double._self_batcher().engine
+    engine = double._self_route.find().engine
     queue, now = engine.queue, engine.queue.places[0].deadline
     wait_until(lambda: engine.workers.idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
@@ -533,7 +533,7 @@ def test_a_reopened_engine_watches_again():
         return doubled(items)
 
     view = double.options(deadline=SOON)
-    [batcher] = [b for b in [double._self_batcher()] if isinstance(b, SyncMicrobatcher)]
+    [batcher] = [b for b in [double._self_route.find()] if isinstance(b, SyncMicrobatcher)]
     for _ in range(2):
         batcher.start()
         gate.clear()
@@ -576,13 +576,13 @@ def test_an_engine_that_is_just_being_made_is_told():
         def setdefault(self, key, engine):
             if not futures:
                 futures.append(None)
-                in_another_thread(view._self_urging._batcher).join(PATIENCE)
+                in_another_thread(view._self_route.find).join(PATIENCE)
                 made = super().setdefault(key, engine)
                 in_another_thread(lambda: futures.append(view.submit(1))).join(PATIENCE)
                 return made
             return super().setdefault(key, engine)
 
-    double._self_batcher()._own = Own()
+    double._self_route.find()._own = Own()
     assert 0 == double(0)
     assert 2 == futures[1].result(PATIENCE)
 
@@ -591,7 +591,7 @@ def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
     """An urgent call that comes while another thread changes the engine over is understood."""
     double = microbatch(doubled)
     assert 0 == double(0)
-    engine, answers = double._self_batcher().engine, []
+    engine, answers = double._self_route.find().engine, []
     change = engine.change
 
     def interrupted(config):

@@ -433,9 +433,9 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(one.double(1))
     # As somebody who was about to look at the numbers.
-    (batcher,) = Kind.double._self_instances.batchers()
+    _, batcher = Kind.double._self_scope.batchers()
     del one
-    assert [] == Kind.double._self_instances.batchers()
+    assert [] == Kind.double._self_scope.batchers()
     loop.close()
     assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
 
@@ -480,7 +480,7 @@ def test_numbers_that_move_while_they_are_read():
 
     model = Model()
     model.double(1)
-    instances = Model.double._self_instances
+    instances = Model.double._self_scope
     batchers = instances.batchers
 
     def look_and_drop():

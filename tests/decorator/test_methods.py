@@ -518,14 +518,14 @@ async def test_an_async_block_of_an_instance(kind):
 def test_closing_while_the_first_call_makes_its_batcher(kind):
     """A method that is closed in the middle of the first call of an instance takes neither that call nor the next."""
     one = kind()
-    instances = kind.method._self_instances
-    make = instances._engine
+    instances = kind.method._self_scope
+    make = instances.make_batcher
 
     def close_and_make(source, config):
         kind.method.close()
         return make(source, config)
 
-    instances._engine = close_and_make
+    instances.make_batcher = close_and_make
     for _ in range(2):
         with pytest.raises(BatcherClosedError):
             one.method(1)

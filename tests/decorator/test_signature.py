@@ -155,8 +155,8 @@ def refusal(fn, **options):
 
 
 def row(call, *args, **kwargs):
-    """Return the row of a call."""
-    return call.one(lambda row: row)(*args, **kwargs)
+    """Return the row of a call: its item, or a request if it passes options."""
+    return call.bind(lambda item: item, lambda request: request)(*args, **kwargs)
 
 
 def complaint(call, *args, **kwargs):
@@ -267,9 +267,9 @@ def test_wrong_arguments_are_never_shown():
     assert "private" not in complaint(Call(sync, "f"), "private", text="private")
 
 
-def test_the_row_is_what_is_handed_on():
-    """The function of one call returns what the row was handed to returns."""
-    assert ["a"] == Call(sync, "f").one(lambda row: [row])("a")
+def test_a_call_returns_its_delivery():
+    """The one-item form returns what the delivery of the item returns."""
+    assert ["a"] == Call(sync, "f").bind(lambda item: [item], None)("a")
 
 
 # Several columns.
@@ -343,8 +343,8 @@ def test_an_option_without_a_default_is_required():
 
 
 def token(call, *args, **kwargs):
-    """Return what stands for the options of a call."""
-    return row(call, *args, **kwargs)[1]
+    """Return the interned options of a call that passes some."""
+    return row(call, *args, **kwargs).options
 
 
 def test_equal_options_are_one():
@@ -363,15 +363,15 @@ def test_an_unhashable_default_is_one_as_well():
         return stop
 
     call = Call(fn, "f")
-    assert token(call, "a") is token(call, "b")
+    assert "a" == row(call, "a")
     assert fn.__defaults__[0] is run(call, fn, (("a",), {}))
 
 
 @pytest.mark.parametrize(("kwargs", "name"), [({"scale": [1]}, "scale"), ({"scale": 1, "deep": [1]}, "deep")])
 def test_an_unhashable_option_is_refused_by_name(kwargs, name):
-    """Which calls may share a batch can't be told by a value that is not hashable; the value is not shown."""
+    """An option that is not hashable is a TypeError that names it; the value is not shown."""
     expected = (
-        f"f() tells by equal options which calls may share a batch, so they must be hashable; {name} is of type list"
+        f"f() compares options to find the calls that may share a batch, so they must be hashable; {name} is a list"
     )
     assert expected == complaint(Call(search, "f"), "a", **kwargs)
 
@@ -391,6 +391,17 @@ def test_a_hash_that_fails_is_the_callers():
     kept = token(call, "a", scale=Odd())
     assert "odd" == complaint(call, "a", scale=Odd())
     assert kept is not token(call, "a", scale=2)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"top_k": 3000}, {"top_k": int("3000"), "exact": False}])
+def test_a_call_with_the_defaults_is_its_bare_item(kwargs):
+    """A call that passes no option, or values equal to the defaults, is queued as its bare item."""
+
+    def fn(texts, top_k=3000, *, exact=False, **more):
+        return texts, top_k, exact, more
+
+    assert "a" == row(Call(fn, "f"), "a", **kwargs)
+    assert ("a", 3) == (row(Call(fn, "f"), "a", more=1).item, len(row(Call(fn, "f"), "a", more=1).options.key))
 
 
 def test_options_that_nobody_uses_are_forgotten():
@@ -546,5 +557,5 @@ def test_a_compiled_method_that_counts_its_instance():
     )
     call = Call(encode_batch, "encode_batch")
     assert ["input", "is_pretokenized", "add_special_tokens"] == list(call.signature.parameters)
-    item, _ = row(call, "text")
+    item = row(call, "text")
     assert "text" == item

@@ -709,7 +709,7 @@ def test_a_batcher_that_is_dropped_needs_no_collector():
     echo, _ = recorder()
     loop = VirtualLoop()
     assert 1 == loop.run_until_complete(echo(1))
-    (batcher,) = echo._self_batchers()
+    (batcher,) = echo._self_scope.batchers()
     dead = weakref.ref(batcher)
     # Who holds these may outlive the batcher, and is told nothing by the end of the loop.
     keys = list(batcher._engines)

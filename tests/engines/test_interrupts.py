@@ -85,13 +85,13 @@ def test_the_first_urgent_call_in_the_middle_of_a_call():
     """It is refused as any other call from there, and leaves the batcher as it was; the next urgent call is taken."""
     fn = microbatch(doubled)
     assert 2 == fn(1)
-    (batcher,) = fn._self_batchers()
+    (batcher,) = fn._self_scope.batchers()
     urgent = fn.options(priority=1)
 
     def call():
         with pytest.raises(ReentrantCallError, match="in the middle of another call in this thread"):
             urgent.submit(2)
-        assert not batcher.allows_priority
+        assert not batcher.takes_requests
 
     interrupt_next_arrival(batcher.engine.queue, call)
     assert 6 == in_time(lambda: fn(3))
