@@ -21,7 +21,9 @@ def _nothing_left():
     """End every test with closed batchers and without a thread of theirs."""
     yield
     batchify.close_all()
-    closed = [batcher.engine for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)]
+    closed = [
+        batcher._ensure_engine() for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)
+    ]
     wait_until(lambda: not any(engine.workers.count for engine in closed))
 
 

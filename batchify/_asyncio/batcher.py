@@ -83,8 +83,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     """
 
     # What does the work on one loop, and where a plain function is run. ``_inline`` puts others in their place.
-    engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
-    call_captured: ClassVar[type[ThreadOffload]] = ThreadOffload
+    _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
+    _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         register(self)
 
     @classmethod
-    def from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
+    def _from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
         """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
 
         The function is ``async def``. The batcher makes itself known at its first use.
@@ -138,12 +138,12 @@ class AsyncMicrobatcher(Generic[T, R]):
     def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.takes_requests = config.takes_requests
+        self._takes_requests = config.takes_requests
         self._source = source
         self._is_async = is_async
-        self.reset_after_fork()
+        self._reset_after_fork()
 
-    def reset_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
         self._engines: dict[ref[AbstractEventLoop], AsyncEngine] = {}
         # What makes of an item what stands in the line, if it is not that itself. It is the user's code, and comes
@@ -172,9 +172,9 @@ class AsyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened on all loops, from whichever thread it is asked for."""
-        return together(self.name, self.parts())
+        return together(self.name, self._parts())
 
-    def parts(self) -> list[Stats]:
+    def _parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
         self._forget_closed_loops()
         return list(self._counts)
@@ -222,7 +222,7 @@ class AsyncMicrobatcher(Generic[T, R]):
             # Its exception refers to this frame, which must not refer back.
             del future
 
-    def put(self, item: T) -> Future[R]:
+    def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result; a running event loop is needed.
 
         Cancelling the future takes the item out if it has not left yet.
@@ -245,7 +245,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         future.add_done_callback(CancelCallback(engine, ticket), context=engine.empty_context)
         return future
 
-    asubmit = submit
+    _acall = submit
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.
@@ -257,7 +257,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         futures: list[Future[R]] = []
         try:
             for item in items:
-                futures.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                futures.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -268,16 +268,16 @@ class AsyncMicrobatcher(Generic[T, R]):
         """Return the items that wait at this moment, on each loop in order of arrival."""
         return [item for engine in list(self._engines.values()) for item in engine.waiting()]
 
-    def change(self, changes: dict[str, Any]) -> None:
+    def _change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on, on every loop."""
         self._config = replace(self._config, **changes)
         # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
         # prepared by these options comes after that.
         self._engine = None
-        if self._config.takes_requests and not self.takes_requests:
+        if self._config.takes_requests and not self._takes_requests:
             self._prepare = grouped_entry_factory(self._prepare, self._config)
             # Only now, when nobody can meet an engine that does not expect it.
-            self.takes_requests = True
+            self._takes_requests = True
         for loop, engine in self._present():
             _tell(loop, partial(_change, engine), self._config)
 
@@ -364,8 +364,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         if engine is None:
             self._forget_closed_loops()
             config = self._config
-            source = self._source if self._is_async else self.call_captured(self._source, config)
-            engine = self.engine_kind(loop, source, config)
+            source = self._source if self._is_async else self._offload_kind(self._source, config)
+            engine = self._engine_kind(loop, source, config)
             # Before anything is counted in it.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine

@@ -33,16 +33,16 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
     """A batcher for an ``async def`` generator function: a call returns a stream."""
 
     @classmethod
-    def from_source(cls, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> Self:
-        return super().from_source(lambda: partial(arun, config.name, source()), config)
+    def _from_source(cls, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> Self:
+        return super()._from_source(lambda: partial(arun, config.name, source()), config)
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
         return AsyncStream(partial(self._enter, item), keep)
 
-    asubmit = submit
+    _acall = submit
 
-    def put(self, item: Any) -> Any:
+    def _submit_nowait(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream."""
         stream = AsyncStream(partial(self._enter, item))
         stream.begin()
@@ -53,7 +53,7 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         streams: list[AsyncStream] = []
         try:
             for item in items:
-                streams.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                streams.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [await _values(stream) for stream in streams]
         finally:
             for stream in streams:
@@ -61,7 +61,7 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
 
     def _enter(self, item: Any) -> LoopFeed:
         feed = LoopFeed(self.name)
-        feed.future = super().put(with_feed(item, feed))
+        feed.future = super()._submit_nowait(with_feed(item, feed))
         feed.future.add_done_callback(feed.over)
         # The engine that it was just put into; there is none if another thread has closed the batcher since.
         feed.queue = None if self._engine is None else self._engine.queue

@@ -89,15 +89,15 @@ class Instances:
         """Go by other options, which are valid, from now on, for all instances there are and all that come."""
         self._config = replace(self._config, **changes)
         for batcher in self.batchers():
-            batcher.change(changes)
+            batcher._change(changes)
 
-    def parts(self) -> list[Stats]:
+    def _parts(self) -> list[Stats]:
         """Return the counters of all batchers, those included whose instances are gone."""
         # An instance may go at any moment, and with it its counters from here to there. For as long as its batcher is
         # known they stand here, or in both places; if it is not any more, they may have been added to others there.
         while True:
             batchers = self.batchers()
-            present = [part for batcher in batchers for part in batcher.parts()]
+            present = [part for batcher in batchers for part in batcher._parts()]
             past = list(self._past)
             known = {id(batcher) for batcher in self.batchers()}
             if all(id(batcher) in known for batcher in batchers):
@@ -115,7 +115,7 @@ class Instances:
         bound, past, key = self._known, self._past, id(instance)
 
         def forget(_: object) -> None:
-            parts = bound[key][1].parts()
+            parts = bound[key][1]._parts()
             past.extend(parts)
             del bound[key]
             for part in parts:
@@ -154,10 +154,10 @@ class InstanceScope:
         return self.batchers() if self._instances.closed else [self._instances.of(self._instance)]
 
     def change(self, changes: dict[str, Any]) -> None:
-        self._instances.of(self._instance).change(changes)
+        self._instances.of(self._instance)._change(changes)
 
-    def parts(self) -> list[Stats]:
-        return [part for batcher in self.batchers() for part in batcher.parts()]
+    def _parts(self) -> list[Stats]:
+        return [part for batcher in self.batchers() for part in batcher._parts()]
 
 
 def _no_weak_reference(name: str, kind: str) -> str:

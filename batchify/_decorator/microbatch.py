@@ -299,22 +299,22 @@ def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batch
     # Who only decorates plain functions does not pay for asyncio.
     from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
 
-    return AsyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
+    return AsyncMicrobatcher._from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
 
 def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Batcher:
     from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
 
-    return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
+    return SyncMicrobatcher._from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
 
 
 def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
     from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415  # as above
 
-    return LoopStreams.from_source(source, config)
+    return LoopStreams._from_source(source, config)
 
 
 def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
     from batchify._threads.streams import ThreadStreams  # noqa: PLC0415  # as above
 
-    return ThreadStreams.from_source(source, config)
+    return ThreadStreams._from_source(source, config)

@@ -51,7 +51,7 @@ class Scope(Protocol):
         """Apply validated option changes."""
         ...
 
-    def parts(self) -> list[Stats]:
+    def _parts(self) -> list[Stats]:
         """Return the counters of these batchers."""
         ...
 
@@ -74,10 +74,10 @@ class Route:
         return self.find().submit(row, self.instance)
 
     def submit_nowait(self, row: Any) -> Any:
-        return self.find().put(row)
+        return self.find()._submit_nowait(row)
 
     def acall(self, row: Any) -> Any:
-        return self.find().asubmit(row, self.instance)
+        return self.find()._acall(row, self.instance)
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self.find().submit_many(rows, self.instance)
@@ -126,11 +126,11 @@ class RequestRoute(Route):
 
 def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
     batcher = find()
-    if not batcher.takes_requests:
+    if not batcher._takes_requests:
         with configure_lock:
             # Another thread may have done it meanwhile.
-            if not batcher.takes_requests:
-                batcher.change({"takes_requests": True})
+            if not batcher._takes_requests:
+                batcher._change({"takes_requests": True})
     return batcher
 
 
@@ -224,11 +224,11 @@ class Batched(Proxy):
     @property
     def batch_stats(self) -> BatchStats:
         """A snapshot of what happened so far."""
-        return together(self._self_config.name, self._self_scope.parts())
+        return together(self._self_config.name, self._self_scope._parts())
 
     def reset_stats(self) -> None:
         """Start counting anew; what waits and runs stays counted."""
-        for part in self._self_scope.parts():
+        for part in self._self_scope._parts():
             part.reset()
 
     def configure(self, **options: Any) -> None:

@@ -104,7 +104,7 @@ class Totals:
         with self._lock:
             live: defaultdict[str, list[tuple[BatchStats, list[Stats]]]] = defaultdict(list)
             for source in counting():
-                parts = source.parts()
+                parts = source._parts()
                 now = together(source.name, parts)
                 self._add(source, now)
                 live[now.name].append((now, parts))

@@ -80,7 +80,7 @@ class SyncMicrobatcher(Generic[T, R]):
     """
 
     # What does the work. ``_inline`` puts another one in its place.
-    engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
+    _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class SyncMicrobatcher(Generic[T, R]):
         register(self)
 
     @classmethod
-    def from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
+    def _from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
         """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
 
         It makes itself known at its first use.
@@ -138,22 +138,21 @@ class SyncMicrobatcher(Generic[T, R]):
         self._source = source
         self._config = config
         # Whether calls may have priorities and deadlines.
-        self.takes_requests = config.takes_requests
+        self._takes_requests = config.takes_requests
         drain_before_exit_of(config.executor)
-        self.reset_after_fork()
+        self._reset_after_fork()
 
-    def reset_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
         # Empty until it is needed. A dict because the first of several threads to put an engine there must win.
         self._own: dict[None, ThreadEngine] = {}
         # The same, once it is there.
         self._engine: ThreadEngine | None = None
 
-    @property
-    def engine(self) -> ThreadEngine:
-        """What does the work, made at first use."""
+    def _ensure_engine(self) -> ThreadEngine:
+        """Return the engine, made at first use."""
         if self._engine is None:
-            engine = self._own.setdefault(None, self.engine_kind(self._source, self._config))
+            engine = self._own.setdefault(None, self._engine_kind(self._source, self._config))
             # Changes that came in between could not see it.
             self._update(engine)
             self._engine = engine
@@ -174,7 +173,7 @@ class SyncMicrobatcher(Generic[T, R]):
         return self._config.name
 
     @property
-    def is_elsewhere(self) -> bool:
+    def _is_elsewhere(self) -> bool:
         """Whether an executor runs its batches."""
         return self._config.executor is not None
 
@@ -186,9 +185,9 @@ class SyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened, from whichever thread it is asked for."""
-        return together(self.name, self.parts())
+        return together(self.name, self._parts())
 
-    def parts(self) -> list[Stats]:
+    def _parts(self) -> list[Stats]:
         """Return the counters that ``stats`` adds up."""
         return [engine.stats for engine in self._engines()]
 
@@ -209,7 +208,7 @@ class SyncMicrobatcher(Generic[T, R]):
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
             warn_on_loop(self.name, f"await {self.name}.acall(item)")
-        engine = self._engine or self.engine
+        engine = self._engine or self._ensure_engine()
         if get_ident() in engine.threads:
             raise engine.reentrant()
         caller = inside()
@@ -236,7 +235,7 @@ class SyncMicrobatcher(Generic[T, R]):
         answer, blocked.value = blocked.value, None
         return answer  # type: ignore[no-any-return]  # waiters carry results of any type
 
-    def put(self, item: T) -> Future[R]:
+    def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result.
 
         Cancelling the future takes the item out if it has not left yet. Without room for it, it blocks until there is.
@@ -246,7 +245,7 @@ class SyncMicrobatcher(Generic[T, R]):
             QueueFullError: there is no room, and ``on_full`` is ``"raise"``.
             ReentrantCallError: there is no room, and the thread that would wait for it has to make it.
         """
-        engine = self.engine
+        engine = self._ensure_engine()
         future = ItemFuture(bounded=self._config.max_pending is not None)
         ticket = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
@@ -264,14 +263,14 @@ class SyncMicrobatcher(Generic[T, R]):
         futures: list[Future[R]] = []
         try:
             for item in items:
-                futures.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                futures.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [future.result() for future in futures]
         finally:
             # The last first: else each would make way for the next one.
             for future in reversed(futures):
                 future.cancel()
 
-    async def asubmit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
+    async def _acall(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
         """Do what ``submit`` does from a task on any event loop, without blocking it.
 
         Args:
@@ -280,13 +279,13 @@ class SyncMicrobatcher(Generic[T, R]):
         """
         from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
 
-        return await asubmit(self.engine, item)  # type: ignore[no-any-return]  # as above
+        return await asubmit(self._ensure_engine(), item)  # type: ignore[no-any-return]  # as above
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
         return [item for engine in self._engines() for item in engine.waiting()]
 
-    def change(self, changes: dict[str, Any]) -> None:
+    def _change(self, changes: dict[str, Any]) -> None:
         """Go by other options, which are valid, from now on.
 
         Raises:
@@ -300,7 +299,7 @@ class SyncMicrobatcher(Generic[T, R]):
         for engine in self._engines():
             self._update(engine)
         # Only now, when nobody can meet an engine that does not expect it.
-        self.takes_requests = self._config.takes_requests
+        self._takes_requests = self._config.takes_requests
 
     def _update(self, engine: ThreadEngine) -> None:
         """Let ``engine`` go by the options as they are now, whoever else does so at this moment."""
@@ -316,7 +315,7 @@ class SyncMicrobatcher(Generic[T, R]):
 
     def start(self) -> None:
         """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
-        self.engine.open()
+        self._ensure_engine().open()
 
     def stop(self) -> None:
         """Take no more items, run what waits, and return when all is answered. Stopping twice is fine.
@@ -325,7 +324,7 @@ class SyncMicrobatcher(Generic[T, R]):
         """
         drained = threading.Lock()
         drained.acquire()
-        self.engine.close(drained.release)
+        self._ensure_engine().close(drained.release)
         drained.acquire()
 
     close = stop
@@ -334,7 +333,7 @@ class SyncMicrobatcher(Generic[T, R]):
         """Do what ``stop()`` does without blocking the event loop."""
         from batchify._bridge import aclose  # noqa: PLC0415  # as above
 
-        await aclose(self.engine)
+        await aclose(self._ensure_engine())
 
     def __enter__(self) -> Self:
         self.start()
@@ -412,7 +411,7 @@ def _drain() -> None:
 def _drain_executors() -> None:
     """Answer what was submitted before an executor ends: after that it takes no batch."""
     for batcher in _live():
-        if batcher.is_elsewhere:
+        if batcher._is_elsewhere:
             batcher.stop()
 
 

@@ -30,20 +30,20 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
     """A batcher for a ``def`` generator function: a call returns a stream."""
 
     @classmethod
-    def from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
-        return super().from_source(lambda elsewhere: partial(run, config.name, source(elsewhere)), config)
+    def _from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
+        return super()._from_source(lambda elsewhere: partial(run, config.name, source(elsewhere)), config)
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
         return Stream(self, item, keep)
 
-    def put(self, item: Any) -> Any:
+    def _submit_nowait(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream. Without room for it, it blocks until there is."""
         gate = Lock() if self._config.max_pending is not None else None
         stream = Stream(self, item, gate=gate)
         stream.begin()
         if gate is not None:
-            wait_for_room(self.engine, gate, stream.close)
+            wait_for_room(self._ensure_engine(), gate, stream.close)
         return stream
 
     def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # it is kept by being an argument
@@ -51,18 +51,18 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
         streams: list[Stream] = []
         try:
             for item in items:
-                streams.append(self.put(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                streams.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
             return [list(stream) for stream in streams]
         finally:
             # The last first: else each would make way for the next one.
             for stream in reversed(streams):
                 stream.close()
 
-    def asubmit(self, item: Any, keep: object = None) -> Any:
+    def _acall(self, item: Any, keep: object = None) -> Any:
         """Return a stream for a task on any event loop, which is queued when it is first read."""
         from batchify._asyncio.streams import AsyncStream, BridgedFeed  # noqa: PLC0415  # it is asyncio that costs
 
-        return AsyncStream(lambda: BridgedFeed(self.engine, item), keep)
+        return AsyncStream(lambda: BridgedFeed(self._ensure_engine(), item), keep)
 
 
 class ThreadFeed(Waiter):
@@ -147,7 +147,7 @@ class Stream(Once):
             warn_on_loop(batcher.name, f"async for value in {batcher.name}.acall(item)")
         itself: Any = self
         _open[ref(itself, _forget)] = None
-        engine = batcher.engine
+        engine = batcher._ensure_engine()
         # It is there before the item is queued, so that whatever interrupts that can be left.
         self._feed = feed = ThreadFeed(engine, self._gate)
         row, self._row = self._row, None

@@ -52,20 +52,20 @@ def inline() -> Generator[None]:
     they are ``full``. On an event loop, ``submit()`` and ``map()``, which do not wait, need tasks of their own, and
     what they queue together is still deduplicated.
     """
-    if SyncMicrobatcher.engine_kind is CallerEngine:
+    if SyncMicrobatcher._engine_kind is CallerEngine:
         yield
         return
     before = [(batcher, dict(vars(batcher))) for batcher in batchers()]
-    SyncMicrobatcher.engine_kind = CallerEngine
-    AsyncMicrobatcher.engine_kind = TaskEngine
-    AsyncMicrobatcher.call_captured = OnLoop
+    SyncMicrobatcher._engine_kind = CallerEngine
+    AsyncMicrobatcher._engine_kind = TaskEngine
+    AsyncMicrobatcher._offload_kind = OnLoop
     _reset_after_fork()
     try:
         yield
     finally:
-        SyncMicrobatcher.engine_kind = ThreadEngine
-        AsyncMicrobatcher.engine_kind = AsyncEngine
-        AsyncMicrobatcher.call_captured = ThreadOffload
+        SyncMicrobatcher._engine_kind = ThreadEngine
+        AsyncMicrobatcher._engine_kind = AsyncEngine
+        AsyncMicrobatcher._offload_kind = ThreadOffload
         _reset_after_fork()
         for batcher, state in before:
             vars(batcher).update(state)
@@ -73,7 +73,7 @@ def inline() -> Generator[None]:
 
 def _reset_after_fork() -> None:
     for batcher in batchers():
-        batcher.reset_after_fork()
+        batcher._reset_after_fork()
 
 
 def _alone(config: Config) -> Config:

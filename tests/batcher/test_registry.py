@@ -24,7 +24,7 @@ class Batcher:
     def close(self):
         self.log.append(f"{self.name} closed")
 
-    def reset_after_fork(self):
+    def _reset_after_fork(self):
         self.log.append(f"{self.name} renewed")
 
     async def aclose(self):

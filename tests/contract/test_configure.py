@@ -90,7 +90,7 @@ def test_fewer_slots(kit):
     gate.open()
     assert [2, 4, 6] == kit.results(callers)
     if kit.name != "asyncio":
-        wait_until(lambda: double._self_route.find().engine.workers.count == 1)
+        wait_until(lambda: double._self_route.find()._engine.workers.count == 1)
     assert 8 == kit.call(double, 4).result(PATIENCE)
 
 
@@ -127,7 +127,7 @@ async def test_a_plain_function_on_a_loop():
     """A plain function on a loop has as many threads as the new options say."""
     batcher = AsyncMicrobatcher(lambda items: [item * 2 for item in items], 1, 0)
     assert 2 == await batcher.submit(1)
-    batcher.change({"concurrency": 2})
+    batcher._change({"concurrency": 2})
     assert [2, 4] == await asyncio.gather(batcher.submit(1), batcher.submit(2))
     await batcher.stop()
 
@@ -142,21 +142,21 @@ def test_a_loop_that_is_gone(kit):
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(batcher.submit(1))
     loop.close()
-    batcher.change({"max_size": 1})
+    batcher._change({"max_size": 1})
     assert 4 == asyncio.run(batcher.submit(2))
 
 
 def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
     """A change that comes while the first call makes an engine is not lost."""
     batcher = type(kit.decorate()[0]._self_route.find())
-    make = batcher.engine_kind
+    make = batcher._engine_kind
 
     def make_and_configure(*args):
         engine = make(*args)
         double.configure(max_size=1)
         return engine
 
-    monkeypatch.setattr(batcher, "engine_kind", staticmethod(make_and_configure))
+    monkeypatch.setattr(batcher, "_engine_kind", staticmethod(make_and_configure))
     double, gate = kit.decorate(timeout=3600)
     assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
     assert [[1], [2]] == gate.batches

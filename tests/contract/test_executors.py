@@ -225,7 +225,7 @@ async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
     batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
     names = []
     for executor in (None, batchify._batcher.config.elsewhere("executor", pool, doubled), None):
-        batcher.change({"executor": executor})
+        batcher._change({"executor": executor})
         names.append(await asyncio.wait_for(batcher.submit(1), PATIENCE))
     await batcher.stop()
     assert ["ours_0", "theirs_0", "ours_0"] == names

@@ -34,7 +34,7 @@ async def in_task(coroutine):
 
 async def asked(column, item):
     """Await the result for an item on a loop that need not be that of the column."""
-    ask = column.fn.acall if hasattr(column.fn, "acall") else column.fn.asubmit
+    ask = column.fn.acall if hasattr(column.fn, "acall") else column.fn._acall
     return await ask(item)
 
 

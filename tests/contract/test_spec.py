@@ -328,6 +328,15 @@ async def test_members_of_an_async_function():
         await fn(1)
 
 
+@pytest.mark.parametrize("engine", [batchify.AsyncMicrobatcher, batchify.SyncMicrobatcher])
+def test_members_of_the_engine_classes(engine):
+    """The engine classes offer these members and no others."""
+    batcher = engine(doubled)
+    members = {"aclose", "close", "flush", "is_running", "name", "start", "stats", "stop", "waiting"}
+    members |= {"submit", "submit_many"}
+    assert members == {name for name in dir(batcher) if not name.startswith("_")}
+
+
 def test_as_context_managers():
     """``with`` and ``async with`` close the function."""
     with microbatch(sync) as fn:

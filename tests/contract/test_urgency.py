@@ -493,7 +493,7 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     double = microbatch(doubled, timeout=HOUR)
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
-    engine = double._self_route.find().engine
+    engine = double._self_route.find()._engine
     queue, now = engine.queue, engine.queue.places[0].deadline
     wait_until(lambda: engine.workers.idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
@@ -591,7 +591,7 @@ def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
     """An urgent call that comes while another thread changes the engine over is understood."""
     double = microbatch(doubled)
     assert 0 == double(0)
-    engine, answers = double._self_route.find().engine, []
+    engine, answers = double._self_route.find()._engine, []
     change = engine.change
 
     def interrupted(config):

@@ -16,7 +16,7 @@ MEANWHILE = {
     "flushes": (lambda batcher, future: batcher.flush(), 2),
     "closes": (lambda batcher, future: batcher.close(), 2),
     "looks": (lambda batcher, future: batcher.waiting() and batcher.stats, 2),
-    "configures": (lambda batcher, future: batcher.change({"max_size": 8}), 2),
+    "configures": (lambda batcher, future: batcher._change({"max_size": 8}), 2),
     "cancels": (lambda batcher, future: future.cancel(), CancelledError),
 }
 
@@ -46,9 +46,9 @@ def interrupt_next_arrival(queue, do):
 def interrupted(meanwhile):
     """Return a future that waited, and one that was put into the line when ``meanwhile`` was done, both over."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
-    first = batcher.put(1)
-    interrupt_next_arrival(batcher.engine.queue, lambda: meanwhile(batcher, first))
-    second = batcher.put(2)
+    first = batcher._submit_nowait(1)
+    interrupt_next_arrival(batcher._ensure_engine().queue, lambda: meanwhile(batcher, first))
+    second = batcher._submit_nowait(2)
     # What could not be done at once is done by now, or soon.
     wait([first], 0.01)
     batcher.flush()
@@ -65,7 +65,7 @@ def test_who_comes_in_the_middle_of_a_call_does_not_wait_for_it(how):
     assert (expected, 4) == (told(first), told(second))
 
 
-@pytest.mark.parametrize("way", ["put", "submit"])
+@pytest.mark.parametrize("way", ["_submit_nowait", "submit"])
 def test_who_comes_in_the_middle_of_a_call_can_not_call(way):
     """A call from there would wait for the one that it interrupts, or overtake it, and is refused."""
     errors = []
@@ -91,8 +91,8 @@ def test_the_first_urgent_call_in_the_middle_of_a_call():
     def call():
         with pytest.raises(ReentrantCallError, match="in the middle of another call in this thread"):
             urgent.submit(2)
-        assert not batcher.takes_requests
+        assert not batcher._takes_requests
 
-    interrupt_next_arrival(batcher.engine.queue, call)
+    interrupt_next_arrival(batcher._ensure_engine().queue, call)
     assert 6 == in_time(lambda: fn(3))
     assert 8 == in_time(lambda: urgent(4))

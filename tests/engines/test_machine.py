@@ -125,7 +125,7 @@ class OnLoop:
 
     def put(self, item):
         try:
-            return self.batcher.put(item)
+            return self.batcher._submit_nowait(item)
         except BatcherClosedError as error:
             return error
 
@@ -315,7 +315,7 @@ class InThreads:
 
     def close(self):
         drained = threading.Event()
-        self.batcher.engine.close(drained.set)
+        self.batcher._ensure_engine().close(drained.set)
         return drained.is_set
 
     def open(self):

@@ -168,7 +168,7 @@ def test_a_finalizer_in_the_middle_of_a_call():
     """A stream that the collector finds in the middle of a call to its engine leaves soon, and does not wait for it."""
     generate = microbatch(letters, timeout=3600)
     streams = [generate.submit("ab")]
-    [engine] = [batcher.engine for batcher in batchify.batchers() if batcher.waiting()]
+    [engine] = [batcher._ensure_engine() for batcher in batchify.batchers() if batcher.waiting()]
 
     def interrupt():
         with engine._lock:
@@ -357,7 +357,7 @@ def test_a_stream_that_is_over_does_not_keep_the_thread():
     read, unread, closed = (kept[0].submit(word) for word in ("ab", "xy", "cd"))
     assert ["a", "b"] == list(read)
     wait_until(lambda: 3 == kept[0].batch_stats.total_items)
-    [engine] = [weakref.ref(b.engine) for b in batchify.batchers() if b.name == "kept"]
+    [engine] = [weakref.ref(b._ensure_engine()) for b in batchify.batchers() if b.name == "kept"]
     del kept[:]
     wait_until(lambda: gc.collect() is not None and engine() is None)
     assert ["x", "y"] == list(unread)

@@ -135,7 +135,7 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
     monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
     double = microbatch(doubled)
     assert 2 == double(1)
-    idle = double._self_route.find().engine.workers.idle
+    idle = double._self_route.find()._engine.workers.idle
     wait_until(lambda: idle)
     for lock in locks:
         lock.go_on.clear()
@@ -152,7 +152,7 @@ def test_a_dropped_function_whose_callers_left_ends_its_thread():
     echo = microbatch(lambda items: items, timeout=3600, name="left")
     future = echo.submit(1)
     # The worker waits for the window.
-    idle = echo._self_route.find().engine.workers.idle
+    idle = echo._self_route.find()._engine.workers.idle
     wait_until(lambda: idle)
     future.cancel()
     del echo, future
@@ -368,7 +368,7 @@ def test_who_waits_for_a_cancelled_future_is_told(kit, renewed):
     future = double.submit(1)
     if renewed:
         # As in the child of a fork: no batch will have it.
-        double._self_route.find().reset_after_fork()
+        double._self_route.find()._reset_after_fork()
     assert future.cancel()
     assert {future} == wait([future], PATIENCE).done
     assert [future] == list(as_completed([future], PATIENCE))
@@ -690,7 +690,7 @@ def test_a_signal_handler_that_raises():
 
 def test_a_bell_that_rings_when_the_time_is_over():
     """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
-    engine = SyncMicrobatcher(doubled).engine
+    engine = SyncMicrobatcher(doubled)._ensure_engine()
     bell = WakeSignal()
     engine.workers.idle.append(bell)
     assert not bell.wait_for(0)
@@ -844,7 +844,7 @@ def test_a_fork_while_locks_are_held():
             return items
 
         print(echo(1))
-        engine = echo._self_route.find().engine
+        engine = echo._self_route.find()._engine
         held, forked = threading.Event(), threading.Event()
 
         def hold():

@@ -364,7 +364,7 @@ class OfClass(Column):
         return self.fn.submit(item)
 
     def put(self, item):
-        return self.fn.put(item)
+        return self.fn._submit_nowait(item)
 
     def map(self, items):
         return self.fn.submit_many(items)

@@ -34,7 +34,7 @@ class Batcher:
         self.arrived = arrived = []
         self.counters = Stats(lambda: len(arrived))
 
-    def parts(self):
+    def _parts(self):
         return [self.counters]
 
     def run(self, size=1, *, wait=1.0, run_time=2.0, failed=0, cancelled=0, reason="full"):
@@ -51,11 +51,11 @@ class Keeper:
     name = "embed"
 
     def __init__(self, *kept):
-        self.counters = [part for batcher in kept for part in batcher.parts()]
+        self.counters = [part for batcher in kept for part in batcher._parts()]
         for batcher in kept:
             keep(self, batcher)
 
-    def parts(self):
+    def _parts(self):
         return self.counters
 
 
@@ -264,7 +264,7 @@ def test_one_thread_reads_at_a_time(monkeypatch):
     batcher = live()
     totals = Totals()
     locked = []
-    monkeypatch.setattr(batcher, "parts", lambda: locked.append(totals._lock.locked()) or [])
+    monkeypatch.setattr(batcher, "_parts", lambda: locked.append(totals._lock.locked()) or [])
     totals.read()
     assert [True] == locked
 

@@ -120,9 +120,10 @@ class Subject:
 
     def use_class(self, batcher):
         """Offer the members of an engine class under the same names."""
-        self.call, self.submit, self.map, self.acall = batcher.submit, batcher.put, batcher.submit_many, batcher.asubmit
+        self.call, self.submit = batcher.submit, batcher._submit_nowait
+        self.map, self.acall = batcher.submit_many, batcher._acall
         self.flush, self.close, self.aclose = batcher.flush, batcher.close, batcher.aclose
-        self.configure = lambda **options: batcher.change(options)
+        self.configure = lambda **options: batcher._change(options)
         self.start = batcher.start
         self.stats = lambda: batcher.stats
 
