@@ -10,11 +10,10 @@ leaves.
 
 from __future__ import annotations
 
-from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, sleep
 from contextvars import Context
 from functools import partial
 from time import monotonic
-from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -29,8 +28,8 @@ from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Handle, Task
-    from collections.abc import Awaitable, Callable, Generator
+    from asyncio import AbstractEventLoop, Handle
+    from collections.abc import Awaitable, Callable
 
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
@@ -50,7 +49,6 @@ class AsyncEngine:
         "_fn",
         "_handle",
         "_is_plain",
-        "_pumping",
         "_tasks",
         "_when",
         "add",
@@ -92,7 +90,6 @@ class AsyncEngine:
         # The one callback that will ask the core again, and the time it was set for.
         self._handle: Handle | None = None
         self._when = NOW
-        self._pumping = False
         # Who is to be told when nothing waits and nothing runs.
         self._drains: list[Callable[[], None]] = []
 
@@ -123,18 +120,12 @@ class AsyncEngine:
         self._start_or_schedule()
 
     def pump(self) -> None:
-        """Start every batch that may leave now. An eager one is over by then, and who started it goes on."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            self._drop_late()
-            while (batch := self.queue.take(self.clock())) is not None:
-                self.queue.admit_waiting()
-                self._start(batch)
-        finally:
-            self._pumping = False
-            self._schedule()
+        """Start every batch that may leave now."""
+        self._drop_late()
+        while (batch := self.queue.take(self.clock())) is not None:
+            self.queue.admit_waiting()
+            self._start(batch)
+        self._schedule()
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
         """Let go of a caller that will not read its answer."""
@@ -148,7 +139,7 @@ class AsyncEngine:
             self.stats.left()
             self.queue.admit_waiting()
             self._schedule()
-        elif (batch := self.queue.abandon(ticket)) in self._tasks:
+        elif (batch := self.queue.abandon(ticket)) is not None:
             self._tasks[batch].cancel()
 
     def push(self, reason: str) -> None:
@@ -164,7 +155,6 @@ class AsyncEngine:
         self.add = self._adding()
         self.stats.follow(lambda: queue.arrivals)
         if not self.idle:
-            # Not yet pump(): who changes options holds a lock, and tasks may begin at once.
             self._schedule()
 
     def drain(self, tell: Callable[[], None]) -> None:
@@ -205,9 +195,7 @@ class AsyncEngine:
             self._schedule()
 
     def _schedule(self) -> None:
-        """Set the one callback to the time that the core names; whoever is pumping does it in the end."""
-        if self._pumping:
-            return
+        """Set the one callback to the time that the core names."""
         at = _earliest(self.queue.wake_at, self.queue.expires_at)
         if at is not None and at <= self.clock():
             at = NOW
@@ -264,40 +252,27 @@ class AsyncEngine:
         if self._fn is None:
             self._fn = self.source()
         run = self._run(batch, self._fn)
-        # A coroutine that has not begun when its loop is closed would warn that it was never awaited.
+        # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
-        try:
-            context = batch_context(batch, self._config)
-            task = context.run(self._get_loop().create_task, run)
-        except BaseException as error:
-            # The task factory of the loop is somebody else's.
-            run.close()
-            if batch in self.queue.running:
-                self._end(batch, error)
-            if issubclass(type(error), (KeyboardInterrupt, SystemExit)):
-                raise
-            return
-        # An eager task may be over by now.
-        if batch in self.queue.running:
-            self._tasks[batch] = task
-            # A loop that is closed under it leaves it pending for good, and the callers are who has reason to complain.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        # The loop's task factory is for the tasks of the application. It may start, wrap or refuse what it is given.
+        self._tasks[batch] = task = batch_context(batch, self._config).run(Task, run, loop=self._get_loop())
+        # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         loop = self._get_loop()
         try:
-            await _begin()
+            await sleep(0)
             await self._run_parts(batch, fn)
         except BaseException as error:
-            # It was cancelled before the first step of its task, or an interrupt came outside of the batch function. If
-            # it is thrown away because there will be no task, who wanted that tells why.
-            thrown_away = issubclass(type(error), GeneratorExit) and batch not in self._tasks
-            if batch in self.queue.running and not thrown_away and not self.ended:
-                self._end(batch.rest, error)
-            if self.ended or not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+            if self.ended:
                 raise
-            # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if
-            # tasks are eager, and be complained of as an error of a task that nobody awaits.
+            # The task was cancelled before its first step, or an interrupt came outside of the batch function.
+            if batch in self.queue.running:
+                self._end(batch.rest, error)
+            if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+                raise
+            # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
             loop.call_soon(_raise, error)
 
     async def _run_parts(self, batch: Batch, fn: BatchFunction) -> None:
@@ -360,7 +335,7 @@ class AsyncEngine:
         run_time = now - batch.departed
         over = batch.over(len(batch.waiters) - cancelled)
         if over is not None:
-            self._tasks.pop(over, None)
+            del self._tasks[over]
             self.queue.finish(over, now)
         self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
         batch.forget()
@@ -409,12 +384,6 @@ class CancelCallback:
     def __call__(self, future: Future[Any]) -> None:
         if future.cancelled():
             self._engine.leave(self._ticket, future)
-
-
-@coroutine
-def _begin() -> Generator[None, None, None]:
-    """Stop at once, to be continued by the first step of a task."""
-    yield
 
 
 def _raise(error: BaseException) -> None:
