@@ -581,13 +581,13 @@ def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
     loop.call_soon(lambda: [echo.submit(1), echo.submit(2)])
     loop.run_until_complete(asyncio.sleep(0))
     seen = []
-    abandon = AsyncEngine.abandon
+    count_lost_calls = AsyncEngine.count_lost_calls
 
     def look(engine):
         seen.append(echo.batch_stats.pending)
-        abandon(engine)
+        count_lost_calls(engine)
 
-    monkeypatch.setattr(AsyncEngine, "abandon", look)
+    monkeypatch.setattr(AsyncEngine, "count_lost_calls", look)
     loop.close()
     assert (2, [2]) == (echo.batch_stats.cancelled_items, seen)
 
