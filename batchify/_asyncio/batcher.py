@@ -1,10 +1,10 @@
-"""The asyncio engine: one batcher, on whichever event loop calls it.
+"""The asyncio batcher: one batch function, called on any event loop.
 
-Decides: which loop's line a call stands in, and when the batcher is open.
+Decides: which loop's engine takes a call, and when the batcher is open.
 Must not know: threads, decorators.
 
-There is one ``AsyncEngine`` for each event loop, made at first use and gone with the loop. ``_engines`` is a plain dict
-keyed by weak references because that can be copied in one step while other threads attach their loops.
+Each event loop has an ``AsyncEngine`` of its own, created at first use and dropped with the loop. ``_engines`` is a
+plain dict keyed by weak references, because one atomic step copies it while other threads add their loops.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         ValueError: a number is out of range.
     """
 
-    # What does the work on one loop, and where a plain function is run. ``_inline`` puts others in their place.
+    # The engine of a loop, and the source of a ``def`` batch function. ``batchify.testing.inline()`` replaces both.
     _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
 
@@ -127,9 +127,9 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     @classmethod
     def _from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
+        """Return a batcher that gets its ``async def`` batch function from ``source`` and holds it while there is work.
 
-        The function is ``async def``. The batcher makes itself known at its first use.
+        ``batchers()`` lists it from its first use.
         """
         self = cls.__new__(cls)
         self._build(source, config, is_async=True)
@@ -144,15 +144,15 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
-        """Begin from nothing: no item, no loop, no thread. The child of a fork needs it."""
+        """Start afresh, without items, loops and threads, as the child of a fork must."""
         self._engines: dict[ref[AbstractEventLoop], AsyncEngine] = {}
-        # What makes of an item what stands in the line, if it is not that itself. It is the user's code, and comes
-        # before anything else in a call.
+        # Turns an item into its entry in the queue; None if the item is the entry. It runs user code, so a call does it
+        # before anything else.
         self._prepare = entry_factory(self._config)
-        # The engine that was used last. Looking it up is what a call pays for working on any loop.
+        # The engine of the latest call. A call on the same loop need not look it up.
         self._engine: AsyncEngine | None = None
         self._started = self._closed = False
-        # What all engines counted, also those whose loops are gone: these stay where they are until they are added up.
+        # The counters of all engines, including those whose loops are gone.
         self._counts: list[Stats] = []
 
     def __repr__(self) -> str:
@@ -166,12 +166,12 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     @property
     def is_running(self) -> bool:
-        """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        """Whether the batcher takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
         return self._started and not self._closed
 
     @property
     def stats(self) -> BatchStats:
-        """A snapshot of what happened on all loops, from whichever thread it is asked for."""
+        """A snapshot of the statistics of all loops. Any thread may read it."""
         return together(self.name, self._parts())
 
     def _parts(self) -> list[Stats]:
@@ -179,28 +179,28 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._forget_closed_loops()
         return list(self._counts)
 
-    async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
-        """Return the result for ``item``, which travels with what else is submitted meanwhile.
+    async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
+        """Return the result for ``item``, which shares a batch with other items submitted meanwhile.
 
-        Cancelling the caller takes the item out if it has not left yet, and drops its result if it has.
+        Cancelling the caller removes a waiting item, and drops the result of a running one.
 
         Args:
             item: one item.
-            keep: anything that must live until then.
+            keep: any object that must live until the result is there.
 
         Raises:
-            BatcherClosedError: it has been stopped.
-            ReentrantCallError: called from inside a batch of the same loop, itself or through another batcher, which
-                would wait for itself.
+            BatcherClosedError: the batcher has been stopped.
+            ReentrantCallError: the call comes from inside a batch of the same loop, directly or through another
+                batcher, and that batch would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BatchAbortedError: the batch was cancelled, but not by this caller.
-            Exception: whatever the batch function raised, as an exception object of this caller's own.
+            Exception: the error of the batch function, as an exception object of this caller's own.
         """
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
-            engine = self._wake(loop)
+            engine = self._active_engine(loop)
         caller = inside()
         queue = engine.queue
         if caller is not None:
@@ -219,23 +219,23 @@ class AsyncMicrobatcher(Generic[T, R]):
         finally:
             if caller is not None:
                 called(caller, queue)
-            # Its exception refers to this frame, which must not refer back.
+            # The exception of the future refers to this frame, so the frame must not refer to the future.
             del future
 
     def _submit_nowait(self, item: T) -> Future[R]:
-        """Queue ``item`` at once and return the future of its result; a running event loop is needed.
+        """Queue ``item`` at once on the running event loop, and return the future of its result.
 
-        Cancelling the future takes the item out if it has not left yet.
+        Cancelling the future removes a waiting item.
 
         Raises:
             RuntimeError: there is no running event loop.
-            BatcherClosedError: it has been stopped.
+            BatcherClosedError: the batcher has been stopped.
         """
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
-            engine = self._wake(loop)
+            engine = self._active_engine(loop)
         if inside():
             engine.check_reentrancy()
         future = engine.future()
@@ -252,12 +252,12 @@ class AsyncMicrobatcher(Generic[T, R]):
 
         Args:
             items: any number of items.
-            keep: anything that must live until then.
+            keep: any object that must live until the results are there.
         """
         futures: list[Future[R]] = []
         try:
             for item in items:
-                futures.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                futures.append(self._submit_nowait(item))  # noqa: PERF401  # when an item fails, the queued ones are cancelled
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -265,36 +265,36 @@ class AsyncMicrobatcher(Generic[T, R]):
         return await asyncio.gather(*futures)
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items that wait at this moment, on each loop in order of arrival."""
+        """Return the items that wait now, for each loop in order of arrival."""
         return [item for engine in list(self._engines.values()) for item in engine.waiting()]
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Go by other options, which are valid, from now on, on every loop."""
+        """Apply validated changes of options from now on, on every loop."""
         self._config = replace(self._config, **changes)
-        # The next call of each loop finds its engine anew, and changes it if that has not been told before. What is
-        # prepared by these options comes after that.
+        # The next call on each loop looks up its engine and applies the changes to it, if that has not happened yet.
+        # Only after that may items be prepared by the new options.
         self._engine = None
         if self._config.takes_requests and not self._takes_requests:
             self._prepare = grouped_entry_factory(self._prepare, self._config)
-            # Only now, when nobody can meet an engine that does not expect it.
+            # Only now, when no call can find an engine that does not expect it.
             self._takes_requests = True
         for loop, engine in self._present():
-            _tell(loop, partial(_change, engine), self._config)
+            _call_on(loop, partial(_reconfigure, engine), self._config)
 
     def flush(self) -> None:
-        """Let what waits leave now, as far as there are slots, whichever loop it waits on."""
+        """Start the waiting items of every loop now, as far as slots are free."""
         for loop, engine in self._reachable():
-            _tell(loop, engine.push, "flush")
+            _call_on(loop, engine.push, "flush")
 
     async def start(self) -> None:
-        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
+        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` starts it."""
         self._closed = False
-        self._attach(get_running_loop())
+        self._engine_of(get_running_loop())
 
     async def stop(self) -> None:
-        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine.
+        """Take no more items, run the waiting ones, and return when every call is answered. Stopping twice is fine.
 
-        Called from inside a batch, it does not wait for that batch, but returns at once.
+        Inside a batch, it does not wait for that batch but returns at once.
         """
         self._shut()
         for waiting, loop in self._drain(Awaiting):
@@ -304,10 +304,10 @@ class AsyncMicrobatcher(Generic[T, R]):
     aclose = stop
 
     def close(self) -> None:
-        """Do what ``stop()`` does, from a thread without a running event loop.
+        """Stop from a thread without a running event loop, as ``stop()`` does.
 
         Raises:
-            RuntimeError: called on an event loop that has items to run, and would wait for itself.
+            RuntimeError: the event loop of this thread has items to run, and would wait for itself.
         """
         here = _running_loop()
         if any(loop is here and not engine.idle for loop, engine in self._reachable()):
@@ -330,14 +330,15 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._engine = None
 
     def _drain(self, kind: Callable[[], D]) -> list[tuple[D, AbstractEventLoop]]:
-        """Let every loop drain its line; return, for each that has items, who is told of the end of that.
+        """Drain the engine of every loop; for each loop with items, return an object that waits for the end of that.
 
-        An idle engine is told too, and not waited for: a call that found the batcher open may be about to add an item.
+        Idle engines are drained too, since a call that found the batcher open may be about to add an item, but nothing
+        waits for them.
         """
         drains: list[tuple[D, AbstractEventLoop]] = []
         for loop, engine in self._reachable():
             drain = kind()
-            _tell(loop, engine.drain, drain.tell)
+            _call_on(loop, engine.drain, drain.tell)
             if not engine.idle:
                 drains.append((drain, loop))
         return drains
@@ -347,14 +348,14 @@ class AsyncMicrobatcher(Generic[T, R]):
             if isinstance(engine.source, ThreadOffload):
                 engine.source.close()
 
-    def _wake(self, loop: AbstractEventLoop) -> AsyncEngine:
-        """Return the engine for ``loop``, ready to take items."""
-        engine = self._attach(loop)
-        engine.wake(loop)
+    def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
+        """Return the engine of ``loop``, ready to take items."""
+        engine = self._engine_of(loop)
+        engine.activate(loop)
         return engine
 
-    def _attach(self, loop: AbstractEventLoop) -> AsyncEngine:
-        """Return the engine for ``loop``, made now if need be."""
+    def _engine_of(self, loop: AbstractEventLoop) -> AsyncEngine:
+        """Return the engine of ``loop``, created if needed. It has the present options."""
         if self._closed:
             raise BatcherClosedError(closed(self.name))
         if not self._started:
@@ -366,26 +367,26 @@ class AsyncMicrobatcher(Generic[T, R]):
             config = self._config
             source = self._source if self._is_async else self._offload_kind(self._source, config)
             engine = self._engine_kind(loop, source, config)
-            # Before anything is counted in it.
+            # Before the engine counts anything.
             self._counts.append(engine.stats)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         if engine.requested is not self._config:
-            _change(engine, self._config)
+            _reconfigure(engine, self._config)
         return engine
 
     def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        """Return the engines whose loops are not closed, with these."""
+        """Return the loops that are not closed, with their engines."""
         self._forget_closed_loops()
         return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        """Return the engines whose loops run, with these."""
+        """Return the running loops, with their engines."""
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
     def _forget_closed_loops(self) -> None:
         for key, engine in list(self._engines.items()):
-            if engine.ended:
+            if engine.loop_is_closed:
                 self._forget(key)
 
     def _forget(self, key: ref[AbstractEventLoop]) -> None:
@@ -394,18 +395,18 @@ class AsyncMicrobatcher(Generic[T, R]):
             return
         if self._engine is engine:
             self._engine = None
-        engine.abandon()
+        engine.count_lost_calls()
         fold(self._counts, many=2)
 
 
 def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:
-    """Forget a loop that is gone. A batcher that referred to itself would go only when the collector finds it."""
+    """Forget a collected loop. The batcher is held weakly, so that it needs no garbage collector to be freed."""
     batcher = weak()
     if batcher is not None:
         batcher._forget(key)
 
 
-def _change(engine: AsyncEngine, config: Config) -> None:
+def _reconfigure(engine: AsyncEngine, config: Config) -> None:
     engine.requested = config
     engine.change(config)
     if isinstance(engine.source, ThreadOffload):
@@ -419,11 +420,10 @@ def _running_loop() -> AbstractEventLoop | None:
         return None
 
 
-def _tell(loop: AbstractEventLoop, do: Callable[[A], None], argument: A) -> None:
-    """Do ``do(argument)`` on ``loop``, if it goes on."""
+def _call_on(loop: AbstractEventLoop, function: Callable[[A], None], argument: A) -> None:
+    """Call ``function(argument)`` on ``loop``, unless it is closed."""
     if loop is _running_loop():
-        do(argument)
+        function(argument)
     else:
-        # It may be closed by now.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(do, argument)
+            loop.call_soon_threadsafe(function, argument)

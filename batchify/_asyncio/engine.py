@@ -1,20 +1,18 @@
-"""One batcher on one event loop: does what the core says.
+"""One batcher on one event loop: it carries out the decisions of the core.
 
-Decides: nothing about batches. It keeps one timer for the head of the line, runs batches as tasks, and answers futures.
+Decides: nothing about batches. It keeps a timer for the head of the queue, runs batches as tasks, and answers futures.
 Must not know: threads, other loops, decorators.
 
-All that an engine does happens on its loop's thread. "At once" is the end of the current iteration of the loop, so that
-calls made together travel together, and so that callers who were just answered can come back before the next batch
-leaves.
+An engine does everything on the thread of its loop. "At once" is the end of the current loop iteration, so that calls
+made together share a batch, and answered callers can call again before the next batch leaves.
 """
 
 from __future__ import annotations
 
-from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, sleep
 from contextvars import Context
 from functools import partial
 from time import monotonic
-from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -29,8 +27,8 @@ from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Handle, Task
-    from collections.abc import Awaitable, Callable, Generator
+    from asyncio import AbstractEventLoop, Handle
+    from collections.abc import Awaitable, Callable
 
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
-NOW = float("-inf")
+AT_ONCE = float("-inf")
 
 
 class AsyncEngine:
-    """One batcher's line on one event loop."""
+    """The queue of one batcher on one event loop, and the tasks that run its batches."""
 
     __slots__ = (
         "_config",
@@ -50,7 +48,6 @@ class AsyncEngine:
         "_fn",
         "_handle",
         "_is_plain",
-        "_pumping",
         "_tasks",
         "_when",
         "add",
@@ -65,121 +62,109 @@ class AsyncEngine:
         "stats",
     )
 
-    # The time on the loop, and how a future of it is made; there while the engine is awake.
+    # The clock of the loop, and its way to create a future. They exist while the engine is active.
     clock: Callable[[], float]
     future: Callable[[], Future[Any]]
-    # Puts an item into the line for a waiter and returns its ticket; who gets one at the alarm or above it rings.
+    # Queues an item for a waiter and returns its ticket. From ``wake_ticket`` on, ``start_or_schedule()`` must follow.
     add: Callable[[Any, Any, float], int]
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
-        # The loop while the engine is awake: from an arrival until it is idle again.
+        # The loop while the engine is active: from an arrival until nothing waits or runs.
         self.running_loop: AbstractEventLoop | None = None
-        # Whether the loop makes plain futures, as asyncio's own and uvloop's do.
+        # Whether the loop creates plain futures, as asyncio's own loops and uvloop's do.
         self._is_plain = type(loop.create_future()) is Future
         self.queue = queue = make_queue(config)
         self.stats = Stats(lambda: queue.arrivals)
-        # The options, as they were given and as this engine goes by them.
+        # The options of the batcher, and those that this engine applies: ``inline()`` derives its own from them.
         self.requested = self._config = config
-        # For the callbacks of futures: each would keep a copy of its caller's context else.
+        # An empty context for future callbacks, which would otherwise each keep a copy of their caller's.
         self.empty_context = Context()
-        # Where the batch function comes from; held itself only while there is something to run it for.
+        # Returns the batch function, which the engine holds only while there is work.
         self.source = source
         self._fn: BatchFunction | None = None
-        self.add = self._adding()
+        self.add = _make_add(queue, self.stats, config)
         self._tasks: dict[Batch, Task[None]] = {}
-        # The one callback that will ask the core again, and the time it was set for.
+        # The one callback that asks the core again, and the time for which it is set.
         self._handle: Handle | None = None
-        self._when = NOW
-        self._pumping = False
-        # Who is to be told when nothing waits and nothing runs.
+        self._when = AT_ONCE
+        # Callbacks for the moment when nothing waits and nothing runs.
         self._drains: list[Callable[[], None]] = []
 
-    def wake(self, loop: AbstractEventLoop) -> None:
-        """Hold ``loop``, and the shortest ways to what is asked of it for every item."""
+    def activate(self, loop: AbstractEventLoop) -> None:
+        """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
         self.running_loop = loop
-        # That of asyncio's own loops is this clock, behind a method.
+        # ``time()`` of asyncio's own loops is this clock, behind a method.
         is_monotonic = getattr(loop.time, "__func__", None) is BaseEventLoop.time
         self.clock = monotonic if is_monotonic else loop.time
         self.future = partial(Future, loop=loop) if self._is_plain else loop.create_future
 
     def check_reentrancy(self) -> None:
-        """Refuse a call from a batch of this engine, which would wait for itself.
+        """Refuse a call from inside a batch of this engine, which would wait for itself.
 
         Raises:
-            ReentrantCallError: it is one.
+            ReentrantCallError: the running code belongs to such a batch.
         """
         if belongs_to(self.queue.running):
             raise ReentrantCallError(reentrant(self._config.name))
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items that wait, in order of arrival."""
+        """Return the waiting items, in order of arrival."""
         return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.places]
 
     def start_or_schedule(self) -> None:
-        """See to the arrival that rang the core's alarm."""
+        """Start full batches at once; set the timer for all others."""
         self.queue.reset_wake_ticket()
-        self._start_or_schedule()
-
-    def pump(self) -> None:
-        """Start every batch that may leave now. An eager one is over by then, and who started it goes on."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            self._drop_late()
-            while (batch := self.queue.take(self.clock())) is not None:
-                self.queue.admit_waiting()
-                self._start(batch)
-        finally:
-            self._pumping = False
+        if self.queue.has_full:
+            self._start_due_batches()
+        else:
             self._schedule()
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
-        """Let go of a caller that will not read its answer."""
-        if self.ended:
+        """Drop a caller that will not read its answer."""
+        if self.loop_is_closed:
             return
         future.cancel()
         if not future.cancelled():
-            # It was answered, though nobody will look: that is counted already.
+            # The caller has an answer, and that is counted.
             return
         if self.queue.withdraw(ticket) is not None:
             self.stats.left()
             self.queue.admit_waiting()
             self._schedule()
-        elif (batch := self.queue.abandon(ticket)) in self._tasks:
+        elif (batch := self.queue.abandon(ticket)) is not None:
             self._tasks[batch].cancel()
 
     def push(self, reason: str) -> None:
-        """Let what waits leave now."""
+        """Start the waiting items now, as far as slots are free."""
         if not self.idle:
             self.queue.push(reason)
-            self.pump()
+            self._start_due_batches()
 
     def change(self, config: Config) -> None:
-        """Go by these options from now on."""
+        """Apply other options from now on."""
         self._config = config
         queue = self.queue = reconfigured(self.queue, config)
-        self.add = self._adding()
+        self.add = _make_add(queue, self.stats, config)
         self.stats.follow(lambda: queue.arrivals)
         if not self.idle:
-            # Not yet pump(): who changes options holds a lock, and tasks may begin at once.
             self._schedule()
 
-    def drain(self, tell: Callable[[], None]) -> None:
-        """Let what waits leave now, and ``tell`` when all is answered, or at once if that waits for the caller.
+    def drain(self, when_idle: Callable[[], None]) -> None:
+        """Start the waiting items now, and call ``when_idle`` once every call is answered.
 
-        No task: those of a loop are cancelled when it ends.
+        Code inside a batch of this engine must not wait for that batch, so there ``when_idle`` is called at once. This
+        needs no task: a loop that ends would cancel it.
         """
         if self.running_loop is None or belongs_to(self.queue.running):
-            tell()
+            when_idle()
         else:
-            self._drains.append(tell)
+            self._drains.append(when_idle)
         self.push("close")
 
-    def abandon(self) -> None:
-        """Count what waits and runs as left by its callers: the loop is closed, nobody can be answered any more."""
+    def count_lost_calls(self) -> None:
+        """Count all waiting and running calls as cancelled: the loop is closed and can answer none of them."""
         self.stats.left(self.queue.waiting)
         for batch in list(self.queue.running):
             rest = batch.rest
@@ -187,8 +172,8 @@ class AsyncEngine:
         self.stats.final = True
 
     @property
-    def ended(self) -> bool:
-        """Whether the loop is closed, or even gone, as it may be when a coroutine is torn down."""
+    def loop_is_closed(self) -> bool:
+        """Whether the loop is closed, or even collected, as it may be when a coroutine is torn down."""
         loop = self.loop()
         return loop is None or loop.is_closed()
 
@@ -197,20 +182,19 @@ class AsyncEngine:
         """Whether nothing waits and nothing runs."""
         return not self.queue.running and not self.queue.waiting
 
-    def _start_or_schedule(self) -> None:
-        """Start a full batch, which has nobody to wait for; see to the timer for all others."""
-        if self.queue.has_full:
-            self.pump()
-        else:
-            self._schedule()
+    def _start_due_batches(self) -> None:
+        """Start every batch that may leave now."""
+        self._expire()
+        while (batch := self.queue.take(self.clock())) is not None:
+            self.queue.admit_waiting()
+            self._start(batch)
+        self._schedule()
 
     def _schedule(self) -> None:
-        """Set the one callback to the time that the core names; whoever is pumping does it in the end."""
-        if self._pumping:
-            return
+        """Set the one callback to the time at which the core has something to do."""
         at = _earliest(self.queue.wake_at, self.queue.expires_at)
         if at is not None and at <= self.clock():
-            at = NOW
+            at = AT_ONCE
         if self._handle is not None:
             if at == self._when:
                 return
@@ -221,32 +205,28 @@ class AsyncEngine:
                 self._fn = self.source()
             self._when = at
             loop = self._get_loop()
-            self._handle = loop.call_soon(self._on_timer) if at == NOW else loop.call_at(at, self._on_timer)
+            self._handle = loop.call_soon(self._on_timer) if at == AT_ONCE else loop.call_at(at, self._on_timer)
         elif self.idle:
             self._go_idle()
 
     def _on_timer(self) -> None:
         self._handle = None
-        self.pump()
+        self._start_due_batches()
 
-    def _drop_late(self) -> None:
-        """Tell those whose deadlines are over."""
-        dropped = self.queue.expire(self.clock())
-        for place in dropped:
-            if place.waiter.done():
+    def _expire(self) -> None:
+        """Answer the waiting callers whose deadlines are over."""
+        expired = self.queue.expire(self.clock())
+        for entry in expired:
+            if entry.waiter.done():
                 self.stats.left()
             else:
                 self.stats.expired(1)
-                place.waiter.set_exception(DeadlineError(overdue(self._config.name, place.time_limit)))
-        if dropped:
+                entry.waiter.set_exception(DeadlineError(overdue(self._config.name, entry.time_limit)))
+        if expired:
             self.queue.admit_waiting()
 
-    def _adding(self) -> Callable[[Any, Any, float], int]:
-        queue = self.queue
-        return queue.add if isinstance(queue, PlainQueue) else _asking(queue, self.stats, self._config)
-
     def _go_idle(self) -> None:
-        """Let go of everything that is only needed while there is work."""
+        """Release everything that is only needed while there is work."""
         self.running_loop = self._fn = None
         del self.clock, self.future
         while self._drains:
@@ -264,41 +244,28 @@ class AsyncEngine:
         if self._fn is None:
             self._fn = self.source()
         run = self._run(batch, self._fn)
-        # A coroutine that has not begun when its loop is closed would warn that it was never awaited.
+        # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
-        try:
-            context = batch_context(batch, self._config)
-            task = context.run(self._get_loop().create_task, run)
-        except BaseException as error:
-            # The task factory of the loop is somebody else's.
-            run.close()
-            if batch in self.queue.running:
-                self._end(batch, error)
-            if issubclass(type(error), (KeyboardInterrupt, SystemExit)):
-                raise
-            return
-        # An eager task may be over by now.
-        if batch in self.queue.running:
-            self._tasks[batch] = task
-            # A loop that is closed under it leaves it pending for good, and the callers are who has reason to complain.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
+        self._tasks[batch] = task = batch_context(batch, self._config).run(Task, run, loop=self._get_loop())
+        # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     async def _run(self, batch: Batch, fn: BatchFunction) -> None:
         loop = self._get_loop()
         try:
-            await _begin()
+            await sleep(0)
             await self._run_parts(batch, fn)
         except BaseException as error:
-            # It was cancelled before the first step of its task, or an interrupt came outside of the batch function. If
-            # it is thrown away because there will be no task, who wanted that tells why.
-            thrown_away = issubclass(type(error), GeneratorExit) and batch not in self._tasks
-            if batch in self.queue.running and not thrown_away and not self.ended:
-                self._end(batch.rest, error)
-            if self.ended or not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+            if self.loop_is_closed:
                 raise
-            # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if
-            # tasks are eager, and be complained of as an error of a task that nobody awaits.
-            loop.call_soon(_raise, error)
+            # The task was cancelled before its first step, or an interrupt came outside of the batch function.
+            if batch in self.queue.running:
+                self._end(batch.rest, error)
+            if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+                raise
+            # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
+            loop.call_soon(_raise_in_loop, error)
 
     async def _run_parts(self, batch: Batch, fn: BatchFunction) -> None:
         parts = Reruns(batch, isolate=self._config.isolate_errors)
@@ -310,8 +277,8 @@ class AsyncEngine:
             except outcome.RaisedInThread as carried:
                 self._fail(parts, carried.error)
             except BaseException as error:
-                if self.ended:
-                    # The task is torn down after its loop: abandon() has seen to the rest.
+                if self.loop_is_closed:
+                    # The task is torn down after its loop, and count_lost_calls() counts the rest.
                     raise
                 outcome.drop_engine_frame(error)
                 self._fail(parts, error)
@@ -324,7 +291,7 @@ class AsyncEngine:
         failed = cancelled = 0
         for future, result in zip(batch.waiters, batch.per_caller(results, outcome.with_own_exceptions), strict=True):
             try:
-                # Not isinstance(), which asks the object: that is somebody else's code.
+                # Not isinstance(), which would run user code: the __class__ property of the object.
                 if issubclass(type(result), Exception):
                     future.set_exception(outcome.shared_exception(result, self._config.name, on_loop=True))
                     failed += 1
@@ -350,37 +317,39 @@ class AsyncEngine:
                 )
                 failed += 1
                 if issubclass(type(error), CancelledError):
-                    # As a cancelled task, it is nothing to complain of if nobody looks: so ends whatever a loop leaves.
+                    # A loop that ends cancels its tasks, and asyncio logs nothing about these. This error is read, so
+                    # that asyncio does not log it either.
                     future.exception()
         self._finish(batch, failed, len(batch.waiters) - failed, error)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
-        """Count, and free the slot if this was the last part. Who was answered sees it in the loop's next iteration."""
+        """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
         now, loop = self.clock(), self._get_loop()
         run_time = now - batch.departed
         over = batch.over(len(batch.waiters) - cancelled)
         if over is not None:
-            self._tasks.pop(over, None)
+            del self._tasks[over]
             self.queue.finish(over, now)
         self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
         batch.forget()
         if over is not None:
             over.forget()
-            self._start_or_schedule()
+            self.start_or_schedule()
         try:
             report(self._config, batch, run_time, error, on_loop=True)
-        except BaseException as raised:  # noqa: BLE001  # it is for the loop to see, and what is left of the batch goes on
-            loop.call_soon(_raise, raised)
+        except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual
+            loop.call_soon(_raise_in_loop, raised)
 
     def _get_loop(self) -> AbstractEventLoop:
-        """Return the loop, which is there whenever there is work."""
+        """Return the loop, which the engine holds whenever there is work."""
         return cast("AbstractEventLoop", self.running_loop)
 
 
-def _asking(queue: GroupedQueue, stats: Stats, config: Config) -> Callable[[Any, Any, float], int]:
-    """Return ``core.add`` for items that ask for more."""
+def _make_add(queue: PlainQueue | GroupedQueue, stats: Stats, config: Config) -> Callable[[Any, Any, float], int]:
+    if isinstance(queue, PlainQueue):
+        return queue.add
 
-    def add(data: Any, waiter: Any, now: float) -> int:
+    def add_entry(data: Any, waiter: Any, now: float) -> int:
         if queue.refuses:
             stats.refused()
             raise QueueFullError(full(config.name, cast("int", config.max_pending)))
@@ -388,7 +357,7 @@ def _asking(queue: GroupedQueue, stats: Stats, config: Config) -> Callable[[Any,
         queue.admit_waiting()
         return ticket
 
-    return add
+    return add_entry
 
 
 def _earliest(one: float | None, other: float | None) -> float | None:
@@ -398,7 +367,7 @@ def _earliest(one: float | None, other: float | None) -> float | None:
 
 
 class CancelCallback:
-    """Lets go of the caller of a future that is cancelled. One is made for each, so it is a small one."""
+    """Drops the caller of a cancelled future. It is small, since each future has one."""
 
     __slots__ = ("_engine", "_ticket")
 
@@ -411,11 +380,5 @@ class CancelCallback:
             self._engine.leave(self._ticket, future)
 
 
-@coroutine
-def _begin() -> Generator[None, None, None]:
-    """Stop at once, to be continued by the first step of a task."""
-    yield
-
-
-def _raise(error: BaseException) -> None:
+def _raise_in_loop(error: BaseException) -> None:
     raise error

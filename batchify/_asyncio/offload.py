@@ -1,4 +1,4 @@
-"""A plain batch function on an event loop: it is run in threads, or in an executor, so that the loop stays free.
+"""Runs a ``def`` batch function for an event loop: in threads or in an executor, so that the loop stays free.
 
 Must not know: batches, the core, how a thread pool works.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ThreadOffload:
-    """Where the batch function comes from if it is a plain one: it is wrapped to run elsewhere."""
+    """The source of a ``def`` batch function: it returns an awaitable form, which runs off the loop."""
 
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
         self._source = source
@@ -34,56 +34,56 @@ class ThreadOffload:
         return partial(self._run, self._source())
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        elsewhere = self._config.executor
-        return await (self._in_thread(fn, items) if elsewhere is None else _await_executor(elsewhere, fn, items))
+        executor = self._config.executor
+        return await (self._in_thread(fn, items) if executor is None else _await_executor(executor, fn, items))
 
     async def _in_thread(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         pool = self._pool
         if pool is None:
             pool = self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
-        # The context of the batch, in which it is the current one.
+        # In the context of the batch, ``current_batch()`` works.
         context = copy_context()
         try:
             done = get_running_loop().run_in_executor(pool, lambda: context.run(call_captured, fn, items))
         except RuntimeError:
             if self._pool is not pool:
-                # Another thread has closed it in between; who was taken before that is answered still.
+                # Another thread closed the pool in between. The batch has departed, so it still runs.
                 return await self._in_thread(fn, items)
-            # A pool keeps what it could not start a thread for, and would run it later, for nobody.
+            # A pool that cannot start a thread keeps the call, and would run it later without a caller.
             pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
             raise
         return await done
 
     def change(self, config: Config) -> None:
-        """Use as many threads as these options say, or the executor."""
+        """Use the number of threads, or the executor, that these options give."""
         before, self._config = self._config, config
         if (config.concurrency, config.executor) != (before.concurrency, before.executor):
             self.close()
 
     def close(self) -> None:
-        """End the threads when they are done with what they were given."""
+        """End the threads once they have run their batches."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
             self._pool = None
 
 
-async def _await_executor(elsewhere: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    """Await what comes of ``items`` in an executor. Not as a future of the loop, which takes no StopIteration."""
+async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """Await the outcome of ``items`` in an executor. A future of the loop cannot carry it: it refuses StopIteration."""
     loop = get_running_loop()
     done = loop.create_future()
-    future = elsewhere.send(fn, items)
-    future.add_done_callback(lambda _: _wake(loop, done))
+    future = executor.send(fn, items)
+    future.add_done_callback(lambda _: _notify(loop, done))
     try:
         await done
     except CancelledError:
         future.cancel()
         raise
-    return call_captured(elsewhere.outcome, future)
+    return call_captured(executor.outcome, future)
 
 
-def _wake(loop: AbstractEventLoop, done: Future[None]) -> None:
-    # It may be closed by now.
+def _notify(loop: AbstractEventLoop, done: Future[None]) -> None:
+    # The loop may be closed by now.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(_resolve, done)
 

@@ -1,6 +1,6 @@
 """For tests of code that uses batchify: calls without batching, a record of what left together, and virtual time.
 
-* ``inline()``: each call is a batch of one, run by its caller; no threads, no windows.
+* ``inline()``: each call is a batch of one; no threads, no windows.
 * ``record()``: which batches left, with which items, and why.
 * ``VirtualLoop`` and ``run()``: an event loop on which nothing takes time, and a hang is an error.
 

@@ -24,7 +24,7 @@ VIRTUAL = "batchify_virtual_time"
 
 @pytest.fixture
 def batchify_inline() -> Iterator[None]:
-    """Run each call as a batch of one in its caller's own thread or task, as ``batchify.testing.inline()`` says."""
+    """Run each call as a batch of one, as ``batchify.testing.inline()`` does."""
     from batchify.testing import inline  # noqa: PLC0415  # as the module says
 
     with inline():

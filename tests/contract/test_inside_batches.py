@@ -457,41 +457,6 @@ async def returning_no_coroutine(column):
 
 
 @contextmanager
-def task_factory(loop, raised):
-    """Let no task be made on a loop."""
-
-    def fail(loop, coroutine, **kwargs):
-        coroutine.close()
-        raise raised
-
-    before = loop.get_task_factory()
-    loop.set_task_factory(fail)
-    yield
-    loop.set_task_factory(before)
-
-
-async def without_tasks(column, raised):
-    column.build(max_size=3)
-    callers = await column.call(1, 2)
-    with task_factory(column.loop, raised), suppress(type(raised)):
-        column.flush()
-    errors = await column.errors(callers)
-    expected = type(raised) if isinstance(raised, Exception) else BatchAbortedError
-    assert [expected] * 2 == [type(error) for error in errors]
-    column.flush()
-    assert [] == column.batches
-
-
-for raised in (MemoryError("no task"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()):
-    table.row(
-        f"no task can be made because of {type(raised).__name__}",
-        "The callers are told, and the next batch is answered.",
-        raised,
-        where=lambda column: column.tasks and not issubclass(column, Acall),
-    )(without_tasks)
-
-
-@contextmanager
 def no_threads():
     """Let no thread of the batcher be started."""
     start = threading.Thread.start

@@ -32,22 +32,6 @@ def recorder(moment=lambda: None, seconds=0.0, **options):
     return echo, batches
 
 
-class Done(asyncio.Future):
-    """A task, as far as anybody looks at it."""
-
-    def set_name(self, name):
-        pass
-
-
-def at_once(loop, coroutine, **kwargs):
-    """Run what does not give way to the loop before there is a task, as an eager task factory does."""
-    done = Done(loop=loop)
-    with pytest.raises(StopIteration):
-        coroutine.send(None)
-    done.set_result(None)
-    return done
-
-
 class BatchedAtOnce:
     """A callable object that answers without giving way to the loop."""
 
@@ -339,75 +323,6 @@ async def test_a_failed_batch_leaves_who_has_left_alone():
     assert (1, 1) == (fail.batch_stats.cancelled_items, fail.batch_stats.failed_items)
 
 
-async def test_a_task_that_is_over_when_it_is_made():
-    """A task factory may run a batch at once, as the eager one of Python 3.12 does."""
-    echo, _ = recorder()
-    plain = microbatch(BatchedAtOnce())
-    loop = asyncio.get_running_loop()
-    first, second = plain.submit(1), plain.submit(2)
-    loop.set_task_factory(at_once)
-    assert [1, 2] == [await first, await second]
-    loop.set_task_factory(None)
-    assert 3 == await echo(3)
-
-
-async def test_a_task_factory_that_fails_when_the_batch_is_over():
-    """Callers keep the answers they have when the loop fails to make a task for what was run already."""
-    echo = microbatch(BatchedAtOnce(), max_size=2)
-    loop = asyncio.get_running_loop()
-
-    def fail(loop, coroutine, **kwargs):
-        at_once(loop, coroutine)
-        raise MemoryError
-
-    callers = [echo.submit(1)]
-    loop.set_task_factory(fail)
-    callers.append(echo.submit(2))
-    loop.set_task_factory(None)
-    assert [1, 2] == [await caller for caller in callers]
-
-
-async def test_a_caller_that_is_torn_down_by_the_first_step_of_its_batch(caplog):
-    """A batch that runs at once may be what ends its only caller; it goes on, and the call counts as left."""
-    over = asyncio.Event()
-
-    @microbatch
-    async def echo(items):
-        call.close()
-        over.set()
-        return items
-
-    loop = asyncio.get_running_loop()
-    call = echo(1)
-    call.send(None)
-    loop.set_task_factory(at_once)
-    await over.wait()
-    loop.set_task_factory(None)
-    assert (1, 0, []) == (echo.batch_stats.cancelled_items, echo.batch_stats.running, caplog.records)
-
-
-def test_a_batch_that_ends_the_loop_when_it_is_made():
-    """What ends the loop is raised out of it, and not into the call that filled the batch; callers are answered."""
-    loop = VirtualLoop()
-    callers = []
-
-    @microbatch(max_size=2)
-    async def leave(items):
-        raise SystemExit(3)
-
-    async def main():
-        loop.set_task_factory(at_once)
-        callers.extend([leave.submit(1), leave.submit(2)])
-        await asyncio.wait(callers)
-
-    with pytest.raises(SystemExit):
-        loop.run_until_complete(main())
-    assert [BatchAbortedError] * 2 == [type(caller.exception()) for caller in callers]
-    loop.set_task_factory(None)
-    loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop)))
-    loop.close()
-
-
 class Interruptible(asyncio.Future):
     """A future; who is about to be given a 2 is interrupted, as Ctrl-C may do while callers are told."""
 
@@ -443,28 +358,6 @@ def test_an_interrupt_while_callers_are_told(isolate, caplog):
     loop.close()
 
 
-def test_an_interrupt_in_a_task_that_is_over_when_it_is_made():
-    """The same is true of a batch that runs at once, inside the call that filled it."""
-    loop = VirtualLoop()
-    loop.create_future = lambda: Interruptible(loop=loop)
-    echo = microbatch(BatchedAtOnce(), max_size=3)
-    callers = []
-
-    async def main():
-        loop.set_task_factory(at_once)
-        callers.extend(map(echo.submit, (1, 2, 3)))
-        loop.set_task_factory(None)
-        await asyncio.wait(callers)
-
-    called = loop.create_task(main())
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(called)
-    loop.run_until_complete(called)
-    assert [type(None), BatchAbortedError, BatchAbortedError] == [type(caller.exception()) for caller in callers]
-    assert (0, 0) == (echo.batch_stats.pending, echo.batch_stats.running)
-    loop.close()
-
-
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 async def test_eager_tasks():
     """With the eager task factory calls are answered, and those of one iteration travel together."""
@@ -472,6 +365,34 @@ async def test_eager_tasks():
     echo, batches = recorder()
     assert list(range(40)) == await asyncio.gather(*map(echo, range(40)))
     assert [32, 8] == [len(items) for _, items in batches]
+
+
+async def test_a_task_factory_that_wraps_coroutines():
+    """Calls are answered on a loop whose task factory awaits every coroutine inside another one, as Sentry's does."""
+    echo, _ = recorder()
+
+    async def wrapped(coroutine):
+        return await coroutine
+
+    def factory(loop, coroutine, **kwargs):
+        return asyncio.Task(wrapped(coroutine), loop=loop, **kwargs)
+
+    asyncio.get_running_loop().set_task_factory(factory)
+    assert [1, 2] == await asyncio.gather(echo(1), echo(2))
+
+
+async def test_a_batch_that_closes_its_only_caller(caplog):
+    """A batch that closes the coroutine of its only caller goes on, and the call counts as cancelled."""
+
+    @microbatch
+    async def echo(items):
+        call.close()
+        return items
+
+    call = echo(1)
+    call.send(None)
+    await asyncio.sleep(1)
+    assert (1, 0, []) == (echo.batch_stats.cancelled_items, echo.batch_stats.running, caplog.records)
 
 
 def test_a_loop_closed_while_half_of_a_batch_runs():
@@ -554,39 +475,6 @@ async def test_a_closed_coroutine_takes_its_item_out():
     assert 1 == echo.batch_stats.cancelled_items
     await asyncio.sleep(2)
     assert [] == batches
-
-
-async def test_a_flush_while_batches_are_started():
-    """A flush from inside of the loop's own task factory changes nothing for the batch that is being started."""
-    echo, batches = recorder(max_size=1)
-    loop = asyncio.get_running_loop()
-    callers = [echo.submit(1), echo.submit(2)]
-
-    def flush(loop, coroutine, **kwargs):
-        echo.flush()
-        return asyncio.Task(coroutine, loop=loop, **kwargs)
-
-    loop.set_task_factory(flush)
-    assert [1, 2] == [await caller for caller in callers]
-    loop.set_task_factory(None)
-    assert [[1], [2]] == [items for _, items in batches]
-
-
-async def test_a_task_factory_that_fails_answers_the_callers():
-    """When the loop cannot make a task, callers get that error, and the next call works."""
-    echo, _ = recorder()
-    loop = asyncio.get_running_loop()
-    caller = echo.submit(1)
-
-    def fail(loop, coroutine, **kwargs):
-        message = "no task"
-        raise MemoryError(message)
-
-    loop.set_task_factory(fail)
-    with pytest.raises(MemoryError, match="no task"):
-        await caller
-    loop.set_task_factory(None)
-    assert 2 == await echo(2)
 
 
 async def test_batches_run_in_a_neutral_context():
@@ -693,13 +581,13 @@ def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
     loop.call_soon(lambda: [echo.submit(1), echo.submit(2)])
     loop.run_until_complete(asyncio.sleep(0))
     seen = []
-    abandon = AsyncEngine.abandon
+    count_lost_calls = AsyncEngine.count_lost_calls
 
     def look(engine):
         seen.append(echo.batch_stats.pending)
-        abandon(engine)
+        count_lost_calls(engine)
 
-    monkeypatch.setattr(AsyncEngine, "abandon", look)
+    monkeypatch.setattr(AsyncEngine, "count_lost_calls", look)
     loop.close()
     assert (2, [2]) == (echo.batch_stats.cancelled_items, seen)
 

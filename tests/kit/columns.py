@@ -451,18 +451,6 @@ class Acall(OfFunction):
         return self.fn.acall(item)
 
 
-class Eager:
-    """Tasks take their first step when they are made."""
-
-    missing = "" if sys.version_info >= (3, 12) else "eager tasks came with Python 3.12"
-
-    @staticmethod
-    def new_loop():
-        loop = HastyLoop()
-        loop.set_task_factory(asyncio.eager_task_factory)
-        return loop
-
-
 class Debug:
     """The loop is in debug mode, and minds who calls it from which thread."""
 
@@ -487,7 +475,7 @@ COLUMNS = [AsyncioFunction, AsyncClass, AsyncClassOfDef, ThreadFunction, SyncCla
 # The same on other loops: whatever loop it is, the promise is the same.
 COLUMNS += [
     type(kind.__name__ + column.__name__, (kind, column), {"name": f"{column.name}, {says}"})
-    for kind, says in ((Eager, "eager"), (Debug, "debug"), (OnUvloop, "uvloop"))
+    for kind, says in ((Debug, "debug"), (OnUvloop, "uvloop"))
     for column in (AsyncioFunction, AsyncClassOfDef, Acall)
 ]
 

@@ -163,9 +163,10 @@ class TestInlineTasks:
         with inline():
             yield
 
-    async def test_a_call_runs_in_its_own_task(self, moment):
-        """The batch function runs in the task that awaits it, before anything else happens."""
-        assert asyncio.current_task() is await window(whose_task)(1)
+    async def test_a_call_runs_in_a_task_of_its_own(self, moment):
+        """The batch function runs at once, in a task of its own on the caller's loop."""
+        task = await window(whose_task)(1)
+        assert (True, asyncio.get_running_loop()) == (task is not asyncio.current_task(), task.get_loop())
         assert 0 == moment()
 
     async def test_calls_run_side_by_side(self, moment):
@@ -186,37 +187,18 @@ class TestInlineTasks:
             assert (2, [4, 6], 8) == (await fn(1), await fn.map([2, 3]), await fn.submit(4))
         assert [(1,), (2,), (3,), (4,)] == [batch.items for batch in recorder.batches]
 
-    async def test_what_is_queued_together_is_deduplicated(self):
-        """Equal items that wait for the end of the iteration share a batch of one."""
+    async def test_equal_items_do_not_share_a_run(self):
+        """Each of two equal items that are queued together is a batch of one."""
         fn = window(plain_doubled, dedupe=True)
         assert [2, 2] == await fn.map([1, 1])
-        assert {1: 1} == fn.batch_stats.size_histogram
+        assert {1: 2} == fn.batch_stats.size_histogram
 
-    async def test_a_future_has_a_task_of_its_own(self):
-        """What nobody awaits at once runs all the same."""
+    async def test_a_future_that_no_task_awaits_is_answered(self):
+        """The items of ``submit()`` and ``map()`` run in tasks of their own."""
         fn = window(whose_task)
         future = fn.submit(1)
         await asyncio.wait([future])
-        assert asyncio.current_task() is not future.result() is await future
-        assert 2 == len(set(await fn.map([1, 2])))
-
-    async def test_a_future_awaited_at_once_does_not_need_one(self):
-        """Who awaits a future before the loop has come to it runs it, and leaves those before it to their tasks."""
-        fn = window(whose_task)
-        first, second = fn.submit(1), fn.submit(2)
-        assert asyncio.current_task() is await second
-        assert asyncio.current_task() is not await first
-
-    async def test_a_future_that_has_a_task_keeps_it(self):
-        """Who awaits a future after its task has begun waits for that."""
-
-        async def slow(items):
-            await asyncio.sleep(1)
-            return await whose_task(items)
-
-        future = window(slow).submit(1)
-        await asyncio.sleep(0.5)
-        assert asyncio.current_task() is not await future
+        assert 3 == len({asyncio.current_task(), future.result(), *await fn.map([2])})
 
     async def test_a_plain_function_runs_on_the_loop(self):
         """A plain function does not get a thread."""
@@ -228,10 +210,11 @@ class TestInlineTasks:
 
     async def test_a_change_of_options_makes_no_larger_batches(self):
         """A function that is configured is inline still."""
-        fn = window(whose_task)
+        fn = window(plain_doubled)
         await fn(1)
         fn.configure(max_size=5, timeout=3600, concurrency=1)
-        assert asyncio.current_task() is await fn(1)
+        assert [2, 4] == await asyncio.gather(fn(1), fn(2))
+        assert {1: 3} == fn.batch_stats.size_histogram
 
     async def test_a_batch_sees_itself_and_nothing_of_its_caller(self):
         """Before and after it has waited, the batch function runs in a neutral context of its own."""
@@ -308,8 +291,8 @@ class TestInlineTasks:
         gc.collect()
         assert [] == caplog.messages
 
-    async def test_a_caller_that_is_torn_down_tears_down_its_batch(self):
-        """A coroutine that is closed in the middle closes what it runs."""
+    async def test_a_closed_caller_cancels_its_batch(self):
+        """When the coroutine of a call is closed while its batch runs, the batch is cancelled."""
         ended = []
 
         async def slow(items):
@@ -320,7 +303,9 @@ class TestInlineTasks:
 
         caller = window(slow)(1)
         caller.send(None)
+        await asyncio.sleep(1)
         caller.close()
+        await asyncio.sleep(1)
         assert [[1]] == ended
 
 
