@@ -14,14 +14,14 @@ from asyncio import CancelledError, get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import ref
 
 from batchify._asyncio.engine import AsyncEngine, CancelCallback
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, urgent_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
-from batchify._batcher.config import for_engine
+from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.functions import is_async
@@ -31,14 +31,13 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Coroutine, Hashable, Iterable
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
     from batchify._batcher.functions import Results
-    from batchify._batcher.report import BatchReport
+    from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
     from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
@@ -86,42 +85,15 @@ class AsyncMicrobatcher(Generic[T, R]):
     engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     call_captured: ClassVar[type[ThreadOffload]] = ThreadOffload
 
+    @shows_options(*ENGINE_OPTIONS)
     def __init__(
         self,
         batch_fn: Callable[[list[T]], Results[R | Exception] | Coroutine[Any, Any, Results[R | Exception]]],
         max_batch_size: int = 32,
         batch_wait_timeout_s: float | None = 0.002,
-        *,
-        name: str | None = None,
-        concurrency: int = 1,
-        max_pending: int | None = None,
-        on_full: Literal["wait", "raise"] = "wait",
-        weigh: Callable[[T], float] | None = None,
-        max_weight: float | None = None,
-        group_by: Callable[[T], Hashable] | None = None,
-        dedupe: bool = False,
-        isolate_errors: bool = False,
-        executor: Executor | None = None,
-        capture_context: bool = False,
-        on_batch: Callable[[BatchReport], object] | None = None,
+        **options: Unpack[EngineOptions[T]],
     ) -> None:
-        config = for_engine(
-            batch_fn,
-            max_batch_size,
-            batch_wait_timeout_s,
-            concurrency=concurrency,
-            max_pending=max_pending,
-            on_full=on_full,
-            weigh=weigh,
-            max_weight=max_weight,
-            group_by=group_by,
-            dedupe=dedupe,
-            isolate_errors=isolate_errors,
-            executor=executor,
-            capture_context=capture_context,
-            on_batch=on_batch,
-            name=name,
-        )
+        config = engine_config("AsyncMicrobatcher", batch_fn, max_batch_size, batch_wait_timeout_s, options)
         self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))
         register(self)
 

@@ -28,9 +28,9 @@ class Limits:
         max_weight: maximum total weight of a batch; ``None`` if items are not weighed.
     """
 
-    max_size: int
-    timeout: float | None
-    concurrency: int
+    max_size: int = 32
+    timeout: float | None = None
+    concurrency: int = 1
     max_pending: int | None = None
     on_full: str = "wait"
     max_weight: float | None = None

@@ -6,168 +6,30 @@ Must not know: how an engine works, or how it is found at a call.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.config import validated
+from batchify._batcher.config import OPTIONS, check_names, config_of, shows_options
 from batchify._batcher.functions import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
-    from concurrent.futures import Executor
-    from typing import Concatenate
+    from collections.abc import Callable
 
-    from typing_extensions import Never, Unpack
+    from typing_extensions import Unpack
 
     from batchify._batcher.config import Config
+    from batchify._batcher.options import Options
     from batchify._batcher.registry import Batcher
-    from batchify._batcher.report import BatchReport
     from batchify._decorator.instances import Engine
-    from batchify._decorator.stream_types import (
-        AsyncGenerator,
-        AsyncStreamMethod,
-        AsyncStreams,
-        SyncGenerator,
-        SyncStreamMethod,
-        SyncStreams,
-    )
-    from batchify._decorator.types import (
-        T2,
-        AsyncBatch,
-        AsyncFunction,
-        AsyncMethod,
-        ClassMethod,
-        Decorator,
-        Options,
-        Owner,
-        P,
-        R,
-        SyncBatch,
-        SyncFunction,
-        SyncMethod,
-        T,
-    )
+    from batchify._decorator.overloads import Decorator
 
 
-@overload
-def microbatch(**options: Unpack[Options]) -> Decorator: ...
-# A partial may be called with anything: that it overlaps is why it comes first.
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[Coroutine[Any, Any, list[R]]], /, **options: Unpack[Options]
-) -> AsyncFunction[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[list[R]], /, **options: Unpack[Options]
-) -> SyncFunction[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[AsyncIterator[list[R]]], /, **options: Unpack[Options]
-) -> AsyncStreams[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[Iterator[list[R]]], /, **options: Unpack[Options]
-) -> SyncStreams[Any, ..., R, Any]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> SyncFunction[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncFunction[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> SyncMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> SyncStreams[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncStreams[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> SyncStreamMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncStreamMethod[T, P, R, T]: ...
+def _typed(function: Callable[..., Any]) -> Decorator:
+    """Show all options in the signature of ``microbatch``, and its overloads to type checkers."""
+    return cast("Decorator", shows_options(*OPTIONS)(function))
 
 
-def microbatch(
-    fn: Any = None,
-    /,
-    *,
-    max_size: int = 32,
-    timeout: float | None = None,
-    concurrency: int = 1,
-    max_pending: int | None = None,
-    on_full: Literal["wait", "raise"] = "wait",
-    weigh: Callable[..., float] | None = None,
-    max_weight: float | None = None,
-    group_by: Callable[..., Hashable] | None = None,
-    dedupe: bool = False,
-    isolate_errors: bool = False,
-    executor: Executor | None = None,
-    capture_context: bool = False,
-    on_batch: Callable[[BatchReport], object] | None = None,
-    name: str | None = None,
-) -> Any:
+@_typed
+def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
     """Make a function of a list of items callable with one item, and run calls that come together in one batch.
 
     Works as ``@microbatch``, ``@microbatch()``, ``@microbatch(max_size=8)`` and ``microbatch(fn, max_size=8)``, on
@@ -233,24 +95,9 @@ def microbatch(
         TypeError: ``fn`` or an option is of the wrong kind.
         ValueError: an option is out of range.
     """
+    check_names("microbatch", options, OPTIONS)
     if fn is None:
-        return partial(
-            microbatch,
-            max_size=max_size,
-            timeout=timeout,
-            concurrency=concurrency,
-            max_pending=max_pending,
-            on_full=on_full,
-            weigh=weigh,
-            max_weight=max_weight,
-            group_by=group_by,
-            dedupe=dedupe,
-            isolate_errors=isolate_errors,
-            executor=executor,
-            capture_context=capture_context,
-            on_batch=on_batch,
-            name=name,
-        )
+        return partial(microbatch, **options)
     # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
     from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415
     from batchify._decorator.proxy import Batched  # noqa: PLC0415
@@ -260,24 +107,7 @@ def microbatch(
         msg = f"{name_of(function)} is decorated with microbatch already"
         raise TypeError(msg)
     _check(function)
-    config = validated(
-        function,
-        max_size=max_size,
-        timeout=timeout,
-        concurrency=concurrency,
-        max_pending=max_pending,
-        on_full=on_full,
-        weigh=weigh,
-        max_weight=max_weight,
-        group_by=group_by,
-        dedupe=dedupe,
-        isolate_errors=isolate_errors,
-        executor=executor,
-        capture_context=capture_context,
-        on_batch=on_batch,
-        name=name,
-    )
-    return BatchedFunction(fn, config, _engine(function))
+    return BatchedFunction(fn, config_of(function, options), _engine(function))
 
 
 def _check(fn: Any) -> None:

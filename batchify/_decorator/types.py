@@ -15,11 +15,9 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
-    Literal,
     ParamSpec,
     Protocol,
     TypeAlias,
-    TypedDict,
     TypeVar,
     overload,
 )
@@ -29,21 +27,11 @@ from batchify._batcher.functions import Results
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
-    from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
-    from concurrent.futures import Executor
-    from functools import partial
+    from collections.abc import Iterable
 
-    from typing_extensions import Never, Self, Unpack
+    from typing_extensions import Self, Unpack
 
-    from batchify._batcher.report import BatchReport
-    from batchify._decorator.stream_types import (
-        AsyncGenerator,
-        AsyncStreamMethod,
-        AsyncStreams,
-        SyncGenerator,
-        SyncStreamMethod,
-        SyncStreams,
-    )
+    from batchify._batcher.options import Changes
     from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
@@ -57,34 +45,6 @@ P = ParamSpec("P")
 Owner = TypeVar("Owner")
 Owner_contra = TypeVar("Owner_contra", contravariant=True)
 Bound_co = TypeVar("Bound_co", covariant=True)
-
-
-class Options(TypedDict, total=False):
-    """The options of ``microbatch``."""
-
-    max_size: int
-    timeout: float | None
-    concurrency: int
-    max_pending: int | None
-    on_full: Literal["wait", "raise"]
-    weigh: Callable[..., float] | None
-    max_weight: float | None
-    group_by: Callable[..., Hashable] | None
-    dedupe: bool
-    isolate_errors: bool
-    executor: Executor | None
-    capture_context: bool
-    on_batch: Callable[[BatchReport], object] | None
-    name: str | None
-
-
-class Changes(TypedDict, total=False):
-    """The options that can change while a function is used."""
-
-    max_size: int
-    timeout: float | None
-    concurrency: int
-    executor: Executor | None
 
 
 SyncBatch: TypeAlias = Callable[P, Results[R | Exception]]
@@ -176,92 +136,3 @@ class ClassMethod(Decorated, Protocol[Bound_co]):
     def __get__(self, instance: object, owner: type | None = None) -> Bound_co: ...
     # A classmethod() around it asks for a callable.
     def __call__(self, owner: Any, /, *args: Any, **kwargs: Any) -> Any: ...
-
-
-class Decorator(Protocol):
-    """What ``microbatch`` returns if it gets options only.
-
-    The order counts where several fit: a partial may be called with anything, so it comes first, and has one column; a
-    second positional parameter that is a list is a column; a function that returns ``Any`` is a ``def`` function and no
-    generator function; and one with a second positional parameter no method.
-    """
-
-    # That they overlap is why they come first.
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[Coroutine[Any, Any, list[R]]], /
-    ) -> AsyncFunction[Any, ..., R, Any]: ...
-    @overload
-    def __call__(self, fn: partial[list[R]], /) -> SyncFunction[Any, ..., R, Any]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[AsyncIterator[list[R]]], /
-    ) -> AsyncStreams[Any, ..., R, Any]: ...
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[Iterator[list[R]]], /
-    ) -> SyncStreams[Any, ..., R, Any]: ...
-    @overload
-    def __call__(
-        self, fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /
-    ) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /
-    ) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(self, fn: SyncBatch[Concatenate[list[T], P], R], /) -> SyncFunction[T, P, R, T]: ...
-    @overload
-    def __call__(self, fn: AsyncBatch[Concatenate[list[T], P], R], /) -> AsyncFunction[T, P, R, T]: ...
-    @overload
-    def __call__(
-        self, fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
-    @overload
-    def __call__(
-        self, fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /
-    ) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /
-    ) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /) -> SyncMethod[T, P, R, T]: ...
-    @overload
-    def __call__(self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /) -> AsyncMethod[T, P, R, T]: ...
-    @overload
-    def __call__(
-        self, fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /
-    ) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /
-    ) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(self, fn: SyncGenerator[Concatenate[list[T], P], R], /) -> SyncStreams[T, P, R, T]: ...
-    @overload
-    def __call__(self, fn: AsyncGenerator[Concatenate[list[T], P], R], /) -> AsyncStreams[T, P, R, T]: ...
-    @overload
-    def __call__(
-        self, fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /
-    ) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
-    @overload
-    def __call__(
-        self, fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /
-    ) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(
-        self, fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /
-    ) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-    @overload
-    def __call__(self, fn: SyncGenerator[Concatenate[Never, list[T], P], R], /) -> SyncStreamMethod[T, P, R, T]: ...
-    @overload
-    def __call__(self, fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /) -> AsyncStreamMethod[T, P, R, T]: ...

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
-from batchify._batcher.config import for_engine
+from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.executors import run_in
@@ -31,16 +31,16 @@ from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Hashable, Iterable
-    from concurrent.futures import Executor, Future
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from weakref import ref
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
     from batchify._batcher.functions import Results
-    from batchify._batcher.report import BatchReport
+    from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
     from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
@@ -82,42 +82,15 @@ class SyncMicrobatcher(Generic[T, R]):
     # What does the work. ``_inline`` puts another one in its place.
     engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
 
+    @shows_options(*ENGINE_OPTIONS)
     def __init__(
         self,
         batch_fn: Callable[[list[T]], Results[R | Exception]],
         max_batch_size: int = 32,
         batch_wait_timeout_s: float | None = 0.002,
-        *,
-        name: str | None = None,
-        concurrency: int = 1,
-        max_pending: int | None = None,
-        on_full: Literal["wait", "raise"] = "wait",
-        weigh: Callable[[T], float] | None = None,
-        max_weight: float | None = None,
-        group_by: Callable[[T], Hashable] | None = None,
-        dedupe: bool = False,
-        isolate_errors: bool = False,
-        executor: Executor | None = None,
-        capture_context: bool = False,
-        on_batch: Callable[[BatchReport], object] | None = None,
+        **options: Unpack[EngineOptions[T]],
     ) -> None:
-        config = for_engine(
-            batch_fn,
-            max_batch_size,
-            batch_wait_timeout_s,
-            concurrency=concurrency,
-            max_pending=max_pending,
-            on_full=on_full,
-            weigh=weigh,
-            max_weight=max_weight,
-            group_by=group_by,
-            dedupe=dedupe,
-            isolate_errors=isolate_errors,
-            executor=executor,
-            capture_context=capture_context,
-            on_batch=on_batch,
-            name=name,
-        )
+        config = engine_config("SyncMicrobatcher", batch_fn, max_batch_size, batch_wait_timeout_s, options)
         if is_async(batch_fn):
             msg = f"SyncMicrobatcher runs def functions, and {config.name} is async def; use AsyncMicrobatcher"
             raise TypeError(msg)
