@@ -1,6 +1,6 @@
-"""The options of a batcher: their defaults, and which values they may have.
+"""The options of a batcher, their defaults, and their validation.
 
-Decides: which options there are, their defaults, and the error for a wrong one.
+Decides: which options exist, and which values of them are valid.
 Must not know: engines, decorators.
 
 A new option is a field of ``Config``, an entry of ``CHECKS``, its type in ``options``, and its meaning in the docstring
@@ -28,14 +28,14 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Limits):
-    """The options of one batcher, validated.
+    """The valid options of one batcher.
 
-    A batcher's own name has no default: it is the qualified name of its batch function. ``weigh`` and ``group_by`` take
-    a row, which is what one call puts into the queue: an item, or whatever the decorator makes of one.
+    ``weigh`` and ``group_by`` take a row, the object that a call puts into the queue: an item, or the item with the
+    options of the call if the batcher ``has_options``. Only calls with equal options share a batch.
 
     Attributes:
-        has_options: whether a row is an item with the options of its call. Only calls with equal options share a batch.
-        allows_priority: whether calls may have priorities and deadlines.
+        has_options: whether calls have options.
+        allows_priority: whether calls have priorities and deadlines.
     """
 
     weigh: Callable[[Any], Any] | None = None
@@ -55,7 +55,6 @@ def optional_whole(option: str, value: Any) -> int | None:
 
 
 def function(option: str, value: Any) -> Any:
-    """Return ``value`` if it is a ``def`` function, any other callable, or ``None``."""
     if value is not None and not callable(value):
         msg = f"{option} must be a function, or None, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
@@ -93,7 +92,6 @@ def one_of(option: str, value: object, *, choices: tuple[str, ...]) -> str:
 
 
 def text(option: str, value: object) -> str:
-    """Return ``value`` if it is a string that is not empty."""
     if not isinstance(value, str):
         msg = f"{option} must be a str, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
@@ -103,7 +101,7 @@ def text(option: str, value: object) -> str:
     return value
 
 
-# Each option, in the order of the documentation, with the function that returns its valid value or raises.
+# Each option, in the order of the documentation, with the function that returns its valid value.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_size": whole,
     "timeout": seconds,
@@ -121,7 +119,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "name": text,
 }
 OPTIONS = tuple(CHECKS)
-# An engine class has max_batch_size and batch_wait_timeout_s instead of the others.
+# The constructors of the engine classes have max_batch_size and batch_wait_timeout_s instead of the other two.
 ENGINE_OPTIONS = tuple(option for option in OPTIONS if option not in {"max_size", "timeout"})
 CHANGEABLE = ("max_size", "timeout", "concurrency", "executor")
 NOT_FOR_STREAMS = {
@@ -169,7 +167,7 @@ def changes(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the valid values of ``options``, each of which is one for the batch function ``fn``."""
+    """Return the valid values of some options of the batch function ``fn``."""
     values = {option: CHECKS[option](option, value) for option, value in options.items()}
     if is_generator(fn):
         for option, reason in NOT_FOR_STREAMS.items():
@@ -183,7 +181,7 @@ def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_names(taker: str, names: Iterable[str], known: Container[str], hint: str = "") -> None:
-    """Refuse an option that ``taker`` does not have, in the words in which Python refuses an unknown argument."""
+    """Refuse an unknown option of the function ``taker`` with the message that Python has for unknown arguments."""
     for name in names:
         if name not in known:
             msg = f"{taker}() got an unexpected keyword argument {name!r}{hint}"
@@ -196,7 +194,7 @@ def shows_options(*names: str) -> Callable[[F], F]:
     def show(function: F) -> F:
         shown = signature(function)
         *own, _ = shown.parameters.values()
-        # The only option without a default in Config is the name, for which None is the name of the function.
+        # Only the name has no default in Config: None stands for the name of the batch function.
         options = [Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(Config, name, None)) for name in names]
         vars(function)["__signature__"] = shown.replace(parameters=[*own, *options])
         return function

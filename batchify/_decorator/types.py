@@ -1,11 +1,10 @@
-"""What ``microbatch`` takes and returns, as type checkers and editors see it.
+"""The types of batch functions and of decorated functions and methods.
 
-Describes: the public members of a decorated function, method and class method, one set for ``def`` and one for
-``async def``, and which of them a batch function gets.
-Must not know: engines. Nothing here runs, or is imported when the program runs.
+Describes: the public members of a decorated function, method and class method, for ``def`` and for ``async def``.
+Must not know: engines. Nothing here runs: no module imports this one at run time.
 
-``T`` is an item, ``R`` its result, ``P`` the options of a call. An exception in the place of a result is raised and not
-returned, so ``R`` is what else there is.
+``T`` is an item, ``R`` its result, and ``P`` the options of a call. An exception among the results is raised and not
+returned, so ``R`` stands for the other results.
 """
 
 from __future__ import annotations
@@ -36,12 +35,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-# What an item of a second column is, and what ``map`` takes for one call: a tuple if there are two columns.
+# An element of a second column.
 T2 = TypeVar("T2")
+# An item of ``map``: a tuple if there are two columns.
 M_contra = TypeVar("M_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
-# What a method is called on: an instance, or a class.
+# The class of a method, and a method after binding.
 Owner = TypeVar("Owner")
 Owner_contra = TypeVar("Owner_contra", contravariant=True)
 Bound_co = TypeVar("Bound_co", covariant=True)
@@ -52,7 +52,7 @@ AsyncBatch: TypeAlias = Callable[P, Coroutine[Any, Any, Results[R | Exception]]]
 
 
 class Decorated(Protocol):
-    """What everything decorated offers."""
+    """The members of every decorated function and method."""
 
     __name__: str
     __qualname__: str
@@ -72,7 +72,7 @@ class Decorated(Protocol):
 
 
 class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` function, or method of an instance: callers block."""
+    """A decorated ``def`` function or bound method: callers block."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Results[R]]: ...
@@ -83,7 +83,7 @@ class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` function, or method of an instance: callers await."""
+    """A decorated ``async def`` function or bound method: callers await."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Coroutine[Any, Any, Results[R]]]: ...
@@ -94,7 +94,7 @@ class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class SyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``def`` method seen from its class."""
+    """A decorated ``def`` method as an attribute of its class."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Results[R_co]]: ...
@@ -102,7 +102,7 @@ class SyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
 
 
 class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``async def`` method seen from its class."""
+    """A decorated ``async def`` method as an attribute of its class."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Coroutine[Any, Any, Results[R_co]]]: ...
@@ -111,9 +111,9 @@ class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
     ) -> Coroutine[Any, Any, R_co]: ...
 
 
-# The class of a method is told by where it is found and is no parameter of its type: a subclass could not override it.
+# The class of a method is not a parameter of its type: a subclass could not override the method. ``__get__`` infers it.
 class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` method as it stands in its class."""
+    """A decorated ``def`` method in the body of its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> SyncUnbound[Owner, T, P, R]: ...
@@ -122,7 +122,7 @@ class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
 
 
 class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` method as it stands in its class."""
+    """A decorated ``async def`` method in the body of its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnbound[Owner, T, P, R]: ...
@@ -131,8 +131,8 @@ class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
 
 
 class ClassMethod(Decorated, Protocol[Bound_co]):
-    """A decorated class method as it stands in its class."""
+    """A decorated class method in the body of its class."""
 
     def __get__(self, instance: object, owner: type | None = None) -> Bound_co: ...
-    # A classmethod() around it asks for a callable.
+    # classmethod() takes callables only.
     def __call__(self, owner: Any, /, *args: Any, **kwargs: Any) -> Any: ...
