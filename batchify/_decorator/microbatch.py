@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from batchify._batcher.config import Config
     from batchify._batcher.options import Options
-    from batchify._batcher.registry import Batcher
     from batchify._decorator.instances import Engine
     from batchify._decorator.overloads import Decorator
 
@@ -122,34 +120,22 @@ def _check(fn: Any) -> None:
 
 
 def _engine(fn: Any) -> Engine:
-    """Return what makes a batcher for ``fn``, by what calling it returns."""
+    """Return the function that makes batchers for batch functions of the kind of ``fn``.
+
+    A program imports only the kinds that it decorates: asyncio is half of what an import would cost.
+    """
     if is_async_generator(fn):
-        return _streams_on_loops
+        from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415
+
+        return LoopStreams.from_source
     if is_generator(fn):
-        return _streams_on_threads
-    return _on_loops if is_async(fn) else _on_threads
+        from batchify._threads.streams import ThreadStreams  # noqa: PLC0415
 
+        return ThreadStreams.from_source
+    if is_async(fn):
+        from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
 
-def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    # Who only decorates plain functions does not pay for asyncio.
-    from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
+        return AsyncMicrobatcher[Any, Any].from_source
+    from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415
 
-    return AsyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
-
-
-def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
-
-    return SyncMicrobatcher.from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
-
-
-def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415  # as above
-
-    return LoopStreams.from_source(source, config)
-
-
-def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._threads.streams import ThreadStreams  # noqa: PLC0415  # as above
-
-    return ThreadStreams.from_source(source, config)
+    return SyncMicrobatcher[Any, Any].from_source
