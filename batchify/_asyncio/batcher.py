@@ -14,14 +14,14 @@ from asyncio import CancelledError, get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import ref
 
 from batchify._asyncio.engine import AsyncEngine, CancelCallback
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
-from batchify._batcher.config import for_engine
+from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.functions import is_async
@@ -31,14 +31,13 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Coroutine, Hashable, Iterable
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
     from batchify._batcher.functions import Results
-    from batchify._batcher.report import BatchReport
+    from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
     from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
@@ -50,78 +49,39 @@ D = TypeVar("D", Awaiting, Blocked)
 
 
 class AsyncMicrobatcher(Generic[T, R]):
-    """Collect single items that tasks submit, and hand them to a batch function together.
+    """Run a batch function for items that tasks submit one at a time.
 
-    It works on any number of event loops, also one after the other: calls on one loop share batches. The first
-    ``submit`` starts it.
+    It works on any number of event loops, at the same time or one after the other. Calls on one loop share batches. The
+    first ``submit`` starts it.
+
+    The other arguments are the options of ``microbatch`` except ``max_size`` and ``timeout``, by name. ``weigh`` and
+    ``group_by`` get one item.
 
     Args:
-        batch_fn: takes a list of items and returns one result for each, in order. A plain ``def`` function is run in a
-            thread of its own, so that the loop stays free.
-        max_batch_size: most items in one call of ``batch_fn``.
-        batch_wait_timeout_s: seconds that the first item of a batch waits at most for others; ``None`` is adaptive:
-            never wait for company that cannot help.
-        name: used in errors and statistics; the name of ``batch_fn`` if not given.
-        concurrency: most batches that run at once on one loop.
-        max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
-            served. When there is no room, a batch does not wait for company that could not come.
-        on_full: what a call does that finds no room: ``"wait"``, or ``"raise"`` ``QueueFullError`` at once.
-        weigh: tells what an item weighs, a number of at least 0; an item heavier than ``max_weight`` is refused.
-        max_weight: the weights of a batch sum up to this at most.
-        group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
-        dedupe: send equal hashable items that wait together once, and give the result to every caller.
-        isolate_errors: when a batch raises an ``Exception``, run its halves again until the bad items are alone, so
-            that only they fail.
-        executor: any ``concurrent.futures.Executor`` that is to run the batches of a ``def`` function; ``None``:
-            threads of its own.
-        capture_context: keep the context of each caller for ``current_batch().contexts``.
-        on_batch: called with a ``BatchReport`` after each batch, on the loop.
+        batch_fn: takes a list of items and returns one result for each, in order. A ``def`` function runs in
+            ``executor``, or on a thread of its own, so that the loop stays free.
+        max_batch_size: maximum number of items in one call of ``batch_fn``.
+        batch_wait_timeout_s: maximum number of seconds that a batch waits for more items, from the arrival of its
+            first; ``None`` is adaptive.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: a number is out of range.
+        TypeError: an argument is unknown, has a value of the wrong type, or does not work for ``batch_fn``.
+        ValueError: an argument is out of range.
     """
 
     # The engine of a loop, and the source of a ``def`` batch function. ``batchify.testing.inline()`` replaces both.
     _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
 
+    @shows_options(*ENGINE_OPTIONS)
     def __init__(
         self,
         batch_fn: Callable[[list[T]], Results[R | Exception] | Coroutine[Any, Any, Results[R | Exception]]],
         max_batch_size: int = 32,
         batch_wait_timeout_s: float | None = 0.002,
-        *,
-        name: str | None = None,
-        concurrency: int = 1,
-        max_pending: int | None = None,
-        on_full: Literal["wait", "raise"] = "wait",
-        weigh: Callable[[T], float] | None = None,
-        max_weight: float | None = None,
-        group_by: Callable[[T], Hashable] | None = None,
-        dedupe: bool = False,
-        isolate_errors: bool = False,
-        executor: Executor | None = None,
-        capture_context: bool = False,
-        on_batch: Callable[[BatchReport], object] | None = None,
+        **options: Unpack[EngineOptions[T]],
     ) -> None:
-        config = for_engine(
-            batch_fn,
-            max_batch_size,
-            batch_wait_timeout_s,
-            concurrency=concurrency,
-            max_pending=max_pending,
-            on_full=on_full,
-            weigh=weigh,
-            max_weight=max_weight,
-            group_by=group_by,
-            dedupe=dedupe,
-            isolate_errors=isolate_errors,
-            executor=executor,
-            capture_context=capture_context,
-            on_batch=on_batch,
-            name=name,
-        )
+        config = engine_config("AsyncMicrobatcher", batch_fn, max_batch_size, batch_wait_timeout_s, options)
         self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))
         register(self)
 

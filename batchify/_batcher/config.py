@@ -1,7 +1,11 @@
-"""The options of a batcher, validated once.
+"""The options of a batcher, their defaults, and their validation.
 
-Decides: which values an option may have, and what is said of the others.
+Decides: which options exist, and which values of them are valid.
 Must not know: engines, decorators.
+
+A new option is a field of ``Config``, an entry of ``CHECKS``, its type in ``options``, and its meaning in the docstring
+of ``microbatch``. A value of the wrong type is a ``TypeError``, and a value out of range is a ``ValueError``. Each
+message names the option, the rule and the value.
 """
 
 from __future__ import annotations
@@ -9,31 +13,34 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchify._batcher.executors import BatchExecutor
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._core.limits import Limits, positive, seconds, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Limits):
-    """What a batcher was asked to do. All numbers are valid.
+    """The valid options of one batcher.
 
     ``weigh`` and ``group_by`` take the item of a call, a tuple if there are several columns. A batcher that
     ``takes_requests`` has been asked for more than items: for options of the batch function, a priority or a deadline.
     """
 
-    weigh: Callable[[Any], Any] | None
-    group_by: Callable[[Any], Any] | None
-    dedupe: bool
-    isolate_errors: bool
-    executor: BatchExecutor | None
-    capture_context: bool
-    on_batch: Callable[[Any], object] | None
+    weigh: Callable[[Any], Any] | None = None
+    group_by: Callable[[Any], Any] | None = None
+    dedupe: bool = False
+    isolate_errors: bool = False
+    executor: BatchExecutor | None = None
+    capture_context: bool = False
+    on_batch: Callable[[Any], object] | None = None
     name: str
     takes_requests: bool = False
 
@@ -44,124 +51,11 @@ class Config(Limits):
         return self.takes_requests or self.dedupe or any(option is not None for option in asked)
 
 
-def for_engine(batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, **others: object) -> Config:
-    """Return the validated options of an engine class, under the names its constructor gives them.
-
-    Args:
-        batch_fn: the batch function.
-        max_batch_size: ``max_size`` by its other name.
-        batch_wait_timeout_s: ``timeout`` by its other name.
-        others: the options that have one name.
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of range.
-    """
-    if not callable(batch_fn):
-        msg = f"batch_fn must be callable, got {batch_fn!r}"
-        raise TypeError(msg)
-    if is_generator(batch_fn):
-        name = name_of(batch_fn)
-        msg = f"{name}() is a generator function, and only a decorated one streams; use: microbatch({name})"
-        raise TypeError(msg)
-    return validated(
-        batch_fn,
-        max_size=whole("max_batch_size", max_batch_size),
-        timeout=seconds("batch_wait_timeout_s", batch_wait_timeout_s),
-        **others,
-    )
-
-
-def validated(
-    fn: object,
-    *,
-    max_size: object,
-    timeout: object,
-    concurrency: object,
-    max_pending: object,
-    on_full: object,
-    weigh: object,
-    max_weight: object,
-    group_by: object,
-    dedupe: object,
-    isolate_errors: object,
-    executor: object,
-    capture_context: object,
-    on_batch: object,
-    name: object,
-) -> Config:
-    """Return the options of the batch function ``fn``.
-
-    Raises:
-        TypeError: an option is of the wrong kind, or does nothing without another one that is missing.
-        ValueError: an option is out of range.
-    """
-    if (weigh is None) is not (max_weight is None):
-        given, missing = ("max_weight", "weigh") if weigh is None else ("weigh", "max_weight")
-        msg = (
-            f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
-        )
-        raise TypeError(msg)
-    if is_generator(fn):
-        _check_stream(fn, dedupe=dedupe, isolate_errors=isolate_errors)
-    if max_pending is None and on_full == "raise":
-        msg = "on_full='raise' needs max_pending: without it there is always room"
-        raise TypeError(msg)
-    return Config(
-        max_size=whole("max_size", max_size),
-        timeout=seconds("timeout", timeout),
-        concurrency=whole("concurrency", concurrency),
-        max_pending=None if max_pending is None else whole("max_pending", max_pending),
-        on_full=one_of("on_full", on_full, ("wait", "raise")),
-        weigh=function("weigh", weigh),
-        max_weight=positive("max_weight", max_weight),
-        group_by=function("group_by", group_by),
-        dedupe=flag("dedupe", dedupe),
-        isolate_errors=flag("isolate_errors", isolate_errors),
-        executor=elsewhere("executor", executor, fn),
-        capture_context=flag("capture_context", capture_context),
-        on_batch=function("on_batch", on_batch),
-        name=text("name", name_of(fn) if name is None else name),
-    )
-
-
-def _check_stream(fn: object, **flags: object) -> None:
-    reasons = {
-        "dedupe": "each caller reads a stream of its own",
-        "isolate_errors": "what a stream has brought cannot be taken back",
-    }
-    for option, value in flags.items():
-        if value is True:
-            msg = f"{option}=True is not for {name_of(fn)}(), a generator function: {reasons[option]}"
-            raise TypeError(msg)
-
-
-def changes(fn: object, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the validated options that are to change while a batcher of the batch function ``fn`` works.
-
-    Raises:
-        TypeError: one is of the wrong kind, or none that can change.
-        ValueError: one is out of range.
-    """
-    check: dict[str, Callable[[str, Any], Any]] = {
-        "max_size": whole,
-        "timeout": seconds,
-        "concurrency": whole,
-        "executor": partial(elsewhere, fn=fn),
-    }
-    for option in given:
-        if option not in check:
-            msg = f"configure() changes {', '.join(check)}, got an unexpected keyword argument {option!r}"
-            raise TypeError(msg)
-    return {option: check[option](option, value) for option, value in given.items()}
+def optional_whole(option: str, value: Any) -> int | None:
+    return None if value is None else whole(option, value)
 
 
 def function(option: str, value: Any) -> Any:
-    """Return ``value`` if it can be called and returns what it finds, or is ``None``.
-
-    Raises:
-        TypeError: it is anything else.
-    """
     if value is not None and not callable(value):
         msg = f"{option} must be a function, or None, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
@@ -171,48 +65,26 @@ def function(option: str, value: Any) -> Any:
     return value
 
 
-def elsewhere(option: str, value: Any, fn: object) -> BatchExecutor | None:
-    """Return where the batch function ``fn`` is to run if ``value`` is an executor, ``None`` if it is ``None``.
-
-    Raises:
-        TypeError: it is anything else, or the function is one for event loops, or a generator function.
-    """
+def executor(option: str, value: Any) -> BatchExecutor | None:
     if value is None:
         return None
     if not isinstance(value, Executor):
         msg = (
-            f"{option} must be a concurrent.futures.Executor, or None for threads of its own, got {value!r} of type "
-            f"{type(value).__name__}"
+            f"{option} must be a concurrent.futures.Executor, or None for the engine's own threads, got {value!r} of "
+            f"type {type(value).__name__}"
         )
-        raise TypeError(msg)
-    if is_async(fn):
-        msg = f"{option} runs def functions, and {name_of(fn)} is async def: it runs on the event loop of its callers"
-        raise TypeError(msg)
-    if is_generator(fn):
-        msg = f"{option} is not for {name_of(fn)}(), a generator function: what an executor runs answers only once"
         raise TypeError(msg)
     return BatchExecutor(value)
 
 
 def flag(option: str, value: object) -> bool:
-    """Return ``value`` if it is ``True`` or ``False``.
-
-    Raises:
-        TypeError: it is anything else, whether true or not.
-    """
     if not isinstance(value, bool):
         msg = f"{option} must be True or False, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
     return value
 
 
-def one_of(option: str, value: object, choices: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of ``choices``.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is another one.
-    """
+def one_of(option: str, value: object, *, choices: tuple[str, ...]) -> str:
     chosen = text(option, value)
     if chosen not in choices:
         msg = f"{option} must be {' or '.join(map(repr, choices))}, got {chosen!r}"
@@ -221,12 +93,6 @@ def one_of(option: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def text(option: str, value: object) -> str:
-    """Return ``value`` if it is a string that is not empty.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is empty.
-    """
     if not isinstance(value, str):
         msg = f"{option} must be a str, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
@@ -234,3 +100,104 @@ def text(option: str, value: object) -> str:
         msg = f"{option} must not be empty"
         raise ValueError(msg)
     return value
+
+
+# Each option, in the order of the documentation, with the function that returns its valid value.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "max_size": whole,
+    "timeout": seconds,
+    "concurrency": whole,
+    "max_pending": optional_whole,
+    "on_full": partial(one_of, choices=("wait", "raise")),
+    "weigh": function,
+    "max_weight": positive,
+    "group_by": function,
+    "dedupe": flag,
+    "isolate_errors": flag,
+    "executor": executor,
+    "capture_context": flag,
+    "on_batch": function,
+    "name": text,
+}
+OPTIONS = tuple(CHECKS)
+# The constructors of the engine classes have max_batch_size and batch_wait_timeout_s instead of the other two.
+ENGINE_OPTIONS = tuple(option for option in OPTIONS if option not in {"max_size", "timeout"})
+CHANGEABLE = ("max_size", "timeout", "concurrency", "executor")
+NOT_FOR_STREAMS = {
+    "dedupe": "each caller reads a stream of its own",
+    "isolate_errors": "values that were yielded cannot be taken back",
+    "executor": "an executor returns one result and cannot yield values",
+}
+
+
+def config_of(fn: object, options: Mapping[str, Any]) -> Config:
+    """Return the validated options of the batch function ``fn``."""
+    name = options.get("name")
+    config = Config(**validated(fn, {**options, "name": name_of(fn) if name is None else name}))
+    if (config.weigh is None) is not (config.max_weight is None):
+        given, missing = ("max_weight", "weigh") if config.weigh is None else ("weigh", "max_weight")
+        msg = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
+        raise TypeError(msg)
+    if config.on_full == "raise" and config.max_pending is None:
+        msg = "on_full='raise' needs max_pending: without it there is always room"
+        raise TypeError(msg)
+    return config
+
+
+def engine_config(
+    engine: str, batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, options: Mapping[str, Any]
+) -> Config:
+    """Return the validated arguments of the constructor of an engine class."""
+    check_names(f"{engine}.__init__", options, ENGINE_OPTIONS)
+    if not callable(batch_fn):
+        msg = f"batch_fn must be callable, got {batch_fn!r}"
+        raise TypeError(msg)
+    if is_generator(batch_fn):
+        name = name_of(batch_fn)
+        msg = f"{name}() is a generator function, which an engine class cannot run; use: microbatch({name})"
+        raise TypeError(msg)
+    max_size = whole("max_batch_size", max_batch_size)
+    timeout = seconds("batch_wait_timeout_s", batch_wait_timeout_s)
+    return config_of(batch_fn, {**options, "max_size": max_size, "timeout": timeout})
+
+
+def changes(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the validated arguments of ``configure()`` for the batch function ``fn``."""
+    check_names("configure", options, CHANGEABLE, hint=f"; it changes {', '.join(CHANGEABLE)}")
+    return validated(fn, options)
+
+
+def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the valid values of some options of the batch function ``fn``."""
+    values = {option: CHECKS[option](option, value) for option, value in options.items()}
+    if is_generator(fn):
+        for option, reason in NOT_FOR_STREAMS.items():
+            if values.get(option):
+                msg = f"{option} does not work for {name_of(fn)}(), a generator function: {reason}"
+                raise TypeError(msg)
+    if values.get("executor") and is_async(fn):
+        msg = f"executor runs def functions, but {name_of(fn)} is async def and runs on the event loop of its callers"
+        raise TypeError(msg)
+    return values
+
+
+def check_names(taker: str, names: Iterable[str], known: Container[str], hint: str = "") -> None:
+    """Refuse an unknown option of the function ``taker`` with the message that Python has for unknown arguments."""
+    for name in names:
+        if name not in known:
+            msg = f"{taker}() got an unexpected keyword argument {name!r}{hint}"
+            raise TypeError(msg)
+
+
+def shows_options(*names: str) -> Callable[[F], F]:
+    """Show these options with their defaults in the signature of a function that takes ``**options``."""
+
+    def show(function: F) -> F:
+        shown = signature(function)
+        *own, _ = shown.parameters.values()
+        # Only the name has no default in Config: None stands for the name of the batch function.
+        options = [Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(Config, name, None)) for name in names]
+        vars(function)["__signature__"] = shown.replace(parameters=[*own, *options])
+        return function
+
+    return show

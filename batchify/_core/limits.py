@@ -1,9 +1,9 @@
-"""The numbers that a queue goes by, and what is a valid one.
+"""The numbers that a queue decides by, and their validation.
 
 Must not know: any other option of a batcher.
 
-A number of the wrong type is a ``TypeError`` (``True`` is never a number), and one out of range, infinite or NaN is a
-``ValueError``. The message names the option and the value.
+A value of the wrong type is a ``TypeError`` (``True`` is never a number), and a number out of range, infinite or NaN is
+a ``ValueError``. Each message names the option and the value.
 """
 
 from __future__ import annotations
@@ -24,25 +24,20 @@ class Limits:
         timeout: seconds from the first item's arrival to its departure; ``None`` adapts to the load.
         concurrency: maximum number of batches that run at once.
         max_pending: maximum number of queued items; ``None`` means no bound.
-        on_full: what a call does that finds no room: ``"wait"`` or ``"raise"``.
+        on_full: behaviour of a call at that bound: ``"wait"`` or ``"raise"``.
         max_weight: maximum total weight of a batch; ``None`` if items are not weighed.
     """
 
-    max_size: int
-    timeout: float | None
-    concurrency: int
+    max_size: int = 32
+    timeout: float | None = None
+    concurrency: int = 1
     max_pending: int | None = None
     on_full: str = "wait"
     max_weight: float | None = None
 
 
 def number(option: str, value: Any) -> float:
-    """Return ``value`` as a finite number.
-
-    Raises:
-        TypeError: it is no real number (``True`` is not a number).
-        ValueError: it is infinite or not a number at all (NaN).
-    """
+    """Return ``value`` as a finite float."""
     if not _is_number(value):
         msg = f"{option} must be a number, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
@@ -53,12 +48,7 @@ def number(option: str, value: Any) -> float:
 
 
 def whole(option: str, value: Any) -> int:
-    """Return ``value`` as an int of at least 1, or say what is wrong with it.
-
-    Raises:
-        TypeError: it is not an integer (``True`` and ``1.0`` are not).
-        ValueError: it is below 1.
-    """
+    """Return ``value`` as an int of at least 1. A float is never valid, not even ``1.0``."""
     try:
         number = index(value)
     except TypeError:
@@ -73,12 +63,7 @@ def whole(option: str, value: Any) -> int:
 
 
 def seconds(option: str, value: Any) -> float | None:
-    """Return ``value`` as a finite number of seconds of at least 0, or ``None`` if it is ``None``.
-
-    Raises:
-        TypeError: it is neither a real number nor ``None`` (``True`` is not a number).
-        ValueError: it is negative, infinite or not a number at all (NaN).
-    """
+    """Return ``value`` as a finite float of at least 0, or ``None`` for ``None``."""
     if value is None:
         return None
     if not _is_number(value):
@@ -91,12 +76,7 @@ def seconds(option: str, value: Any) -> float | None:
 
 
 def positive(option: str, value: Any) -> float | None:
-    """Return ``value`` as a finite number above 0, or ``None`` if it is ``None``.
-
-    Raises:
-        TypeError: it is neither a real number nor ``None`` (``True`` is not a number).
-        ValueError: it is 0 or less, infinite or not a number at all (NaN).
-    """
+    """Return ``value`` as a finite float above 0, or ``None`` for ``None``."""
     if value is None:
         return None
     if not _is_number(value):

@@ -1,257 +1,107 @@
-"""``microbatch()``: which engine a batch function gets.
+"""The decorator.
 
-Must not know: how an engine works, or how it is found at a call.
+Decides: which engine runs a batch function.
+Must not know: how an engine works, how a call finds its engine.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.config import validated
+from batchify._batcher.config import OPTIONS, check_names, config_of, shows_options
 from batchify._batcher.functions import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
-    from concurrent.futures import Executor
-    from typing import Concatenate
+    from collections.abc import Callable
 
-    from typing_extensions import Never, Unpack
+    from typing_extensions import Unpack
 
-    from batchify._batcher.config import Config
-    from batchify._batcher.registry import Batcher
-    from batchify._batcher.report import BatchReport
+    from batchify._batcher.options import Options
     from batchify._decorator.instances import MakeBatcher
-    from batchify._decorator.stream_types import (
-        AsyncGenerator,
-        AsyncStreamMethod,
-        AsyncStreams,
-        SyncGenerator,
-        SyncStreamMethod,
-        SyncStreams,
-    )
-    from batchify._decorator.types import (
-        T2,
-        AsyncBatch,
-        AsyncFunction,
-        AsyncMethod,
-        ClassMethod,
-        Decorator,
-        Options,
-        Owner,
-        P,
-        R,
-        SyncBatch,
-        SyncFunction,
-        SyncMethod,
-        T,
-    )
+    from batchify._decorator.overloads import Decorator
 
 
-@overload
-def microbatch(**options: Unpack[Options]) -> Decorator: ...
-# A partial may be called with anything: that it overlaps is why it comes first.
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[Coroutine[Any, Any, list[R]]], /, **options: Unpack[Options]
-) -> AsyncFunction[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[list[R]], /, **options: Unpack[Options]
-) -> SyncFunction[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[AsyncIterator[list[R]]], /, **options: Unpack[Options]
-) -> AsyncStreams[Any, ..., R, Any]: ...
-@overload
-def microbatch(  # type: ignore[overload-overlap]
-    fn: partial[Iterator[list[R]]], /, **options: Unpack[Options]
-) -> SyncStreams[Any, ..., R, Any]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> SyncFunction[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncFunction[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> SyncMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> SyncStreams[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncStreams[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
-@overload
-def microbatch(
-    fn: SyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> SyncStreamMethod[T, P, R, T]: ...
-@overload
-def microbatch(
-    fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-) -> AsyncStreamMethod[T, P, R, T]: ...
+def _typed(function: Callable[..., Any]) -> Decorator:
+    """Give ``microbatch`` its signature: every option for ``inspect``, the overloads for type checkers.
+
+    A declaration under ``TYPE_CHECKING`` would do the latter too, but editors would no longer show the docstring.
+    """
+    return cast("Decorator", shows_options(*OPTIONS)(function))
 
 
-def microbatch(
-    fn: Any = None,
-    /,
-    *,
-    max_size: int = 32,
-    timeout: float | None = None,
-    concurrency: int = 1,
-    max_pending: int | None = None,
-    on_full: Literal["wait", "raise"] = "wait",
-    weigh: Callable[..., float] | None = None,
-    max_weight: float | None = None,
-    group_by: Callable[..., Hashable] | None = None,
-    dedupe: bool = False,
-    isolate_errors: bool = False,
-    executor: Executor | None = None,
-    capture_context: bool = False,
-    on_batch: Callable[[BatchReport], object] | None = None,
-    name: str | None = None,
-) -> Any:
-    """Make a function of a list of items callable with one item, and run calls that come together in one batch.
+@_typed
+def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
+    """Turn a function of a list of items into a function of one item, whose concurrent calls run in batches.
 
     Works as ``@microbatch``, ``@microbatch()``, ``@microbatch(max_size=8)`` and ``microbatch(fn, max_size=8)``, on
     functions, methods, class methods, static methods, callable objects, partials and bound methods.
 
-    A ``def`` function is run on a thread of its own, and its callers block; an ``async def`` function runs on the event
-    loop of its callers, who await.
+    A ``def`` function runs on a worker thread while its callers block. An ``async def`` function runs on the event loop
+    of its callers, which await.
 
-    Parameters without a default are columns: a call gives one element of each, and the batch function gets a list of
-    them. All other parameters are options: the batch function gets what the call gives, and only calls with equal
-    options share a batch. So ``def score(queries, docs, *, top_k=10)`` is called ``score(query, doc, top_k=5)``, by
-    position or by name. What options are equal is asked of their ``__eq__`` and ``__hash__``.
+    Parameters without a default are columns: each call passes one element, and the batch function gets a list of them,
+    in order of arrival. All other parameters are options of a call: the batch function gets them as the call passed
+    them, and only calls with equal options share a batch. So ``def score(queries, docs, *, top_k=10)`` is called as
+    ``score(query, doc, top_k=5)``, by position or by name. Options are compared by ``__eq__`` and ``__hash__``.
 
-    The batch function returns anything with a length and an order, one result for each item. A result that is an
-    ``Exception`` is raised to its own caller.
+    The batch function returns one result for each item, in any object that has a length and an order. A result that is
+    an ``Exception`` is raised to its own caller only.
 
-    A generator function yields such a list any number of times, and a call of it returns an iterator of the values in
-    the caller's position, asynchronous for an ``async def`` one. It queues its item when it is first read; with
-    ``submit()`` that is done at once. ``DONE`` in a position ends that stream; an exception there is raised to its
-    caller and ends it; an error of the generator ends all that are open. Values are kept until they are read. A stream
-    that is closed or dropped is left, and when nobody listens any more, the generator is closed.
+    A generator function yields such objects any number of times. A call returns an iterator of the values at its own
+    position, asynchronous for an ``async def`` function. The item is queued when the iterator is first read;
+    ``submit()`` queues it at once. ``DONE`` at a position ends that stream, and so does an exception, which is raised
+    to its caller. An error of the generator ends all open streams. Values are kept until they are read. A caller that
+    closes or drops its stream leaves the batch, and when the last one has left, the generator is closed.
 
     Args:
         fn: the batch function.
-        max_size: most items in one batch.
-        timeout: seconds that the first item of a batch waits at most for others, from its arrival. 0: as soon as a slot
-            is free. ``None``: adaptive; with nothing running, what is there leaves at once, and while batches run,
-            items gather until a slot is free. With several slots, departures are spaced by the fixed cost of a run,
-            as learnt from sizes and run times, divided by ``concurrency``.
-        concurrency: most batches that run at once, for each instance and event loop.
-        max_pending: most items that wait; ``None`` is no bound. What finds no room waits for it, first come first
-            served. When there is no room, a batch does not wait for company that could not come.
-        on_full: what a call does that finds no room: ``"wait"``, or ``"raise"`` ``QueueFullError`` at once.
-        weigh: tells what an item weighs, a number of at least 0 (of tokens, of bytes). Order is kept: nothing
-            overtakes. An item heavier than ``max_weight`` is a ``ValueError`` of its own caller. With several columns
-            ``weigh`` and ``group_by`` get one argument for each.
-        max_weight: the weights of a batch sum up to this at most.
-        group_by: tells which group an item belongs to, something hashable; only items of one group share a batch.
-        dedupe: send equal hashable items that wait together once, and give the result to every caller. Not for
-            generator functions: each caller reads a stream of its own.
-        isolate_errors: when a batch of several raises an ``Exception``, or does not return one result for each item,
-            run its halves again, one after the other, until the bad items are alone: only they fail. Good items are
-            answered as soon as their part succeeds. Of n items with k bad ones, the batch function is called at most
-            2 k ceil(log2 n), and never more than 2 n - 2, times in addition; ``batch_stats.isolation_runs`` counts it.
-            It may see an item ceil(log2 n) + 1 times, so an item must do no harm twice. Not for generator functions:
-            what a stream has brought cannot be taken back.
-        executor: any ``concurrent.futures.Executor`` that is to run the batches of a ``def`` function: threads,
-            processes, a cluster; ``None``: threads of its own. ``concurrency`` batches are given to it at once. Another
-            process finds the function by its name, so it must be importable there, and items and results travel there
-            and back. An executor that has died answers with its error until ``configure(executor=...)`` gives a new
-            one. It must not be the one whose threads call the function: they would wait for themselves. Not for
-            generator functions: what they yield could not travel.
-        capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe`` that of the
+        max_size: maximum number of items in one call of the batch function.
+        timeout: maximum number of seconds that a batch waits for more items, from the arrival of its first. With ``0``,
+            a batch leaves as soon as a slot is free. ``None`` is adaptive: if nothing is running, queued items leave at
+            once, and while batches run, items gather until a slot is free. With several slots, departures are spaced by
+            the fixed cost of a run, which is learnt from sizes and run times, divided by ``concurrency``.
+        concurrency: maximum number of batches that run at once, for each instance and event loop.
+        max_pending: maximum number of queued items; ``None`` means no bound. Calls that find no room wait for it, in
+            order of arrival. While there is no room, a batch does not wait for more items, as none could be queued.
+        on_full: behaviour of a call that finds no room: ``"wait"``, or ``"raise"`` a ``QueueFullError`` at once.
+        weigh: function that returns the weight of an item, such as its number of tokens or bytes: a number of at least
+            0. Order is kept: no item overtakes another. Needs ``max_weight``.
+        max_weight: maximum total weight of a batch. A heavier item is a ``ValueError`` for its own caller.
+        group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
+            batch. With several columns, ``group_by`` and ``weigh`` get one argument for each.
+        dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for
+            generator functions, since each caller reads a stream of its own.
+        isolate_errors: when a batch of several items raises an ``Exception``, or does not return one result for each
+            item, run its halves again, one after the other, until the bad items are alone; only those fail. Callers in
+            a half that succeeds get their answers at once. For k bad items of n, the batch function is called at most
+            2 k ceil(log2 n) more times, and never more than 2 n - 2; ``batch_stats.isolation_runs`` counts these calls.
+            It may get an item ceil(log2 n) + 1 times, so it must be safe to process an item again. Not for generator
+            functions, since values that were yielded cannot be taken back.
+        executor: any ``concurrent.futures.Executor``, which runs the batches of a ``def`` function in threads,
+            processes or a cluster; ``None`` means the engine's own threads. It gets at most ``concurrency`` batches at
+            once. Another process finds the function by its name, so the function must be importable there, and items
+            and results must be picklable. If an executor breaks, calls fail with its error until
+            ``configure(executor=...)`` replaces it. Threads of the executor must not call the function, since they
+            would wait for themselves. Not for generator functions, since an executor returns one result.
+        capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe``, that of the
             first caller of each item.
-        on_batch: called with a ``BatchReport`` after each batch, when its callers have their answers, on the thread or
-            event loop that ran it. An error in it is logged.
-        name: used in errors, statistics and thread names; the qualified name of ``fn`` if not given.
+        on_batch: function that is called with a ``BatchReport`` after each batch, once its callers have their answers,
+            on the thread or event loop that ran it. An error in it is logged and never reaches a caller.
+        name: used in errors, statistics and thread names; ``None`` means the qualified name of ``fn``.
 
     Returns:
-        The one-item function, or a decorator if ``fn`` is not given.
+        The function of one item, or ``microbatch`` itself with these options if ``fn`` is not given.
 
     Raises:
-        TypeError: ``fn`` or an option is of the wrong kind.
+        TypeError: ``fn`` is not a batch function, or is decorated already; or an option is unknown, has a value of the
+            wrong type, needs another option, or does not work for ``fn``.
         ValueError: an option is out of range.
     """
+    check_names("microbatch", options, OPTIONS)
     if fn is None:
-        return partial(
-            microbatch,
-            max_size=max_size,
-            timeout=timeout,
-            concurrency=concurrency,
-            max_pending=max_pending,
-            on_full=on_full,
-            weigh=weigh,
-            max_weight=max_weight,
-            group_by=group_by,
-            dedupe=dedupe,
-            isolate_errors=isolate_errors,
-            executor=executor,
-            capture_context=capture_context,
-            on_batch=on_batch,
-            name=name,
-        )
-    # wrapt takes longer to import than all the rest; who uses the engines as classes is spared it.
+        return partial(microbatch, **options)
+    # The import of wrapt takes longer than that of the whole package, and the engine classes do not need it.
     from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415
     from batchify._decorator.proxy import Batched  # noqa: PLC0415
 
@@ -260,24 +110,7 @@ def microbatch(
         msg = f"{name_of(function)} is decorated with microbatch already"
         raise TypeError(msg)
     _check(function)
-    config = validated(
-        function,
-        max_size=max_size,
-        timeout=timeout,
-        concurrency=concurrency,
-        max_pending=max_pending,
-        on_full=on_full,
-        weigh=weigh,
-        max_weight=max_weight,
-        group_by=group_by,
-        dedupe=dedupe,
-        isolate_errors=isolate_errors,
-        executor=executor,
-        capture_context=capture_context,
-        on_batch=on_batch,
-        name=name,
-    )
-    return BatchedFunction(fn, config, _engine(function))
+    return BatchedFunction(fn, config_of(function, options), _engine(function))
 
 
 def _check(fn: Any) -> None:
@@ -287,34 +120,22 @@ def _check(fn: Any) -> None:
 
 
 def _engine(fn: Any) -> MakeBatcher:
-    """Return what makes a batcher for ``fn``, by what calling it returns."""
+    """Return the function that makes batchers for batch functions of the kind of ``fn``.
+
+    A program imports only the kinds that it decorates: asyncio is half of what an import would cost.
+    """
     if is_async_generator(fn):
-        return _streams_on_loops
+        from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415
+
+        return LoopStreams._from_source
     if is_generator(fn):
-        return _streams_on_threads
-    return _on_loops if is_async(fn) else _on_threads
+        from batchify._threads.streams import ThreadStreams  # noqa: PLC0415
 
+        return ThreadStreams._from_source
+    if is_async(fn):
+        from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
 
-def _on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    # Who only decorates plain functions does not pay for asyncio.
-    from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
+        return AsyncMicrobatcher[Any, Any]._from_source
+    from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415
 
-    return AsyncMicrobatcher._from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
-
-
-def _on_threads(source: Callable[..., Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._threads.batcher import SyncMicrobatcher  # noqa: PLC0415  # as above, for threads
-
-    return SyncMicrobatcher._from_source(source, config)  # pyright: ignore[reportUnknownVariableType]  # of any items
-
-
-def _streams_on_loops(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415  # as above
-
-    return LoopStreams._from_source(source, config)
-
-
-def _streams_on_threads(source: Callable[[], Callable[..., Any]], config: Config) -> Batcher:
-    from batchify._threads.streams import ThreadStreams  # noqa: PLC0415  # as above
-
-    return ThreadStreams._from_source(source, config)
+    return SyncMicrobatcher[Any, Any]._from_source

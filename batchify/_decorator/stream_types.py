@@ -1,10 +1,10 @@
-"""What ``microbatch`` takes and returns for generator functions, as type checkers and editors see it.
+"""The types of generator functions, of decorated ones, and of streams.
 
-Describes: what reads a stream, and the public members of a decorated generator function and method.
-Must not know: engines. Nothing here runs, or is imported when the program runs.
+Describes: the public members of a decorated generator function and method, for ``def`` and for ``async def``.
+Must not know: engines. Nothing here runs: no module imports this one at run time.
 
-``T`` is an item, ``R`` a value of its stream, ``P`` the options of a call. An exception in the place of a value is
-raised, and ``DONE`` ends the stream, so ``R`` is what else there is.
+``T`` is an item, ``R`` a value of its stream, and ``P`` the options of a call. An exception among the values is raised,
+and ``DONE`` ends the stream, so ``R`` stands for the other values.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ AsyncGenerator: TypeAlias = Callable[P, AsyncIterator[Results[R | Exception | Do
 
 
 class SyncStream(Iterator[R_co], Protocol[R_co]):
-    """The values for one item, to be read in a thread."""
+    """The values for one item, read by a thread."""
 
     def close(self) -> None: ...
 
 
 class AsyncStream(AsyncIterator[R_co], Protocol[R_co]):
-    """The values for one item, to be read in a task."""
+    """The values for one item, read by a task."""
 
     def aclose(self) -> Coroutine[Any, Any, None]: ...
 
 
 class SyncStreams(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` generator function, or method of an instance: callers block for each value."""
+    """A decorated ``def`` generator function or bound method: callers block for each value."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Iterator[Results[R | Exception | Done]]]: ...
@@ -47,7 +47,7 @@ class SyncStreams(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class AsyncStreams(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` generator function, or method of an instance: callers await each value."""
+    """A decorated ``async def`` generator function or bound method: callers await each value."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], AsyncIterator[Results[R | Exception | Done]]]: ...
@@ -58,7 +58,7 @@ class AsyncStreams(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class SyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``def`` generator method seen from its class."""
+    """A decorated ``def`` generator method as an attribute of its class."""
 
     @property
     def __wrapped__(
@@ -68,7 +68,7 @@ class SyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
 
 
 class AsyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``async def`` generator method seen from its class."""
+    """A decorated ``async def`` generator method as an attribute of its class."""
 
     @property
     def __wrapped__(
@@ -78,7 +78,7 @@ class AsyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
 
 
 class SyncStreamMethod(SyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` generator method as it stands in its class."""
+    """A decorated ``def`` generator method in the body of its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> SyncUnboundStreams[Owner, T, P, R]: ...
@@ -87,7 +87,7 @@ class SyncStreamMethod(SyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_con
 
 
 class AsyncStreamMethod(AsyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` generator method as it stands in its class."""
+    """A decorated ``async def`` generator method in the body of its class."""
 
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnboundStreams[Owner, T, P, R]: ...

@@ -1,7 +1,8 @@
-"""The options: which values are taken, and what is said of the others, word for word."""
+"""The options: their defaults, their valid values, and the exact error messages for the others."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from dataclasses import FrozenInstanceError
@@ -12,7 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify._batcher.config import Config, flag, for_engine, function, text
+from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
+from batchify._batcher.config import (
+    CHANGEABLE,
+    ENGINE_OPTIONS,
+    OPTIONS,
+    Config,
+    config_of,
+    engine_config,
+    flag,
+    function,
+    text,
+)
+from batchify._batcher.options import Changes, EngineOptions, Options
 from batchify._core.limits import positive, seconds, whole
 
 
@@ -29,9 +42,7 @@ class Index:
         return f"Index({self.number})"
 
 
-class Options:
-    """Somewhere for a method to be."""
-
+class Model:
     def embed(self, texts):
         return texts
 
@@ -40,44 +51,27 @@ def embed(texts):
     return texts
 
 
-# What an engine class gets for what nobody asked for.
-OFF = {
-    "concurrency": 1,
-    "max_pending": None,
-    "on_full": "wait",
-    "weigh": None,
-    "max_weight": None,
-    "group_by": None,
-    "dedupe": False,
-    "isolate_errors": False,
-    "executor": None,
-    "capture_context": False,
-    "on_batch": None,
-    "name": None,
-}
-
-
 def engine(batch_fn=embed, *, size=32, wait=0.002, **options):
-    """Return the options of an engine class, all valid unless given otherwise."""
-    return for_engine(batch_fn, size, wait, **{**OFF, **options})
+    """Return the options of an engine class, with the defaults of its constructor."""
+    return engine_config("SyncMicrobatcher", batch_fn, size, wait, options)
 
 
-def told(kind, ask, *args, **kwargs):
+def message_of(kind, call, *args, **kwargs):
     """Return the message of the exception, of exactly this kind, that the call raises."""
     with pytest.raises(kind) as caught:
-        ask(*args, **kwargs)
+        call(*args, **kwargs)
     assert kind is caught.type
     return str(caught.value)
 
 
 @given(st.integers(min_value=1))
-def test_whole_numbers_are_taken(number):
-    """Every int of at least 1 is taken as it is."""
+def test_positive_ints_are_valid(number):
+    """Every int of at least 1 is valid and stays as it is."""
     assert number == whole("max_size", number)
 
 
 @pytest.mark.parametrize("number", [8, Index(8)], ids=repr)
-def test_what_is_an_integer_becomes_an_int(number):
+def test_an_integer_becomes_an_int(number):
     """An integer of another library becomes a plain int."""
     assert (int, 8) == (type(whole("max_size", number)), whole("max_size", number))
 
@@ -96,32 +90,32 @@ def test_what_is_an_integer_becomes_an_int(number):
         (1j, "1j of type complex"),
     ],
 )
-def test_what_is_no_int_is_refused(value, shown):
-    """What is no int is a ``TypeError`` that names the option, the value and its type, whatever its number may be."""
-    assert f"max_size must be an int, got {shown}" == told(TypeError, whole, "max_size", value)
+def test_other_types_are_not_ints(value, shown):
+    """A value of another type, even ``8.0``, is a ``TypeError`` that names the option, the value and its type."""
+    assert f"max_size must be an int, got {shown}" == message_of(TypeError, whole, "max_size", value)
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0, "0"), (-1, "-1"), (Index(0), "Index(0)")])
-def test_whole_numbers_begin_with_one(value, shown):
+def test_ints_below_one_are_refused(value, shown):
     """An int below 1 is a ``ValueError`` that names the option, the rule and the value."""
-    assert f"concurrency must be at least 1, got {shown}" == told(ValueError, whole, "concurrency", value)
+    assert f"concurrency must be at least 1, got {shown}" == message_of(ValueError, whole, "concurrency", value)
 
 
 @given(
     st.floats(min_value=0, allow_infinity=False) | st.integers(0, 10**9) | st.fractions(min_value=0, max_value=10**9)
 )
-def test_spans_of_time_are_taken(value):
-    """Every finite real number from 0 on is a span of time, and becomes a float."""
+def test_seconds_are_valid(value):
+    """Every finite real number of at least 0 is a valid number of seconds and becomes a float."""
     assert (float, float(value)) == (type(seconds("timeout", value)), seconds("timeout", value))
 
 
-def test_the_longest_span_of_time_is_taken():
+def test_the_largest_float_is_valid():
     """The largest float is a finite number of seconds."""
     assert sys.float_info.max == seconds("timeout", sys.float_info.max)
 
 
-def test_no_span_of_time_is_taken():
-    """``None`` stays ``None``: it asks for adaptive timing."""
+def test_seconds_may_be_none():
+    """``None`` stays ``None``, which stands for adaptive timing."""
     assert None is seconds("timeout", None)
 
 
@@ -136,10 +130,10 @@ def test_no_span_of_time_is_taken():
         ([], "[] of type list"),
     ],
 )
-def test_what_is_no_number_is_no_span_of_time(value, shown):
-    """What is no real number is a ``TypeError`` that names the option, the value and its type."""
+def test_other_types_are_not_seconds(value, shown):
+    """A value that is not a real number is a ``TypeError`` that names the option, the value and its type."""
     expected = f"timeout must be a number of seconds, or None to adapt, got {shown}"
-    assert expected == told(TypeError, seconds, "timeout", value)
+    assert expected == message_of(TypeError, seconds, "timeout", value)
 
 
 @pytest.mark.parametrize(
@@ -153,62 +147,68 @@ def test_what_is_no_number_is_no_span_of_time(value, shown):
         (Fraction(-1, 2), "Fraction(-1, 2)"),
     ],
 )
-def test_spans_of_time_are_finite_and_not_negative(value, shown):
-    """A span that is negative, infinite or no number is a ``ValueError`` that names the option, the rule, the value."""
+def test_seconds_are_finite_and_not_negative(value, shown):
+    """A negative, infinite or NaN number is a ``ValueError`` that names the option, the rule and the value."""
     expected = f"timeout must be a finite number of seconds, at least 0, got {shown}"
-    assert expected == told(ValueError, seconds, "timeout", value)
+    assert expected == message_of(ValueError, seconds, "timeout", value)
 
 
-def test_a_span_of_time_beyond_all_floats_is_refused():
-    """An int that is larger than any float is out of range like infinity, and no ``OverflowError``."""
+def test_an_int_beyond_all_floats_is_refused():
+    """An int larger than any float is out of range, like infinity, and not an ``OverflowError``."""
     expected = f"timeout must be a finite number of seconds, at least 0, got {10**400}"
-    assert expected == told(ValueError, seconds, "timeout", 10**400)
+    assert expected == message_of(ValueError, seconds, "timeout", 10**400)
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_flags_are_taken(value):
-    """``True`` and ``False`` are taken as they are."""
+def test_flags_are_valid(value):
+    """``True`` and ``False`` stay as they are."""
     assert value is flag("capture_context", value)
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(1, "1 of type int"), (None, "None of type NoneType"), ([], "[] of type list")]
 )
-def test_what_is_no_flag_is_refused(value, shown):
-    """What is neither ``True`` nor ``False`` is a ``TypeError`` that names the option, the value and its type."""
-    assert f"capture_context must be True or False, got {shown}" == told(TypeError, flag, "capture_context", value)
+def test_other_types_are_not_flags(value, shown):
+    """Any other value is a ``TypeError`` that names the option, the value and its type."""
+    expected = f"capture_context must be True or False, got {shown}"
+    assert expected == message_of(TypeError, flag, "capture_context", value)
 
 
 @pytest.mark.parametrize("name", ["embed", "Model.embed", "größer", " "])
-def test_names_are_taken(name):
-    """Every string that is not empty is taken as it is."""
+def test_names_are_valid(name):
+    """Every string that is not empty stays as it is."""
     assert name == text("name", name)
 
 
-def test_what_is_no_string_is_no_name():
-    """What is no string is a ``TypeError`` that names the option, the value and its type."""
-    assert "name must be a str, got 8 of type int" == told(TypeError, text, "name", 8)
+def test_other_types_are_not_names():
+    """A value that is not a string is a ``TypeError`` that names the option, the value and its type."""
+    assert "name must be a str, got 8 of type int" == message_of(TypeError, text, "name", 8)
 
 
-def test_a_name_says_something():
+def test_a_name_is_not_empty():
     """An empty string is a ``ValueError`` that names the option."""
-    assert "name must not be empty" == told(ValueError, text, "name", "")
+    assert "name must not be empty" == message_of(ValueError, text, "name", "")
 
 
 @pytest.mark.parametrize("value", [3, 2.5, Fraction(1, 2)])
-def test_numbers_above_nothing_are_taken(value):
-    """Every finite real number above 0 becomes a float; ``None`` stays ``None``."""
+def test_positive_numbers_are_valid(value):
+    """Every finite real number above 0 becomes a float, and ``None`` stays ``None``."""
     assert (float, float(value)) == (type(positive("max_weight", value)), positive("max_weight", value))
     assert None is positive("max_weight", None)
 
 
-def test_what_can_be_called_is_taken():
-    """Anything that can be called is taken as it is, and so is ``None``."""
+def test_callables_are_functions():
+    """Every callable stays as it is, and so does ``None``."""
     assert (len, None) == (function("weigh", len), function("weigh", None))
 
 
-def test_options_of_an_engine():
-    """Size, wait and all other arguments of an engine class become the options of its core."""
+def test_the_defaults_of_a_config():
+    """Without any option, the options are those of a ``Config`` with the qualified name of the batch function."""
+    assert Config(name="embed") == config_of(embed, {})
+
+
+def test_the_arguments_of_an_engine():
+    """The size, the wait and all other arguments of an engine class become options."""
     others = {
         "concurrency": 2,
         "max_pending": 9,
@@ -231,17 +231,16 @@ def test_an_engine_may_adapt():
     assert None is engine(wait=None).timeout
 
 
-@pytest.mark.parametrize(
-    "fn", [embed, Options.embed, Options().embed], ids=["function", "function of a class", "method"]
-)
-def test_an_engine_is_called_like_its_function(fn):
-    """Without a name an engine takes the qualified name of its batch function."""
-    assert fn.__qualname__ == engine(fn).name
+@pytest.mark.parametrize("fn", [embed, Model.embed, Model().embed], ids=["function", "function of a class", "method"])
+@pytest.mark.parametrize("options", [{}, {"name": None}], ids=repr)
+def test_an_engine_has_the_name_of_its_function(fn, options):
+    """Without a name, or with ``None``, an engine has the qualified name of its batch function."""
+    assert fn.__qualname__ == engine(fn, **options).name
 
 
-def test_an_engine_needs_something_to_call():
-    """A batch function that can't be called is a ``TypeError`` that names the value."""
-    assert "batch_fn must be callable, got 8" == told(TypeError, engine, 8)
+def test_a_batch_function_is_callable():
+    """A batch function that is not callable is a ``TypeError`` that names the value."""
+    assert "batch_fn must be callable, got 8" == message_of(TypeError, engine, 8)
 
 
 @pytest.mark.parametrize(
@@ -258,11 +257,35 @@ def test_an_engine_needs_something_to_call():
     ],
 )
 def test_an_engine_uses_the_names_of_its_arguments(kind, message, options):
-    """An engine class speaks of its own arguments, not of those of the decorator."""
-    assert message == told(kind, engine, **options)
+    """The errors of an engine class name its own arguments, not those of the decorator."""
+    assert message == message_of(kind, engine, **options)
 
 
 def test_options_do_not_change():
-    """Options that were validated can't be changed to something that was not."""
+    """A ``Config`` is frozen, so its options stay valid."""
     with pytest.raises(FrozenInstanceError):
         engine().max_size = 0
+
+
+@pytest.mark.parametrize(
+    ("names", "types"), [(OPTIONS, Options), (ENGINE_OPTIONS, EngineOptions), (CHANGEABLE, Changes)]
+)
+def test_every_option_has_a_type(names, types):
+    """Type checkers know the options that run time accepts, and no others."""
+    assert set(names) == types.__optional_keys__
+
+
+@pytest.mark.parametrize("taker", [microbatch, AsyncMicrobatcher, SyncMicrobatcher])
+def test_a_signature_shows_every_option(taker):
+    """``inspect.signature`` shows every option by name only, with its default."""
+    parameters = inspect.signature(taker).parameters.values()
+    shown = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    defaults = {**vars(Config(name="unused")), "name": None}
+    names = OPTIONS if taker is microbatch else ENGINE_OPTIONS
+    assert {name: defaults[name] for name in names} == shown
+
+
+@pytest.mark.parametrize("taker", [AsyncMicrobatcher, SyncMicrobatcher])
+def test_a_signature_shows_the_arguments_of_an_engine(taker):
+    """The arguments of an engine class that have names of their own stand before its options."""
+    assert ["batch_fn", "max_batch_size", "batch_wait_timeout_s"] == list(inspect.signature(taker).parameters)[:3]

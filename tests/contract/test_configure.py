@@ -175,7 +175,10 @@ def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
         (
             TypeError,
             {"name": "other"},
-            "configure() changes max_size, timeout, concurrency, executor, got an unexpected keyword argument 'name'",
+            (
+                "configure() got an unexpected keyword argument 'name'; "
+                "it changes max_size, timeout, concurrency, executor"
+            ),
         ),
     ],
 )

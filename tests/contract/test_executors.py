@@ -17,7 +17,7 @@ import pytest
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
-from batchify._batcher.executors import LocalCall
+from batchify._batcher.executors import BatchExecutor, LocalCall
 from batchify._threads.batcher import _drain_executors
 from batchify.testing import inline
 from tests.kit.engines import PATIENCE, doubled, wait_until
@@ -224,7 +224,7 @@ async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
     """The batcher of a plain function on a loop changes between its own threads and executors."""
     batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
     names = []
-    for executor in (None, batchify._batcher.config.elsewhere("executor", pool, doubled), None):
+    for executor in (None, BatchExecutor(pool), None):
         batcher._change({"executor": executor})
         names.append(await asyncio.wait_for(batcher.submit(1), PATIENCE))
     await batcher.stop()
@@ -305,7 +305,7 @@ def test_async_functions_have_none(pool):
     async def embed(items):
         return items
 
-    expected = "executor runs def functions, and .*embed is async def: it runs on the event loop of its callers"
+    expected = "executor runs def functions, but .*embed is async def and runs on the event loop of its callers"
     with pytest.raises(TypeError, match=expected):
         microbatch(embed, executor=pool)
     with pytest.raises(TypeError, match=expected):
@@ -626,8 +626,8 @@ def test_a_pool_that_dies_for_real_is_told_to_a_loop(tmp_path):
 
 def test_an_executor_is_known_by_what_it_is(pool):
     """Two mentions of one executor are the same, so that nothing is made anew for it."""
-    one, same = (batchify._batcher.config.elsewhere("executor", pool, doubled) for _ in range(2))
-    other = batchify._batcher.config.elsewhere("executor", Refusing(), doubled)
+    one, same = (BatchExecutor(pool) for _ in range(2))
+    other = BatchExecutor(Refusing())
     assert (one, hash(one)) == (same, hash(same))
     assert one != other
     assert ProcessPoolExecutor is not type(other)

@@ -149,12 +149,12 @@ EXECUTORS = [
     (
         TypeError,
         4,
-        "must be a concurrent.futures.Executor, or None for threads of its own, got 4 of type int",
+        "must be a concurrent.futures.Executor, or None for the engine's own threads, got 4 of type int",
     ),
     (
         TypeError,
         "threads",
-        "must be a concurrent.futures.Executor, or None for threads of its own, got 'threads' of type str",
+        "must be a concurrent.futures.Executor, or None for the engine's own threads, got 'threads' of type str",
     ),
 ]
 CHOICES = [
@@ -228,9 +228,7 @@ def test_refusing_needs_a_bound():
 )
 def test_weights_need_a_most_and_the_most_needs_weights(options, given, missing):
     """One without the other would do nothing, and is a ``TypeError``."""
-    message = (
-        f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
-    )
+    message = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
         assert message == told(TypeError, decorate, embed, **options)
 
@@ -258,10 +256,7 @@ def test_unknown_arguments_of_an_engine(engine, option):
     ("ask", "message"),
     [
         (lambda: microbatch(embed, 8), "microbatch() takes from 0 to 1 positional arguments but 2 were given"),
-        (
-            lambda: microbatch(fn=embed),
-            "microbatch() got some positional-only arguments passed as keyword arguments: 'fn'",
-        ),
+        (lambda: microbatch(fn=embed), "microbatch() got an unexpected keyword argument 'fn'"),
         (
             lambda: AsyncMicrobatcher(embed, 8, 0.1, "embed"),
             "AsyncMicrobatcher.__init__() takes from 2 to 4 positional arguments but 5 were given",

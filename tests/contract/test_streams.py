@@ -641,20 +641,21 @@ async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
     ("option", "reason"),
     [
         ("dedupe", "each caller reads a stream of its own"),
-        ("isolate_errors", "what a stream has brought cannot be taken back"),
+        ("isolate_errors", "values that were yielded cannot be taken back"),
     ],
 )
 def test_what_streams_cannot_do_is_refused(fn, option, reason):
     """What a generator function cannot have is refused at decoration, with the reason."""
     with pytest.raises(TypeError) as caught:
         microbatch(fn, **{option: True})
-    assert f"{option}=True is not for {fn.__name__}(), a generator function: {reason}" == str(caught.value)
+    assert f"{option} does not work for {fn.__name__}(), a generator function: {reason}" == str(caught.value)
 
 
 @pytest.mark.parametrize("fn", [yielding, ayielding])
 def test_an_executor_is_refused(fn):
     """A generator function has no executor, neither at decoration nor later."""
-    expected = f"executor is not for {fn.__name__}(), a generator function: what an executor runs answers only once"
+    reason = "an executor returns one result and cannot yield values"
+    expected = f"executor does not work for {fn.__name__}(), a generator function: {reason}"
     with ThreadPoolExecutor() as pool:
         for ask in (lambda: microbatch(fn, executor=pool), lambda: microbatch(fn).configure(executor=pool)):
             with pytest.raises(TypeError) as caught:
@@ -693,7 +694,7 @@ def test_engines_are_not_given_generator_functions(kind, fn):
     with pytest.raises(TypeError) as caught:
         kind(fn)
     name = fn.__name__
-    expected = f"{name}() is a generator function, and only a decorated one streams; use: microbatch({name})"
+    expected = f"{name}() is a generator function, which an engine class cannot run; use: microbatch({name})"
     assert expected == str(caught.value)
 
 

@@ -41,6 +41,7 @@ def plain(texts: list[str], *, add_special: bool = True) -> list[list[int]]:
 called = microbatch(plain, max_size=8)
 called_bare = microbatch(plain)
 called_later = microbatch(max_size=8)(plain)
+called_in_steps = microbatch(max_size=8)(timeout=0.002)(plain, max_size=16)
 
 
 @microbatch
@@ -75,6 +76,7 @@ def every_spelling_takes_an_item_and_options() -> None:
     assert_type(called("x", add_special=False), list[int])
     assert_type(called_bare("x", add_special=False), list[int])
     assert_type(called_later("x", add_special=False), list[int])
+    assert_type(called_in_steps("x", add_special=False), list[int])
 
 
 async def every_spelling_is_awaited_if_async() -> None:

@@ -84,7 +84,7 @@ def wrong_options() -> None:
     microbatch(plain, max_size="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]  # an int
     microbatch(plain, 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # by name only
     microbatch(max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
-    microbatch(max_size=3)(plain, max_size=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # given before
+    microbatch(max_size=3)(plain, max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
 
 
 def wrong_batch_functions() -> None:

@@ -1,0 +1,59 @@
+"""The types of the options, for type checkers and editors.
+
+Nothing here runs: no module imports this one at run time. The defaults and the validation are in ``config``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+# In Python 3.10, a TypedDict of typing cannot be generic.
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from concurrent.futures import Executor
+
+    from batchify._batcher.report import BatchReport
+
+T = TypeVar("T")
+
+
+class SharedOptions(TypedDict, total=False):
+    """The options that ``microbatch`` and the engine classes have in common."""
+
+    concurrency: int
+    max_pending: int | None
+    on_full: Literal["wait", "raise"]
+    max_weight: float | None
+    dedupe: bool
+    isolate_errors: bool
+    executor: Executor | None
+    capture_context: bool
+    on_batch: Callable[[BatchReport], object] | None
+    name: str | None
+
+
+class Options(SharedOptions, total=False):
+    """The options of ``microbatch``, whose functions get one argument for each column."""
+
+    max_size: int
+    timeout: float | None
+    weigh: Callable[..., float] | None
+    group_by: Callable[..., Hashable] | None
+
+
+class EngineOptions(SharedOptions, Generic[T], total=False):
+    """The options of an engine class, whose functions get one item."""
+
+    weigh: Callable[[T], float] | None
+    group_by: Callable[[T], Hashable] | None
+
+
+class Changes(TypedDict, total=False):
+    """The options that ``configure`` changes."""
+
+    max_size: int
+    timeout: float | None
+    concurrency: int
+    executor: Executor | None

@@ -1,0 +1,37 @@
+"""Lets mkdocstrings show each option in the signature of a function that takes ``**options: Unpack[Options]``.
+
+Must not know: which options there are. Their types are in the ``TypedDict``, and their defaults in ``Config``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from griffe import Class, Extension, Function, Module, Parameter, ParameterKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Options(Extension):
+    """Replaces ``**options`` by one parameter for each option."""
+
+    def on_package(self, *, pkg: Module, **_: Any) -> None:
+        """Replace it in every function of the package."""
+        defaults = pkg["_batcher.config.Config"].all_members
+        for parameters, taken in _taken(pkg):
+            types = pkg.modules_collection[taken.annotation.slice.canonical_path].all_members
+            del parameters[taken.name]
+            for name in filter(types.__contains__, defaults):
+                annotation, default = types[name].annotation, defaults[name].value or "None"
+                parameters.add(Parameter(name, annotation=annotation, kind=ParameterKind.keyword_only, default=default))
+
+
+def _taken(parent: Module | Class) -> Iterator[tuple[Any, Any]]:
+    """Yield the parameters of each function that takes options, and the one of them that takes the options."""
+    for member in parent.members.values():
+        if isinstance(member, Function):
+            parameters = member.parameters
+            yield from ((parameters, each) for each in list(parameters) if str(each.annotation).startswith("Unpack["))
+        elif isinstance(member, (Module, Class)):
+            yield from _taken(member)
