@@ -22,8 +22,8 @@ from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, urgent_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import for_engine
-from batchify._batcher.current import inside
-from batchify._batcher.cycles import called, calling
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
 from batchify._batcher.functions import is_async
 from batchify._batcher.registry import register
 from batchify._stats.counters import fold, together
@@ -201,11 +201,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
             engine = self._wake(loop)
-        caller = inside()
         queue = engine.queue
-        if caller is not None:
-            engine.check_reentrancy()
-            calling(caller, queue, self.name)
+        wait = Wait(queue, self.name) if current() else None
         future = engine.future()
         try:
             ticket = engine.add(data, future, engine.clock())
@@ -217,8 +214,8 @@ class AsyncMicrobatcher(Generic[T, R]):
                 engine.leave(ticket, future)
                 raise
         finally:
-            if caller is not None:
-                called(caller, queue)
+            if wait is not None:
+                wait.end()
             # Its exception refers to this frame, which must not refer back.
             del future
 
@@ -236,7 +233,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
             engine = self._wake(loop)
-        if inside():
+        if current():
             engine.check_reentrancy()
         future = engine.future()
         ticket = engine.add(data, future, engine.clock())

@@ -18,8 +18,8 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._batcher.admission import as_entry, item_of, make_queue, reconfigured
-from batchify._batcher.current import batch_context, belongs_to, enter
+from batchify._batcher.admission import as_entry, depart, item_of, make_queue, reconfigured
+from batchify._batcher.current import batch_context, belongs_to, set_current
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
@@ -182,7 +182,7 @@ class AsyncEngine:
         """Count what waits and runs as left by its callers: the loop is closed, nobody can be answered any more."""
         self.stats.left(self.queue.waiting)
         for batch in list(self.queue.running):
-            rest = batch.rest
+            rest = batch.unfinished
             self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
         self.stats.final = True
 
@@ -261,13 +261,14 @@ class AsyncEngine:
             self.queue.finish(batch, self.clock())
             return
         self.stats.departed(batch)
+        depart(batch, self._config)
         if self._fn is None:
             self._fn = self.source()
         run = self._run(batch, self._fn)
         # A coroutine that has not begun when its loop is closed would warn that it was never awaited.
         run.send(None)
         try:
-            context = batch_context(batch, self._config)
+            context = batch_context(batch, has_options=self._config.has_options)
             task = context.run(self._get_loop().create_task, run)
         except BaseException as error:
             # The task factory of the loop is somebody else's.
@@ -293,7 +294,7 @@ class AsyncEngine:
             # it is thrown away because there will be no task, who wanted that tells why.
             thrown_away = issubclass(type(error), GeneratorExit) and batch not in self._tasks
             if batch in self.queue.running and not thrown_away and not self.ended:
-                self._end(batch.rest, error)
+                self._end(batch.unfinished, error)
             if self.ended or not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
                 raise
             # For the loop to see, once callers know. Raised here, it would go through the call that filled the batch if
@@ -304,7 +305,7 @@ class AsyncEngine:
         parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             if part is not batch:
-                enter(part, self._config)
+                set_current(part, has_options=self._config.has_options)
             try:
                 results = outcome.results(self._config.name, part.size, await fn(parts.items))
             except outcome.RaisedInThread as carried:
@@ -358,7 +359,7 @@ class AsyncEngine:
         """Count, and free the slot if this was the last part. Who was answered sees it in the loop's next iteration."""
         now, loop = self.clock(), self._get_loop()
         run_time = now - batch.departed
-        over = batch.over(len(batch.waiters) - cancelled)
+        over = batch.part_finished(len(batch.waiters) - cancelled)
         if over is not None:
             self._tasks.pop(over, None)
             self.queue.finish(over, now)

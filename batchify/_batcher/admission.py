@@ -10,11 +10,11 @@ All that is asked here is somebody else's code. It may raise, and then nobody bu
 from __future__ import annotations
 
 import sys
+from contextvars import Context, copy_context
 from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.current import captured
 from batchify._batcher.interning import InternedKey, Interner, is_hashable
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchify._batcher.config import Config
+    from batchify._core.batch import Batch
 
 _same = InternedKey(None)
 
@@ -90,6 +91,19 @@ def item_of(data: Any, config: Config) -> Any:
     """Return the item of what stands in the line."""
     row = data[0] if config.capture_context else data
     return row[0] if config.has_options else row
+
+
+def captured(item: Any) -> tuple[Any, Context]:
+    """Return ``item`` together with the context of its caller."""
+    return item, copy_context()
+
+
+def depart(batch: Batch, config: Config) -> None:
+    """Name ``batch`` after its batcher, and separate its items from the contexts of their callers."""
+    batch.name = config.name
+    if config.capture_context:
+        batch.contexts = tuple(context for _, context in batch.items)
+        batch.items = [item for item, _ in batch.items]
 
 
 def _asks(config: Config) -> bool:

@@ -12,20 +12,14 @@ dropped goes at once and lets go of its place.
 from __future__ import annotations
 
 import logging
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchify._batcher.admission import Prioritized
-from batchify._batcher.current import belongs_to, inside
-from batchify._batcher.cycles import called, calling
 from batchify._core.outcome import DONE, exception_for, results, shared_exception
-from batchify.errors import ReentrantCallError, reentrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-
-    from batchify._batcher.current import Running
-    from batchify._core.slots import Slots
 
 log = logging.getLogger("batchify")
 
@@ -167,20 +161,3 @@ def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
         if feed.listens:
             feed.answer = exception_for(error, name, position, len(feeds), on_loop=False)
     return True
-
-
-@contextmanager
-def waiting(queue: Slots, name: str) -> Generator[None]:
-    """Note that the running code, which is part of a batch, waits for one in the line of ``queue``, that of ``name``.
-
-    Raises:
-        ReentrantCallError: that waits for the running code.
-    """
-    caller = cast("Running", inside())
-    if belongs_to(queue.running):
-        raise ReentrantCallError(reentrant(name))
-    calling(caller, queue, name)
-    try:
-        yield
-    finally:
-        called(caller, queue)

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-    from contextvars import Context
-
-    from batchify._core.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -44,25 +41,26 @@ class Batch:
         now: when it leaves.
         shares: if some waiters share an item, for each waiter the index of its item.
         weights: that of each item, if they are weighed.
-        whole: what it is a part of, if it is one.
+        parent: what it is a part of, if it is one.
     """
 
     __slots__ = (
+        "__weakref__",
         "arrived",
-        "calls",
         "contexts",
         "departed",
         "items",
         "left",
         "max_size",
-        "open",
+        "name",
+        "parent",
         "reason",
         "shares",
         "size",
         "tickets",
+        "unfinished_items",
         "waiters",
         "weights",
-        "whole",
     )
 
     def __init__(
@@ -76,7 +74,7 @@ class Batch:
         now: float,
         shares: list[int] | None = None,
         weights: list[float] | None = None,
-        whole: Batch | None = None,
+        parent: Batch | None = None,
     ) -> None:
         self.items = items
         self.waiters = waiters
@@ -87,15 +85,15 @@ class Batch:
         self.departed = now
         self.shares = shares
         self.weights = weights
-        self.whole = whole
+        self.parent = parent
+        # That of the batcher, set when the batch departs.
+        self.name = ""
         # How many items the batch function gets, and for how many of them nothing has come of it yet.
-        self.size = self.open = len(items)
+        self.size = self.unfinished_items = len(items)
         # How many of its callers left after it departed.
         self.left = 0
-        # In whose lines the calls stand that it waits for.
-        self.calls: list[Slots] = []
         # That of the caller of each item, once it runs, if they were captured.
-        self.contexts: tuple[Context, ...] = ()
+        self.contexts: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
@@ -117,8 +115,13 @@ class Batch:
         self.items = list(compress(self.items, stays))
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
-        self.size = self.open = len(self.items)
+        self.size = self.unfinished_items = len(self.items)
         self.left -= sum(gone) - answered
+
+    @property
+    def root(self) -> Batch:
+        """The batch that departed: the parent of a part, otherwise the batch itself."""
+        return self.parent or self
 
     @property
     def is_abandoned(self) -> bool:
@@ -131,9 +134,9 @@ class Batch:
         return [self._part(0, middle), self._part(middle, self.size)] if middle else []
 
     @property
-    def rest(self) -> Batch:
+    def unfinished(self) -> Batch:
         """What of it is not over yet: its end, as parts are run in order."""
-        return self if self.open == self.size else self._part(self.size - self.open, self.size)
+        return self if self.unfinished_items == self.size else self._part(self.size - self.unfinished_items, self.size)
 
     def _part(self, start: int, end: int) -> Batch:
         whose = [start <= index < end for index in self.positions]
@@ -147,21 +150,19 @@ class Batch:
             self.departed,
             None if self.shares is None else [index - start for index in compress(self.shares, whose)],
             None if self.weights is None else self.weights[start:end],
-            self.whole or self,
+            self.root,
         )
+        part.name = self.name
         part.contexts = self.contexts[start:end]
         return part
 
-    def over(self, stayed: int) -> Batch | None:
-        """Note that it is over, and how many of its callers stayed; return the batch that all of is over now, if any.
-
-        That is the batch itself, unless it is a part of one.
-        """
-        whole = self.whole or self
-        whole.open -= self.size
+    def part_finished(self, answered: int) -> Batch | None:
+        """Record that this part finished with ``answered`` callers; return the whole batch if all its parts have."""
+        root = self.root
+        root.unfinished_items -= self.size
         # Who was answered is not waited for any more than who left.
-        whole.left += stayed
-        return None if whole.open else whole
+        root.left += answered
+        return None if root.unfinished_items else root
 
     @property
     def weight(self) -> float:

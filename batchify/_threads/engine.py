@@ -18,8 +18,16 @@ from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import as_entry, entry_factory, item_of, make_queue, reconfigured, urgent_entry_factory
-from batchify._batcher.current import batch_context, belongs_to, inside
+from batchify._batcher.admission import (
+    as_entry,
+    depart,
+    entry_factory,
+    item_of,
+    make_queue,
+    reconfigured,
+    urgent_entry_factory,
+)
+from batchify._batcher.current import batch_context, belongs_to, current
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
@@ -88,7 +96,7 @@ class ThreadEngine:
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
-        if inside() and belongs_to(self.queue.running):
+        if current() and belongs_to(self.queue.running):
             raise self.reentrant()
         if self.reentered:
             raise ReentrantCallError(interrupting(self.name))
@@ -339,10 +347,11 @@ class ThreadEngine:
         fn = self._depart(batch)
         if fn is None:
             return
+        depart(batch, self._config)
         parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             try:
-                context = batch_context(part, self._config)
+                context = batch_context(part, has_options=self._config.has_options)
                 answers = outcome.results(self.name, part.size, context.run(fn, parts.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
                 outcome.drop_engine_frame(error)
@@ -415,7 +424,7 @@ class ThreadEngine:
         for waiter in batch.waiters:
             waiter.wake()
         report(self._config, batch, run_time, error, on_loop=False)
-        over = batch.over(len(batch.waiters) - cancelled)
+        over = batch.part_finished(len(batch.waiters) - cancelled)
         if over is not None:
             # Before it forgets whom it had: one that nobody waited for would tell nothing of run times.
             with self._lock:

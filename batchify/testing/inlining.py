@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
-from batchify._batcher.admission import as_entry
+from batchify._batcher.admission import as_entry, depart
 from batchify._batcher.current import batch_context
 from batchify._batcher.registry import batchers
 from batchify._core.outcome import call_captured
@@ -142,11 +142,12 @@ class TaskEngine(AsyncEngine):
                 self._start(batch)
                 continue
             self.stats.departed(batch)
+            depart(batch, self._config)
             run = self._run(batch, self._fn or self.source())
             # It begins with its second step, as ``_start`` says.
             run.send(None)
             self._tasks[batch] = cast("Task[None]", current_task())
-            yield from _steps(run, batch_context(batch, self._config), future)
+            yield from _steps(run, batch_context(batch, has_options=self._config.has_options), future)
             return
 
 
