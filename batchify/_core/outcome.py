@@ -10,9 +10,7 @@ import copy
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from enum import Enum
-from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final
 
 from batchify.errors import BatchAbortedError, BatchResultError
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 # They have a length, but no order, or are one value: a caller that got a key or a letter would not notice.
 NOT_SEQUENCES = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
-# What a slot holds that was never set.
-_EMPTY = object()
 # Members of any exception, past what its class may have put in their place.
 _CAUSE, _DICT, _TRACEBACK = (vars(BaseException)[name] for name in ("__cause__", "__dict__", "__traceback__"))
 
@@ -129,16 +125,12 @@ def exception_for(error: BaseException, name: str, position: int, size: int, *, 
 def with_own_exceptions(answers: list[Any]) -> list[Any]:
     """Return the answers for callers of whom some share one, each with an exception object of its own."""
     seen: set[int] = set()
-    told: list[Any] = []
+    own: list[Any] = []
     for answer in answers:
-        own = answer
-        if issubclass(type(answer), Exception) and id(answer) in seen:
-            twin = _copied(answer)
-            twin = _rebuilt(answer) if twin is None else twin
-            own = answer if twin is None else twin
+        is_repeated = issubclass(type(answer), Exception) and id(answer) in seen
+        own.append(_copied(answer) if is_repeated else answer)
         seen.add(id(answer))
-        told.append(own)
-    return told
+    return own
 
 
 def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
@@ -148,9 +140,7 @@ def copy_exception(error: BaseException, name: str, position: int, size: int) ->
     (python/cpython#101267). An exception that can't be copied is handed out itself.
     """
     twin = _copied(error)
-    if twin is None:
-        twin = _rebuilt(error)
-    if twin is None:
+    if twin is error:
         return error
     _CAUSE.__set__(twin, error)
     if sys.version_info >= (3, 11):
@@ -160,49 +150,23 @@ def copy_exception(error: BaseException, name: str, position: int, size: int) ->
     return twin
 
 
-def _copied(error: BaseException) -> BaseException | None:
-    try:
-        return _same_error(copy.copy(error), error)
-    except BaseException:  # noqa: BLE001  # a constructor or __reduce__ of the user's may raise anything
-        return None
+def _copied(error: BaseException) -> BaseException:
+    """Return a copy of ``error``, or ``error`` itself if it cannot be copied."""
+    for copied in (copy.copy, _rebuilt):
+        try:
+            twin = copied(error)
+            if twin is not error and type(twin) is type(error):
+                # A constructor that words its message would word it twice.
+                BaseException.__setattr__(twin, "args", error.args)
+                return twin
+        except BaseException:  # noqa: BLE001, PERF203, S112  # the class may run any code when it is copied
+            continue
+    return error
 
 
-def _rebuilt(error: BaseException) -> BaseException | None:
+def _rebuilt(error: BaseException) -> BaseException:
     """Copy an exception whose constructor does not take its own ``args``."""
     kind = type(error)
-    try:
-        twin = kind.__new__(kind, *error.args)
-        BaseException.__setattr__(twin, "args", error.args)
-        vars(twin).update(vars(error))
-        return _same_error(twin, error)
-    except BaseException:  # noqa: BLE001  # as above
-        return None
-
-
-def _same_error(twin: Any, error: BaseException) -> BaseException | None:
-    """Return ``twin`` if it is another object of the same type and arguments."""
-    if twin is error or type(twin) is not type(error) or len(twin.args) != len(error.args):
-        return None
-    if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
-        return None
-    _fill_slots(twin, error)
+    twin = kind.__new__(kind, *error.args)
+    vars(twin).update(vars(error))
     return twin
-
-
-def _fill_slots(twin: BaseException, error: BaseException) -> None:
-    """Give ``twin`` what ``error`` keeps outside of its ``__dict__`` and its arguments."""
-    for kind in type(error).__mro__:
-        for member in vars(kind).values():
-            if isinstance(member, MemberDescriptorType):
-                held = _held(member, error)
-                # One that is as it should be is not set: OSError tells None from nothing. One may be read-only.
-                if held is not _EMPTY and held is not _held(member, twin):
-                    with suppress(AttributeError, TypeError):
-                        member.__set__(twin, held)
-
-
-def _held(member: MemberDescriptorType, error: BaseException) -> Any:
-    try:
-        return member.__get__(error)
-    except AttributeError:
-        return _EMPTY
