@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from batchify._batcher.closing import Awaiting
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._core.outcome import shared_exception
+from batchify._core.outcome import translate_exception
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -88,7 +88,7 @@ class TaskWaiter:
         if self.error is None:
             self.future.set_result(self.value)
         else:
-            self.future.set_exception(shared_exception(self.error, self._name, on_loop=True))
+            self.future.set_exception(translate_exception(self.error, self._name, on_loop=True))
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:

@@ -323,11 +323,11 @@ class AsyncEngine:
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
-        for future, result in zip(batch.waiters, batch.per_caller(results, outcome.with_own_exceptions), strict=True):
+        for future, result in zip(batch.waiters, batch.per_caller(results), strict=True):
             try:
-                # Not isinstance(), which asks the object: that is somebody else's code.
+                # That is is_error(), without a call for each result.
                 if issubclass(type(result), Exception):
-                    future.set_exception(outcome.shared_exception(result, self._config.name, on_loop=True))
+                    future.set_exception(outcome.translate_exception(result, self._config.name, on_loop=True))
                     failed += 1
                 else:
                     future.set_result(result)

@@ -16,7 +16,7 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, with_feed
 from batchify._bridge import mailbox_of
-from batchify._core.outcome import results, shared_exception
+from batchify._core.outcome import results, translate_exception
 from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class BridgedFeed(Waiter):
 
     def put(self, value: Any) -> None:
         if type(value) is End and value.error is not None:
-            value.error = shared_exception(value.error, self.name, on_loop=True)
+            value.error = translate_exception(value.error, self.name, on_loop=True)
         self.inbox.values.append(value)
         self._mailbox.put(self.inbox)
 

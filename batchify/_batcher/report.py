@@ -6,10 +6,11 @@ Must not know: engines.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import current_thread
 from typing import TYPE_CHECKING
+
+from batchify._core.outcome import is_error
 
 if TYPE_CHECKING:
     from batchify._batcher.config import Config
@@ -68,8 +69,6 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
     try:
         config.on_batch(told)
     except BaseException as raised:
-        # A handler or filter of somebody else's must not end what is under way.
-        with suppress(Exception):
-            log.exception("on_batch of %s() raised", config.name)
-        if on_loop and not issubclass(type(raised), Exception):
+        log.exception("on_batch of %s() raised", config.name)
+        if on_loop and not is_error(raised):
             raise

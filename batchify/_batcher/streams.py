@@ -12,11 +12,11 @@ dropped goes at once and lets go of its place.
 from __future__ import annotations
 
 import logging
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchify._batcher.admission import Prioritized
-from batchify._core.outcome import DONE, exception_for, results, shared_exception
+from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -128,9 +128,8 @@ def hand_out(name: str, feeds: Sequence[Feed], values: list[Any]) -> bool:
         if feed.listens:
             if value is DONE:
                 feed.end()
-            # Not isinstance(), which asks the object: that is somebody else's code.
-            elif issubclass(type(value), Exception):
-                feed.end(shared_exception(value, name, on_loop=False))
+            elif is_error(value):
+                feed.end(translate_exception(value, name, on_loop=False))
             else:
                 feed.put(value)
     return listened(feeds)
@@ -154,9 +153,7 @@ def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
     if not any(feed.ended for feed in feeds):
         return False
     if not listened(feeds):
-        # A handler or filter of somebody else's must not harm those who had all they asked for.
-        with suppress(Exception):
-            log.error("%s() raised when nobody listened any more", name, exc_info=error)
+        log.error("%s() raised when nobody listened any more", name, exc_info=error)
     for position, feed in enumerate(feeds):
         if feed.listens:
             feed.answer = exception_for(error, name, position, len(feeds), on_loop=False)

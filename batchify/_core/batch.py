@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from batchify._core.outcome import with_own_exceptions
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,9 @@ class Batch:
         """For each waiter, the position of its item."""
         return range(self.size) if self.shares is None else self.shares
 
-    def per_caller(self, results: list[Any], apart: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        """Return the result for each waiter, of one for each item, set ``apart`` if some are shared."""
-        return results if self.shares is None else apart([results[index] for index in self.shares])
+    def per_caller(self, results: list[Any]) -> list[Any]:
+        """Return the result for each waiter. Waiters that share an exception get an object each."""
+        return results if self.shares is None else with_own_exceptions([results[index] for index in self.shares])
 
     def forget(self) -> None:
         """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchify._core.outcome import is_error
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -49,7 +51,7 @@ class Reruns:
         What is no ``Exception`` is nothing that an item does: it ends all that is left. So does any error if nobody
         waits any more, as when a batch that all have left is cancelled and raises something else.
         """
-        if not issubclass(type(error), Exception) or self._part.root.is_abandoned:
+        if not is_error(error) or self._part.root.is_abandoned:
             rest, self._todo = self._todo, []
             return [self._part, *reversed(rest)]
         halves = self._part.halves() if self._isolate else []

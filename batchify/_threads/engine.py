@@ -390,12 +390,12 @@ class ThreadEngine:
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.per_caller(answers, outcome.with_own_exceptions), strict=True):
+        for waiter, answer in zip(batch.waiters, batch.per_caller(answers), strict=True):
             if not waiter.wanted():
                 cancelled += 1
-            # Not isinstance(), which asks the object: that is somebody else's code.
+            # That is is_error(), without a call for each answer.
             elif issubclass(type(answer), Exception):
-                waiter.error = outcome.shared_exception(answer, self.name, on_loop=False)
+                waiter.error = outcome.translate_exception(answer, self.name, on_loop=False)
                 failed += 1
             else:
                 waiter.value = answer

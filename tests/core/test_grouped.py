@@ -228,7 +228,7 @@ def test_equal_items_are_sent_once():
     batch = queue.take(0.0)
     assert ["a", "b"] == batch.items
     assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
-    assert [10, 10, 10, 20] == batch.per_caller([10, 20], list)
+    assert [10, 10, 10, 20] == batch.per_caller([10, 20])
     assert [0, 0, 0, 1] == list(batch.positions)
 
 
@@ -256,7 +256,7 @@ def test_a_batch_without_sharers_has_no_shares():
     queue = new(max_size=2)
     shared(queue, "ab")
     batch = queue.take(0.0)
-    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2], list))
+    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2]))
 
 
 def test_a_sharer_who_leaves_at_the_last_moment():
@@ -268,7 +268,7 @@ def test_a_sharer_who_leaves_at_the_last_moment():
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"], list), batch.left)
+    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"]), batch.left)
 
 
 # Room.

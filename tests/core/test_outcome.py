@@ -19,7 +19,7 @@ from batchify._core.outcome import (
     drop_engine_frame,
     exception_for,
     results,
-    shared_exception,
+    translate_exception,
 )
 from batchify.errors import BatchAbortedError, BatchResultError
 
@@ -180,19 +180,19 @@ def test_results_are_never_shown():
 def test_an_exception_is_told_as_it_is(on_loop):
     """Callers are told the ``Exception`` that ended their batch, wherever they are."""
     error = ValueError("bad")
-    assert error is shared_exception(error, "embed", on_loop=on_loop)
+    assert error is translate_exception(error, "embed", on_loop=on_loop)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
 def test_threads_are_told_what_would_end_a_task(error):
     """Callers in threads are told the very exception even if it is no ``Exception``."""
-    assert error is shared_exception(error, "embed", on_loop=False)
+    assert error is translate_exception(error, "embed", on_loop=False)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
 def test_tasks_are_not_ended_with_their_batch(error):
     """Callers on a loop are told that their batch was aborted, and by what: nobody cancelled or ended them."""
-    told = shared_exception(error, "embed", on_loop=True)
+    told = translate_exception(error, "embed", on_loop=True)
     message = f"the batch of embed() was ended by {type(error).__name__} before its callers had their results"
     assert (BatchAbortedError, message, error) == (type(told), str(told), told.__cause__)
 
@@ -201,7 +201,7 @@ def test_tasks_are_not_ended_with_their_batch(error):
 @pytest.mark.parametrize("error", [StopIteration(1), StopAsyncIteration()])
 def test_what_steers_generators_is_wrapped(error, on_loop):
     """``StopIteration`` and its kin become a ``RuntimeError`` from it, as in a generator."""
-    told = shared_exception(error, "embed", on_loop=on_loop)
+    told = translate_exception(error, "embed", on_loop=on_loop)
     expected = (RuntimeError, f"embed() raised {type(error).__name__}", error)
     assert expected == (type(told), str(told), told.__cause__)
 
