@@ -115,7 +115,7 @@ class AsyncEngine:
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
-        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.places]
+        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.entries]
 
     def start_or_schedule(self) -> None:
         """See to the arrival that rang the core's alarm."""
@@ -154,7 +154,7 @@ class AsyncEngine:
     def push(self, reason: str) -> None:
         """Let what waits leave now."""
         if not self.idle:
-            self.queue.push(reason)
+            self.queue.flush(reason)
             self.pump()
 
     def change(self, config: Config) -> None:

@@ -1,6 +1,6 @@
-"""What waits and what leaves: an item that somebody looks at, the batch that it travels in, and the parts of that.
+"""A batch: items that left the queue together, their callers, and the parts that are run again to isolate an error.
 
-Must not know: when a batch leaves, or what its waiters are.
+Must not know: when a batch leaves, or what its items, waiters and contexts are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BatchItem:
     Attributes:
         data: the item.
         future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
-        enqueued_at: when it arrived, in seconds of the clock of the event loop, or of ``time.monotonic()``.
+        enqueued_at: the time of its arrival, in seconds of the clock of the event loop, or of ``time.monotonic()``.
     """
 
     data: Any
@@ -34,16 +34,16 @@ class Batch:
     """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it.
 
     Args:
-        items: what the batch function gets.
-        waiters: who waits for the results.
-        arrived: when each waiter came.
-        tickets: the numbers of all that it was made of, those who had left before it departed included.
-        reason: why it leaves.
-        max_size: how many items would have been a full batch.
-        now: when it leaves.
-        shares: if some waiters share an item, for each waiter the index of its item.
-        weights: that of each item, if they are weighed.
-        parent: what it is a part of, if it is one.
+        items: the items for the batch function.
+        waiters: the callers, in the order of their items.
+        arrived: the time of arrival of each waiter.
+        tickets: the tickets of all entries, also of callers that left before the departure.
+        reason: the reason of the departure.
+        max_size: the number of items of a full batch.
+        now: the time of the departure.
+        shares: for each waiter the index of its item, if some waiters share one.
+        weights: the weight of each item, if items are weighed.
+        parent: the batch that this is a part of.
     """
 
     __slots__ = (
@@ -52,7 +52,7 @@ class Batch:
         "contexts",
         "departed",
         "items",
-        "left",
+        "left_count",
         "max_size",
         "name",
         "parent",
@@ -88,22 +88,22 @@ class Batch:
         self.shares = shares
         self.weights = weights
         self.parent = parent
-        # That of the batcher, set when the batch departs.
-        self.name = ""
-        # How many items the batch function gets, and for how many of them nothing has come of it yet.
+        # The number of items for the batch function, and of those that have neither a result nor an error yet.
         self.size = self.unfinished_items = len(items)
-        # How many of its callers left after it departed.
-        self.left = 0
-        # That of the caller of each item, once it runs, if they were captured.
+        # The number of callers that left after the departure, or have their answers.
+        self.left_count = 0
+        # The name of the batcher, and the context of each item's caller if they are captured. A shell sets both.
+        self.name = ""
         self.contexts: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
     def drop(self, gone: list[bool], answered: int = 0) -> None:
-        """Take out those for whom ``gone`` is true.
+        """Remove the callers for which ``gone`` is true, because they left between the departure and the run.
 
-        They left at the last moment and will call ``abandon()`` yet, but for those that somebody else ``answered``.
+        Each of them is still going to call ``abandon()``, and is not to be counted then. The exception are callers that
+        other code has ``answered``.
         """
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))
@@ -118,7 +118,7 @@ class Batch:
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.unfinished_items = len(self.items)
-        self.left -= sum(gone) - answered
+        self.left_count -= sum(gone) - answered
 
     @property
     def root(self) -> Batch:
@@ -127,17 +127,17 @@ class Batch:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.left == len(self.waiters)
+        """Whether no caller waits for it any more."""
+        return self.left_count == len(self.waiters)
 
     def halves(self) -> list[Batch]:
-        """Return the two parts of it to be run instead; none of a single item."""
+        """Return the two parts to run instead of it; none of a single item."""
         middle = self.size // 2
         return [self._part(0, middle), self._part(middle, self.size)] if middle else []
 
     @property
     def unfinished(self) -> Batch:
-        """What of it is not over yet: its end, as parts are run in order."""
+        """The part that is not finished: the end of the batch, because parts run in order."""
         return self if self.unfinished_items == self.size else self._part(self.size - self.unfinished_items, self.size)
 
     def _part(self, start: int, end: int) -> Batch:
@@ -159,11 +159,10 @@ class Batch:
         return part
 
     def part_finished(self, answered: int) -> Batch | None:
-        """Record that this part finished with ``answered`` callers; return the whole batch if all its parts have."""
+        """Record that this part is finished, with ``answered`` callers. Return the root if all its parts are."""
         root = self.root
         root.unfinished_items -= self.size
-        # Who was answered is not waited for any more than who left.
-        root.left += answered
+        root.left_count += answered
         return None if root.unfinished_items else root
 
     @property
@@ -177,11 +176,11 @@ class Batch:
         return range(self.size) if self.shares is None else self.shares
 
     def per_caller(self, results: list[Any]) -> list[Any]:
-        """Return the result for each waiter. Waiters that share an exception get an object each."""
+        """Return the result for each waiter. Waiters that share an item get exception objects of their own."""
         return results if self.shares is None else with_own_exceptions([results[index] for index in self.shares])
 
     def forget(self) -> None:
-        """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
+        """Release items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
         self.items = []
         self.waiters = []
         self.tickets = ()

@@ -180,8 +180,8 @@ class ThreadEngine:
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
         with self._lock:
-            places = self.queue.places
-        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
+            entries = self.queue.entries
+        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in entries]
 
     def leave(self, ticket: int) -> bool:
         """Let go of a caller that will not read its answer; say whether its item still waited."""
@@ -205,7 +205,7 @@ class ThreadEngine:
             start_new_thread(self.push, (reason,))
             return
         with self._lock:
-            self.queue.push(reason)
+            self.queue.flush(reason)
             if self.queue.wake_at is not None:
                 self._wake_another()
 

@@ -494,10 +494,10 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
     engine = double._self_batcher().engine
-    queue, now = engine.queue, engine.queue.places[0].deadline
+    queue, now = engine.queue, engine.queue.entries[0].deadline
     wait_until(lambda: engine.workers.idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
-    queue.push("flush")
+    queue.flush("flush")
     monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
     engine.expire()
     monkeypatch.undo()
