@@ -104,8 +104,8 @@ def test_a_deadline_is_told_while_the_slot_is_busy(kit):
     assert not first.done()
     assert DeadlineError is type(error)
     assert isinstance(error, TimeoutError)
-    expected = "double() did not start with an item within its deadline of 0.02 s, and dropped it; "
-    assert str(error) == expected + "give it more time, or the batcher more capacity"
+    expected = "double() dropped an item that it could not start within its deadline of 0.02 s; "
+    assert str(error) == expected + "allow the call more time, or give the batcher more capacity"
     gate.open()
     assert 4 == other.result(PATIENCE)
     assert [[0], [2]] == gate.batches
