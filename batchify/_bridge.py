@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from batchify._batcher.closing import Awaiting
-from batchify._batcher.current import inside
-from batchify._batcher.cycles import called, calling
-from batchify._core.outcome import shared_exception
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
+from batchify._core.outcome import translate_exception
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -88,7 +88,7 @@ class TaskWaiter:
         if self.error is None:
             self.future.set_result(self.value)
         else:
-            self.future.set_exception(shared_exception(self.error, self._name, on_loop=True))
+            self.future.set_exception(translate_exception(self.error, self._name, on_loop=True))
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
@@ -106,10 +106,7 @@ _mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionar
 async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     """Await the result for ``item`` from ``engine`` without blocking the loop."""
     caller = TaskWaiter(get_running_loop(), engine.name)
-    batch = inside()
-    queue = engine.queue
-    if batch is not None:
-        calling(batch, queue, engine.name)
+    wait = Wait(engine.queue, engine.name) if current() else None
     try:
         ticket = engine.enter(item, caller)
         try:
@@ -120,8 +117,8 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
                 caller.future.cancel()
             raise
     finally:
-        if batch is not None:
-            called(batch, queue)
+        if wait is not None:
+            wait.end()
         # Its exception refers to this frame, which must not refer back.
         del caller
 

@@ -1,14 +1,16 @@
-"""What can go wrong, in the user's words.
+"""The exceptions of the library, and the wording of their messages.
 
-Every error names the batcher, says what was given and what to do. None of them ever shows an item or a result:
-those may be anybody's private data. This module knows nothing of the rest of the package.
+Must not know: the rest of the package.
+
+A message names the function, the numbers and the rule, and says what to do. It never shows an item or a result, because
+these may be private data.
 """
 
 from __future__ import annotations
 
 
 class BatchifyError(Exception):
-    """The base of every error that batchify raises on its own account."""
+    """The base of all errors that the library itself raises."""
 
 
 class BatchResultError(BatchifyError, ValueError):
@@ -16,7 +18,7 @@ class BatchResultError(BatchifyError, ValueError):
 
 
 class QueueFullError(BatchifyError):
-    """As many items wait as ``max_pending`` allows, and ``on_full`` is ``"raise"``."""
+    """The queue has ``max_pending`` items, and ``on_full`` is ``"raise"``."""
 
 
 class DeadlineError(BatchifyError, TimeoutError):
@@ -28,48 +30,51 @@ class BatcherClosedError(BatchifyError, RuntimeError):
 
 
 class ReentrantCallError(BatchifyError, RuntimeError):
-    """A batch function called its own one-item function and would have waited for itself for ever."""
+    """A call would have waited for its own batch for ever."""
 
 
 class BatchAbortedError(BatchifyError, RuntimeError):
-    """The batch was cancelled or torn down while its callers were not."""
+    """The batch was cancelled or torn down, while its callers were not."""
 
 
 def reentrant(name: str) -> str:
-    """Say that a batch function called itself."""
+    """Return the message for a batch function that calls itself."""
     return (
         f"{name}() was called with one item from inside its own batch, and would wait for itself; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
     )
 
 
-def full(name: str, most: int) -> str:
-    """Say that there is no room for a call."""
-    items = "1 item" if most == 1 else f"{most} items"
-    return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
-
-
-def overdue(name: str, seconds: float | None) -> str:
-    """Say that a call was not started in time."""
-    return (
-        f"{name}() did not start with an item within its deadline of {seconds} s, and dropped it; give it more time, "
-        f"or the batcher more capacity"
-    )
-
-
 def circular(name: str, other: str) -> str:
-    """Say that a batch function called itself through another one."""
+    """Return the message for a batch function that calls itself through the one of ``other``."""
     return (
-        f"{name}() was called from a batch of {other}() that its own batch waits for, and would wait for itself; "
+        f"{name}() was called from inside a batch of {other}() that a batch of {name}() is waiting for: a deadlock; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
     )
 
 
 def interrupting(name: str) -> str:
-    """Say that a call came in the middle of another one."""
-    return f"{name}() was called by a finalizer or signal handler in the middle of another call in this thread"
+    """Return the message for a call that interrupts another one in the same thread."""
+    return (
+        f"{name}() was called by a finalizer or signal handler in the middle of another call in this thread; "
+        f"make the call in another thread"
+    )
+
+
+def full(name: str, most: int) -> str:
+    """Return the message for a call that finds no room."""
+    items = "1 item" if most == 1 else f"{most} items"
+    return f"{name}() has {items} waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+
+
+def overdue(name: str, seconds: float | None) -> str:
+    """Return the message for a call that was not started in time."""
+    return (
+        f"{name}() dropped an item that it could not start within its deadline of {seconds} s; allow the call more "
+        f"time, or give the batcher more capacity"
+    )
 
 
 def closed(name: str) -> str:
-    """Say that a call came too late."""
+    """Return the message for a call that came too late."""
     return f"{name} is closed and takes no more calls"

@@ -22,8 +22,8 @@ from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.closing import Awaiting, Blocked
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
-from batchify._batcher.current import inside
-from batchify._batcher.cycles import called, calling
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
 from batchify._batcher.functions import is_async
 from batchify._batcher.registry import register
 from batchify._stats.counters import fold, together
@@ -161,11 +161,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
             engine = self._active_engine(loop)
-        caller = inside()
         queue = engine.queue
-        if caller is not None:
-            engine.check_reentrancy()
-            calling(caller, queue, self.name)
+        wait = Wait(queue, self.name) if current() else None
         future = engine.future()
         try:
             ticket = engine.add(data, future, engine.clock())
@@ -177,8 +174,8 @@ class AsyncMicrobatcher(Generic[T, R]):
                 engine.leave(ticket, future)
                 raise
         finally:
-            if caller is not None:
-                called(caller, queue)
+            if wait is not None:
+                wait.end()
             # The exception of the future refers to this frame, so the frame must not refer to the future.
             del future
 
@@ -196,7 +193,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         engine = self._engine
         if engine is None or engine.running_loop is not loop:
             engine = self._active_engine(loop)
-        if inside():
+        if current():
             engine.check_reentrancy()
         future = engine.future()
         ticket = engine.add(data, future, engine.clock())

@@ -16,8 +16,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._batcher.admission import as_entry, item_of, make_queue, reconfigured
-from batchify._batcher.current import batch_context, belongs_to, enter
+from batchify._batcher.admission import as_entry, depart, item_of, make_queue, reconfigured
+from batchify._batcher.current import batch_context, belongs_to, set_current
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
@@ -111,7 +111,7 @@ class AsyncEngine:
 
     def waiting(self) -> list[BatchItem]:
         """Return the waiting items, in order of arrival."""
-        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.places]
+        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.entries]
 
     def start_or_schedule(self) -> None:
         """Start full batches at once; set the timer for all others."""
@@ -139,7 +139,7 @@ class AsyncEngine:
     def push(self, reason: str) -> None:
         """Start the waiting items now, as far as slots are free."""
         if not self.idle:
-            self.queue.push(reason)
+            self.queue.flush(reason)
             self._start_due_batches()
 
     def change(self, config: Config) -> None:
@@ -167,7 +167,7 @@ class AsyncEngine:
         """Count all waiting and running calls as cancelled: the loop is closed and can answer none of them."""
         self.stats.left(self.queue.waiting)
         for batch in list(self.queue.running):
-            rest = batch.rest
+            rest = batch.unfinished
             self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
         self.stats.final = True
 
@@ -241,13 +241,14 @@ class AsyncEngine:
             self.queue.finish(batch, self.clock())
             return
         self.stats.departed(batch)
+        depart(batch, self._config)
         if self._fn is None:
             self._fn = self.source()
         run = self._run(batch, self._fn)
         # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
-        self._tasks[batch] = task = batch_context(batch, self._config).run(Task, run, loop=self._get_loop())
+        self._tasks[batch] = task = batch_context(batch).run(Task, run, loop=self._get_loop())
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -261,7 +262,7 @@ class AsyncEngine:
                 raise
             # The task was cancelled before its first step, or an interrupt came outside of the batch function.
             if batch in self.queue.running:
-                self._end(batch.rest, error)
+                self._end(batch.unfinished, error)
             if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
                 raise
             # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
@@ -271,7 +272,7 @@ class AsyncEngine:
         parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             if part is not batch:
-                enter(part, self._config)
+                set_current(part)
             try:
                 results = outcome.results(self._config.name, part.size, await fn(parts.items))
             except outcome.RaisedInThread as carried:
@@ -289,11 +290,11 @@ class AsyncEngine:
 
     def _answer(self, batch: Batch, results: list[Any]) -> None:
         failed = cancelled = 0
-        for future, result in zip(batch.waiters, batch.per_caller(results, outcome.with_own_exceptions), strict=True):
+        for future, result in zip(batch.waiters, batch.per_caller(results), strict=True):
             try:
-                # Not isinstance(), which would run user code: the __class__ property of the object.
+                # Not is_error(): a call for each result would cost too much.
                 if issubclass(type(result), Exception):
-                    future.set_exception(outcome.shared_exception(result, self._config.name, on_loop=True))
+                    future.set_exception(outcome.translate_exception(result, self._config.name, on_loop=True))
                     failed += 1
                 else:
                     future.set_result(result)
@@ -326,7 +327,7 @@ class AsyncEngine:
         """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
         now, loop = self.clock(), self._get_loop()
         run_time = now - batch.departed
-        over = batch.over(len(batch.waiters) - cancelled)
+        over = batch.part_finished(len(batch.waiters) - cancelled)
         if over is not None:
             del self._tasks[over]
             self.queue.finish(over, now)

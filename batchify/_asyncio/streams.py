@@ -12,10 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
-from batchify._batcher.current import inside
-from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
+from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, with_feed
 from batchify._bridge import mailbox_of
-from batchify._core.outcome import results, shared_exception
+from batchify._core.outcome import results, translate_exception
 from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class BridgedFeed(Waiter):
 
     def put(self, value: Any) -> None:
         if type(value) is End and value.error is not None:
-            value.error = shared_exception(value.error, self.name, on_loop=True)
+            value.error = translate_exception(value.error, self.name, on_loop=True)
         self.inbox.values.append(value)
         self._mailbox.put(self.inbox)
 
@@ -275,10 +276,10 @@ class AsyncStream(Once):
             msg = f"a stream of {feed.name}() is read by another task already; each call has one reader"
             raise RuntimeError(msg)
         try:
-            if feed.queue is None or not inside():
+            if feed.queue is None or not current():
                 await feed.inbox.wait()
             else:
-                with waiting(feed.queue, feed.name):
+                with Wait(feed.queue, feed.name):
                     await feed.inbox.wait()
         except BaseException:
             # The reading task is cancelled, or torn down.

@@ -11,12 +11,12 @@ been queued yet.
 from __future__ import annotations
 
 import sys
+from contextvars import Context, copy_context
 from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher import requests
-from batchify._batcher.current import captured
 from batchify._batcher.interning import InternedKey, Interner, is_hashable
 from batchify._batcher.requests import Request
 from batchify._core.entries import Entry
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchify._batcher.config import Config
+    from batchify._core.batch import Batch
 
 # The group of all calls that pass no options and are not grouped otherwise.
 _UNGROUPED = InternedKey(None)
@@ -77,6 +78,19 @@ def grouped_entry_factory(factory: Callable[[Any], Any] | None, config: Config) 
 def item_of(data: Any, config: Config) -> Any:
     """Return the item of what is queued for a row."""
     return requests.item_of(data[0] if config.capture_context else data)
+
+
+def captured(item: Any) -> tuple[Any, Context]:
+    """Return ``item`` together with the context of its caller."""
+    return item, copy_context()
+
+
+def depart(batch: Batch, config: Config) -> None:
+    """Name ``batch`` after its batcher, and separate its items from the contexts of their callers."""
+    batch.name = config.name
+    if config.capture_context:
+        batch.contexts = tuple(context for _, context in batch.items)
+        batch.items = [item for item, _ in batch.items]
 
 
 def _capturing(make_entry: Callable[[Any], Entry]) -> Callable[[Any], Entry]:

@@ -1,28 +1,22 @@
-"""What a batch function may know of the batch it runs.
+"""The batch that the running code belongs to.
 
-Decides: what is visible from inside a batch.
-Must not know: engines, the core.
+Must not know: engines, options of a batcher.
 
-A batch runs in a context of its own in which only this is set, so that nothing of one caller's request is visible in
-the batch of another.
+A batch function runs in a context of its own. Only the current batch is set in it, so a batch function sees no context
+variable of any caller.
 """
 
 from __future__ import annotations
 
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.requests import item_of
+from batchify._core.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from batchify._batcher.config import Config
-    from batchify._core.batch import Batch
-    from batchify._core.slots import Slots
-
-    Running: TypeAlias = tuple[str, "Batch | RemoteBatch", "Batch | RemoteBatch"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +24,10 @@ class CurrentBatch:
     """The batch that is running.
 
     Attributes:
-        name: the batcher's name.
-        size: how many items it has; of a part that is run again to isolate an error, how many that has.
-        reason: why it left, as in ``BatchStats.reasons``.
-        contexts: with ``capture_context``, the context that each item was submitted in, in the order of the items; else
+        name: the name of the batcher.
+        size: the number of items. While an error is isolated, the number of items of the part that runs.
+        reason: the reason of the departure, as in ``BatchStats.reasons``.
+        contexts: with ``capture_context``, the context of each item's caller, in the order of the items; otherwise
             empty. ``contexts[i][variable]`` reads a variable, ``contexts[i].run(function)`` calls a function in it.
     """
 
@@ -43,26 +37,13 @@ class CurrentBatch:
     contexts: tuple[Context, ...] = ()
 
 
-class RemoteBatch:
-    """A batch of another process, to code that runs here for it."""
+# The batch, or the part of it, that runs. In another process, its description takes its place.
+_current: ContextVar[Batch | CurrentBatch | None] = ContextVar("current_batch", default=None)
 
-    def __init__(self, batch: CurrentBatch) -> None:
-        self.size = batch.size
-        self.reason = batch.reason
-        self.contexts = batch.contexts
-        # In whose lines of this process the calls stand that it waits for.
-        self.calls: list[Slots] = []
+# Returns the current batch as it is: the one check that every call pays for.
+current = _current.get
 
-
-# The batcher's name, the batch, by which its engine knows it, and the part of it that runs. What the batch function may
-# know is made of it for who asks.
-_current: ContextVar[Running | None] = ContextVar("current_batch", default=None)
-
-# Whether the running code belongs to any batch: true or false, at the price of a look.
-inside = _current.get
-
-# Who is told of each batch that is about to run: its name, its items, and why it left. For tests: nobody else may look
-# at items.
+# Called with name, items and reason of each batch that is about to run. For tests only: other code must not see items.
 observers: list[Callable[[str, Sequence[Any], str], None]] = []
 
 
@@ -71,60 +52,51 @@ def current_batch() -> CurrentBatch | None:
 
     Tasks and contexts that were made inside a batch belong to it too.
     """
-    current = inside()
-    if current is None:
-        return None
-    name, _, part = current
-    return CurrentBatch(name, part.size, part.reason, part.contexts)
+    batch = current()
+    if batch is None or isinstance(batch, CurrentBatch):
+        return batch
+    return CurrentBatch(batch.name, batch.size, batch.reason, batch.contexts)
 
 
-def portable() -> CurrentBatch | None:
-    """Return what can be told of the current batch in another process: all but contexts, which cannot go there."""
-    current = current_batch()
-    return None if current is None else replace(current, contexts=())
-
-
-def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call ``fn`` on behalf of ``batch``, of another process, in a neutral context."""
-    context = Context()
-    if batch is not None:
-        distant = RemoteBatch(batch)
-        context.run(_current.set, (batch.name, distant, distant))
-    return context.run(fn, *args, **kwargs)
+def local_batch() -> Batch | None:
+    """Return the departed batch of this process that the running code belongs to."""
+    batch = current()
+    return batch.root if isinstance(batch, Batch) else None
 
 
 def belongs_to(running: Sequence[object]) -> bool:
     """Say whether the running code belongs to one of the batches in ``running``."""
-    current = inside()
-    return current is not None and current[1] in running
+    return local_batch() in running
 
 
-def batch_context(batch: Batch, config: Config) -> Context:
-    """Return a context for ``batch``, or for a part of one, in which nothing is set but that it is the current one.
+def portable() -> CurrentBatch | None:
+    """Return the current batch as it can travel to another process: without contexts, which cannot be pickled."""
+    batch = current_batch()
+    return None if batch is None else replace(batch, contexts=())
 
-    If each of its items stood in the line together with a context, they are parted.
-    """
+
+def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call ``fn`` in a context in which only ``batch``, of another process, is set."""
     context = Context()
-    context.run(enter, batch, config)
+    context.run(_current.set, batch)
+    return context.run(fn, *args, **kwargs)
+
+
+def batch_context(batch: Batch) -> Context:
+    """Return a context in which only ``batch`` is set."""
+    context = Context()
+    context.run(set_current, batch)
     return context
 
 
-def enter(batch: Batch, config: Config) -> None:
-    """Make ``batch``, or a part of one, the current one here."""
-    if config.capture_context and batch.whole is None:
-        batch.contexts = tuple(context for _, context in batch.items)
-        batch.items = [item for item, _ in batch.items]
+def set_current(batch: Batch) -> None:
+    """Make ``batch``, or a part of one, current."""
     if observers:
-        _show(batch, config)
-    _current.set((config.name, batch.whole or batch, batch))
+        _notify(batch)
+    _current.set(batch)
 
 
-def _show(batch: Batch, config: Config) -> None:
+def _notify(batch: Batch) -> None:
     items = tuple(map(item_of, batch.items))
-    for watch in observers:
-        watch(config.name, items, batch.reason)
-
-
-def captured(item: Any) -> tuple[Any, Context]:
-    """Return ``item`` together with the context of its caller, as ``batch_context`` takes them apart."""
-    return item, copy_context()
+    for observe in observers:
+        observe(batch.name, items, batch.reason)

@@ -1,48 +1,73 @@
-"""Batches that call each other: a call that would come back to its own batch is refused, as it would wait for ever.
+"""Batches that wait for each other: a call that would wait for its own batch is refused, because it would never end.
 
 Must not know: how a caller waits, clocks, locks.
 
-While the code of a batch waits for a call, the batch notes in whose line that call stands. Where one batch runs at a
-time, all that stands in the line waits for it, and it waits for what it has called itself. If that, followed from line
-to line, leads back to the calling batch, none of them can end. Lines with several slots are not followed: nobody knows
-for which of their batches an item will wait.
+Rules
+-----
+1. A call from inside a batch holds a ``Wait`` while it waits. A call from anywhere else has none.
+2. A call to a queue in which its own batch runs is refused.
+3. A call that closes a cycle of batches of this process is refused. A batch of another process is in no queue here, so
+   no cycle leads back to it.
+
+Theory
+------
+With one slot, each item in a queue waits for the batch that runs there, and that batch waits for its own calls, which
+stand in further queues. If a call goes to a queue from which these steps lead back to the calling batch, none of the
+batches on the way can end. A queue with several slots is not followed: its items may start while one batch waits.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from batchify.errors import ReentrantCallError, circular
+from batchify._batcher.current import local_batch
+from batchify.errors import ReentrantCallError, circular, reentrant
 
 if TYPE_CHECKING:
-    from batchify._batcher.current import RemoteBatch, Running
+    from typing_extensions import Self
+
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 
+# The queues in which the calls of a batch wait, for each batch that has made any.
+_calls: WeakKeyDictionary[Batch, list[Slots]] = WeakKeyDictionary()
 
-def calling(caller: Running, queue: Slots, name: str) -> None:
-    """Note that a batch waits for an item in the line of ``queue``, that of ``name``, until it is ``called()``.
+
+class Wait:
+    """The wait of a call of ``name`` in ``queue``, from its creation inside a batch to its ``end()``.
 
     Raises:
-        ReentrantCallError: that waits for the batch itself.
+        ReentrantCallError: the call would wait for its own batch.
     """
-    own, batch, _ = caller
-    # First noted, then looked: of two that do it at the same time one at least sees the other.
-    batch.calls.append(queue)
-    # Its own line is nothing to follow: there it is told so anyway.
-    if batch not in queue.running and _leads_to(queue, batch):
-        batch.calls.remove(queue)
-        raise ReentrantCallError(circular(name, own))
+
+    __slots__ = ("_calls", "_queue")
+
+    def __init__(self, queue: Slots, name: str) -> None:
+        batch = local_batch()
+        if batch in queue.running:
+            raise ReentrantCallError(reentrant(name))
+        self._queue = queue
+        self._calls = [] if batch is None else _calls.setdefault(batch, [])
+        # Noted before the search: of two calls that close a cycle at the same time, at least one sees the other.
+        self._calls.append(queue)
+        if batch is not None and _leads_to(queue, batch):
+            self.end()
+            raise ReentrantCallError(circular(name, batch.name))
+
+    def end(self) -> None:
+        """End the wait."""
+        self._calls.remove(self._queue)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
 
 
-def called(caller: Running, queue: Slots) -> None:
-    """Note that the batch does not wait there any more."""
-    _, batch, _ = caller
-    batch.calls.remove(queue)
-
-
-def _leads_to(queue: Slots, batch: Batch | RemoteBatch) -> bool:
-    """Say whether an item in the line of ``queue`` would wait for ``batch``."""
+def _leads_to(queue: Slots, batch: Batch) -> bool:
+    """Say whether an item in ``queue`` would wait for ``batch``."""
     seen: set[int] = set()
     todo = [queue]
     while todo:
@@ -52,5 +77,5 @@ def _leads_to(queue: Slots, batch: Batch | RemoteBatch) -> bool:
             for running in list(queue.running):
                 if running is batch:
                     return True
-                todo += running.calls
+                todo += _calls.get(running, ())
     return False

@@ -1,11 +1,15 @@
-"""Batches that run in an executor: in threads, processes or machines that are somebody else's.
+"""Batches that run in an executor of the user: in its threads, its processes or its machines.
 
-Decides: what is sent there, and what is said of an executor that cannot run it.
-Must not know: engines, batches, what an executor does with what it gets.
+Decides: the form in which a call of a batch function is sent, and the error if the executor cannot run it.
+Must not know: engines, the queue, the kinds of executors.
 
-A decorated function cannot be pickled as functions are, by its name: that stands for what decorating has made of it.
-So its name is what travels, and what is found by it on the other side is unwrapped there. It must be importable in the
-other process, as the functions that any pool of processes runs.
+Rules
+-----
+1. An executor gets a call without arguments, which runs the batch function in the context of its batch.
+2. In another process, the call finds the batch function by its name. A batch function cannot be pickled as other
+   functions are, because its name stands for the decorated function. So the name travels, and the other process unwraps
+   the object of that name. The function must be importable there, as for any pool of processes.
+3. Items never appear in a representation of a call, because an executor may log it.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class BatchExecutor:
-    """An executor that batches are to run in, and the process that it belongs to."""
+    """An executor for batches, and the process that it belongs to."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -56,37 +60,36 @@ class BatchExecutor:
         return self.type.__name__
 
     def send(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Let the executor call ``fn``.
+        """Submit a call of ``fn`` to the executor.
 
         Raises:
-            RuntimeError: it belongs to the process that this one was forked from. Its threads are there, and it would
-                never answer.
+            RuntimeError: the executor belongs to the process that this one was forked from, and would never answer.
         """
         if getpid() != self._process:
             msg = (
-                f"the {self.kind} was made before this process was forked, and runs nothing here; give a new one: "
-                f"configure(executor=...)"
+                f"the {self.kind} belongs to the process that this one was forked from, and runs nothing here; pass a "
+                f"new one: configure(executor=...)"
             )
             raise RuntimeError(msg)
         return self._executor.submit(LocalCall(fn, args, kwargs))
 
     def outcome(self, future: Future[Any]) -> Any:
-        """Return what came of what was sent, when it is done.
+        """Return the value of a call that was sent, when it is done.
 
         Raises:
-            BatchAbortedError: the executor was shut, and has given it up.
-            BaseException: whatever the function raised, or the executor: ``BrokenExecutor`` if it died.
+            BatchAbortedError: the executor was shut down and cancelled the call.
+            BaseException: any error of the function or of the executor, such as ``BrokenExecutor``.
         """
         try:
             return future.result()
         except CancelledError:
             if not future.cancelled():
                 raise
-            msg = f"the {self.kind} was shut down before the batch was done"
+            msg = f"the {self.kind} was shut down before the batch was done; close the batcher before its executor"
             raise BatchAbortedError(msg) from None
 
     def runs(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``fn`` there and waits for what comes of it."""
+        """Return a function that calls ``fn`` in the executor and waits for its value."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return self.outcome(self.send(fn, *args, **kwargs))
@@ -94,16 +97,16 @@ class BatchExecutor:
         return run
 
 
-def run_in(fn: Callable[..., Any], elsewhere: BatchExecutor | None) -> Callable[..., Any]:
-    """Return ``fn``, as it is run where it is to run."""
-    return fn if elsewhere is None else elsewhere.runs(fn)
+def run_in(fn: Callable[..., Any], executor: BatchExecutor | None) -> Callable[..., Any]:
+    """Return a function that calls ``fn`` in ``executor``, or ``fn`` itself without one."""
+    return fn if executor is None else executor.runs(fn)
 
 
 class LocalCall:
-    """A call of a batch function on its way: in this process it runs in the batch's context, in another one by name.
+    """A call of a batch function that an executor runs in this process. It is pickled as a ``RemoteCall``.
 
-    Its arguments are inside of it, out of sight of an executor that has options of its own among them, or looks into
-    lists for what it knows, as Dask does both.
+    It hides its arguments from the executor. Dask, for one, takes some keyword arguments as its own options, and
+    searches lists for futures of its own.
     """
 
     __slots__ = ("__name__", "_args", "_context", "_fn", "_kwargs")
@@ -113,7 +116,7 @@ class LocalCall:
         self._args = args
         self._kwargs = kwargs
         self._context = copy_context()
-        # Under this name it is shown by an executor that shows anything.
+        # An executor may show this name.
         self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
 
     def __call__(self) -> Any:
@@ -123,12 +126,12 @@ class LocalCall:
         return RemoteCall, (*_reference(self._fn), self._context.run(portable), self._args, self._kwargs)
 
 
-# What carries it there may log it, and items are nobody's business.
 @dataclass(frozen=True, repr=False)
 class RemoteCall:
-    """A job in another process. It looks for its function when it is called, and not when it is unpickled.
+    """A call of a batch function that an executor runs in another process.
 
-    On its way it may pass through processes that do not have the function, such as the scheduler of a cluster.
+    It looks for the function when it is called, and not when it is unpickled: it may pass through processes that lack
+    the function, such as the scheduler of a cluster.
     """
 
     owner: Any
@@ -141,14 +144,14 @@ class RemoteCall:
         return run_remote(self.batch, self._function(), *self.args, **self.kwargs)
 
     def _function(self) -> Callable[..., Any]:
-        """Return the function that was sent.
+        """Return the batch function.
 
         Raises:
-            RuntimeError: it is not there.
+            RuntimeError: this process has no such function.
         """
         found, cause = self.owner, None
         if not self.name:
-            return found  # type: ignore[no-any-return]  # what was sent without a name is the function
+            return found  # type: ignore[no-any-return]  # without a name, it is the function
         if isinstance(found, str):
             try:
                 found = import_module(found)
@@ -158,17 +161,17 @@ class RemoteCall:
         if fn is None:
             where = self.owner if isinstance(self.owner, str) else type(self.owner).__qualname__
             msg = (
-                f"no decorated function {self.name} in {where}, in the process that is to run it; put it in a module "
-                f"that can be imported there"
+                f"the process that runs the batch finds no decorated function {self.name} in {where}; define it in a "
+                f"module that can be imported there"
             )
             raise RuntimeError(msg) from cause
         return fn
 
 
 def _reference(fn: Any) -> tuple[Any, str]:
-    """Return what stands for ``fn`` in another process: an object or the name of a module, and what to take of it.
+    """Return the owner of ``fn``, an object or the name of a module, and its name there.
 
-    Whatever its own name does not stand for a decoration of is sent as it is.
+    The name is empty if it does not lead to a decoration of ``fn``. The owner is then ``fn`` itself.
     """
     if isinstance(fn, MethodType):
         instance, name = fn.__self__, fn.__func__.__name__
@@ -179,7 +182,7 @@ def _reference(fn: Any) -> tuple[Any, str]:
 
 
 def _unwrapped(owner: Any, name: str) -> Any:
-    """Return the batch function of what is decorated and called ``name``, ``None`` if there is nothing of the kind."""
+    """Return the batch function of the decorated function ``name`` of ``owner``, or ``None``."""
     try:
         return attrgetter(name)(owner).__wrapped__
     except AttributeError:

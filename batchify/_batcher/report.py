@@ -1,4 +1,4 @@
-"""What is told of one batch when it is over.
+"""The report of one finished batch, and the call of the hook that gets it.
 
 Must not know: engines.
 """
@@ -6,10 +6,11 @@ Must not know: engines.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import current_thread
 from typing import TYPE_CHECKING
+
+from batchify._core.outcome import is_error
 
 if TYPE_CHECKING:
     from batchify._batcher.config import Config
@@ -20,19 +21,19 @@ log = logging.getLogger("batchify")
 
 @dataclass(frozen=True)
 class BatchReport:
-    """One batch that is over. Times are in milliseconds.
+    """One finished batch. Times are in milliseconds.
 
     Attributes:
-        name: the batcher's name.
-        size: how many items the batch function got.
+        name: the name of the batcher.
+        size: the number of items that the batch function got.
         weight: the sum of their weights; 0 if they are not weighed.
-        reason: why the batch left, as in ``BatchStats.reasons``.
+        reason: the reason of the departure, as in ``BatchStats.reasons``.
         wait_ms: for each caller, in order of arrival, the time from the call to the departure of the batch.
         run_ms: the time from the departure to the last answer.
-        error: what ended the batch for all its callers; ``None`` if each had an answer of its own.
-        thread: the name of the thread that ran the batch function, or that of the event loop; if an executor ran it,
-            that of the thread that waited for it.
-        executor: the name of the type of that executor, ``None`` without one.
+        error: the error that ended the batch for all its callers; ``None`` if each got an answer of its own.
+        thread: the name of the thread that ran the batch function, or the thread of the event loop. With an executor,
+            the thread that waited for it.
+        executor: the name of the executor's type; ``None`` without an executor.
     """
 
     name: str
@@ -47,14 +48,15 @@ class BatchReport:
 
 
 def report(config: Config, batch: Batch, run_time: float, error: BaseException | None, *, on_loop: bool) -> None:
-    """Call the hook of a batcher, if it has one, for a batch that took ``run_time`` seconds.
+    """Call the hook of a batcher, if it has one, for a batch that took ``run_time`` seconds, and log its error.
 
     Raises:
-        BaseException: what the hook raises to end the program, if that is for an event loop to see. A worker lives on.
+        BaseException: the hook raised it ``on_loop``, and it is no ``Exception``. The loop ends then. A worker thread
+            continues.
     """
     if config.on_batch is None:
         return
-    told = BatchReport(
+    finished = BatchReport(
         name=config.name,
         size=batch.size,
         weight=batch.weight,
@@ -66,10 +68,8 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         executor=None if config.executor is None else config.executor.kind,
     )
     try:
-        config.on_batch(told)
+        config.on_batch(finished)
     except BaseException as raised:
-        # A handler or filter of somebody else's must not end what is under way.
-        with suppress(Exception):
-            log.exception("on_batch of %s() raised", config.name)
-        if on_loop and not issubclass(type(raised), Exception):
+        log.exception("on_batch of %s() raised", config.name)
+        if on_loop and not is_error(raised):
             raise

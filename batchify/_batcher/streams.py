@@ -12,20 +12,14 @@ dropped goes at once and lets go of its place.
 from __future__ import annotations
 
 import logging
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from batchify._batcher.current import belongs_to, inside
-from batchify._batcher.cycles import called, calling
 from batchify._batcher.requests import Request
-from batchify._core.outcome import DONE, exception_for, results, shared_exception
-from batchify.errors import ReentrantCallError, reentrant
+from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-
-    from batchify._batcher.current import Running
-    from batchify._core.slots import Slots
 
 log = logging.getLogger("batchify")
 
@@ -134,9 +128,8 @@ def hand_out(name: str, feeds: Sequence[Feed], values: list[Any]) -> bool:
         if feed.listens:
             if value is DONE:
                 feed.end()
-            # Not isinstance(), which asks the object: that is somebody else's code.
-            elif issubclass(type(value), Exception):
-                feed.end(shared_exception(value, name, on_loop=False))
+            elif is_error(value):
+                feed.end(translate_exception(value, name, on_loop=False))
             else:
                 feed.put(value)
     return listened(feeds)
@@ -160,27 +153,8 @@ def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
     if not any(feed.ended for feed in feeds):
         return False
     if not listened(feeds):
-        # A handler or filter of somebody else's must not harm those who had all they asked for.
-        with suppress(Exception):
-            log.error("%s() raised when nobody listened any more", name, exc_info=error)
+        log.error("%s() raised when nobody listened any more", name, exc_info=error)
     for position, feed in enumerate(feeds):
         if feed.listens:
             feed.answer = exception_for(error, name, position, len(feeds), on_loop=False)
     return True
-
-
-@contextmanager
-def waiting(queue: Slots, name: str) -> Generator[None]:
-    """Note that the running code, which is part of a batch, waits for one in the line of ``queue``, that of ``name``.
-
-    Raises:
-        ReentrantCallError: that waits for the running code.
-    """
-    caller = cast("Running", inside())
-    if belongs_to(queue.running):
-        raise ReentrantCallError(reentrant(name))
-    calling(caller, queue, name)
-    try:
-        yield
-    finally:
-        called(caller, queue)

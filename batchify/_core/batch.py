@@ -1,6 +1,6 @@
-"""What waits and what leaves: an item that somebody looks at, the batch that it travels in, and the parts of that.
+"""A batch: items that left the queue together, their callers, and the parts that are run again to isolate an error.
 
-Must not know: when a batch leaves, or what its waiters are.
+Must not know: when a batch leaves, or what its items, waiters and contexts are.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from contextvars import Context
+from batchify._core.outcome import with_own_exceptions
 
-    from batchify._core.slots import Slots
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class BatchItem:
     Attributes:
         data: the item.
         future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
-        enqueued_at: when it arrived, in seconds of the clock of the event loop, or of ``time.monotonic()``.
+        enqueued_at: the time of its arrival, in seconds of the clock of the event loop, or of ``time.monotonic()``.
     """
 
     data: Any
@@ -35,34 +34,35 @@ class Batch:
     """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it.
 
     Args:
-        items: what the batch function gets.
-        waiters: who waits for the results.
-        arrived: when each waiter came.
-        tickets: the numbers of all that it was made of, those who had left before it departed included.
-        reason: why it leaves.
-        max_size: how many items would have been a full batch.
-        now: when it leaves.
-        shares: if some waiters share an item, for each waiter the index of its item.
-        weights: that of each item, if they are weighed.
-        whole: what it is a part of, if it is one.
+        items: the items for the batch function.
+        waiters: the callers, in the order of their items.
+        arrived: the time of arrival of each waiter.
+        tickets: the tickets of all entries, also of callers that left before the departure.
+        reason: the reason of the departure.
+        max_size: the number of items of a full batch.
+        now: the time of the departure.
+        shares: for each waiter the index of its item, if some waiters share one.
+        weights: the weight of each item, if items are weighed.
+        parent: the batch that this is a part of.
     """
 
     __slots__ = (
+        "__weakref__",
         "arrived",
-        "calls",
         "contexts",
         "departed",
         "items",
-        "left",
+        "left_count",
         "max_size",
-        "open",
+        "name",
+        "parent",
         "reason",
         "shares",
         "size",
         "tickets",
+        "unfinished_items",
         "waiters",
         "weights",
-        "whole",
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class Batch:
         now: float,
         shares: list[int] | None = None,
         weights: list[float] | None = None,
-        whole: Batch | None = None,
+        parent: Batch | None = None,
     ) -> None:
         self.items = items
         self.waiters = waiters
@@ -87,23 +87,23 @@ class Batch:
         self.departed = now
         self.shares = shares
         self.weights = weights
-        self.whole = whole
-        # How many items the batch function gets, and for how many of them nothing has come of it yet.
-        self.size = self.open = len(items)
-        # How many of its callers left after it departed.
-        self.left = 0
-        # In whose lines the calls stand that it waits for.
-        self.calls: list[Slots] = []
-        # That of the caller of each item, once it runs, if they were captured.
-        self.contexts: tuple[Context, ...] = ()
+        self.parent = parent
+        # The number of items for the batch function, and of those that have neither a result nor an error yet.
+        self.size = self.unfinished_items = len(items)
+        # The number of callers that left after the departure, or have their answers.
+        self.left_count = 0
+        # The name of the batcher, and the context of each item's caller if they are captured. A shell sets both.
+        self.name = ""
+        self.contexts: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
     def drop(self, gone: list[bool], answered: int = 0) -> None:
-        """Take out those for whom ``gone`` is true.
+        """Remove the callers for which ``gone`` is true, because they left between the departure and the run.
 
-        They left at the last moment and will call ``abandon()`` yet, but for those that somebody else ``answered``.
+        Each of them is still going to call ``abandon()``, and is not to be counted then. The exception are callers that
+        other code has ``answered``.
         """
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))
@@ -117,23 +117,28 @@ class Batch:
         self.items = list(compress(self.items, stays))
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
-        self.size = self.open = len(self.items)
-        self.left -= sum(gone) - answered
+        self.size = self.unfinished_items = len(self.items)
+        self.left_count -= sum(gone) - answered
+
+    @property
+    def root(self) -> Batch:
+        """The batch that departed: the parent of a part, otherwise the batch itself."""
+        return self.parent or self
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.left == len(self.waiters)
+        """Whether no caller waits for it any more."""
+        return self.left_count == len(self.waiters)
 
     def halves(self) -> list[Batch]:
-        """Return the two parts of it to be run instead; none of a single item."""
+        """Return the two parts to run instead of it; none of a single item."""
         middle = self.size // 2
         return [self._part(0, middle), self._part(middle, self.size)] if middle else []
 
     @property
-    def rest(self) -> Batch:
-        """What of it is not over yet: its end, as parts are run in order."""
-        return self if self.open == self.size else self._part(self.size - self.open, self.size)
+    def unfinished(self) -> Batch:
+        """The part that is not finished: the end of the batch, because parts run in order."""
+        return self if self.unfinished_items == self.size else self._part(self.size - self.unfinished_items, self.size)
 
     def _part(self, start: int, end: int) -> Batch:
         whose = [start <= index < end for index in self.positions]
@@ -147,21 +152,18 @@ class Batch:
             self.departed,
             None if self.shares is None else [index - start for index in compress(self.shares, whose)],
             None if self.weights is None else self.weights[start:end],
-            self.whole or self,
+            self.root,
         )
+        part.name = self.name
         part.contexts = self.contexts[start:end]
         return part
 
-    def over(self, stayed: int) -> Batch | None:
-        """Note that it is over, and how many of its callers stayed; return the batch that all of is over now, if any.
-
-        That is the batch itself, unless it is a part of one.
-        """
-        whole = self.whole or self
-        whole.open -= self.size
-        # Who was answered is not waited for any more than who left.
-        whole.left += stayed
-        return None if whole.open else whole
+    def part_finished(self, answered: int) -> Batch | None:
+        """Record that this part is finished, with ``answered`` callers. Return the root if all its parts are."""
+        root = self.root
+        root.unfinished_items -= self.size
+        root.left_count += answered
+        return None if root.unfinished_items else root
 
     @property
     def weight(self) -> float:
@@ -173,12 +175,12 @@ class Batch:
         """For each waiter, the position of its item."""
         return range(self.size) if self.shares is None else self.shares
 
-    def per_caller(self, results: list[Any], apart: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        """Return the result for each waiter, of one for each item, set ``apart`` if some are shared."""
-        return results if self.shares is None else apart([results[index] for index in self.shares])
+    def per_caller(self, results: list[Any]) -> list[Any]:
+        """Return the result for each waiter. Waiters that share an item get exception objects of their own."""
+        return results if self.shares is None else with_own_exceptions([results[index] for index in self.shares])
 
     def forget(self) -> None:
-        """Let go of items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
+        """Release items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
         self.items = []
         self.waiters = []
         self.tickets = ()

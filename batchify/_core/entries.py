@@ -1,12 +1,15 @@
-"""Where callers wait whose calls ask for more than a place in line: the lines of a group, and what is sorted by time.
+"""The entries of the grouped queue: a waiting call with its demands, the calls of one group, and a heap by time.
 
 Decides: the order within a group, and how much of it fits into a batch.
 Must not know: when a batch leaves, other groups, clocks.
 
-Of two places the one leaves first that has the lower *rank*: the time of arrival, less a second for each point of
-priority. An item of priority 1 overtakes what came up to a second earlier, and nothing that has waited longer than
-that: who waits ages, and nobody starves. Within a group those of one priority are a line of their own, first come first
-served.
+Rules
+-----
+1. The entry with the lowest *rank* leaves first. The rank is the time of arrival, less ``SECONDS_PER_PRIORITY`` for
+   each point of priority. So an item of priority 1 overtakes items that arrived up to a second earlier, and no others:
+   a waiting item rises with age, and none starves.
+2. Entries of one priority leave in order of arrival.
+3. Entries with equal items leave together, count as one item, and weigh as much as the first of them.
 """
 
 from __future__ import annotations
@@ -19,36 +22,36 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    # A time, and a ticket for those of the same time.
+    # A time, and a ticket to order equal times.
     Key: TypeAlias = tuple[float, int]
 
 T = TypeVar("T")
 
-# Below this length a heap is not worth cleaning.
+# A shorter heap is not worth cleaning.
 SHORT = 64
-# How many seconds of waiting a point of priority is worth.
-POINT = 1.0
-# An item that waits for company leaves before its deadline by this share of its time, so that it starts in time on a
-# busy machine whose timers are late; by no less than so many seconds, but not before half of its time is over.
+# The seconds of waiting that a point of priority is worth.
+SECONDS_PER_PRIORITY = 1.0
+# An item leaves this share of its time limit before its deadline, because timers are late on a busy machine. This lead
+# is at least LEAST_LEAD seconds, and at most half of the limit.
 LEAD = 0.1
 LEAST_LEAD = 0.005
 
 
 class Entry:
-    """Where one caller waits, and what the call asks for.
+    """A waiting call.
 
     Args:
-        item: what the batch function gets.
-        group: stands for the group; known by identity.
-        weight: what it counts towards ``max_weight``.
-        equal: stands for the item and all that are equal to it, known by identity; ``None`` if it shares with nobody.
-        priority: how many seconds earlier it counts as arrived.
-        patience: seconds from its arrival to its deadline; ``None`` if it has none.
+        item: the item for the batch function.
+        group: the key of the group, known by identity.
+        weight: the part of ``max_weight`` that the item takes.
+        duplicate_of: the key of all equal items, known by identity; ``None`` if the item is never shared.
+        priority: the number of times ``SECONDS_PER_PRIORITY`` that the call counts as older.
+        time_limit: seconds from arrival to deadline; ``None`` means no deadline.
     """
 
     __slots__ = (
         "arrived",
-        "equal",
+        "duplicate_of",
         "group",
         "item",
         "priority",
@@ -63,17 +66,23 @@ class Entry:
     arrived: float
 
     def __init__(
-        self, item: Any, group: Any, weight: float, equal: Any, priority: float = 0.0, time_limit: float | None = None
+        self,
+        item: Any,
+        group: Any,
+        weight: float,
+        duplicate_of: Any,
+        priority: float = 0.0,
+        time_limit: float | None = None,
     ) -> None:
         self.item = item
         self.group = group
         self.weight = weight
-        self.equal = equal
+        self.duplicate_of = duplicate_of
         self.priority = priority
         self.time_limit = time_limit
 
     def __iter__(self) -> Iterator[Any]:
-        """Give what a place in the plain core has: item, waiter, time of arrival."""
+        """Iterate over the parts of an entry of the plain queue: item, waiter, time of arrival."""
         return iter((self.item, self.waiter, self.arrived))
 
     def arrive(self, ticket: int, waiter: Any, now: float) -> None:
@@ -81,138 +90,138 @@ class Entry:
 
     @property
     def rank(self) -> Key:
-        """Who has a lower one leaves first."""
-        return self.arrived - POINT * self.priority, self.ticket
+        """The order of departure: the lowest leaves first."""
+        return self.arrived - SECONDS_PER_PRIORITY * self.priority, self.ticket
 
     @property
     def deadline(self) -> float:
-        """When it is dropped, if it has not left."""
+        """The time at which the entry is dropped if it has not left."""
         return inf if self.time_limit is None else self.arrived + self.time_limit
 
     @property
     def latest_departure(self) -> float:
-        """When it waits for company no longer, if it has a deadline."""
+        """The time at which an entry with a deadline stops waiting for others."""
         time_limit = self.time_limit or 0.0
         return self.deadline - min(max(LEAD * time_limit, LEAST_LEAD), time_limit / 2)
 
 
 class Group:
-    """The lines of one group. Those who share an item stand in them one by one, and count once."""
+    """The entries of one group. Duplicates are separate entries, and count as one item."""
 
-    __slots__ = ("equals", "first", "full", "head", "lines", "size", "weight")
+    __slots__ = ("by_priority", "duplicates", "first", "full_reason", "head", "size", "weight")
 
     def __init__(self) -> None:
-        # Who leaves first.
+        # The entry that leaves first.
         self.first: Entry | None = None
-        # By priority, then by ticket, in order of arrival: unlike a dict, as quick to lose the first as the last.
-        self.lines: dict[float, OrderedDict[int, Entry]] = {}
-        # Those who share an item, by ticket, in order of arrival.
-        self.equals: dict[Any, dict[int, Entry]] = {}
-        # How many items there are, and what they weigh.
+        # By priority, then by ticket, in order of arrival. Unlike a dict, an OrderedDict is quick to lose its first.
+        self.by_priority: dict[float, OrderedDict[int, Entry]] = {}
+        # By the key of equal items, then by ticket, in order of arrival.
+        self.duplicates: dict[Any, dict[int, Entry]] = {}
+        # The number of items, and their weight.
         self.size = 0
         self.weight = 0.0
-        # Its first and why it may leave before its time, as the heaps know it.
+        # The first entry, and the reason for which a full batch leaves, as the heaps of the queue have them.
         self.head: Entry | None = None
-        self.full: str | None = None
+        self.full_reason: str | None = None
 
     @property
     def oldest(self) -> Entry:
-        """Who came first."""
+        """The entry that arrived first."""
         return min(self._heads(), key=_ticket)
 
-    def enter(self, place: Entry) -> None:
-        line = self.lines.get(place.priority)
-        if line is None:
-            line = self.lines[place.priority] = OrderedDict()
-        line[place.ticket] = place
+    def enter(self, entry: Entry) -> None:
+        peers = self.by_priority.get(entry.priority)
+        if peers is None:
+            peers = self.by_priority[entry.priority] = OrderedDict()
+        peers[entry.ticket] = entry
         first = self.first
-        # It is the youngest: only a higher priority takes it to the front.
-        if first is None or (place.priority > first.priority and place.rank < first.rank):
-            self.first = place
-        if place.equal is not None:
-            duplicates = self.equals.setdefault(place.equal, {})
-            duplicates[place.ticket] = place
+        # The entry is the youngest, so only a higher priority can bring it to the front.
+        if first is None or (entry.priority > first.priority and entry.rank < first.rank):
+            self.first = entry
+        if entry.duplicate_of is not None:
+            duplicates = self.duplicates.setdefault(entry.duplicate_of, {})
+            duplicates[entry.ticket] = entry
             if len(duplicates) > 1:
-                # What is equal weighs the same, whatever weigh() says of it now.
-                place.weight = next(iter(duplicates.values())).weight
+                # Equal items weigh the same, even if weigh() has changed its mind.
+                entry.weight = next(iter(duplicates.values())).weight
                 return
         self.size += 1
-        self.weight += place.weight
+        self.weight += entry.weight
 
-    def leave(self, place: Entry) -> None:
-        line = self.lines[place.priority]
-        del line[place.ticket]
-        if not line:
-            del self.lines[place.priority]
-        if place is self.first:
-            self.first = self._next(line)
-        if place.equal is not None:
-            duplicates = self.equals[place.equal]
-            del duplicates[place.ticket]
+    def leave(self, entry: Entry) -> None:
+        peers = self.by_priority[entry.priority]
+        del peers[entry.ticket]
+        if not peers:
+            del self.by_priority[entry.priority]
+        if entry is self.first:
+            self.first = self._next(peers)
+        if entry.duplicate_of is not None:
+            duplicates = self.duplicates[entry.duplicate_of]
+            del duplicates[entry.ticket]
             if duplicates:
                 return
-            del self.equals[place.equal]
+            del self.duplicates[entry.duplicate_of]
         self.size -= 1
         # Sums of floats drift.
-        self.weight = self.weight - place.weight if self.size else 0.0
+        self.weight = self.weight - entry.weight if self.size else 0.0
 
     def cut(self, max_size: int, max_weight: float) -> list[list[Entry]]:
-        """Take out the first items that fit into a batch, each with all who share it."""
+        """Remove the first items that fit into a batch, and return the entries of each."""
         taken: list[list[Entry]] = []
         weight = 0.0
         while len(taken) < max_size and (first := self.first) is not None:
             if taken and weight + first.weight > max_weight:
                 break
             weight += first.weight
-            duplicates = [first] if first.equal is None else list(self.equals[first.equal].values())
-            for place in duplicates:
-                self.leave(place)
+            duplicates = [first] if first.duplicate_of is None else list(self.duplicates[first.duplicate_of].values())
+            for entry in duplicates:
+                self.leave(entry)
             taken.append(duplicates)
         return taken
 
-    def _next(self, line: OrderedDict[int, Entry]) -> Entry | None:
-        """Return who is the first now, after the one who was has left ``line``."""
-        if line and len(self.lines) == 1:
-            return next(iter(line.values()))
+    def _next(self, peers: OrderedDict[int, Entry]) -> Entry | None:
+        """Return the entry that leaves first, after the one before it has left its ``peers`` of the same priority."""
+        if peers and len(self.by_priority) == 1:
+            return next(iter(peers.values()))
         return min(self._heads(), key=_rank, default=None)
 
     def _heads(self) -> Iterator[Entry]:
-        return (next(iter(line.values())) for line in self.lines.values())
+        return (next(iter(peers.values())) for peers in self.by_priority.values())
 
 
 class LazyHeap(Generic[T]):
-    """Things by time. One that is dropped stays in the heap until it comes up."""
+    """A priority queue by time. A dropped value stays in the heap until its turn comes."""
 
-    __slots__ = ("_heap", "_things")
+    __slots__ = ("_heap", "_values")
 
     def __init__(self) -> None:
-        self._things: dict[Key, T] = {}
+        self._values: dict[Key, T] = {}
         self._heap: list[Key] = []
 
-    def add(self, key: Key, thing: T) -> None:
-        self._things[key] = thing
+    def add(self, key: Key, value: T) -> None:
+        self._values[key] = value
         heappush(self._heap, key)
-        if len(self._heap) > max(SHORT, 2 * len(self._things)):
-            self._heap = list(self._things)
+        if len(self._heap) > max(SHORT, 2 * len(self._values)):
+            self._heap = list(self._values)
             heapify(self._heap)
 
     def drop(self, key: Key) -> None:
-        self._things.pop(key, None)
+        self._values.pop(key, None)
 
     @property
     def first(self) -> T | None:
-        """The one whose time comes first."""
+        """The value with the lowest key."""
         while self._heap:
-            thing = self._things.get(self._heap[0])
-            if thing is not None:
-                return thing
+            value = self._values.get(self._heap[0])
+            if value is not None:
+                return value
             heappop(self._heap)
         return None
 
 
-def _rank(place: Entry) -> Key:
-    return place.rank
+def _rank(entry: Entry) -> Key:
+    return entry.rank
 
 
-def _ticket(place: Entry) -> int:
-    return place.ticket
+def _ticket(entry: Entry) -> int:
+    return entry.ticket

@@ -1,7 +1,20 @@
-"""What came back from the batch function, turned into one answer for each caller.
+"""The outcome of a batch: from the value or the error of the batch function, one answer for each caller.
 
-Decides: whether a return value answers every item; which exception each caller gets.
-Must not know: who waits, or how they are told.
+Decides: whether a value answers every item, and which exception each caller gets.
+Must not know: how callers wait, or how they get their answers.
+
+Rules
+-----
+1. A result is passed on as it is. It is never compared, tested for truth or asked what it is.
+2. A result that is an ``Exception`` is an error of its own caller.
+3. An error of the whole batch reaches each caller as an exception object of its own, whose cause is that error. One
+   object raised to many callers would collect the tracebacks of all (python/cpython#101267). An exception that cannot
+   be copied is shared.
+4. An exception must not change the meaning of the code around a call. So ``StopIteration`` is wrapped, as Python wraps
+   it in a generator (PEP 479). On a loop, an error that is no ``Exception`` would cancel or end the task of the caller,
+   though only the batch has ended, so it is wrapped too.
+5. An exception class is user code, and may override any attribute. The members that the library needs are read and set
+   past the class.
 """
 
 from __future__ import annotations
@@ -10,9 +23,7 @@ import copy
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from enum import Enum
-from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final
 
 from batchify.errors import BatchAbortedError, BatchResultError
@@ -20,12 +31,10 @@ from batchify.errors import BatchAbortedError, BatchResultError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# They have a length, but no order, or are one value: a caller that got a key or a letter would not notice.
+# These have a length but no order, or are a single value: a caller would not notice that it got a key or a letter.
 NOT_SEQUENCES = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
-# What a slot holds that was never set.
-_EMPTY = object()
-# Members of any exception, past what its class may have put in their place.
+# The members of every exception.
 _CAUSE, _DICT, _TRACEBACK = (vars(BaseException)[name] for name in ("__cause__", "__dict__", "__traceback__"))
 
 
@@ -40,18 +49,18 @@ class Done(Enum):
     __str__ = __repr__
 
 
-# An enum has one object for it in a process, also where it is copied or unpickled, and type checkers can tell it apart.
+# A member of an enum stays one object when it is copied or unpickled, and type checkers can tell it apart.
 DONE: Final = Done.DONE
 
 
 def results(name: str, size: int, returned: Any, verb: str = "return") -> list[Any]:
-    """Return the results for a batch of ``size`` items as a list of our own.
+    """Return the results for a batch of ``size`` items as a new list.
 
     Args:
-        name: that of the batch function.
-        size: how many items it was given.
-        returned: what it made of them.
-        verb: what it did with that.
+        name: the name of the batch function.
+        size: the number of items that it was given.
+        returned: the value that it returned or yielded.
+        verb: ``"return"`` or ``"yield"``, for the error.
 
     Raises:
         BatchResultError: ``returned`` is not one result for each item, in order.
@@ -74,38 +83,41 @@ def _wrong(name: str, size: int, returned: str, verb: str) -> str:
     return f"{name}() was given {items} and {verb}ed {returned}; it must {verb} one for each item, in order"
 
 
-def shared_exception(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
-    """Return what the callers of a batch are told when ``error`` ended it.
+def is_error(result: object) -> bool:
+    """Say whether ``result`` is an ``Exception``.
 
-    What is no ``Exception`` would cancel or end the task of a caller ``on_loop``, which nobody asked for: their batch
-    was ended, not they. An exception that steers generators would change the meaning of the caller's own code, so it is
-    wrapped as Python wraps it in a generator (PEP 479).
+    ``isinstance()`` would read ``__class__``, and that is code of the object: a proxy or a mock raises there, or claims
+    to be an exception that cannot be raised.
     """
-    # Not isinstance(), which asks the exception: that is somebody else's code.
+    return issubclass(type(result), Exception)
+
+
+def translate_exception(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
+    """Return the exception that callers get for ``error``: the error itself, or another one that it causes."""
     kind = type(error)
     if issubclass(kind, (StopIteration, StopAsyncIteration)):
-        told: BaseException = RuntimeError(f"{name}() raised {kind.__name__}")
-    elif on_loop and not issubclass(kind, Exception):
+        wrapper: BaseException = RuntimeError(f"{name}() raised {kind.__name__}")
+    elif on_loop and not is_error(error):
         ended = f"the batch of {name}() was ended by {kind.__name__} before its callers had their results"
-        told = BatchAbortedError(ended)
+        wrapper = BatchAbortedError(ended)
     else:
         return error
-    told.__cause__ = error
-    return told
+    wrapper.__cause__ = error
+    return wrapper
 
 
 class RaisedInThread(Exception):  # noqa: N818  # it is no error, but carries one
-    """Brings what a batch function raised in a thread to the loop, as it is: not every exception can travel alone."""
+    """Carries the error of a batch function from its thread to the loop, which does not pass on every exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 def call_captured(fn: Callable[[Any], Any], items: Any) -> Any:
-    """Call ``fn`` on behalf of a loop.
+    """Call ``fn`` in a thread on behalf of a loop.
 
     Raises:
-        Carried: with whatever ``fn`` raised.
+        RaisedInThread: ``fn`` raised.
     """
     try:
         return fn(items)
@@ -115,42 +127,31 @@ def call_captured(fn: Callable[[Any], Any], items: Any) -> Any:
 
 
 def drop_engine_frame(error: BaseException) -> None:
-    """Take the engine's frame out of the traceback: it would keep the batch, and so all callers, alive."""
+    """Remove the frame that caught ``error`` from its traceback: it would keep the batch, and so all callers, alive."""
     traceback = _TRACEBACK.__get__(error)
     BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
 def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
-    """Return what the caller at ``position`` of a batch of ``size`` is told when ``error`` ended it."""
-    told = shared_exception(error, name, on_loop=on_loop)
-    return copy_exception(error, name, position, size) if told is error else told
+    """Return the exception for the caller at ``position`` of a batch of ``size`` that ``error`` ended."""
+    translated = translate_exception(error, name, on_loop=on_loop)
+    return copy_exception(error, name, position, size) if translated is error else translated
 
 
 def with_own_exceptions(answers: list[Any]) -> list[Any]:
-    """Return the answers for callers of whom some share one, each with an exception object of its own."""
+    """Return ``answers`` with a copy in the place of each exception object that stood further to the front already."""
     seen: set[int] = set()
-    told: list[Any] = []
+    own: list[Any] = []
     for answer in answers:
-        own = answer
-        if issubclass(type(answer), Exception) and id(answer) in seen:
-            twin = _copied(answer)
-            twin = _rebuilt(answer) if twin is None else twin
-            own = answer if twin is None else twin
+        own.append(_copied(answer) if id(answer) in seen and is_error(answer) else answer)
         seen.add(id(answer))
-        told.append(own)
-    return told
+    return own
 
 
 def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
-    """Return an exception of the same type and arguments for the caller at ``position`` of a batch of ``size``.
-
-    Its cause is the original. One object raised to many callers would collect all their tracebacks
-    (python/cpython#101267). An exception that can't be copied is handed out itself.
-    """
+    """Return a copy of ``error`` for one caller, caused by it and with a note of the item, or ``error`` itself."""
     twin = _copied(error)
-    if twin is None:
-        twin = _rebuilt(error)
-    if twin is None:
+    if twin is error:
         return error
     _CAUSE.__set__(twin, error)
     if sys.version_info >= (3, 11):
@@ -160,49 +161,23 @@ def copy_exception(error: BaseException, name: str, position: int, size: int) ->
     return twin
 
 
-def _copied(error: BaseException) -> BaseException | None:
-    try:
-        return _same_error(copy.copy(error), error)
-    except BaseException:  # noqa: BLE001  # a constructor or __reduce__ of the user's may raise anything
-        return None
+def _copied(error: BaseException) -> BaseException:
+    """Return a copy of ``error``, or ``error`` itself if it cannot be copied."""
+    for copied in (copy.copy, _rebuilt):
+        try:
+            twin = copied(error)
+            if twin is not error and type(twin) is type(error):
+                # A constructor that words its message would word it twice.
+                BaseException.__setattr__(twin, "args", error.args)
+                return twin
+        except BaseException:  # noqa: BLE001, PERF203, S112  # the class may run any code when it is copied
+            continue
+    return error
 
 
-def _rebuilt(error: BaseException) -> BaseException | None:
+def _rebuilt(error: BaseException) -> BaseException:
     """Copy an exception whose constructor does not take its own ``args``."""
     kind = type(error)
-    try:
-        twin = kind.__new__(kind, *error.args)
-        BaseException.__setattr__(twin, "args", error.args)
-        vars(twin).update(vars(error))
-        return _same_error(twin, error)
-    except BaseException:  # noqa: BLE001  # as above
-        return None
-
-
-def _same_error(twin: Any, error: BaseException) -> BaseException | None:
-    """Return ``twin`` if it is another object of the same type and arguments."""
-    if twin is error or type(twin) is not type(error) or len(twin.args) != len(error.args):
-        return None
-    if not all(a is b for a, b in zip(twin.args, error.args, strict=True)):
-        return None
-    _fill_slots(twin, error)
+    twin = kind.__new__(kind, *error.args)
+    vars(twin).update(vars(error))
     return twin
-
-
-def _fill_slots(twin: BaseException, error: BaseException) -> None:
-    """Give ``twin`` what ``error`` keeps outside of its ``__dict__`` and its arguments."""
-    for kind in type(error).__mro__:
-        for member in vars(kind).values():
-            if isinstance(member, MemberDescriptorType):
-                held = _held(member, error)
-                # One that is as it should be is not set: OSError tells None from nothing. One may be read-only.
-                if held is not _EMPTY and held is not _held(member, twin):
-                    with suppress(AttributeError, TypeError):
-                        member.__set__(twin, held)
-
-
-def _held(member: MemberDescriptorType, error: BaseException) -> Any:
-    try:
-        return member.__get__(error)
-    except AttributeError:
-        return _EMPTY

@@ -1,16 +1,20 @@
-"""What is run of a batch: the whole of it, or, where errors are isolated, also halves of what failed.
+"""The runs of one batch: the whole of it, and halves of the parts that fail, if errors are isolated.
 
-Decides: which part runs next, and whom an error ends.
-Must not know: how a part is run, or how its callers are told.
+Decides: which part runs next, and which parts an error ends.
+Must not know: how a part is run, or how its callers get their answers.
 
-A part that fails is run again as its two halves, one after the other, until what fails is a single item: a search by
-halving for each bad item. Of n items with k bad ones, no more than 2 k log2(n) parts are run in addition, rounded up to
-a whole logarithm, and never more than 2 n - 2: so many nodes a binary tree of n leaves has below its root.
+Theory
+------
+A part that fails runs again as its two halves, one after the other, until a failing part is a single item. That is a
+binary search for each bad item. For ``k`` bad items of ``n``, it adds at most ``2 k ceil(log2 n)`` runs, and never more
+than ``2 n - 2``: the number of nodes below the root of a binary tree with ``n`` leaves.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from batchify._core.outcome import is_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Reruns:
-    """The parts of a batch that are yet to run, in order.
+    """The parts of a batch that are still to run, in order.
 
     Args:
-        batch: the whole.
-        isolate: whether only bad items fail.
+        batch: the batch that departed.
+        isolate: whether errors are isolated, so that only bad items fail.
     """
 
     __slots__ = ("_isolate", "_part", "_todo")
@@ -39,17 +43,17 @@ class Reruns:
 
     @property
     def items(self) -> list[Any]:
-        """What the batch function gets for the present part: a list that it may change."""
+        """The items of the current part, as a list that the batch function may change."""
         items = self._part.items
         return items.copy() if self._isolate else items
 
     def ended(self, error: BaseException) -> Sequence[Batch]:
-        """Return the parts that ``error``, raised by the present one, ends; nothing if its halves are to be run.
+        """Return the parts that ``error`` of the current part ends; none if its halves are to run.
 
-        What is no ``Exception`` is nothing that an item does: it ends all that is left. So does any error if nobody
-        waits any more, as when a batch that all have left is cancelled and raises something else.
+        An error that is no ``Exception`` does not come from an item, and ends all parts. So does any error of a batch
+        without callers, such as a cancelled batch that raises something else.
         """
-        if not issubclass(type(error), Exception) or (self._part.whole or self._part).is_abandoned:
+        if not is_error(error) or self._part.root.is_abandoned:
             rest, self._todo = self._todo, []
             return [self._part, *reversed(rest)]
         halves = self._part.halves() if self._isolate else []

@@ -1,29 +1,28 @@
-"""Tell when the head of the line may leave, if its batch does not fill up first.
+"""When the head of the queue may leave, if its batch does not fill up first.
 
 Decides: the departure time of a batch that is not full, from numbers alone.
-Must not know: the inside of the queue, clocks, engines.
+Must not know: how a queue is ordered, clocks, engines.
 
-All policies answer the same three calls:
+A policy has three methods and a constant:
 
-* ``due(arrived, running)``: the time at which an item that arrived at ``arrived`` may leave while ``running`` batches
-  run and a slot is free;
+* ``due(arrived, running)``: the time at which an item that arrived at ``arrived`` may leave, with ``running`` batches
+  running and a slot free;
 * ``departed(now)``: a batch left;
-* ``ended(run_time, size)``: a batch of ``size`` items is over, after ``run_time`` seconds.
-
-``when_idle`` is why a batch leaves when no other one runs.
+* ``ended(run_time, size)``: a batch of ``size`` items ended after ``run_time`` seconds;
+* ``when_idle``: the reason of a departure while no other batch runs.
 """
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-# The weight of the newest run in the moving average of run times: the last ten runs or so count, so that the policy
-# follows a function that slows down within a few batches and does not chase a single slow one.
+# The weight of the newest run in the moving averages. About the last ten runs count: the policy follows a function that
+# slows down within a few batches, and does not chase a single slow run.
 NEWEST = 0.2
 
 
 class Window:
-    """A fixed window: the head of the line waits at most ``timeout`` seconds from its arrival."""
+    """A fixed window: the head of the queue waits at most ``timeout`` seconds from its arrival."""
 
     __slots__ = ("_timeout",)
 
@@ -32,7 +31,7 @@ class Window:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
-    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # all policies are asked alike
+    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
         return arrived + self._timeout
 
     def departed(self, now: float) -> None:
@@ -43,13 +42,13 @@ class Window:
 
 
 class AtOnce:
-    """No window and one slot: what is there leaves when nothing runs, and there is nothing to decide."""
+    """No window and one slot: queued items leave as soon as the slot is free, and there is nothing to decide."""
 
     __slots__ = ()
 
     when_idle = "idle"
 
-    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # all policies are asked alike
+    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
         return arrived
 
     def departed(self, now: float) -> None:
@@ -60,15 +59,22 @@ class AtOnce:
 
 
 class Adaptive:
-    """No window and several slots: never wait for company that cannot help.
+    """No window and several slots: a call never waits for others when that cannot help.
 
-    With nothing running, what is there leaves at once. While batches run and a slot is free, departures keep a distance
-    of the fixed cost of a run divided by the number of slots: what a batch takes however small it is. That is what
-    company saves; the part that grows with the items is the same in one batch or in two, and not worth a wait.
+    Rules
+    -----
+    1. If no batch runs, queued items leave at once.
+    2. If a batch runs and a slot is free, the next batch leaves no sooner than ``s / c`` after the last one. ``s`` is
+       the fixed cost of a run, which a batch takes however small it is, and ``c`` is the number of slots.
 
-    The fixed cost is where the line through the measured sizes and run times meets size 0, by least squares that forget
-    exponentially (means and covariances as in T. Finch, "Incremental calculation of weighted mean and variance", 2009).
-    As long as all batches are of one size, nothing tells the two parts apart, and all counts as fixed.
+    Theory
+    ------
+    Items that share a batch save its fixed cost. The cost that grows with the items is the same in one batch as in two,
+    so it is no reason to wait.
+
+    The fixed cost is the value at size 0 of the line through the measured sizes and run times, by least squares that
+    forget exponentially (means and covariances as in T. Finch, "Incremental calculation of weighted mean and variance",
+    2009). While all batches have one size, the two costs cannot be told apart, and the whole run time counts as fixed.
     """
 
     __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
@@ -77,9 +83,10 @@ class Adaptive:
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
+        # The time of the last departure, and the least distance of the next one from it.
         self._last = float("-inf")
         self._distance = 0.0
-        # Moving averages, and how sizes vary, alone and together with run times.
+        # Moving averages of run time and size, the variance of the size, and its covariance with the run time.
         self._run_time: float | None = None
         self._size = 0.0
         self._variance = 0.0
@@ -110,7 +117,7 @@ Policy: TypeAlias = "Window | AtOnce | Adaptive"
 
 
 def policy(timeout: float | None, concurrency: int) -> Policy:
-    """Return the policy for these options."""
+    """Return the policy for these limits."""
     if timeout is not None:
         return Window(timeout)
     return AtOnce() if concurrency == 1 else Adaptive(concurrency)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
-from batchify._batcher.current import inside
-from batchify._batcher.cycles import called, calling
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
 from batchify._batcher.registry import batchers, register
@@ -174,10 +174,7 @@ class SyncMicrobatcher(Generic[T, R]):
         engine = self._engine or self._ensure_engine()
         if get_ident() in engine.threads:
             raise engine.reentrant()
-        caller = inside()
-        queue = engine.queue
-        if caller is not None:
-            calling(caller, queue, engine.name)
+        wait = Wait(engine.queue, engine.name) if current() else None
         blocked, kept.blocked = kept.blocked or ThreadWaiter(), None
         ticket = None
         try:
@@ -190,8 +187,8 @@ class SyncMicrobatcher(Generic[T, R]):
                 engine.leave(ticket)
             raise
         finally:
-            if caller is not None:
-                called(caller, queue)
+            if wait is not None:
+                wait.end()
         kept.blocked = blocked
         if blocked.error is not None:
             blocked.fail()
@@ -310,18 +307,11 @@ def wait_for_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[]
     """Block until there is room for an item, or ``leave``."""
     if gate.acquire(blocking=False):
         return
-    caller = inside()
-    queue = engine.queue
     try:
         if get_ident() in engine.threads:
             raise engine.reentrant()  # noqa: TRY301  # it takes the item out, as all that is raised here does
-        if caller is not None:
-            calling(caller, queue, engine.name)
-        try:
+        with Wait(engine.queue, engine.name):
             gate.acquire()
-        finally:
-            if caller is not None:
-                called(caller, queue)
     except BaseException:
         # Ctrl-C, or what another signal handler raised, too.
         leave()

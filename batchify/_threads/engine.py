@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.admission import (
     as_entry,
+    depart,
     entry_factory,
     grouped_entry_factory,
     item_of,
     make_queue,
     reconfigured,
 )
-from batchify._batcher.current import batch_context, belongs_to, inside
+from batchify._batcher.current import batch_context, belongs_to, current
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
@@ -95,7 +96,7 @@ class ThreadEngine:
             ReentrantCallError: a batch of this engine waits for the item.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
-        if inside() and belongs_to(self.queue.running):
+        if current() and belongs_to(self.queue.running):
             raise self.reentrant()
         if self.reentered:
             raise ReentrantCallError(interrupting(self.name))
@@ -179,8 +180,8 @@ class ThreadEngine:
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait, in order of arrival."""
         with self._lock:
-            places = self.queue.places
-        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in places]
+            entries = self.queue.entries
+        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in entries]
 
     def leave(self, ticket: int) -> bool:
         """Let go of a caller that will not read its answer; say whether its item still waited."""
@@ -204,7 +205,7 @@ class ThreadEngine:
             start_new_thread(self.push, (reason,))
             return
         with self._lock:
-            self.queue.push(reason)
+            self.queue.flush(reason)
             if self.queue.wake_at is not None:
                 self._wake_another()
 
@@ -346,10 +347,11 @@ class ThreadEngine:
         fn = self._depart(batch)
         if fn is None:
             return
+        depart(batch, self._config)
         parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             try:
-                context = batch_context(part, self._config)
+                context = batch_context(part)
                 answers = outcome.results(self.name, part.size, context.run(fn, parts.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
                 outcome.drop_engine_frame(error)
@@ -388,12 +390,12 @@ class ThreadEngine:
 
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.per_caller(answers, outcome.with_own_exceptions), strict=True):
+        for waiter, answer in zip(batch.waiters, batch.per_caller(answers), strict=True):
             if not waiter.wanted():
                 cancelled += 1
-            # Not isinstance(), which asks the object: that is somebody else's code.
+            # That is is_error(), without a call for each answer.
             elif issubclass(type(answer), Exception):
-                waiter.error = outcome.shared_exception(answer, self.name, on_loop=False)
+                waiter.error = outcome.translate_exception(answer, self.name, on_loop=False)
                 failed += 1
             else:
                 waiter.value = answer
@@ -422,7 +424,7 @@ class ThreadEngine:
         for waiter in batch.waiters:
             waiter.wake()
         report(self._config, batch, run_time, error, on_loop=False)
-        over = batch.over(len(batch.waiters) - cancelled)
+        over = batch.part_finished(len(batch.waiters) - cancelled)
         if over is not None:
             # Before it forgets whom it had: one that nobody waited for would tell nothing of run times.
             with self._lock:

@@ -12,8 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from batchify._batcher.current import inside
-from batchify._batcher.streams import End, Once, Waiter, run, waiting, with_feed
+from batchify._batcher.current import current
+from batchify._batcher.cycles import Wait
+from batchify._batcher.streams import End, Once, Waiter, run, with_feed
 from batchify._threads.batcher import SyncMicrobatcher, wait_for_room, warn_on_loop
 from batchify._threads.engine import leave_soon
 
@@ -104,9 +105,9 @@ class ThreadFeed(Waiter):
             return self._values.get()
         if engine.waits_for_this():
             raise engine.reentrant()
-        if not inside():
+        if not current():
             return self._values.get()
-        with waiting(engine.queue, engine.name):
+        with Wait(engine.queue, engine.name):
             return self._values.get()
 
     def leave(self) -> None:

@@ -99,8 +99,7 @@ class ItemFuture(Future[Any]):
                 self.set_exception(self.error)
         except BaseException:
             # What a callback of this future raises past concurrent.futures must not reach its neighbours.
-            with suppress(Exception):
-                log.exception("a callback of a future raised")
+            log.exception("a callback of a future raised")
 
 
 class Kept(local):

@@ -70,7 +70,7 @@ def test_the_context_is_kept_with_the_rest():
     """A place may have the context, too."""
     given = place(1, capture_context=True, dedupe=True)
     assert 1 == item_of(given.item, config(capture_context=True, dedupe=True))
-    assert None is not given.equal
+    assert None is not given.duplicate_of
 
 
 def test_the_item_of_a_call_with_options():
@@ -189,11 +189,11 @@ def test_equal_items_are_known_as_such():
     """With ``dedupe`` equal hashable items carry the same token, and what is not hashable none."""
     prepare = entry_factory(config(dedupe=True))
     one, same, other, none = (prepare(row) for row in ("a", "a", "b", ["a"]))
-    assert one.equal is same.equal
-    assert one.equal is not other.equal
-    assert None is none.equal
+    assert one.duplicate_of is same.duplicate_of
+    assert one.duplicate_of is not other.duplicate_of
+    assert None is none.duplicate_of
 
 
 def test_items_are_not_hashed_in_vain():
     """Without ``dedupe`` nobody asks an item for its hash."""
-    assert None is place(Odd(), **weighing(1)).equal
+    assert None is place(Odd(), **weighing(1)).duplicate_of

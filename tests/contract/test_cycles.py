@@ -15,7 +15,7 @@ from tests.kit.engines import PATIENCE, wait_until
 
 def told(name, other):
     return (
-        f"{name}() was called from a batch of {other}() that its own batch waits for, and would wait for itself; "
+        f"{name}() was called from inside a batch of {other}() that a batch of {name}() is waiting for: a deadlock; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
     )
 

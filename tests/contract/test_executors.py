@@ -242,7 +242,7 @@ def test_what_an_executor_gives_up_is_told(kind):
             threading.Timer(0, jobs[-1].cancel).start()
             return jobs[-1]
 
-    expected = "the Lazy was shut down before the batch was done"
+    expected = "the Lazy was shut down before the batch was done; close the batcher before its executor"
     with by_class(kind, doubled, Lazy()) as submit_many, pytest.raises(BatchAbortedError, match=expected):
         submit_many([1])
 
@@ -379,8 +379,8 @@ def test_what_is_not_there_is_told(monkeypatch):
     job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.delattr(sys.modules[__name__], "squares")
     expected = (
-        "no decorated function squares in test_executors, in the process that is to run it; put it in a module that "
-        "can be imported there"
+        "the process that runs the batch finds no decorated function squares in test_executors; define it in a "
+        "module that can be imported there"
     )
     with pytest.raises(RuntimeError, match=expected) as told:
         job()
@@ -391,7 +391,7 @@ def test_a_module_that_is_not_there_is_told(monkeypatch):
     """If the other process cannot import the module, its callers are told of the function, and of the reason."""
     job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.setitem(sys.modules, __name__, None)
-    with pytest.raises(RuntimeError, match="no decorated function squares in test_executors, in the process") as told:
+    with pytest.raises(RuntimeError, match="finds no decorated function squares in test_executors;") as told:
         job()
     assert isinstance(told.value.__cause__, ImportError)
 
@@ -400,7 +400,7 @@ def test_a_method_that_is_not_there_is_told(monkeypatch):
     """If the class lacks the method in the other process, its callers are told of the class, not of the instance."""
     job = pickle.loads(pickle.dumps(LocalCall(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
     monkeypatch.delattr(Model, "times")
-    with pytest.raises(RuntimeError, match="no decorated function times in Model, in the process that is to run it"):
+    with pytest.raises(RuntimeError, match="finds no decorated function times in Model;"):
         job()
 
 

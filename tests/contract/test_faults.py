@@ -43,13 +43,11 @@ class KeywordError(Exception):
         self.code = code
 
 
-class SlottedError(Exception):
-    """One that keeps what it was given in a slot."""
+class WordingError(Exception):
+    """One whose constructor words the message."""
 
-    __slots__ = ("code",)
-
-    def __init__(self, *, code):
-        super().__init__("code")
+    def __init__(self, code):
+        super().__init__(f"code {code}")
         self.code = code
 
 
@@ -124,7 +122,7 @@ RAISED = {
     "Exception": lambda: ValueError("no", 1),
     "an exception that takes two parts": lambda: TwoPartsError("no", 1),
     "an exception with a required keyword": lambda: KeywordError(code=7),
-    "an exception with slots": lambda: SlottedError(code=7),
+    "an exception that words its message": lambda: WordingError(7),
     "an exception whose copy raises": lambda: NoCopyError("no"),
     "an exception whose copy raises SystemExit": lambda: ExitingCopyError("no"),
     "an exception that can't be made again": lambda: SingleError(code=7),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from dataclasses import FrozenInstanceError, fields
 
@@ -100,17 +99,6 @@ def test_a_hook_that_ends_the_program_ends_it():
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(call())
     assert (1, 0, 0) == (batcher.stats.answered_items, batcher.stats.running, batcher.stats.pending)
-
-
-def test_a_log_that_fails_harms_nobody(kit, monkeypatch):
-    """When the log of an error in the hook fails, too, the next batch runs all the same."""
-
-    def fail(*args):
-        raise OSError
-
-    monkeypatch.setattr(logging.getLogger("batchify"), "exception", fail)
-    double, _ = kit.decorate(on_batch=fail)
-    assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
 
 
 def test_the_report_is_of_those_who_stayed():

@@ -104,8 +104,8 @@ def test_a_deadline_is_told_while_the_slot_is_busy(kit):
     assert not first.done()
     assert DeadlineError is type(error)
     assert isinstance(error, TimeoutError)
-    expected = "double() did not start with an item within its deadline of 0.02 s, and dropped it; "
-    assert str(error) == expected + "give it more time, or the batcher more capacity"
+    expected = "double() dropped an item that it could not start within its deadline of 0.02 s; "
+    assert str(error) == expected + "allow the call more time, or give the batcher more capacity"
     gate.open()
     assert 4 == other.result(PATIENCE)
     assert [[0], [2]] == gate.batches
@@ -494,10 +494,10 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
     engine = double._self_route.find()._engine
-    queue, now = engine.queue, engine.queue.places[0].deadline
+    queue, now = engine.queue, engine.queue.entries[0].deadline
     wait_until(lambda: engine.workers.idle)
     # As when the worker that waits for the window overslept the deadline, and the window is over.
-    queue.push("flush")
+    queue.flush("flush")
     monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
     engine.expire()
     monkeypatch.undo()

@@ -42,7 +42,7 @@ def busy(**options):
     """Return a core whose one slot is taken."""
     queue = new(**options)
     arrive(queue, "x", group="busy")
-    queue.push("flush")
+    queue.flush("flush")
     queue.take(0.0)
     return queue
 
@@ -110,7 +110,7 @@ def test_a_push_reaches_all_groups():
     queue = new(max_size=9, timeout=5.0, concurrency=9)
     arrive(queue, "a", group=1)
     arrive(queue, "b", group=2)
-    queue.push("flush")
+    queue.flush("flush")
     arrive(queue, "c", group=3)
     assert ["flush", "flush", None] == [reason(queue, 0.0) for _ in range(3)]
 
@@ -228,7 +228,7 @@ def test_equal_items_are_sent_once():
     batch = queue.take(0.0)
     assert ["a", "b"] == batch.items
     assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
-    assert [10, 10, 10, 20] == batch.per_caller([10, 20], list)
+    assert [10, 10, 10, 20] == batch.per_caller([10, 20])
     assert [0, 0, 0, 1] == list(batch.positions)
 
 
@@ -246,7 +246,7 @@ def test_who_leaves_disturbs_no_sharer():
     queue = new(max_size=9, timeout=5.0, max_weight=9.0)
     tickets = shared(queue, "aAb")
     queue.withdraw(tickets[0])
-    queue.push("flush")
+    queue.flush("flush")
     batch = queue.take(0.0)
     assert (["A", "b"], 2.0) == (batch.items, batch.weight)
 
@@ -256,7 +256,7 @@ def test_a_batch_without_sharers_has_no_shares():
     queue = new(max_size=2)
     shared(queue, "ab")
     batch = queue.take(0.0)
-    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2], list))
+    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2]))
 
 
 def test_a_sharer_who_leaves_at_the_last_moment():
@@ -268,7 +268,7 @@ def test_a_sharer_who_leaves_at_the_last_moment():
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"], list), batch.left)
+    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"]), batch.left_count)
 
 
 # Room.
@@ -283,7 +283,7 @@ def test_who_finds_no_room_waits_for_it():
     """What finds no room waits, in order of arrival, until something leaves."""
     queue = bounded()
     arrive(queue, "abcde")
-    assert (5, [*"abcde"]) == (queue.waiting, [place.item for place in queue.places])
+    assert (5, [*"abcde"]) == (queue.waiting, [place.item for place in queue.entries])
     assert ["ab"] == ["".join(queue.take(0.0).items)]
     assert ["C", "D"] == queue.admit_waiting()
     queue.finish(queue.running[0], 0.0)
@@ -332,7 +332,7 @@ def test_a_push_reaches_the_door():
     """What waits for room is flushed as well, when it is let in."""
     queue = bounded()
     arrive(queue, "abc")
-    queue.push("flush")
+    queue.flush("flush")
     queue.finish(queue.take(0.0), 0.0)
     queue.admit_waiting()
     assert "flush" == reason(queue, 0.0)
@@ -365,7 +365,7 @@ def test_what_waits_is_seen_in_order_of_arrival():
     queue = busy()
     arrive(queue, "a", 1.0, group=1)
     arrive(queue, "b", 2.0, group=2)
-    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in queue.places]
+    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in queue.entries]
     assert (2, 3) == (queue.waiting, queue.arrivals)
     assert "<GroupedQueue: 2 waiting, 1 of 1 running>" == repr(queue)
 
@@ -479,7 +479,7 @@ def test_who_waits_for_room_is_dropped_as_well():
     urgent(queue, "c")
     assert ["A", "B"] == [place.waiter for place in queue.expire(2.0)]
     queue.admit_waiting()
-    assert ["c"] == [place.item for place in queue.places]
+    assert ["c"] == [place.item for place in queue.entries]
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(1.0, 0.9), (0.02, 0.015), (0.004, 0.002)])
@@ -635,7 +635,7 @@ class GroupsMachine(RuleBasedStateMachine):
 
     @rule()
     def push(self):
-        self.queue.push("flush")
+        self.queue.flush("flush")
         self.model.pushed = {place["ticket"] for place in self.model.waiting + self.model.door}
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
@@ -676,7 +676,7 @@ class GroupsMachine(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         waiting = [place["ticket"] for place in self.model.waiting + self.model.door]
-        assert waiting == [place.ticket for place in self.queue.places]
+        assert waiting == [place.ticket for place in self.queue.entries]
         due = self.model.next(self.now, len(self.queue.running)) is not None
         wake_at = self.queue.wake_at
         assert due == (wake_at is not None and wake_at <= self.now)

@@ -32,7 +32,7 @@ def busy(*, slots=1, now=0.0, **options):
     for _ in range(slots):
         arrive(queue, "x", now)
         if queue.take(now) is None:
-            queue.push("flush")
+            queue.flush("flush")
             queue.take(now)
     return queue
 
@@ -146,7 +146,7 @@ def test_the_batch_function_owns_its_list():
     arrive(queue, "abc")
     batch = queue.take(0.0)
     batch.items.clear()
-    queue.push("flush")
+    queue.flush("flush")
     assert (["A", "B"], ["c"]) == (batch.waiters, queue.take(0.0).items)
 
 
@@ -324,7 +324,7 @@ def test_full_goes_before_all_other_reasons():
     """A full batch that waited for a slot, and was told to leave, left because it was full."""
     queue = busy()
     arrive(queue, "ab")
-    queue.push("flush")
+    queue.flush("flush")
     free(queue, 9.0)
     assert "full" == reason(queue, 9.0)
 
@@ -334,7 +334,7 @@ def test_what_is_told_to_leave_leaves(why):
     """What waits when it is told to leave does so before its window is over, for the reason given."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
-    queue.push(why)
+    queue.flush(why)
     assert why == reason(queue, 1.0)
 
 
@@ -342,7 +342,7 @@ def test_what_arrives_later_was_not_told_to_leave():
     """Who arrives after the others were told to leave has its whole window."""
     queue = new(timeout=5.0, concurrency=2)
     arrive(queue, "a", 0.0)
-    queue.push("flush")
+    queue.flush("flush")
     queue.take(1.0)
     arrive(queue, "b", 2.0)
     assert (None, 7.0) == (queue.take(2.0), queue.wake_at)
@@ -352,7 +352,7 @@ def test_who_is_told_to_leave_takes_others_along():
     """A batch that was told to leave is filled up with what arrived since."""
     queue = busy(timeout=5.0, max_size=3)
     arrive(queue, "a")
-    queue.push("flush")
+    queue.flush("flush")
     arrive(queue, "b")
     free(queue, 1.0)
     assert ["ab"] == leave(queue, 1.0)
@@ -362,7 +362,7 @@ def test_a_slot_is_needed_even_so():
     """What was told to leave waits for a slot."""
     queue = busy(timeout=5.0)
     arrive(queue, "a")
-    queue.push("flush")
+    queue.flush("flush")
     assert (None, None) == (reason(queue, 1.0), queue.wake_at)
 
 
@@ -370,7 +370,7 @@ def test_the_order_to_leave_lasts():
     """What was told to leave while all slots were busy does so when one falls free, window or no window."""
     queue = busy(timeout=50.0)
     arrive(queue, "a")
-    queue.push("flush")
+    queue.flush("flush")
     free(queue, 1.0)
     assert "flush" == reason(queue, 1.0)
 
@@ -379,8 +379,8 @@ def test_the_last_order_counts():
     """Who is told to leave twice leaves for the second reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
-    queue.push("flush")
-    queue.push("close")
+    queue.flush("flush")
+    queue.flush("close")
     assert "close" == reason(queue, 1.0)
 
 
@@ -425,7 +425,7 @@ def test_what_is_told_to_leave_is_overdue():
     """For what was told to leave the time to ask at is past."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
-    queue.push("flush")
+    queue.flush("flush")
     assert 1.0 == queue.wake_at
 
 
@@ -528,7 +528,7 @@ def test_what_waits_can_be_listed():
     tickets = arrive(queue, "abcd", 1.5)
     queue.take(2.0)
     queue.withdraw(tickets[2])
-    assert [("b", "B", 1.5), ("d", "D", 1.5)] == queue.places
+    assert [("b", "B", 1.5), ("d", "D", 1.5)] == queue.entries
 
 
 def test_a_waiting_item_is_shown_frozen():
@@ -699,7 +699,7 @@ def test_cutting_the_line_changes_nothing(monkeypatch, short):
         batch = queue.take(0.0)
         seen += batch.items
         queue.finish(batch, 0.0)
-    queue.push("close")
+    queue.flush("close")
     assert [ticket for ticket in range(80) if ticket % 4 != 2] == seen
 
 
@@ -729,7 +729,7 @@ def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
     for _ in range(10 * short):
         arrive(queue, "ab")
         free_after(queue, 0.0)
-        longest = max(longest, len(queue._line.places))
+        longest = max(longest, len(queue._arrivals.entries))
     assert short < longest <= short + 8
 
 
@@ -741,7 +741,7 @@ def test_the_line_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
     lengths = []
     for _ in range(8):
         free_after(queue, 0.0)
-        lengths.append(len(queue._line.places))
+        lengths.append(len(queue._arrivals.entries))
     assert [12] * 6 + [5] * 2 == lengths
 
 

@@ -291,7 +291,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(reason=st.sampled_from(["flush", "close"]))
     def push(self, reason):
         """Tell what waits to leave."""
-        self.queue.push(reason)
+        self.queue.flush(reason)
         self.model.push(reason)
 
     @invariant()
@@ -299,7 +299,7 @@ class CoreMachine(RuleBasedStateMachine):
         """Both know how many arrived and wait, and what runs, oldest first."""
         expected = (len(self.model.callers), len(self.model.waiting()))
         assert expected == (self.queue.arrivals, self.queue.waiting)
-        assert [place(caller) for caller in self.model.waiting()] == self.queue.places
+        assert [place(caller) for caller in self.model.waiting()] == self.queue.entries
         running = [
             real for real, batch in zip(self.batches, self.model.batches, strict=True) if batch["state"] == "running"
         ]

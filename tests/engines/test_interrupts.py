@@ -77,7 +77,10 @@ def test_who_comes_in_the_middle_of_a_call_can_not_call(way):
 
     first, second = in_time(lambda: interrupted(call))
     assert (2, 4) == (told(first), told(second))
-    expected = "doubled() was called by a finalizer or signal handler in the middle of another call in this thread"
+    expected = (
+        "doubled() was called by a finalizer or signal handler in the middle of another call in this thread; "
+        "make the call in another thread"
+    )
     assert [expected] == errors
 
 

@@ -69,7 +69,7 @@ class Asked(PlainQueue):
 
     __slots__ = ()
 
-    def _set_wake_ticket(self):
+    def reset_wake_ticket(self):
         self.wake_ticket = 0
 
 
@@ -101,7 +101,7 @@ class WaitByRegression(Adaptive):
     attach = ControlLimit.attach
 
     def due(self, arrived, running):
-        newest = self._core._line.places[-1][2]
+        newest = self._core._arrivals.entries[-1][2]
         return newest + self._distance * self._concurrency / self._core.waiting
 
 

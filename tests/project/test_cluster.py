@@ -104,7 +104,8 @@ SCRIPT = """
         closing = threading.Thread(target=cluster.close)
         closing.start()
         told = [call.exception(60) for call in calls]
-        assert {"the Cluster was shut down before the batch was done"} == {str(error) for error in told[:4]}
+        expected = "the Cluster was shut down before the batch was done; close the batcher before its executor"
+        assert {expected} == {str(error) for error in told[:4]}
         assert {BatchAbortedError} == {type(error) for error in told[:4]}
         assert {BrokenExecutor} == {type(error) for error in told[4:]}
         print(len(told), "told")
@@ -152,7 +153,7 @@ def test_a_killed_worker_loses_nothing(seen):
 
 def test_what_workers_lack_is_named(seen):
     """A function that workers cannot import is named to its callers."""
-    expected = "no decorated function at_gate in here, in the process that is to run it; put it in a module that can be"
+    expected = "the process that runs the batch finds no decorated function at_gate in here; define it in a module that"
     assert any(line.startswith(expected) for line in seen)
 
 
