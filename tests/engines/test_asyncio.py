@@ -1,4 +1,4 @@
-"""The asyncio engine, in made-up time."""
+"""The asyncio engine, in virtual time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kit.engines import failing, wait_until
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):
-    """Return a decorated echo function that takes ``seconds``, and the list of its batches with their departures."""
+    """Return a decorated echo function that takes ``seconds``, and the list of its batches with their start times."""
     batches = []
 
     @microbatch(**options)
@@ -32,15 +32,8 @@ def recorder(moment=lambda: None, seconds=0.0, **options):
     return echo, batches
 
 
-class BatchedAtOnce:
-    """A callable object that answers without giving way to the loop."""
-
-    async def __call__(self, items):
-        return items
-
-
 async def test_items_within_a_window_share_a_batch(moment):
-    """With a window of 50 ms, items that arrive 10 ms apart travel together, 50 ms after the first."""
+    """With a window of 50 ms, items that arrive 10 ms apart leave together, 50 ms after the first."""
     echo, batches = recorder(moment, timeout=0.05)
     calls = []
     for n in range(4):
@@ -51,8 +44,8 @@ async def test_items_within_a_window_share_a_batch(moment):
     assert 1 == echo.batch_stats.reasons["timeout"]
 
 
-async def test_later_arrivals_do_not_push_the_window_back(moment):
-    """An item that comes at the last moment leaves with the first one, at the time of the first one."""
+async def test_later_arrivals_do_not_extend_the_window(moment):
+    """An item that arrives at the last moment leaves with the first one, at the end of the first one's window."""
     echo, batches = recorder(moment, timeout=0.05)
     first = asyncio.ensure_future(echo(1))
     await asyncio.sleep(0.049)
@@ -60,8 +53,8 @@ async def test_later_arrivals_do_not_push_the_window_back(moment):
     assert [(0.05, [1, 2])] == batches
 
 
-async def test_the_window_of_what_is_left_over_begins_at_its_own_arrival(moment):
-    """After a full batch has left, the next item waits from its own arrival on."""
+async def test_the_window_of_a_left_over_item_begins_at_its_arrival(moment):
+    """After a full batch has left, the window of the next item counts from its own arrival."""
     echo, batches = recorder(moment, timeout=0.05, max_size=2)
     first = asyncio.ensure_future(echo(1))
     await asyncio.sleep(0.03)
@@ -69,8 +62,8 @@ async def test_the_window_of_what_is_left_over_begins_at_its_own_arrival(moment)
     assert [(0.03, [1, 2]), (0.08, [3])] == batches
 
 
-async def test_waiting_for_a_busy_function_counts(moment):
-    """An item whose window passed while the function was busy leaves as soon as the slot is free."""
+async def test_time_spent_waiting_for_a_slot_counts(moment):
+    """An item whose window ended while the function was busy leaves as soon as the slot is free."""
     echo, batches = recorder(moment, seconds=1, timeout=0.05)
     first = asyncio.ensure_future(echo(1))
     await asyncio.sleep(0.5)
@@ -79,15 +72,15 @@ async def test_waiting_for_a_busy_function_counts(moment):
     assert (1, 1) == (echo.batch_stats.reasons["timeout"], echo.batch_stats.reasons["slot"])
 
 
-async def test_a_window_of_zero_still_gathers_one_iteration(moment):
-    """With ``timeout=0``, calls of one loop iteration travel together, without waiting."""
+async def test_a_window_of_zero_collects_one_loop_iteration(moment):
+    """With ``timeout=0``, calls of one loop iteration share a batch, which does not wait."""
     echo, batches = recorder(moment, timeout=0)
     await asyncio.gather(*map(echo, range(5)))
     assert [(0.0, [0, 1, 2, 3, 4])] == batches
 
 
 async def test_a_lone_call_does_not_wait(moment):
-    """With adaptive timing a call that finds nothing running leaves at once."""
+    """With adaptive timing, an item leaves at once if no batch is running."""
     echo, batches = recorder(moment)
     await echo(1)
     assert [(0.0, [1])] == batches
@@ -102,8 +95,8 @@ async def test_a_gather_makes_one_batch(moment):
     assert 1 == echo.batch_stats.reasons["full"]
 
 
-async def test_items_gather_while_a_batch_runs(moment):
-    """With adaptive timing, what comes while a batch runs leaves the moment it ends."""
+async def test_items_queue_while_a_batch_runs(moment):
+    """With adaptive timing, items that arrive while a batch runs leave when it ends."""
     echo, batches = recorder(moment, seconds=1)
     calls = [asyncio.ensure_future(echo(1))]
     for n in (2, 3):
@@ -114,8 +107,8 @@ async def test_items_gather_while_a_batch_runs(moment):
     assert 1 == echo.batch_stats.reasons["slot"]
 
 
-async def test_answered_callers_can_come_back_before_the_next_batch(moment):
-    """Callers in a closed loop do not fall into two groups that take turns."""
+async def test_answered_callers_can_call_again_before_the_next_batch(moment):
+    """Callers that call again at once do not split into two groups that take turns."""
     echo, batches = recorder(moment, seconds=1)
 
     async def client(n):
@@ -129,7 +122,7 @@ async def test_answered_callers_can_come_back_before_the_next_batch(moment):
 
 
 async def test_departures_are_spaced_with_several_slots(moment):
-    """With adaptive timing and two slots, departures keep half a run time's distance."""
+    """With adaptive timing and two slots, departures are half a run time apart."""
     echo, batches = recorder(moment, seconds=1, concurrency=2)
     await echo(0)
     calls = []
@@ -141,7 +134,7 @@ async def test_departures_are_spaced_with_several_slots(moment):
 
 
 async def test_an_idle_batcher_does_not_wake_the_loop():
-    """A second without calls passes in one leap."""
+    """The clock passes a second without calls in one leap."""
     echo, _ = recorder(timeout=0.05)
     await echo(1)
     loop = asyncio.get_running_loop()
@@ -151,7 +144,7 @@ async def test_an_idle_batcher_does_not_wake_the_loop():
 
 
 async def test_a_full_batch_leaves_no_timer_behind():
-    """When a batch left early because it was full, the loop is not woken for its window."""
+    """When a full batch leaves before its window ends, its timer does not wake the loop."""
     echo, _ = recorder(timeout=0.05, max_size=2)
     await asyncio.gather(echo(1), echo(2))
     loop = asyncio.get_running_loop()
@@ -161,7 +154,7 @@ async def test_a_full_batch_leaves_no_timer_behind():
 
 
 async def test_a_caller_cancelled_while_it_waits_is_never_run():
-    """Cancelling a waiting caller takes its item out and frees its place; the others are answered."""
+    """Cancelling a waiting caller removes its item and frees its place; the other callers are answered."""
     echo, batches = recorder(timeout=0.05, max_size=2)
     gone = asyncio.ensure_future(echo(1))
     await asyncio.sleep(0.01)
@@ -171,8 +164,8 @@ async def test_a_caller_cancelled_while_it_waits_is_never_run():
     assert (1, 2) == (echo.batch_stats.cancelled_items, echo.batch_stats.answered_items)
 
 
-async def test_a_caller_that_times_out_is_taken_out():
-    """``wait_for`` that runs out while the item waits takes it out."""
+async def test_the_item_of_a_caller_that_times_out_is_removed():
+    """When ``wait_for`` times out while the item waits, the item is removed."""
     echo, batches = recorder(timeout=10)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(echo(1), 1)
@@ -181,7 +174,7 @@ async def test_a_caller_that_times_out_is_taken_out():
 
 
 async def test_a_caller_cancelled_in_the_iteration_of_the_departure_is_not_run():
-    """A caller cancelled just before its batch leaves, and not yet told so, is not run."""
+    """The item of a caller that is cancelled just before its batch leaves is not run."""
     echo, batches = recorder(timeout=0.05)
     gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
     asyncio.get_running_loop().call_at(0.05, gone.cancel)
@@ -191,8 +184,8 @@ async def test_a_caller_cancelled_in_the_iteration_of_the_departure_is_not_run()
     assert 1 == echo.batch_stats.cancelled_items
 
 
-async def test_a_batch_of_callers_who_all_left_at_the_last_moment_is_not_run():
-    """When all callers are cancelled just before their batch leaves, the function is not called."""
+async def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run():
+    """When all callers are cancelled just before their batch leaves, the batch function is not called."""
     echo, batches = recorder()
     gone = asyncio.ensure_future(echo(1))
     await asyncio.sleep(0)
@@ -202,8 +195,8 @@ async def test_a_batch_of_callers_who_all_left_at_the_last_moment_is_not_run():
     assert 2 == await echo(2)
 
 
-async def test_a_caller_cancelled_while_its_batch_runs_harms_nobody():
-    """The result of a caller that left is dropped; its neighbour gets its own."""
+async def test_a_caller_cancelled_while_its_batch_runs():
+    """The result of the cancelled caller is dropped; the other caller gets its own."""
     echo, _ = recorder(seconds=1)
     gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
     await asyncio.sleep(0.5)
@@ -213,7 +206,7 @@ async def test_a_caller_cancelled_while_its_batch_runs_harms_nobody():
 
 
 @pytest.mark.parametrize("method", [lambda fn: asyncio.ensure_future(fn(1)), lambda fn: fn.submit(1)])
-async def test_a_batch_that_nobody_waits_for_is_cancelled(moment, method):
+async def test_a_batch_without_callers_is_cancelled(moment, method):
     """When every caller of a running batch has been cancelled, the batch is cancelled and its slot is free."""
     ended = []
 
@@ -235,8 +228,8 @@ async def test_a_batch_that_nobody_waits_for_is_cancelled(moment, method):
     assert (0, 2) == (slow.batch_stats.running, slow.batch_stats.cancelled_items)
 
 
-async def test_who_left_at_the_last_moment_does_not_count_for_the_running_batch():
-    """A caller that was dropped at the departure does not make a batch look abandoned by the one that stayed."""
+async def test_a_caller_that_left_at_the_last_moment_does_not_count_for_the_running_batch():
+    """A caller that is dropped at the departure does not make the batch look abandoned while another caller waits."""
     echo, _ = recorder(seconds=1)
     gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
     await asyncio.sleep(0)
@@ -244,8 +237,8 @@ async def test_who_left_at_the_last_moment_does_not_count_for_the_running_batch(
     assert 2 == await stays
 
 
-async def test_who_was_answered_by_another_does_not_count_for_the_running_batch():
-    """A future that its owner answered before the departure is dropped: the batch ends when the other caller leaves."""
+async def test_a_future_answered_by_its_owner_does_not_count_for_the_running_batch():
+    """A future that its owner answers before the departure is dropped: the batch ends when the other caller leaves."""
     ended = asyncio.Event()
 
     @microbatch
@@ -265,7 +258,7 @@ async def test_who_was_answered_by_another_does_not_count_for_the_running_batch(
 
 
 async def test_a_cancelled_batch_does_not_cancel_its_callers():
-    """When a batch is cancelled by somebody else, callers get an error that says so."""
+    """When other code cancels a batch, its callers get an error that says so."""
 
     @microbatch
     async def cancelled(items):
@@ -277,7 +270,7 @@ async def test_a_cancelled_batch_does_not_cancel_its_callers():
 
 
 async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers():
-    """Whoever cancels all tasks of the loop gets no hanging caller from it."""
+    """When all tasks of the loop are cancelled, the callers of a batch that has not begun get an error."""
     echo, _ = recorder()
     caller = echo.submit(1)
     before = asyncio.all_tasks()
@@ -287,7 +280,7 @@ async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers(
 
 
 def test_a_loop_closed_while_a_batch_runs():
-    """What ran on a loop that was closed counts as cancelled; the rest of it is torn down in silence."""
+    """Calls that run or wait on a closed loop count as cancelled, and their coroutines are torn down without a log."""
     echo, _ = recorder(seconds=60)
     loop = VirtualLoop()
     caller = loop.create_task(echo(1))
@@ -307,8 +300,8 @@ def test_a_loop_closed_while_a_batch_runs():
     gc.collect()
 
 
-async def test_a_failed_batch_leaves_who_has_left_alone():
-    """When a batch fails, a caller that left while it ran is not told; the other is."""
+async def test_a_failed_batch_with_a_cancelled_caller():
+    """When a batch fails, a caller that was cancelled while it ran stays cancelled; the other one gets the error."""
 
     @microbatch
     async def fail(items):
@@ -324,7 +317,7 @@ async def test_a_failed_batch_leaves_who_has_left_alone():
 
 
 class Interruptible(asyncio.Future):
-    """A future; who is about to be given a 2 is interrupted, as Ctrl-C may do while callers are told."""
+    """A future that raises when its result is set to 2, as Ctrl-C may do while callers are answered."""
 
     def set_result(self, result):
         if result == 2:
@@ -333,8 +326,8 @@ class Interruptible(asyncio.Future):
 
 
 @pytest.mark.parametrize("isolate", [False, True], ids=["whole", "in halves"])
-def test_an_interrupt_while_callers_are_told(isolate, caplog):
-    """Who has an answer keeps it, the others are told, the loop sees the interrupt, and all goes on."""
+def test_an_interrupt_while_callers_are_answered(isolate, caplog):
+    """An answered caller keeps its answer, the others get an error, the loop raises, and the next call works."""
     loop = VirtualLoop()
     loop.create_future = lambda: Interruptible(loop=loop)
 
@@ -360,7 +353,7 @@ def test_an_interrupt_while_callers_are_told(isolate, caplog):
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 async def test_eager_tasks():
-    """With the eager task factory calls are answered, and those of one iteration travel together."""
+    """With the eager task factory, calls are answered, and calls of one loop iteration share batches."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     echo, batches = recorder()
     assert list(range(40)) == await asyncio.gather(*map(echo, range(40)))
@@ -396,7 +389,7 @@ async def test_a_batch_that_closes_its_only_caller(caplog):
 
 
 def test_a_loop_closed_while_half_of_a_batch_runs():
-    """Who was answered by the other half stays so, and who was not counts as one that left."""
+    """The answered caller of the other half stays answered; the callers without an answer count as cancelled."""
     loop = VirtualLoop()
 
     @microbatch(max_size=3, isolate_errors=True)
@@ -418,30 +411,30 @@ def test_a_loop_closed_while_half_of_a_batch_runs():
 
 
 def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
-    """A batch that has left, and whose task has not begun when its loop is closed, ends in silence."""
+    """A batch whose task has not begun when its loop is closed ends without a log or a warning."""
     echo, batches = recorder()
     loop = VirtualLoop()
 
     def last(echo, stop):
         echo.submit(1)
-        # The batch leaves in the next iteration, and that is the last one.
+        # The batch leaves in the next iteration, which is the last one.
         asyncio.get_running_loop().call_soon(stop)
 
     loop.call_soon(last, echo, loop.stop)
     loop.run_forever()
     assert 1 == echo.batch_stats.running
     loop.close()
-    # Were it still there when its loop is forgotten, it would be closed with that.
+    # Nothing may close the coroutine before it is collected.
     del echo
     del loop
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gc.collect()
-    assert ([], [], []) == (batches, [str(each.message) for each in told], caplog.records)
+    assert ([], [], []) == (batches, [str(each.message) for each in caught], caplog.records)
 
 
-def test_futures_that_nobody_reads_end_with_their_loop_in_silence(caplog):
-    """When a loop ends while a batch runs, nothing is logged of futures that nobody reads any more."""
+def test_unread_futures_end_with_their_loop_without_a_log(caplog):
+    """When a loop ends while a batch runs, asyncio logs nothing about futures that no caller reads."""
     echo, _ = recorder(seconds=60)
     unread = []
 
@@ -456,8 +449,12 @@ def test_futures_that_nobody_reads_end_with_their_loop_in_silence(caplog):
 
 
 def test_a_loop_may_be_forgotten_twice():
-    """Two threads that find the same loop closed do not count its items twice."""
-    batcher = AsyncMicrobatcher(BatchedAtOnce())
+    """When two threads find the same loop closed, its items are counted once."""
+
+    async def echo(items):
+        return items
+
+    batcher = AsyncMicrobatcher(echo)
     loop = VirtualLoop()
     loop.run_until_complete(batcher.submit(1))
     batcher._forget(weakref.ref(loop))
@@ -466,8 +463,8 @@ def test_a_loop_may_be_forgotten_twice():
     assert 1 == batcher.stats.total_items
 
 
-async def test_a_closed_coroutine_takes_its_item_out():
-    """Closing the coroutine of a call that waits takes its item out."""
+async def test_a_closed_coroutine_removes_its_item():
+    """Closing the coroutine of a waiting call removes its item."""
     echo, batches = recorder(timeout=1)
     call = echo(1)
     call.send(None)
@@ -478,7 +475,7 @@ async def test_a_closed_coroutine_takes_its_item_out():
 
 
 async def test_batches_run_in_a_neutral_context():
-    """Nothing of the context of a caller is visible in a batch."""
+    """No context variable of a caller is visible in a batch."""
     tenant = contextvars.ContextVar("tenant", default="nobody")
     seen = []
 
@@ -494,8 +491,8 @@ async def test_batches_run_in_a_neutral_context():
     assert ["nobody", "nobody"] == seen
 
 
-async def test_an_exception_leaves_no_frame_alive():
-    """When callers have dealt with their exception, nothing of the batch is kept alive by it, without a collection."""
+async def test_an_exception_keeps_no_frame_alive():
+    """Once callers have handled their exceptions, the frames of the batch are freed without a garbage collection."""
     fail, seen = failing()
 
     @microbatch
@@ -516,14 +513,14 @@ async def test_an_exception_leaves_no_frame_alive():
 
 
 def test_a_second_loop_works():
-    """``asyncio.run`` twice on the same function works, and the numbers go on."""
+    """Two calls of ``asyncio.run`` with the same function work, and its counters continue."""
     echo, _ = recorder()
     assert [1, 2] == [asyncio.run(echo(n)) for n in (1, 2)]
     assert 2 == echo.batch_stats.total_items
 
 
-def test_loops_in_several_threads_have_lines_of_their_own():
-    """Loops that run at the same time do not share batches, and each answers its own callers."""
+def test_loops_in_several_threads_have_queues_of_their_own():
+    """Loops that run at the same time do not share batches, and each one answers its own callers."""
     echo, batches = recorder(timeout=0.01)
     results = {}
 
@@ -543,8 +540,8 @@ def test_loops_in_several_threads_have_lines_of_their_own():
     assert 80 == echo.batch_stats.total_items
 
 
-def test_an_idle_engine_is_gone_with_its_loop():
-    """A loop that has ended is not kept alive by the functions that were called on it."""
+def test_an_idle_engine_does_not_keep_its_loop_alive():
+    """A function does not keep a loop alive on which it was called."""
     echo, _ = recorder()
     loop = VirtualLoop()
     loop.run_until_complete(echo(1))
@@ -556,8 +553,8 @@ def test_an_idle_engine_is_gone_with_its_loop():
     assert 1 == echo.batch_stats.total_items
 
 
-def test_a_loop_closed_with_items_waiting_is_forgotten():
-    """Items that waited on a loop that was closed count as cancelled, and the function works on the next loop."""
+def test_a_loop_closed_while_items_wait():
+    """Items that wait on a closed loop count as cancelled, and the function works on the next loop."""
     echo, batches = recorder(timeout=60)
     loop = VirtualLoop()
 
@@ -574,8 +571,8 @@ def test_a_loop_closed_with_items_waiting_is_forgotten():
     assert [[2]] == [items for _, items in batches]
 
 
-def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
-    """Who looks at the numbers while those of an ended loop are settled finds each call once."""
+def test_a_call_counts_once_while_its_loop_ends(monkeypatch):
+    """A snapshot that is taken while the calls of a closed loop are counted as cancelled has each call once."""
     echo, _ = recorder(timeout=60)
     loop = VirtualLoop()
     loop.call_soon(lambda: [echo.submit(1), echo.submit(2)])
@@ -593,13 +590,13 @@ def test_a_call_counts_at_any_moment_of_the_end_of_its_loop(monkeypatch):
 
 
 def test_a_batcher_that_is_dropped_needs_no_collector():
-    """With its last reference a batcher is gone, whatever loops it was used on."""
+    """A batcher is freed with its last reference, whatever loops it was used on."""
     echo, _ = recorder()
     loop = VirtualLoop()
     assert 1 == loop.run_until_complete(echo(1))
     (batcher,) = echo._self_scope.batchers()
     dead = weakref.ref(batcher)
-    # Who holds these may outlive the batcher, and is told nothing by the end of the loop.
+    # The keys may outlive the batcher, and then the end of the loop must do nothing.
     keys = list(batcher._engines)
     gc.disable()
     try:
@@ -615,14 +612,14 @@ def test_a_batcher_that_is_dropped_needs_no_collector():
 
 
 def test_submit_without_a_loop_is_an_error():
-    """``submit`` of an async function outside a loop fails as asyncio does, and queues nothing."""
+    """``submit`` of an ``async def`` function without a running loop fails as asyncio does, and queues nothing."""
     echo, _ = recorder()
     with pytest.raises(RuntimeError, match="no running event loop"):
         echo.submit(1)
 
 
 async def test_a_coroutine_that_is_never_awaited_queues_nothing():
-    """A call that is not awaited warns under the function's own name, and queues nothing."""
+    """A coroutine that is never awaited causes Python's warning, and queues nothing."""
     echo, _ = recorder()
     with pytest.warns(RuntimeWarning, match="was never awaited"):
         echo(1)
@@ -643,14 +640,14 @@ async def test_close_on_a_busy_loop_says_what_to_do():
     waiting = echo.submit(1)
     with pytest.raises(RuntimeError) as caught:
         echo.close()
-    told = "echo.close() would block the event loop that has to run its batches; use: await aclose()"
-    assert told == str(caught.value)
+    message = "echo.close() would block the event loop that has to run its batches; use: await aclose()"
+    assert message == str(caught.value)
     assert 2 == (await asyncio.gather(echo(2), echo.aclose()))[0]
     assert waiting.done()
 
 
-async def test_aclose_waits_for_all_that_was_taken(moment):
-    """``aclose()`` returns when what waited and what ran is answered, however many wait for it."""
+async def test_aclose_waits_for_all_calls(moment):
+    """``aclose()`` returns when all waiting and running calls are answered, also if two tasks await it."""
     echo, _ = recorder(moment, seconds=1)
     callers = [echo.submit(1)]
     await asyncio.sleep(0.5)
@@ -660,7 +657,7 @@ async def test_aclose_waits_for_all_that_was_taken(moment):
 
 
 async def test_the_function_as_a_context_manager():
-    """``async with`` closes the function at its end."""
+    """The end of ``async with`` closes the function."""
     echo, _ = recorder()
     async with echo:
         assert 1 == await echo(1)
@@ -669,7 +666,7 @@ async def test_the_function_as_a_context_manager():
 
 
 async def test_aclose_from_another_loop():
-    """A function may be closed from a loop that never called it, while another loop waits for its answers."""
+    """A loop that never called a function may close it while another loop waits for its answers."""
     echo, _ = recorder(timeout=3600)
     other = asyncio.new_event_loop()
     thread = threading.Thread(target=other.run_forever)
@@ -684,7 +681,7 @@ async def test_aclose_from_another_loop():
 
 
 async def test_a_flush_reaches_other_loops():
-    """``flush()`` lets what waits on other loops leave too."""
+    """``flush()`` starts the items that wait on other loops, too."""
     echo, _ = recorder(timeout=3600)
     other = asyncio.new_event_loop()
     thread = threading.Thread(target=other.run_forever)
@@ -714,7 +711,7 @@ class TestAsyncMicrobatcher:
         assert ("echo", 3) == (batcher.stats.name.rpartition(".")[2], batcher.stats.total_items)
 
     async def test_the_default_window_is_two_milliseconds(self, moment):
-        """Without options a batch waits 2 ms at most."""
+        """Without options, a batch waits for at most 2 ms."""
 
         async def when(items):
             return [moment()] * len(items)
@@ -722,7 +719,7 @@ class TestAsyncMicrobatcher:
         assert 0.002 == await AsyncMicrobatcher(when).submit(1)
 
     async def test_starting_and_stopping(self):
-        """The first ``submit`` starts it, ``stop()`` ends it, ``start()`` opens it again."""
+        """The first ``submit`` starts a batcher, ``stop()`` stops it, and ``start()`` opens it again."""
 
         async def echo(items):
             return items
@@ -753,34 +750,34 @@ class TestAsyncMicrobatcher:
         assert threading.current_thread() not in threads
 
     async def test_stopping_before_any_call(self):
-        """A batcher that was never used stops as well."""
+        """An unused batcher can be stopped."""
         batcher = AsyncMicrobatcher(lambda items: items)
         await batcher.stop()
         assert not batcher.is_running
 
     async def test_a_plain_function_that_fails(self):
-        """What a ``def`` function raises reaches the callers, also what is no ``Exception`` or steers generators."""
+        """An error of a ``def`` function reaches its callers, also one that is no ``Exception`` or ends a generator."""
 
         def fail(items):
             raise items[0]
 
         async with AsyncMicrobatcher(fail, 1) as batcher:
-            for raised, told in (
+            for raised, expected in (
                 (KeyError(), KeyError),
                 (SystemExit(), BatchAbortedError),
                 (StopIteration(), RuntimeError),
             ):
-                with pytest.raises(told):
+                with pytest.raises(expected):
                     await batcher.submit(raised)
 
     async def test_a_wrong_result_of_a_plain_function(self):
-        """A ``def`` function is held to the contract too."""
+        """The results of a ``def`` function are validated, too."""
         async with AsyncMicrobatcher(lambda items: None, name="nothing") as batcher:
             with pytest.raises(BatchResultError):
                 await batcher.submit(1)
 
     async def test_its_repr_shows_its_state(self):
-        """``repr`` shows the name, whether it is open, and how much there is to do."""
+        """``repr`` shows the name, the state, and the numbers of waiting and running items."""
 
         async def echo(items):
             return items
@@ -791,8 +788,8 @@ class TestAsyncMicrobatcher:
         assert "<AsyncMicrobatcher echo: closed, 0 pending, 0 running>" == repr(batcher)
 
 
-async def test_close_all_closes_what_it_can():
-    """A batcher that cannot be closed from its own loop keeps no other one open."""
+async def test_close_all_closes_all_other_batchers():
+    """A batcher that cannot be closed on its own loop does not keep the others open."""
     answer = asyncio.Event()
 
     @microbatch
@@ -814,8 +811,8 @@ async def test_close_all_closes_what_it_can():
         await busy(2)
 
 
-def test_a_batch_in_a_thread_that_meets_the_end_of_its_pool(monkeypatch):
-    """A batch of a plain function is answered from the batcher's own threads though the pool is closed as it begins."""
+def test_a_pool_that_is_closed_while_a_batch_departs(monkeypatch):
+    """A batch of a ``def`` function whose thread pool is closed at its departure runs in a new pool."""
 
     def where(items):
         return [threading.current_thread().name for item in items]

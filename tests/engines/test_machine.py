@@ -1,7 +1,7 @@
-"""Both engines against the model of the core: they do what it says, when it says so, and to the right callers.
+"""Both engines against the model of the core: the same batches, at the same times, with answers for the right callers.
 
-Time is made up. An event loop leaps from timer to timer; threads share a clock that moves only when all of them wait,
-and do nothing while the machine acts, so that what leaves together never depends on who is faster.
+Time is virtual. An event loop leaps from timer to timer. Threads share a clock that moves only when all of them wait,
+and they stand still while the machine acts, so that no batch depends on which thread is faster.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ SAME = 1e-6
 
 
 class BadItemError(Exception):
-    """Stands in the place of a result."""
+    """Returned in place of a result."""
 
 
 class BadBatchError(Exception):
-    """Ends a batch."""
+    """Raised by a batch."""
 
 
 def answer(caller):
     return "answer to", caller["item"]
 
 
-# How a batch may end: what the batch function returns for its callers, or raises, and what each of them gets.
+# The ways in which a batch may end: the results that the batch function returns, or the error that it raises.
 ENDS = {
     "answers": lambda callers: [answer(caller) for caller in callers],
     "one is refused": lambda callers: [BadItemError(), *(answer(caller) for caller in callers[1:])],
@@ -65,7 +65,7 @@ ENDS = {
 
 
 def expected(end, callers):
-    """Return what each caller is to get, an answer or the type of an error."""
+    """Return the answer, or the type of the error, that each caller must get."""
     if end == "raises":
         return [BadBatchError] * len(callers)
     if end == "one too few":
@@ -74,14 +74,14 @@ def expected(end, callers):
     return [BadItemError, *answers[1:]] if end == "one is refused" else answers
 
 
-def told(future):
-    """Return what the owner of a future got, an answer or the type of an error."""
+def outcome(future):
+    """Return the answer of a future, or the type of its error."""
     error = future.exception()
     return future.result() if error is None else type(error)
 
 
 class Running:
-    """A batch that the batch function was given, as it looked from the inside."""
+    """A batch as the batch function saw it."""
 
     def __init__(self, items, now):
         self.items = list(items)
@@ -90,7 +90,7 @@ class Running:
 
 
 class OnLoop:
-    """An engine on an event loop in made-up time."""
+    """An engine on an event loop in virtual time."""
 
     # Whether a caller of a running batch can be cancelled.
     cancels_running = True
@@ -115,7 +115,7 @@ class OnLoop:
         return self.loop.time()
 
     def act(self, *actions):
-        """Do ``actions`` in one iteration of the loop, and let it do all that follows at once."""
+        """Do ``actions`` in one iteration of the loop, and run the loop until all that follows at once is done."""
         done = []
         self.loop.call_soon(lambda: done.extend(action() for action in actions))
         for _ in range(8):
@@ -133,7 +133,7 @@ class OnLoop:
         self._ends[batch].set_result(returned)
 
     def close(self):
-        """Begin to close; return a function that says whether that is over."""
+        """Begin to close; return a function that says whether closing is complete."""
         return self.loop.create_task(self.batcher.stop()).done
 
     def open(self):
@@ -148,34 +148,34 @@ class OnLoop:
 
 
 class Clock:
-    """Time and locks for threads that are only let go on when the driver waits for them."""
+    """Time and locks for threads that run only while the driver waits for them."""
 
     def __init__(self):
         self.now = 1000.0
         self._changed = threading.Condition()
         self._driver = threading.get_ident()
         self._frozen = False
-        # Who waits, and for what. None stands for threads that do not wait.
+        # The condition that each thread waits for, or None if it does not wait.
         self._threads = {}
 
     def wait_for(self, condition):
-        """Block until ``condition()``, and the driver lets everybody go on."""
+        """Block until ``condition()`` is true and the driver lets the threads run."""
         me = threading.get_ident()
         with self._changed:
             while not condition() or (self._frozen and me in self._threads):
                 if me in self._threads:
                     self._threads[me] = condition
                 self._changed.notify_all()
-                assert self._changed.wait(PATIENCE), "hang: nobody woke this thread"
+                assert self._changed.wait(PATIENCE), "hang: no thread woke this one"
             if me in self._threads:
                 self._threads[me] = None
 
     def __enter__(self):
-        """Let all threads stand still."""
+        """Stop all threads."""
         self._frozen = True
 
     def __exit__(self, *error):
-        """Let them go on, until each waits for something that does not come by itself."""
+        """Let the threads run until each one waits for a condition that is not true."""
         with self._changed:
             self._frozen = False
             self._changed.notify_all()
@@ -185,7 +185,7 @@ class Clock:
         return all(condition is not None and not condition() for condition in self._threads.values())
 
     def sleep(self, seconds):
-        """Leap from one moment that somebody waits for to the next."""
+        """Leap from one moment to the next for which a thread waits, until the time has passed."""
         until = self.now + seconds
         while (moment := min([until, *self.moments()])) < until:
             self._leap(moment)
@@ -202,7 +202,7 @@ class Clock:
         return Lock(self)
 
     def thread(self, target, args, name, daemon):
-        """Return a thread that is one of this clock's from its start to its end."""
+        """Return a thread that obeys this clock from its start to its end."""
 
         def run():
             me = threading.get_ident()
@@ -216,7 +216,7 @@ class Clock:
 
 
 class Waits:
-    """What a thread waits for, and until when."""
+    """A condition that a thread waits for, and the time until which it waits."""
 
     def __init__(self, condition, until=None):
         self._condition = condition
@@ -227,7 +227,7 @@ class Waits:
 
 
 class Thread(threading.Thread):
-    """One of a clock's."""
+    """A thread that obeys a clock."""
 
     def __init__(self, clock, run, name):
         super().__init__(target=run, name=name, daemon=True)
@@ -241,7 +241,7 @@ class Thread(threading.Thread):
 
 
 class Lock:
-    """A lock in a clock's time."""
+    """A lock whose timeouts go by a clock."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -269,7 +269,7 @@ class Lock:
 
 
 class InThreads:
-    """An engine of threads in made-up time."""
+    """A thread engine in virtual time."""
 
     cancels_running = False
 
@@ -296,7 +296,7 @@ class InThreads:
 
     @property
     def began(self):
-        # Of two that left at the same moment either may come to the function first.
+        # Of two batches that leave at the same moment, either may reach the function first.
         return sorted(self._began, key=lambda batch: (batch.began, batch.items[0]))
 
     @property
@@ -304,7 +304,7 @@ class InThreads:
         return self._clock.now
 
     def act(self, *actions):
-        """Do ``actions`` while all threads stand still, and let these do all that follows at once."""
+        """Do ``actions`` while all threads stand still, and then let the threads run until they wait again."""
         with self._clock:
             return [action() for action in actions]
 
@@ -331,7 +331,7 @@ class InThreads:
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Drives an engine and the model alike."""
+    """Drives an engine and the model in step."""
 
     kit = OnLoop
 
@@ -348,11 +348,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.futures = []
         self.ends = Counter()
         self.closed = False
-        # For each time it was closed: what says whether that is over.
+        # For each call of close(), a function that says whether closing is complete.
         self.closings = []
 
     def teardown(self):
-        """Close it: everybody is answered, and nothing is left."""
+        """Close the batcher: every caller is answered, and nothing waits or runs."""
         if not hasattr(self, "engine"):
             return
         try:
@@ -366,7 +366,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(count=st.sampled_from([1, 1, 1, 2, 3, 9]))
     def arrive(self, count):
-        """Let some arrive together; a closed batcher takes none of them."""
+        """Let items arrive together; a closed batcher refuses all of them."""
         first = len(self.model.callers)
         puts = [partial(self.engine.put, number(place)) for place in range(first, first + count)]
         if self.closed:
@@ -379,21 +379,21 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(quarters=st.integers(1, 20))
     def sleep(self, quarters):
-        """Time goes by, and what is due on the way leaves when it is."""
+        """Let time pass; each batch leaves when it is due."""
         self.engine.sleep(quarters / 4)
         self._follow()
 
     @precondition(lambda self: self.model.wake_at() is not None)
     @rule()
     def sleep_until_due(self):
-        """Let time go by until something is due, which leaves at that moment."""
+        """Let time pass until a batch is due, which leaves at that moment."""
         self.engine.sleep(max(0.0, self.model.wake_at() - self.engine.now) + SAME / 2)
         self._follow()
 
     @precondition(lambda self: self.model.running())
     @rule(pick=picks, how=st.sampled_from(sorted(ENDS)))
     def end(self, pick, how):
-        """Any of the running batches is over, this way or that, and its callers get their own."""
+        """End a running batch in one of the ways, and check that each caller gets its own answer."""
         model = self.model.running()[pick % len(self.model.running())]
         batch = self.batches[self.model.batches.index(model)]
         callers = model["members"]
@@ -403,39 +403,39 @@ class EngineMachine(RuleBasedStateMachine):
             if caller in model["left"]:
                 assert self.futures[caller["ticket"]].cancelled()
             else:
-                assert answer == told(self.futures[caller["ticket"]])
+                assert answer == outcome(self.futures[caller["ticket"]])
                 self.ends["failed" if isinstance(answer, type) else "answered"] += 1
         self._follow()
 
     @precondition(lambda self: self.model.callers)
     @rule(pick=picks)
     def cancel(self, pick):
-        """Anybody is cancelled, whether waiting, running or answered."""
+        """Cancel a caller, whether its item waits, runs or is answered."""
         self._cancel(self.model.callers[pick % len(self.model.callers)])
 
     @precondition(lambda self: self.model.waiting())
     @rule(pick=picks)
     def cancel_waiting(self, pick):
-        """Somebody is cancelled who waits."""
+        """Cancel a caller whose item waits."""
         self._cancel(self.model.waiting()[pick % len(self.model.waiting())])
 
     @precondition(lambda self: self.model.running())
     @rule(pick=picks)
     def cancel_a_batch(self, pick):
-        """Everybody is cancelled whose items run together."""
+        """Cancel all callers of a running batch."""
         for caller in self.model.running()[pick % len(self.model.running())]["members"]:
             self._cancel(caller)
 
     @rule()
     def flush(self):
-        """Let what waits leave as soon as there are slots."""
+        """Flush: the waiting items leave as soon as there are slots."""
         self.model.push("flush")
         self.engine.act(self.engine.batcher.flush)
         self._follow()
 
     @rule()
     def close(self):
-        """Let what waits leave as soon as there are slots, and nothing else in."""
+        """Close: the waiting items leave as soon as there are slots, and new items are refused."""
         self.model.push("close")
         self.closed = True
         self.closings += self.engine.act(self.engine.close)
@@ -443,34 +443,34 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self):
-        """Let items in again, whether or not it was closed, and whether or not that is over."""
+        """Open the batcher again, whether or not it was closed, and whether or not closing is complete."""
         self.engine.act(self.engine.open)
         self.closed = False
 
     @invariant()
     def same_numbers(self):
-        """Both know how many wait, run, were answered, failed and were cancelled; closing is over when nobody does."""
+        """Engine and model have the same counts, and closing is complete exactly when nothing waits or runs."""
         stats = self.engine.batcher.stats
         running = sum(len(batch["members"]) for batch in self.model.running())
         assert (len(self.model.waiting()), running) == (stats.pending, stats.running)
         ends = {"answered": stats.answered_items, "failed": stats.failed_items, "cancelled": stats.cancelled_items}
-        # Who left a running batch counts when that is over.
+        # A caller that left a running batch is counted when the batch ends.
         left = sum(len(batch["left"]) for batch in self.model.running())
         assert self.ends - Counter(cancelled=left) == Counter(**ends) + Counter()
         idle = not self.model.waiting() and not running
         if idle:
-            assert all(is_over() for is_over in self.closings)
+            assert all(is_complete() for is_complete in self.closings)
             self.closings = []
-        assert not any(is_over() for is_over in self.closings)
+        assert not any(is_complete() for is_complete in self.closings)
 
     @invariant()
-    def same_line(self):
-        """Both know who waits, in order."""
-        line = [(caller["item"], self.futures[caller["ticket"]]) for caller in self.model.waiting()]
-        assert line == [(item.data, item.future) for item in self.engine.batcher.waiting()]
+    def same_queue(self):
+        """Engine and model have the same waiting callers, in the same order."""
+        waiting = [(caller["item"], self.futures[caller["ticket"]]) for caller in self.model.waiting()]
+        assert waiting == [(item.data, item.future) for item in self.engine.batcher.waiting()]
 
     def _follow(self):
-        """Let leave the model what has left the engine: the same callers, at the same time, for the same reason."""
+        """Let the model follow the engine: the same callers leave, at the same time, for the same reason."""
         for batch in self.engine.began[len(self.batches) :]:
             at = self.model.wake_at()
             assert at is not None, f"{batch.items} left although no slot was free"
@@ -506,15 +506,15 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 class ThreadMachine(EngineMachine):
-    """Drives the engine of threads."""
+    """Drives the thread engine."""
 
     kit = InThreads
 
 
 @pytest.mark.parametrize("machine", [EngineMachine, ThreadMachine], ids=["asyncio", "threads"])
-def test_an_engine_does_what_the_model_does(machine):
-    """Whoever comes and leaves, and however batches end, an engine and the model say the same."""
-    # Without shrinking: what hangs takes its time each time.
+def test_an_engine_behaves_like_the_model(machine):
+    """Whichever callers arrive and leave, and however batches end, an engine behaves like the model."""
+    # Without shrinking, because each attempt at an example that hangs takes its full timeout.
     phases = set(Phase) - {Phase.shrink}
     try:
         run_state_machine_as_test(

@@ -1,4 +1,4 @@
-"""What is over leaves nothing behind: neither calls that were answered, nor exceptions that were raised to many."""
+"""Memory is freed: answered calls keep nothing, and an exception raised to many callers keeps no frame."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 from batchify import microbatch
 from tests.kit.engines import PATIENCE, Bridged, Tasks, Threads, doubled, failing
 
-# So many calls fill all that is kept of the newest items and batches, and so many more must leave nothing.
+# The first calls fill the statistics of recent items and batches. All further calls must not take more memory.
 SIZE, WARM, CALLS = 4, 5_000, 40_000
-# In blocks of Python's allocator: much less than one for each batch.
+# In blocks of Python's allocator: far fewer than one for each batch.
 GROWTH = 500
 
 
 @contextmanager
 def uncollected():
-    """Let nothing be found by the garbage collector, only by the count of references."""
+    """Switch off the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
     try:
@@ -41,7 +41,7 @@ async def double_on_loop(items):
 
 
 def from_tasks(fn):
-    """Return what makes so many calls of ``fn`` from tasks, on one loop after the other."""
+    """Return a function that makes a number of calls of ``fn`` from tasks."""
 
     async def call(count):
         for _ in range(count // 1000):
@@ -51,7 +51,7 @@ def from_tasks(fn):
 
 
 def from_threads(fn):
-    """Return what makes so many calls of ``fn`` from this thread."""
+    """Return a function that makes a number of calls of ``fn`` from this thread."""
 
     def call(count):
         for _ in range(count // 1000):
@@ -68,9 +68,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_calls_leave_nothing_behind(way, monkeypatch):
-    """However many calls were answered, there is no more in memory than after the first ones."""
-    # What is kept of these takes more or less room, depending on who came together.
+def test_answered_calls_take_no_memory(way, monkeypatch):
+    """After any number of answered calls, there are no more objects in memory than after the first ones."""
+    # The statistics of recent batches take more or less memory, depending on which calls shared a batch.
     monkeypatch.setattr("batchify._stats.counters.RECENT", WARM // SIZE // 20)
     call = WAYS[way]()
     call(WARM)
@@ -80,22 +80,22 @@ def test_calls_leave_nothing_behind(way, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Tasks, Bridged, Threads], ids=lambda kind: kind.name)
-def test_an_exception_for_ten_thousand_leaves_no_frame_alive(kind):
-    """An exception that was raised to 10,000 callers keeps nothing alive, and nobody has to look for it."""
+def test_an_exception_for_ten_thousand_callers_keeps_no_frame_alive(kind):
+    """An exception raised to 10,000 callers keeps no frame alive, and no garbage collection is needed."""
     fail, seen = failing()
     kit = kind()
     fn, _ = kit.decorate(fail, max_size=10_000, timeout=3600)
     with uncollected():
         if kind is Threads:
-            errors = told([fn.submit(item) for item in range(10_000)])
+            errors = errors_of([fn.submit(item) for item in range(10_000)])
         else:
-            errors = asyncio.run_coroutine_threadsafe(told_on_loop(kit, fn), kit.loop).result(10)
+            errors = asyncio.run_coroutine_threadsafe(errors_on_loop(kit, fn), kit.loop).result(10)
         assert ([KeyError] * 10_000, [None]) == (errors, [local() for local in seen])
     kit.close()
 
 
-def told(futures):
-    """Return the types of the errors that futures have, and raise each of them once."""
+def errors_of(futures):
+    """Raise the error of each future once, and return the types."""
     errors = []
     while futures:
         try:
@@ -105,7 +105,7 @@ def told(futures):
     return errors
 
 
-async def told_on_loop(kit, fn):
+async def errors_on_loop(kit, fn):
     async def call(item):
         try:
             await (fn.acall(item) if isinstance(kit, Bridged) else fn(item))
@@ -116,8 +116,8 @@ async def told_on_loop(kit, fn):
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_loop_that_is_closed_when_answers_are_on_their_way(is_stream):
-    """What threads have told a loop that never came to it is gone with the loop."""
+def test_a_loop_closed_while_answers_are_under_way(is_stream):
+    """Answers that threads sent to a loop, which closed before it received them, are freed with the loop."""
     asked = threading.Event()
 
     @microbatch
@@ -136,14 +136,14 @@ def test_a_loop_that_is_closed_when_answers_are_on_their_way(is_stream):
     fn, call = (count, read()) if is_stream else (double, double.acall(1))
     loop = asyncio.new_event_loop()
     task = loop.create_task(call)
-    # Nobody is to blame for what a closed loop leaves.
+    # The closed loop leaves the task pending, and asyncio must not log that.
     task._log_destroy_pending = False
     loop.run_until_complete(asyncio.sleep(0))
     asked.set()
     fn.close()
     loop.close()
     assert not task.done()
-    gone = ref(loop)
+    freed = ref(loop)
     del loop, task, call
     gc.collect()
-    assert None is gone()
+    assert None is freed()

@@ -1,4 +1,4 @@
-"""The test kit: calls without batching, a record of what left, and virtual time."""
+"""The test kit: calls without batching, a record of batches, and virtual time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from batchify.testing import RecordedBatch, Recorder, VirtualLoop, inline, recor
 from tests.kit.engines import doubled, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# What calls may ask for, each with what it makes stand in the line.
-DEMANDS = [
+# Options that change what the queue holds for an item.
+OPTIONS = [
     {"max_pending": 1},
     {"max_pending": 1, "on_full": "raise"},
     {"dedupe": True},
@@ -30,7 +30,7 @@ DEMANDS = [
     {"capture_context": True},
     {"capture_context": True, "dedupe": True, "max_pending": 1},
 ]
-# Long windows: who waits for one fails by the time it took.
+# A long window: a test that waits for it takes too long.
 window = partial(microbatch, timeout=3600)
 
 
@@ -47,7 +47,7 @@ async def plain_doubled(items):
 
 
 class TestInlineThreads:
-    """What is run by its own caller, in a thread."""
+    """Calls that run in their caller's thread."""
 
     @pytest.fixture(autouse=True)
     def _inline(self):
@@ -55,23 +55,23 @@ class TestInlineThreads:
             yield
 
     def test_a_call_runs_in_its_own_thread(self):
-        """The batch function runs in the thread of the call, and no other one is started."""
+        """The batch function runs in the thread of the call, and no thread is started."""
         before = threading.active_count()
         assert threading.get_ident() == window(whose_thread)(1)
         assert before == threading.active_count()
 
-    def test_all_ways_to_call_are_answered_at_once(self):
-        """A future is done when it is handed out, and a list of items is as many batches."""
+    def test_every_kind_of_call_is_answered_at_once(self):
+        """``submit`` returns a future that is done, and ``map`` runs one batch for each item."""
         fn = window(doubled, max_size=8)
         assert (2, 4, [6, 8]) == (fn(1), fn.submit(2).result(0), fn.map([3, 4]))
         assert {1: 4} == fn.batch_stats.size_histogram
 
     async def test_acall_runs_in_the_thread_of_the_loop(self):
-        """A coroutine of a plain function runs it on the event loop."""
+        """``acall`` runs a ``def`` function in the thread of the event loop."""
         assert threading.get_ident() == await window(whose_thread).acall(1)
 
     def test_columns_options_and_instances_work(self):
-        """What a call is made of, and what it is made on, makes no difference."""
+        """Several columns, options and instances work."""
 
         class Scale:
             @window
@@ -82,7 +82,7 @@ class TestInlineThreads:
         assert [(scale, 1, 2, 3), (scale, 1, 2, 1)] == [scale.of(1, 2, by=3), scale.of(1, 2)]
 
     def test_the_class_works(self):
-        """The engine as a class is inline as well."""
+        """The engine class is inline, too."""
         with SyncMicrobatcher(whose_thread, batch_wait_timeout_s=3600) as batcher:
             assert [threading.get_ident()] * 2 == batcher.submit_many([1, 2])
 
@@ -95,32 +95,32 @@ class TestInlineThreads:
         ],
         ids=["raised", "returned", "wrong length"],
     )
-    def test_what_goes_wrong_is_told_as_otherwise(self, answer, error):
-        """The caller gets what it would get from a batch of one."""
+    def test_errors_are_the_same(self, answer, error):
+        """The caller gets the error that it would get from a batch of one."""
         with pytest.raises(error):
             window(answer)(1)
 
-    @pytest.mark.parametrize("options", DEMANDS, ids=str)
-    async def test_what_calls_ask_for_makes_no_difference(self, options):
-        """There is always room, and nothing to share, whatever else stands in the line for an item."""
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    async def test_options_of_the_queue_make_no_difference(self, options):
+        """With every option there is room, and equal items do not share a run."""
         fn = window(doubled, **options)
         with record() as recorder:
             assert (2, [4, 4], 6) == (fn(1), fn.map([2, 2]), await fn.acall(3))
         assert [(1,), (2,), (2,), (3,)] == [batch.items for batch in recorder.batches]
 
-    def test_what_an_item_asks_for_is_checked(self):
-        """An item that is too heavy is refused."""
+    def test_weights_are_checked(self):
+        """An item heavier than ``max_weight`` is refused."""
         with pytest.raises(ValueError, match="more than max_weight"):
             window(doubled, weigh=abs, max_weight=5)(6)
 
     def test_a_call_from_its_own_batch_is_refused(self):
-        """A batch function that calls itself is told so, though it could go on for a while."""
+        """A batch function that calls itself gets the usual error."""
         fn = window(lambda items: [fn(items[0])])
         with pytest.raises(batchify.ReentrantCallError):
             fn(1)
 
-    def test_a_closed_function_takes_no_more(self):
-        """Closing works, and finds nothing that waits."""
+    def test_a_closed_function_refuses_calls(self):
+        """A function can be flushed and closed, and then refuses calls."""
         fn = window(doubled)
         assert 2 == fn(1)
         fn.flush()
@@ -128,22 +128,22 @@ class TestInlineThreads:
         with pytest.raises(batchify.BatcherClosedError):
             fn(1)
 
-    def test_a_change_of_options_makes_no_larger_batches(self):
-        """A function that is configured is inline still."""
+    def test_a_configured_function_stays_inline(self):
+        """A function whose options are changed still runs batches of one."""
         fn = window(whose_thread)
         assert threading.get_ident() == fn(1)
         fn.configure(max_size=5, timeout=3600, concurrency=1)
         assert threading.get_ident() == fn(1)
 
-    def test_a_batch_sees_itself_and_nothing_of_its_caller(self):
-        """The batch function is told of its batch, and runs in a neutral context, as otherwise."""
+    def test_a_batch_runs_in_a_neutral_context(self):
+        """The batch function sees its batch, but no context variable of its caller."""
         variable = contextvars.ContextVar("variable", default="unset")
         variable.set("set")
         fn = window(lambda items: [(current_batch(), variable.get())], name="fn")
         assert (batchify.CurrentBatch("fn", 1, "full"), "unset") == fn(1)
 
     def test_threads_run_side_by_side(self):
-        """Each of several threads that call at once runs its own item."""
+        """Several threads that call together each run their own item."""
         barrier = threading.Barrier(4)
         fn = window(lambda items: [(barrier.wait(5) * 0, threading.get_ident())])
         seen = []
@@ -156,7 +156,7 @@ class TestInlineThreads:
 
 
 class TestInlineTasks:
-    """What is run by its own caller, in a task."""
+    """Calls that run in a task on their caller's loop."""
 
     @pytest.fixture(autouse=True)
     def _inline(self):
@@ -170,7 +170,7 @@ class TestInlineTasks:
         assert 0 == moment()
 
     async def test_calls_run_side_by_side(self, moment):
-        """Tasks do not wait for each other, whatever ``concurrency`` says."""
+        """Tasks do not wait for each other, whatever ``concurrency`` is."""
 
         async def slow(items):
             await asyncio.sleep(1)
@@ -179,9 +179,9 @@ class TestInlineTasks:
         assert [2, 4, 6] == await asyncio.gather(*map(window(slow), [1, 2, 3]))
         assert 1 == moment()
 
-    @pytest.mark.parametrize("options", DEMANDS, ids=str)
-    async def test_what_calls_ask_for_makes_no_difference(self, options):
-        """There is always room, whatever else stands in the line for an item."""
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    async def test_options_of_the_queue_make_no_difference(self, options):
+        """With every option there is room."""
         fn = window(plain_doubled, **options)
         with record() as recorder:
             assert (2, [4, 6], 8) == (await fn(1), await fn.map([2, 3]), await fn.submit(4))
@@ -200,24 +200,24 @@ class TestInlineTasks:
         await asyncio.wait([future])
         assert 3 == len({asyncio.current_task(), future.result(), *await fn.map([2])})
 
-    async def test_a_plain_function_runs_on_the_loop(self):
-        """A plain function does not get a thread."""
+    async def test_a_def_function_runs_on_the_loop(self):
+        """A ``def`` function of an async batcher gets no thread."""
         async with AsyncMicrobatcher(whose_thread) as batcher:
             assert threading.get_ident() == await batcher.submit(1)
         async with AsyncMicrobatcher(lambda items: {}[0]) as batcher:
             with pytest.raises(KeyError):
                 await batcher.submit(1)
 
-    async def test_a_change_of_options_makes_no_larger_batches(self):
-        """A function that is configured is inline still."""
+    async def test_a_configured_function_stays_inline(self):
+        """A function whose options are changed still runs batches of one."""
         fn = window(plain_doubled)
         await fn(1)
         fn.configure(max_size=5, timeout=3600, concurrency=1)
         assert [2, 4] == await asyncio.gather(fn(1), fn(2))
         assert {1: 3} == fn.batch_stats.size_histogram
 
-    async def test_a_batch_sees_itself_and_nothing_of_its_caller(self):
-        """Before and after it has waited, the batch function runs in a neutral context of its own."""
+    async def test_a_batch_runs_in_a_neutral_context(self):
+        """Before and after an await, the batch function sees no context variable of its caller."""
         variable = contextvars.ContextVar("variable", default="unset")
         variable.set("set")
 
@@ -229,8 +229,8 @@ class TestInlineTasks:
         assert ("unset", "unset", 1) == await window(look)(1)
         assert current_batch() is None
 
-    async def test_an_error_is_told_as_otherwise(self):
-        """The caller gets a copy of what was raised, from the original."""
+    async def test_an_error_is_copied_for_its_caller(self):
+        """The caller gets a copy of the error, raised from the original."""
         original = KeyError("no")
 
         async def fail(items):
@@ -241,7 +241,7 @@ class TestInlineTasks:
         assert original is caught.value.__cause__
 
     async def test_a_cancelled_caller_cancels_its_batch(self):
-        """A caller that times out ends its batch, and counts as cancelled."""
+        """A caller that times out cancels its batch, and counts as cancelled."""
         ended = []
 
         async def slow(items):
@@ -256,7 +256,7 @@ class TestInlineTasks:
         assert ([[1]], 1, 0) == (ended, fn.batch_stats.cancelled_items, fn.batch_stats.failed_items)
 
     async def test_a_batch_may_outlive_its_cancelled_caller(self):
-        """A batch function that goes on when it is cancelled is waited for, but its caller stays cancelled."""
+        """The caller of a batch function that ignores its cancellation stays cancelled."""
 
         async def stubborn(items):
             try:
@@ -272,7 +272,7 @@ class TestInlineTasks:
             await caller
 
     async def test_a_batch_that_cancels_itself_is_aborted(self):
-        """A caller that nobody cancelled is not cancelled by its batch."""
+        """A batch that cancels itself does not cancel its caller."""
 
         async def cancel(items):
             raise asyncio.CancelledError
@@ -280,8 +280,8 @@ class TestInlineTasks:
         with pytest.raises(batchify.BatchAbortedError):
             await window(cancel)(1)
 
-    def test_what_ends_the_program_goes_through(self, caplog):
-        """``SystemExit`` leaves by way of the caller, and nobody complains of a future that was not looked at."""
+    def test_an_exit_leaves_the_loop(self, caplog):
+        """``SystemExit`` is raised out of the loop, and asyncio logs nothing about an unread future."""
 
         async def leave(items):
             raise SystemExit(3)
@@ -310,10 +310,10 @@ class TestInlineTasks:
 
 
 class TestInline:
-    """How batchers change over."""
+    """How batchers change to inline engines and back."""
 
-    def test_it_ends_where_it_began(self):
-        """Before and after, a function has its thread, and counts on; inside, it counts from zero."""
+    def test_a_batcher_continues_where_it_was(self):
+        """Before and after, a function has the same thread and counters; inside, it counts from zero."""
         fn = microbatch(whose_thread)
         worker = fn(1)
         with inline():
@@ -323,8 +323,8 @@ class TestInline:
         assert worker == fn(3)
         assert 2 == fn.batch_stats.total_items
 
-    def test_what_was_first_used_inside_works_outside(self):
-        """A function that was called and closed inside is as good as new outside."""
+    def test_a_function_first_used_inside_works_outside(self):
+        """A function that was first called, and closed, inside is open and unused outside."""
         fn = microbatch(whose_thread)
         with inline():
             fn(1)
@@ -332,8 +332,8 @@ class TestInline:
         assert threading.get_ident() != fn(2)
         assert 1 == fn.batch_stats.total_items
 
-    def test_inside_of_itself_it_does_nothing(self):
-        """The end of the inner one does not end the outer one."""
+    def test_nesting_does_nothing(self):
+        """The end of an inner ``inline()`` does not end the outer one."""
         fn = microbatch(whose_thread)
         with inline():
             fn(1)
@@ -343,13 +343,13 @@ class TestInline:
             assert 3 == fn.batch_stats.total_items
 
     def test_it_ends_with_an_error_too(self):
-        """A failing test does not leave others inline."""
+        """A failing test does not leave other tests inline."""
         with pytest.raises(KeyError), inline():
             raise KeyError
         assert threading.get_ident() != microbatch(whose_thread)(1)
 
-    async def test_what_waits_is_answered_as_it_began(self, moment):
-        """A call that is under way ends in its own time, and its batch in its own size."""
+    async def test_waiting_calls_end_as_they_began(self, moment):
+        """A call that is under way keeps its window and its batch."""
         fn = microbatch(plain_doubled, timeout=5, name="double")
         waiting = [fn.submit(1), fn.submit(2)]
         with inline():
@@ -359,10 +359,10 @@ class TestInline:
 
 
 class TestRecord:
-    """What is seen of batches that leave."""
+    """The record of batches that run."""
 
-    async def test_it_tells_what_left_and_why(self):
-        """Each batch is there, in order, with its name, its items, their number, and the reason."""
+    async def test_it_has_every_batch_with_its_reason(self):
+        """The record has every batch in order, with its name, its items, its size and its reason."""
         fn = microbatch(plain_doubled, max_size=2, timeout=1, name="double")
         with record() as recorder:
             await asyncio.gather(*map(fn, [1, 2, 3]))
@@ -373,7 +373,7 @@ class TestRecord:
         assert [2, 1] == [batch.size for batch in recorder.batches]
 
     def test_it_shows_itself(self):
-        """A failing assertion shows what could be written in its place; ``print`` shows one batch a line."""
+        """``repr`` shows code that creates the record, and ``print`` shows one batch on each line."""
         recorder = Recorder()
         recorder.note("double", [1, 2], "full")
         recorder.note("halve", [3], "idle")
@@ -384,8 +384,8 @@ class TestRecord:
         assert "double: 2, full: (1, 2)\nhalve: 1, idle: (3,)" == str(recorder)
 
     @pytest.mark.parametrize("options", [{}, {"capture_context": True}])
-    def test_items_are_what_callers_gave(self, options):
-        """Whatever else travels with them is left out, and what the batch function does to its list does not matter."""
+    def test_items_are_those_of_the_callers(self, options):
+        """A record has items without options and contexts, and the batch function may change its own list."""
 
         def drain(xs, ys, *, k=1):
             found = [(xs.pop(), ys.pop(), k) for _ in range(len(xs))]
@@ -397,13 +397,13 @@ class TestRecord:
         assert [(("a", "b"),)] == [batch.items for batch in recorder.batches]
 
     def test_inline_calls_are_recorded(self):
-        """Both parts of the kit work together."""
+        """``inline()`` and ``record()`` work together."""
         with inline(), record() as recorder:
             microbatch(doubled, name="double").map([1, 2])
         assert [RecordedBatch("double", (1,), "full"), RecordedBatch("double", (2,), "full")] == recorder.batches
 
     def test_it_begins_and_ends(self):
-        """What leaves before or after is not there, and what leaves inside of two is in both."""
+        """Batches before and after a record are not in it, and a batch inside two records is in both."""
         fn = microbatch(doubled)
         fn(1)
         with record() as outer:
@@ -415,10 +415,10 @@ class TestRecord:
 
 
 class TestVirtualTime:
-    """An event loop on which nothing takes time."""
+    """The event loop on which timers take no time."""
 
     def test_time_passes_in_leaps(self):
-        """Timers go off in order, at their time, and in no time."""
+        """Timers fire in order, each at its own time, without real waiting."""
         seen = []
 
         async def sleeper(seconds):
@@ -437,7 +437,7 @@ class TestVirtualTime:
         assert 5 > time.monotonic() - began
 
     def test_steps_add_up(self):
-        """Ten tenths of a second are a second, also in floating point."""
+        """Ten sleeps of a tenth of a second take exactly one second."""
 
         async def main():
             for _ in range(10):
@@ -448,7 +448,7 @@ class TestVirtualTime:
 
     @pytest.mark.parametrize("at", [8.649333833333333, 0.1 + 0.2, 1 / 3, 2 / 3])
     def test_no_timer_is_early(self, at):
-        """When a timer goes off, its time has come, whatever digits that has."""
+        """A timer never fires before its time, whatever digits that has."""
 
         async def main():
             loop = asyncio.get_running_loop()
@@ -459,7 +459,7 @@ class TestVirtualTime:
         assert at <= run(main())
 
     def test_a_hang_is_an_error_at_once(self, monkeypatch):
-        """When nothing can happen any more, the loop says so, and who waits for it."""
+        """When nothing can happen any more, the loop raises an error that names the waiting tasks."""
         monkeypatch.setattr(threading, "active_count", lambda: 1)
 
         async def wait_for_ever():
@@ -475,15 +475,15 @@ class TestVirtualTime:
         assert f"forlorn in wait_for_ever(), line {wait_for_ever.__code__.co_firstlineno + 1}" in str(caught.value)
         assert 1 > time.monotonic() - began
 
-    def test_a_hang_without_tasks_is_one_too(self):
-        """A loop that runs for ever, and has nothing to do, says so."""
+    def test_a_hang_without_tasks_is_an_error(self):
+        """A loop that runs for ever with nothing to do raises an error."""
         loop = VirtualLoop(patience=0.01)
         with pytest.raises(RuntimeError, match=r"waiting: no task$"):
             loop.run_forever()
         loop.close()
 
     def test_threads_may_wake_the_loop(self):
-        """A loop without timers is patient with other threads."""
+        """A loop without timers waits for other threads."""
         loop = VirtualLoop()
         thread = threading.Timer(0.01, lambda: loop.call_soon_threadsafe(loop.stop))
         thread.start()
@@ -492,7 +492,7 @@ class TestVirtualTime:
         loop.close()
 
     def test_time_waits_for_its_own_threads(self):
-        """What runs in an executor of the loop is not timed out by a leap."""
+        """The clock does not leap past a timeout while a thread of the loop's executor runs."""
 
         async def main():
             await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.01), 0.001)
@@ -501,7 +501,7 @@ class TestVirtualTime:
         assert 0 == run(main())
 
     def test_patience_with_its_own_threads_ends(self):
-        """If a thread waits for a timer, time goes on after a while."""
+        """When a thread waits for a timer, the clock goes on after ``patience`` seconds."""
         loop = VirtualLoop(patience=0.01)
         gate = threading.Event()
         loop.call_later(1, gate.set)
@@ -510,8 +510,8 @@ class TestVirtualTime:
         assert 1 == loop.time()
         loop.close()
 
-    def test_run_ends_what_is_left(self):
-        """Tasks are cancelled, generators are closed, threads end, and the loop is closed."""
+    def test_run_cleans_up(self):
+        """``run()`` cancels tasks, closes generators, ends threads and closes the loop."""
         ended = []
 
         async def numbers():
@@ -536,8 +536,8 @@ class TestVirtualTime:
         assert ["task", "generator"] == ended[2:]
         assert loop.is_closed()
 
-    def test_run_raises_what_was_raised(self):
-        """An error of the coroutine is an error of the test."""
+    def test_run_raises_the_error_of_its_coroutine(self):
+        """An error of the coroutine reaches the test."""
 
         async def fail():
             raise KeyError
@@ -547,18 +547,18 @@ class TestVirtualTime:
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.Runner is new in Python 3.11")
     def test_it_is_a_loop_factory(self):
-        """The runner of asyncio itself takes it."""
+        """``asyncio.Runner`` accepts it."""
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(asyncio.sleep(3600))
 
     async def test_windows_take_no_time(self, moment):
-        """A batch leaves when its window is over, and not before."""
+        """A batch leaves exactly when its window ends."""
         assert 2 == await window(plain_doubled)(1)
         assert 3600 == moment()
 
 
 def pytest_run(path, mode):
-    """Run pytest in a process of its own, as somebody who has installed batchify."""
+    """Run pytest in a process of its own, with batchify installed."""
     scope = "asyncio_default_fixture_loop_scope=function"
     options = ["-o", mode, "-o", scope] if mode else ["-p", "no:asyncio"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options]
@@ -566,11 +566,11 @@ def pytest_run(path, mode):
 
 
 class TestPlugin:
-    """The fixtures, as pytest finds them, with pytest-asyncio and without."""
+    """The fixtures that pytest finds, with pytest-asyncio and without."""
 
     @pytest.mark.parametrize("mode", ["asyncio_mode=strict", "asyncio_mode=auto", None])
     def test_the_example_passes(self, mode, tmp_path):
-        """The tests of the example pass, each of them in virtual time."""
+        """All tests of the example pass in virtual time."""
         path = tmp_path / "test_prices.py"
         path.write_text((EXAMPLES / path.name).read_text(encoding="utf-8"), encoding="utf-8")
         done = pytest_run(path, mode)
@@ -579,7 +579,7 @@ class TestPlugin:
 
     @pytest.mark.parametrize("mode", ["asyncio_mode=strict", "asyncio_mode=auto", None])
     def test_a_hang_fails(self, mode, tmp_path):
-        """A test that waits for ever fails, and says where."""
+        """A test that waits for ever fails with an error."""
         path = tmp_path / "test_hang.py"
         path.write_text(
             "import asyncio\nasync def test_hang(batchify_virtual_time):\n    await asyncio.Event().wait()\n",
@@ -590,8 +590,8 @@ class TestPlugin:
         assert "1 failed" in done.stdout
 
     @pytest.mark.parametrize("mode", ["asyncio_mode=strict", "asyncio_mode=auto"])
-    def test_others_are_left_alone(self, mode, tmp_path):
-        """A test that does not ask for virtual time has the event loop that it would have otherwise."""
+    def test_other_tests_keep_their_loop(self, mode, tmp_path):
+        """A test that does not ask for virtual time runs on its usual event loop."""
         path = tmp_path / "test_other.py"
         path.write_text(
             "import asyncio, pytest\n"
@@ -605,7 +605,7 @@ class TestPlugin:
 
 
 def test_nothing_is_left_inline():
-    """After all these tests a function has its thread again."""
+    """After all these tests, a function runs in a thread of its own."""
     fn = microbatch(whose_thread)
     assert threading.get_ident() != fn(1)
     fn.close()
