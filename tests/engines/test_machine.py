@@ -511,6 +511,7 @@ class ThreadMachine(EngineMachine):
     kit = InThreads
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("machine", [EngineMachine, ThreadMachine], ids=["asyncio", "threads"])
 def test_an_engine_does_what_the_model_does(machine):
     """Whoever comes and leaves, and however batches end, an engine and the model say the same."""

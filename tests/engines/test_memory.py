@@ -67,6 +67,7 @@ WAYS = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("way", WAYS)
 def test_calls_leave_nothing_behind(way, monkeypatch):
     """However many calls were answered, there is no more in memory than after the first ones."""
