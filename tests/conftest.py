@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
+import threading
 
 import pytest
 
@@ -14,6 +16,26 @@ from tests.kit.engines import Bridged, Tasks, Threads, wait_until
 
 def pytest_asyncio_loop_factories(config, item):
     return {"virtual": VirtualLoop}
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run a single file in this process, where it starts at once and a debugger works."""
+    return 0 if len(config.args) == 1 and ".py" in config.args[0] else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Take the trace function of coverage from a test that is marked ``untraced``, and from the threads it starts."""
+    if item.get_closest_marker("untraced") is None:
+        return (yield)
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        threading.settrace(in_threads)
+        sys.settrace(here)
 
 
 @pytest.fixture(autouse=True)

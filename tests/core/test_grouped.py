@@ -685,5 +685,5 @@ class GroupsMachine(RuleBasedStateMachine):
         assert min(deadlines, default=inf) == (inf if self.queue.expires_at is None else self.queue.expires_at)
 
 
-TestGroupsMachine = GroupsMachine.TestCase
+TestGroupsMachine = pytest.mark.untraced(GroupsMachine.TestCase)
 TestGroupsMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -371,6 +371,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert (real if last else None) is self.queue.abandon(caller["ticket"])
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])
 def test_the_core_does_what_the_model_does(steps):
     """Whatever a shell does and whenever, the core and the model say the same."""

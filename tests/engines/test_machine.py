@@ -511,6 +511,7 @@ class ThreadMachine(EngineMachine):
     kit = InThreads
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("machine", [EngineMachine, ThreadMachine], ids=["asyncio", "threads"])
 def test_an_engine_behaves_like_the_model(machine):
     """Whichever callers arrive and leave, and however batches end, an engine behaves like the model."""

@@ -67,6 +67,7 @@ WAYS = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("way", WAYS)
 def test_answered_calls_take_no_memory(way, monkeypatch):
     """After any number of answered calls, there are no more objects in memory than after the first ones."""

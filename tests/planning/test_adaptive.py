@@ -25,7 +25,7 @@ OWN = {"adaptive": POLICIES["adaptive"]}
 
 
 # With one slot there is nothing to decide. With several, the distance between departures costs the unluckiest more.
-@pytest.mark.no_cover
+@pytest.mark.untraced
 @pytest.mark.parametrize(("slots", "worst_p99"), [(1, 1.20), (4, 1.45)], ids=["one slot", "four slots"])
 def test_nothing_to_tune(slots, worst_p99):
     """Whatever the function, the load and the arrivals, the best window picked for each is hardly better.
@@ -43,7 +43,7 @@ def test_nothing_to_tune(slots, worst_p99):
     assert is_bounded(average(list(found.values())))
 
 
-@pytest.mark.no_cover
+@pytest.mark.untraced
 def test_nothing_to_tune_if_run_times_are_random():
     """On average the same is true of run times that nobody can foresee; the more chance, the more calls it takes."""
     assert is_bounded(average([cell.regrets(4 * CALLS, policies=OWN)["adaptive"] for cell in cells([4], [0.5])]))

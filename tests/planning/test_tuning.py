@@ -28,6 +28,7 @@ def test_adaptive_timing_is_recommended():
     assert cost.capacity(advice.setting.max_size) > 2000.0
 
 
+@pytest.mark.untraced
 def test_the_recommended_size_is_hardly_worse_than_any():
     """No other size has 99th percentiles that are better by more than a twentieth, and no smaller one is as good."""
     cost, rates = known(0.005, 0.0005), [300.0, 900.0]
@@ -43,6 +44,7 @@ def test_a_window_is_recommended_where_it_is_better():
     assert Setting(8, 0.0055, 4) == tuning.recommend(cost, [1400.0]).setting
 
 
+@pytest.mark.untraced
 def test_more_slots_only_where_they_help():
     """Two slots are recommended if they are needed for the rate, and one if they are not."""
     cost = known(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
@@ -56,6 +58,7 @@ def test_a_target_that_is_met():
     assert 1000.0 < advice.limit < 3200.0
 
 
+@pytest.mark.untraced
 def test_a_target_that_is_missed_at_some_rates():
     """The rates that miss it are named, and the highest rate that meets it lies below them."""
     advice = tuning.recommend(known(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
@@ -63,6 +66,7 @@ def test_a_target_that_is_missed_at_some_rates():
     assert 20.0 < advice.limit < 270.0
 
 
+@pytest.mark.untraced
 def test_a_target_that_nothing_meets():
     """What takes longer alone than is allowed is late at any rate."""
     assert 0.0 == tuning.recommend(known(0.010, 0.0), [10.0], slo=0.005).limit

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-import batchify
-from tests.project.test_examples import EXAMPLES, needs, numbers, run
+from tests.kit import processes
+from tests.kit.examples import EXAMPLES, needs, numbers, printed
 
 pytestmark = [needs("distributed"), pytest.mark.skipif(os.name != "posix", reason="processes are killed by signal")]
-
-# A cluster is up in a few seconds, on a busy machine in some more; what takes longer than this many hangs.
-PATIENCE = 100
 
 # What workers import. A batch at the gate says in which process it runs, and waits until it is let go.
 THEIRS = """
@@ -122,16 +116,7 @@ def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "theirs.py").write_text(dedent(THEIRS))
     (folder / "main.py").write_text(dedent(SCRIPT))
-    path = [str(EXAMPLES), str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    done = subprocess.run(
-        [sys.executable, "main.py"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = processes.run("main.py", cwd=folder, path=[EXAMPLES], traced=False)
     assert 0 == done.returncode, done.stderr
     return done.stdout.splitlines()
 
@@ -165,7 +150,7 @@ def test_a_cluster_closed_under_load_answers_everybody(seen):
 @pytest.mark.parametrize(("where", "fails"), [((), False), (("processes",), True)], ids=["dask", "processes"])
 def test_the_example(where, fails):
     """Answers from other processes are those of this one, before and after one of them is killed."""
-    output = run("cluster.py", *where)
+    output = printed("cluster.py", *where)
     [[modules, workers]] = numbers("# modules, # workers", output)
     assert 2 == workers
     assert [[modules]] == numbers("items +# +pending +0", output)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +13,9 @@ import batchify.opentelemetry
 import batchify.prometheus
 import batchify.testing
 from batchify._decorator.proxy import Batched
+from tests.kit.processes import ROOT, printed, run
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
 # What a page says that its code prints: behind it, or on a line of its own.
@@ -40,22 +37,15 @@ def program(page):
     return "\n".join(lines)
 
 
-def run(*command, **options):
-    return subprocess.run(  # our own pages
-        [sys.executable, *command], capture_output=True, encoding="utf-8", timeout=120, check=False, **options
-    )
-
-
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_a_page_runs(name):
     """The blocks of a page run in order, as one program, without a warning, and print what their comments say."""
     code = program(PAGES[name])
     # A connection that is to live as long as the program is not closed, which Python 3.13 tells at the end.
     quiet = ["-W", "error", "-W", "ignore:unclosed database:ResourceWarning"]
-    done = run(*quiet, "-c", code, env={**os.environ, "PYTHONUTF8": "1"})
-    assert (0, "") == (done.returncode, done.stderr)
+    output = printed(*quiet, "-c", code, traced=False)
     said = [behind or alone for behind, alone in SAID.findall(code)]
-    assert [] == [line for line in said if line not in done.stdout.splitlines()]
+    assert [] == [line for line in said if line not in output.splitlines()]
     assert said
 
 
@@ -72,16 +62,15 @@ def test_no_code_is_passed_over(name):
 def test_what_is_quoted_stands_there(name):
     """What a page quotes from an example is a part of it, and so it is tested there."""
     for example, quote in re.findall(QUOTED.pattern + r"(.*?)^```$", PAGES[name], re.MULTILINE | re.DOTALL):
-        assert quote in (DOCS.parent / example).read_text(encoding="utf-8")
+        assert quote in (ROOT / example).read_text(encoding="utf-8")
 
 
 def test_the_tests_of_the_page_about_tests(tmp_path):
     """What the page about tests shows for pytest passes there."""
     path = tmp_path / "test_page.py"
     path.write_text(program(PAGES["testing"]), encoding="utf-8")
-    done = run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error", path.name, cwd=tmp_path
-    )
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error"]
+    done = run("-m", "pytest", *options, path.name, cwd=tmp_path, traced=False)
     assert "2 passed" in done.stdout, done.stdout
 
 
@@ -89,11 +78,9 @@ def test_the_tests_of_the_page_about_tests(tmp_path):
 def site(tmp_path_factory):
     """Build the site, and return its folder."""
     folder = tmp_path_factory.mktemp("site")
-    # Not what its authors announce at each start, which is no warning about the site.
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONUTF8": "1"}
-    config = str(DOCS / "site" / "mkdocs.yml")
-    # Quiet, it would not even count warnings.
-    done = run("-m", "mkdocs", "build", "--strict", "-f", config, "-d", str(folder), env=environment)
+    command = ["-m", "mkdocs", "build", "--strict", "-f", DOCS / "site" / "mkdocs.yml", "-d", folder]
+    # The announcement of mkdocs's authors at each start is no warning about the site. A quiet build counts no warnings.
+    done = run(*command, traced=False, NO_MKDOCS_2_WARNING="1")
     assert 0 == done.returncode, done.stderr
     return folder
 

@@ -6,57 +6,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
 import pytest
 
-import batchify
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-# An example takes a few seconds; what takes longer than this many hangs.
-PATIENCE = 60
-
-
-def needs(package):
-    """Skip a test where a package of the ``examples`` extra has no wheel for this Python.
-
-    It is looked for and not imported: NumPy starts threads, and with those about, fork() warns in other tests.
-    """
-    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
-
-
-def run(name, *arguments, **variables):
-    """Return what an example prints, with the batchify that is tested here."""
-    path = [str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    # The drawing of statistics needs more than the encoding that a pipe has on some platforms.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1", **variables}
-    done = subprocess.run(  # our own examples
-        [sys.executable, EXAMPLES / name, *arguments],
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
-    )
-    # Ray tells of its start.
-    assert (0, "") == (done.returncode, "" if name == "on_ray.py" else done.stderr)
-    return done.stdout
-
-
-def numbers(line, output):
-    """Return the numbers of each line of ``output`` that matches ``line``, a pattern in which # is a number."""
-    found = re.finditer(f"^{line.replace('#', '([0-9]+)')}$", output, re.MULTILINE)
-    return [[int(number) for number in match.groups()] for match in found]
+from tests.kit import processes
+from tests.kit.examples import EXAMPLES, needs, numbers, printed
+from tests.kit.processes import PATIENCE
 
 
 @needs("tokenizers")
 def test_tokenizer():
     """From threads and from tasks each paragraph is one call, fewer batches hold them all, and every id is right."""
-    output = run("tokenizer.py")
+    output = printed("tokenizer.py")
     [[paragraphs]] = numbers("# paragraphs, .+", output)
     assert ["64 threads", "256 asyncio tasks"] == re.findall("^From (.+)$", output, re.MULTILINE)
     assert [[paragraphs, paragraphs]] * 2 == numbers("calls made: #, total_items: #", output)
@@ -71,7 +35,7 @@ def test_tokenizer():
 @needs("sklearn")
 def test_digits():
     """Calls that tasks make together fill their batches, and every image gets the prediction that it gets alone."""
-    output = run("digits.py")
+    output = printed("digits.py")
     [[images]] = numbers("# images, .+", output)
     assert [[images]] == numbers(r"alone +# +[\d.]+ ms", output)
     assert [[ceil(images / 64)]] == numbers(r"batched +# +[\d.]+ ms", output)
@@ -81,7 +45,7 @@ def test_digits():
 
 def test_lookup():
     """Each id gets its row or None, in order, from fewer queries than there are ids."""
-    output = run("lookup.py")
+    output = printed("lookup.py")
     [[characters]] = numbers("# characters .+", output)
     [[ids, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
     assert ids == items == characters + missing
@@ -95,7 +59,7 @@ def test_lookup():
 
 def test_stream():
     """Texts are written in as many steps as the longest has, and each reader gets what it would get alone."""
-    output = run("stream.py")
+    output = printed("stream.py")
     assert numbers("# characters of help texts, # beginnings of 6 characters", output)
     [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", output)
     assert (calls, 1) == (items, batches)
@@ -160,7 +124,7 @@ def saved_queries(output):
 @needs("psycopg_pool")
 def test_postgres(server):
     """On a server of its own, pages made together take a fraction of the queries that they take one by one."""
-    output = run("postgres.py", **server)
+    output = printed("postgres.py", **server)
     assert re.match(r"PostgreSQL \d+, 8 connections\n", output)
     alone, batched = saved_queries(output)
     assert alone > 10 * batched
@@ -171,7 +135,7 @@ def test_postgres_leaves_nothing_behind(server):
     """What the example made on the server is gone in the end."""
     import psycopg
 
-    run("postgres.py", **server)
+    printed("postgres.py", **server)
     address = f"host={server['PGHOST']} port=5432 user=shop dbname=postgres"
     with psycopg.connect(address) as connection:
         schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'batchify%'").fetchall()
@@ -181,7 +145,7 @@ def test_postgres_leaves_nothing_behind(server):
 @needs("psycopg_pool")
 def test_postgres_without_a_server(tmp_path):
     """Where there is no server the example says so, and counts the same queries with SQLite."""
-    output = run("postgres.py", PGHOST=str(tmp_path))
+    output = printed("postgres.py", PGHOST=str(tmp_path))
     assert re.match(r"SQLite [\d.]+, in memory, as there is no PostgreSQL server\n", output)
     alone, batched = saved_queries(output)
     assert alone > 10 * batched
@@ -190,5 +154,8 @@ def test_postgres_without_a_server(tmp_path):
 @needs("ray")
 def test_ray():
     """Where Ray is installed its processes count the same words, in fewer batches than there are modules."""
-    [[modules, batches]] = numbers("[0-9,]+ words in # modules, in # batches on Ray", run("on_ray.py"))
+    # Ray reports its start on the error stream.
+    done = processes.run(EXAMPLES / "on_ray.py", traced=False)
+    assert 0 == done.returncode, done.stderr
+    [[modules, batches]] = numbers("[0-9,]+ words in # modules, in # batches on Ray", done.stdout)
     assert 1 < batches < modules

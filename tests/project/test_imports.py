@@ -1,16 +1,14 @@
 """What an import costs. The layers themselves are contracts of import-linter, in ``pyproject.toml``."""
 
-import subprocess
-import sys
+from tests.kit.processes import printed_by
 
 HEAVY = ["asyncio", "numpy", "rich", "matplotlib", "pandas", "torch", "prometheus_client", "opentelemetry", "uvloop"]
 
 
 def loaded(code):
     """Return which of the heavy modules a fresh interpreter has loaded after it ran ``code``."""
-    code = f"import sys\n{code}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # ours
-    return sorted({name.split(".")[0] for name in done.stdout.split()} & set(HEAVY))
+    names = printed_by(f"import sys\n{code}\nprint(*sys.modules)").split()
+    return sorted({name.split(".")[0] for name in names} & set(HEAVY))
 
 
 def test_importing_the_package_is_light():
@@ -27,3 +25,8 @@ def test_importing_our_own_modules_is_light():
 def test_the_measure_of_light_is_true():
     """What is loaded is seen, also when it is only a part of something heavy."""
     assert ["asyncio"] == loaded("import asyncio.events")
+
+
+def test_importing_the_command_does_not_run_it():
+    """A tool that imports every module of the package does not start the command line."""
+    assert "" == printed_by("import batchify.__main__")

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+from tests.kit.processes import ROOT, printed
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-
-
-def run(script):
-    return subprocess.run(  # our own README
-        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_there_are_blocks():
@@ -29,10 +22,9 @@ def test_a_block_runs(tmp_path, block):
     """A block runs in a process of its own, ends well, and prints what its comments say."""
     script = tmp_path / "block.py"
     script.write_text(block, encoding="utf-8")
-    done = run(script)
-    assert (0, "") == (done.returncode, done.stderr)
+    output = printed("-W", "error", script, traced=False)
     for said in re.findall(r"print\(.*\)  # (.*)", block):
-        assert said in done.stdout.splitlines()
+        assert said in output.splitlines()
 
 
 def test_the_commands():

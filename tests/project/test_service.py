@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
 
 import pytest
 
-import batchify
+from tests.kit import processes
+from tests.kit.examples import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 # Whatever waits for the service gives up after this many seconds, ...
 PATIENCE = 20
 # ... and no service lives longer than this many, which is also its time limit where a test sets none.
@@ -72,12 +68,8 @@ print(json.dumps([images.tolist(), digits.model.predict(images).tolist()]))
 
 
 def start(code, *arguments, **variables):
-    """Start a process that runs ``code`` beside the examples, with the batchify that is tested here."""
-    path = [str(EXAMPLES), str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **variables}
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8")
+    """Start a process that runs ``code`` beside the examples."""
+    return processes.start("-c", code, *arguments, path=[EXAMPLES], traced=False, **variables)
 
 
 def finish(process):

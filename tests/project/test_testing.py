@@ -604,6 +604,12 @@ class TestPlugin:
         assert "2 passed" in pytest_run(path, mode).stdout
 
 
+def test_unknown_names():
+    """A name that the package does not have is an ``AttributeError``, as for any module."""
+    with pytest.raises(AttributeError, match=r"^module 'batchify\.testing' has no attribute 'replay'$"):
+        _ = batchify.testing.replay
+
+
 def test_nothing_is_left_inline():
     """After all these tests, a function runs in a thread of its own."""
     fn = microbatch(whose_thread)
