@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.functions import METHOD_KINDS, name_of
 from batchify._decorator.instances import Instances, InstanceScope
-from batchify._decorator.proxy import Batched, BatchedView, Route, ways
+from batchify._decorator.proxy import Batched, BatchedView
+from batchify._decorator.routes import Route, ways
 from batchify._decorator.signature import Call
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._decorator.instances import MakeBatcher
-    from batchify._decorator.proxy import RequestRoute, Ways
+    from batchify._decorator.routes import RequestRoute, Ways
 
 
 class BatchedFunction(Batched):

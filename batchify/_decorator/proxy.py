@@ -1,21 +1,20 @@
 """A decorated function: a proxy of the batch function that is called with one item.
 
-Decides: its members, and the route from a call to its batcher.
-Must not know: batches, how a batcher works.
+Decides: which members there are.
+Must not know: how a call finds its batcher, or how a batcher works.
 """
 
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from wrapt import BaseObjectProxy
 
 from batchify._batcher.config import changes
 from batchify._batcher.registry import configure_lock
-from batchify._batcher.requests import Request
 from batchify._core.limits import number, positive
+from batchify._decorator.routes import RequestRoute, ways
 from batchify._stats.counters import together
 
 if TYPE_CHECKING:
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
+    from batchify._decorator.routes import Route, Ways
     from batchify._decorator.signature import Call
     from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
-    Ways: TypeAlias = tuple[Callable[..., Any], ...]
 else:
     Proxy = BaseObjectProxy
 
@@ -39,136 +38,38 @@ else:
 class Scope(Protocol):
     """The batchers that a decorated function or a bound method stands for."""
 
-    def batchers(self) -> list[Batcher]:
-        """Return the batchers that exist."""
-        ...
-
-    def close(self) -> list[Batcher]:
-        """Accept no batcher that is made later, and return those to close."""
-        ...
-
-    def change(self, changes: dict[str, Any]) -> None:
-        """Apply validated option changes."""
-        ...
-
-    def _parts(self) -> list[Stats]:
-        """Return the counters of these batchers."""
-        ...
-
-
-class Route:
-    """The way from a call to its batcher.
-
-    Args:
-        find: returns the batcher, and makes it if need be.
-        instance: the instance of a method, which lives at least as long as its calls.
-    """
-
-    __slots__ = ("find", "instance")
-
-    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
-        self.find = find
-        self.instance = instance
-
-    def submit(self, row: Any) -> Any:
-        return self.find().submit(row, self.instance)
-
-    def submit_nowait(self, row: Any) -> Any:
-        return self.find()._submit_nowait(row)
-
-    def acall(self, row: Any) -> Any:
-        return self.find()._acall(row, self.instance)
-
-    def submit_many(self, rows: Iterable[Any]) -> Any:
-        return self.find().submit_many(rows, self.instance)
-
-    def requests(self) -> RequestRoute:
-        """Return the way of calls that pass options."""
-        return RequestRoute(self)
-
-
-class RequestRoute(Route):
-    """The way of calls that ask for more than their item. The first one makes the batcher accept such calls.
-
-    Args:
-        route: leads to the batcher.
-        priority: that of every call.
-        time_limit: seconds from a call to its deadline; ``None`` for no deadline.
-    """
-
-    __slots__ = ("priority", "time_limit")
-
-    def __init__(self, route: Route, priority: float = 0.0, time_limit: float | None = None) -> None:
-        super().__init__(partial(_find_for_requests, route.find), route.instance)
-        self.priority = priority
-        self.time_limit = time_limit
-
-    def submit(self, row: Any) -> Any:
-        return super().submit(self._request(row))
-
-    def submit_nowait(self, row: Any) -> Any:
-        return super().submit_nowait(self._request(row))
-
-    def acall(self, row: Any) -> Any:
-        return super().acall(self._request(row))
-
-    def submit_many(self, rows: Iterable[Any]) -> Any:
-        return super().submit_many(map(self._request, rows))
-
-    def requests(self) -> RequestRoute:
-        return self
-
-    def _request(self, row: Any) -> Request:
-        request = row if type(row) is Request else Request(row)
-        request.priority, request.time_limit = self.priority, self.time_limit
-        return request
-
-
-def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
-    batcher = find()
-    if not batcher._takes_requests:
-        with configure_lock:
-            # Another thread may have done it meanwhile.
-            if not batcher._takes_requests:
-                batcher._change({"takes_requests": True})
-    return batcher
-
-
-def ways(call: Call, route: Route) -> Ways:
-    """Return the ways to call a function: ``fn``, ``fn.submit`` and ``fn.acall``."""
-    requests = route.requests()
-    return (
-        call.bind(route.submit, requests.submit),
-        call.bind(route.submit_nowait, requests.submit_nowait),
-        call.bind(route.acall, requests.acall),
-    )
+    def batchers(self) -> list[Batcher]: ...
+    # Accepts no batcher that is made later, and returns the batchers to close.
+    def close(self) -> list[Batcher]: ...
+    def change(self, changes: dict[str, Any]) -> None: ...
+    def _parts(self) -> list[Stats]: ...
 
 
 class Batched(Proxy):
     """A decorated function, or a decorated method that is bound to an instance.
 
-    It offers these members; everything else is that of the batch function: name, documentation, module and kind.
+    It has these members; every other attribute is that of the batch function: name, documentation, module and kind.
     """
 
-    # The ways to call it stand in slots: a method of a proxy would cost a tenth of a call.
+    # The ways to call it are slots: a method of a proxy would add a tenth to the cost of a call.
     __slots__ = {  # noqa: RUF023  # the order in which a reader meets them
-        "__call__": """Run one item and return its result; of an ``async def`` function, return a coroutine of it.
+        "__call__": """Run one item and return its result; for an ``async def`` function, return a coroutine.
 
-        Of a generator function, return a stream: an iterator of the values for the item, asynchronous for an ``async
-        def`` one. It is queued when it is first read.
+        For a generator function, return a stream: an iterator of the values for the item, asynchronous for an ``async
+        def`` function. The item is queued when the stream is first read.
         """,
         "submit": """Queue one item at once and return the future of its result.
 
-        It is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async def``
-        function, which needs a running event loop. Cancelling it removes the item if its batch has not left yet. Of a
-        generator function, it is a stream, as a call returns.
+        The future is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async
+        def`` function, which needs a running event loop. Cancelling it removes an item whose batch has not left yet. For
+        a generator function, return a stream that is queued already.
 
         Raises:
             BatcherClosedError: the function has been closed.
         """,
-        "acall": """Return a coroutine of the result for one item, to be awaited on any event loop.
+        "acall": """Return a coroutine of the result for one item, which any event loop may await.
 
-        Calls of a ``def`` function from threads and from all event loops share the same batches. Of a generator
+        Calls of a ``def`` function from threads and from all event loops share the same batches. For a generator
         function, return an asynchronous iterator of the values for the item.
         """,
     }
@@ -185,75 +86,75 @@ class Batched(Proxy):
             set_slot(self, way)
 
     def _self_ways(self, route: RequestRoute) -> Ways:
-        """Return the ways to call it as a view does."""
         return ways(self._self_call, route)
 
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
-        """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
+        """Return the results for ``items`` in order: a list, or for an ``async def`` function an awaitable of a list.
 
-        Of a generator function, the result for an item is the list of all its values.
+        For a generator function, the result for an item is the list of all its values.
 
         Args:
-            items: any number of items; with several columns, tuples of one element for each.
-            options: those of the batch function, for all items.
+            items: any number of items; with several columns, tuples of one element for each column.
+            options: options of the batch function, for all items.
 
         Raises:
-            Exception: the error of the first item that has one.
+            Exception: the error of the first item that fails.
         """
         rows = self._self_call.rows(items, options)
         route = self._self_route.requests() if options else self._self_route
         return route.submit_many(rows)
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
-        """Return a view of it, with all that it offers, whose calls are more or less urgent.
+        """Return a view with the same members, whose calls have a priority and a deadline.
 
         Args:
-            priority: a call leaves before others that came up to this many seconds earlier. So higher ones leave first,
-                and as who waits comes forward, no call starves. Which batch leaves when does not depend on it.
-            deadline: seconds, from the call, in which its item must have been started. If it was not, it is dropped,
-                unrun, and the call is a ``DeadlineError`` at that moment, not when a slot is free. With a slot free, an
-                item that waits for company leaves when nine tenths of that time are over, and the batch with it; but
-                no less than 5 ms before the deadline, if that leaves it half of its time. ``None``: no deadline.
+            priority: seconds by which a call overtakes others: it leaves before calls that arrived up to this many
+                seconds earlier. Higher priorities leave first, and a waiting call rises with age, so none starves.
+                A priority does not change when a batch leaves.
+            deadline: seconds from the call within which its item must start. An item that has not started by then is
+                dropped without being run, and its caller gets a ``DeadlineError`` at that moment, not when a slot
+                becomes free. While a slot is free, a batch leaves early enough for the deadlines of its items: a tenth
+                of that time before, at least 5 ms, at most half of it. ``None`` means no deadline.
 
         Raises:
-            TypeError: one is no number.
-            ValueError: one is not finite, or the deadline is not above 0.
+            TypeError: an argument is not a number.
+            ValueError: an argument is not finite, or the deadline is not above 0.
         """
         return BatchedView(self, number("priority", priority), positive("deadline", deadline))
 
     @property
     def batch_stats(self) -> BatchStats:
-        """A snapshot of what happened so far."""
+        """A snapshot of the statistics."""
         return together(self._self_config.name, self._self_scope._parts())
 
     def reset_stats(self) -> None:
-        """Start counting anew; what waits and runs stays counted."""
+        """Reset the counters; queued and running items stay counted."""
         for part in self._self_scope._parts():
             part.reset()
 
     def configure(self, **options: Any) -> None:
-        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` while it works; what runs is left alone.
+        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` from now on; running batches are unaffected.
 
-        Of a method seen from its class, it is for all instances there are and all that come; of one of an instance, for
-        that instance.
+        ``Class.method.configure()`` applies to all instances, also to later ones; ``instance.method.configure()`` applies
+        to that instance.
 
         Raises:
-            TypeError: an option is of the wrong kind, or cannot change.
+            TypeError: an option has a wrong type, or cannot change.
             ValueError: an option is out of range.
         """
         with configure_lock:
             self._self_scope.change(changes(self.__wrapped__, options))
 
     def flush(self) -> None:
-        """Let what waits leave now, as far as there are slots."""
+        """Start the queued items now, as far as slots are free."""
         for batcher in self._self_scope.batchers():
             batcher.flush()
 
     def close(self) -> None:
-        """Take no new calls, run what waits, and return when all is answered. Closing twice is fine.
+        """Refuse new calls, run the queued items, and return when all calls are answered. Closing twice is fine.
 
         Raises:
-            RuntimeError: the caller is an event loop that has to run some of it; use ``await fn.aclose()`` there.
+            RuntimeError: the caller blocks the event loop that has to run the items; use ``await fn.aclose()`` there.
         """
         for batcher in self._self_scope.close():
             batcher.close()
@@ -297,7 +198,7 @@ class Batched(Proxy):
     __str__ = __repr__
 
 
-# Past the proxy's own way to set attributes, which would set that of the batch function.
+# A plain assignment would go through the proxy and set the attribute of the batch function.
 _set_slots = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
 

@@ -1,0 +1,108 @@
+"""Routes: how a call reaches its batcher, as a bare item or as a request.
+
+Must not know: how a batcher works, or how Python binds functions.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from batchify._batcher.registry import configure_lock
+from batchify._batcher.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from batchify._batcher.registry import Batcher
+    from batchify._decorator.signature import Call
+
+    # The functions behind ``fn``, ``fn.submit`` and ``fn.acall``.
+    Ways: TypeAlias = tuple[Callable[..., Any], ...]
+
+
+class Route:
+    """The way from a call to its batcher.
+
+    Args:
+        find: returns the batcher, and makes it if need be.
+        instance: the instance of a method, which lives at least as long as its calls.
+    """
+
+    __slots__ = ("find", "instance")
+
+    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
+        self.find = find
+        self.instance = instance
+
+    def submit(self, row: Any) -> Any:
+        return self.find().submit(row, self.instance)
+
+    def submit_nowait(self, row: Any) -> Any:
+        return self.find()._submit_nowait(row)
+
+    def acall(self, row: Any) -> Any:
+        return self.find()._acall(row, self.instance)
+
+    def submit_many(self, rows: Iterable[Any]) -> Any:
+        return self.find().submit_many(rows, self.instance)
+
+    def requests(self) -> RequestRoute:
+        return RequestRoute(self)
+
+
+class RequestRoute(Route):
+    """The way of calls that ask for more than their item; the first such call makes the batcher accept them.
+
+    Args:
+        route: leads to the batcher.
+        priority: that of every call.
+        time_limit: seconds from a call to its deadline; ``None`` for no deadline.
+    """
+
+    __slots__ = ("priority", "time_limit")
+
+    def __init__(self, route: Route, priority: float = 0.0, time_limit: float | None = None) -> None:
+        super().__init__(partial(_find_for_requests, route.find), route.instance)
+        self.priority = priority
+        self.time_limit = time_limit
+
+    def submit(self, row: Any) -> Any:
+        return super().submit(self._request(row))
+
+    def submit_nowait(self, row: Any) -> Any:
+        return super().submit_nowait(self._request(row))
+
+    def acall(self, row: Any) -> Any:
+        return super().acall(self._request(row))
+
+    def submit_many(self, rows: Iterable[Any]) -> Any:
+        return super().submit_many(map(self._request, rows))
+
+    def requests(self) -> RequestRoute:
+        return self
+
+    def _request(self, row: Any) -> Request:
+        request = row if type(row) is Request else Request(row)
+        request.priority, request.time_limit = self.priority, self.time_limit
+        return request
+
+
+def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
+    batcher = find()
+    if not batcher._takes_requests:
+        with configure_lock:
+            # Another thread may have done so meanwhile.
+            if not batcher._takes_requests:
+                batcher._change({"takes_requests": True})
+    return batcher
+
+
+def ways(call: Call, route: Route) -> Ways:
+    """Return the ways to call a function: ``fn``, ``fn.submit`` and ``fn.acall``."""
+    requests = route.requests()
+    return (
+        call.bind(route.submit, requests.submit),
+        call.bind(route.submit_nowait, requests.submit_nowait),
+        call.bind(route.acall, requests.acall),
+    )
