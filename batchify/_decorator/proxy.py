@@ -61,8 +61,8 @@ class Batched(Proxy):
         "submit": """Queue one item at once and return the future of its result.
 
         The future is a ``concurrent.futures.Future`` for a ``def`` function, and an ``asyncio.Future`` for an ``async
-        def`` function, which needs a running event loop. Cancelling it removes an item whose batch has not left yet. For
-        a generator function, return a stream that is queued already.
+        def`` function, which needs a running event loop. Cancelling it removes an item whose batch has not left yet.
+        For a generator function, return a stream that is queued already.
 
         Raises:
             BatcherClosedError: the function has been closed.
@@ -133,10 +133,10 @@ class Batched(Proxy):
             part.reset()
 
     def configure(self, **options: Any) -> None:
-        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` from now on; running batches are unaffected.
+        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` from now on.
 
-        ``Class.method.configure()`` applies to all instances, also to later ones; ``instance.method.configure()`` applies
-        to that instance.
+        Running batches are unaffected. ``Class.method.configure()`` applies to all instances, also to later ones, and
+        ``instance.method.configure()`` to that instance.
 
         Raises:
             TypeError: an option has a wrong type, or cannot change.
