@@ -40,10 +40,11 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
     A ``def`` function runs on a worker thread while its callers block. An ``async def`` function runs on the event loop
     of its callers, which await.
 
-    Parameters without a default are columns: each call passes one element, and the batch function gets a list of them,
-    in order of arrival. All other parameters are options of a call: the batch function gets them as the call passed
-    them, and only calls with equal options share a batch. So ``def score(queries, docs, *, top_k=10)`` is called as
-    ``score(query, doc, top_k=5)``, by position or by name. Options are compared by ``__eq__`` and ``__hash__``.
+    Positional parameters without a default are columns: each call passes one element, and the batch function gets a
+    list of them, in order of arrival. All other parameters are options of a call: the batch function gets them as the
+    call passed them, and only calls with equal options share a batch. So ``def score(queries, docs, *, top_k=10)`` is
+    called as ``score(query, doc, top_k=5)``, by position or by name. Options are compared by ``__eq__`` and
+    ``__hash__``.
 
     The batch function returns one result for each item, in any object that has a length and an order. A result that is
     an ``Exception`` is raised to its own caller only.
@@ -109,14 +110,10 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
     if isinstance(function, Batched):
         msg = f"{name_of(function)} is decorated with microbatch already"
         raise TypeError(msg)
-    _check(function)
-    return BatchedFunction(fn, config_of(function, options), _engine(function))
-
-
-def _check(fn: Any) -> None:
-    if not callable(fn):
-        msg = f"microbatch decorates a function of a list of items, got {fn!r} of type {type(fn).__name__}"
+    if not callable(function):
+        msg = f"microbatch decorates a function of a list of items, got {function!r} of type {type(function).__name__}"
         raise TypeError(msg)
+    return BatchedFunction(fn, config_of(function, options), _engine(function))
 
 
 def _engine(fn: Any) -> MakeBatcher:
