@@ -160,7 +160,7 @@ class Batch:
 
     def part_finished(self, answered: int) -> Batch | None:
         """Record that this part is finished, with ``answered`` callers. Return the root if all its parts are."""
-        root = self.root
+        root = self.parent or self
         root.unfinished_items -= self.size
         root.left_count += answered
         return None if root.unfinished_items else root
