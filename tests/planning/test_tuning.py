@@ -168,7 +168,7 @@ class BusyLoop(VirtualLoop):
     """An event loop on which it takes 2 ms to make a task."""
 
     def create_task(self, *args, **kwargs):
-        self._leaping.now += 0.002
+        self._clock.now += 0.002
         return super().create_task(*args, **kwargs)
 
 
@@ -335,7 +335,7 @@ def test_latency_counts_from_when_a_call_was_due(loop):
         if not held:
             held.append(True)
             # The loop does nothing else meanwhile.
-            loop._leaping.now += 1.0
+            loop._clock.now += 1.0
 
     load = _load.Load([0.0, 0.25])
     loop.run_until_complete(_load.offer(load, [call], seed=0))
