@@ -1,4 +1,4 @@
-"""Every example runs, says what it promises to say, and its numbers agree with each other."""
+"""Every example runs and prints its results, and its numbers agree with each other."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ import pytest
 import batchify
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# An example takes a few seconds; what takes longer than this many hangs.
-PATIENCE = 60
+# Seconds after which an example hangs; it should take only a few.
+TIMEOUT = 60
 
 
 def needs(package):
-    """Skip a test where a package of the ``examples`` extra has no wheel for this Python.
+    """Skip a test if a package is missing, because it has no wheel for this Python.
 
-    It is looked for and not imported: NumPy starts threads, and with those about, fork() warns in other tests.
+    The package is not imported: NumPy starts threads, with which fork() warns in other tests.
     """
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
 def run(name, *arguments, **variables):
-    """Return what an example prints, with the batchify that is tested here."""
+    """Return the output of an example that uses the batchify under test."""
     path = [str(Path(batchify.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    # The drawing of statistics needs more than the encoding that a pipe has on some platforms.
+    # Statistics contain characters that the default encoding of a pipe lacks on some platforms.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUTF8": "1", **variables}
     done = subprocess.run(  # our own examples
         [sys.executable, EXAMPLES / name, *arguments],
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
-    # Ray tells of its start.
+    # Ray writes messages to stderr when it starts.
     assert (0, "") == (done.returncode, "" if name == "on_ray.py" else done.stderr)
     return done.stdout
 
 
 def numbers(line, output):
-    """Return the numbers of each line of ``output`` that matches ``line``, a pattern in which # is a number."""
+    """Return the numbers in each line of ``output`` that matches ``line``, a pattern in which # is a number."""
     found = re.finditer(f"^{line.replace('#', '([0-9]+)')}$", output, re.MULTILINE)
     return [[int(number) for number in match.groups()] for match in found]
 
 
 @needs("tokenizers")
 def test_tokenizer():
-    """From threads and from tasks each paragraph is one call, fewer batches hold them all, and every id is right."""
+    """From threads and from tasks, each paragraph is one call, batches are fewer, and every id is right."""
     output = run("tokenizer.py")
     [[paragraphs]] = numbers("# paragraphs, .+", output)
     assert ["64 threads", "256 asyncio tasks"] == re.findall("^From (.+)$", output, re.MULTILINE)
@@ -63,24 +63,23 @@ def test_tokenizer():
     savings = numbers("calls of the tokenizer: #, saved: #", output)
     assert [paragraphs] * 2 == [batches + saved for batches, saved in savings]
     assert all(0 < saved for _, saved in savings)
-    equal = numbers(r"Ids are equal to direct encoding for every paragraph \(# of #, both ways\),", output)
+    equal = numbers(r"All ids are equal to direct encoding \(# of # paragraphs, from threads and tasks\)\.", output)
     assert [[paragraphs, paragraphs]] == equal
-    assert output.endswith("and total_items equals the number of calls made.\n")
 
 
 @needs("sklearn")
 def test_digits():
-    """Calls that tasks make together fill their batches, and every image gets the prediction that it gets alone."""
+    """Calls of many tasks fill their batches, and every image gets the prediction that it gets alone."""
     output = run("digits.py")
     [[images]] = numbers("# images, .+", output)
     assert [[images]] == numbers(r"alone +# +[\d.]+ ms", output)
     assert [[ceil(images / 64)]] == numbers(r"batched +# +[\d.]+ ms", output)
     assert [[images, images]] == numbers("calls made: #, total_items: #", output)
-    assert [[images, images]] == numbers(r"Predictions are equal to direct ones for every image \(# of #\)\.", output)
+    assert [[images, images]] == numbers(r"All predictions are equal to direct predictions \(# of #\)\.", output)
 
 
 def test_lookup():
-    """Each id gets its row or None, in order, from fewer queries than there are ids."""
+    """Each id gets its row or ``None``, in order, from fewer queries than there are ids."""
     output = run("lookup.py")
     [[characters]] = numbers("# characters .+", output)
     [[ids, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
@@ -89,24 +88,24 @@ def test_lookup():
     assert [[ids]] == numbers("queries without batching: #", output)
     [[queries]] = numbers("queries with batching: #, .+", output)
     assert ids > queries
-    equal = numbers(r"Names are equal to those looked up one by one, in the same order \(# of #\)\.", output)
+    equal = numbers(r"All names are equal to those looked up one by one \(# of #\)\.", output)
     assert [[ids, ids]] == equal
 
 
 def test_stream():
-    """Texts are written in as many steps as the longest has, and each reader gets what it would get alone."""
+    """Texts written at once take few steps, and each reader gets the text that it gets alone."""
     output = run("stream.py")
-    assert numbers("# characters of help texts, # beginnings of 6 characters", output)
+    assert numbers("# characters of help pages, # sequences of 6 characters", output)
     [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", output)
     assert (calls, 1) == (items, batches)
-    assert [[calls - 1, 1]] == numbers("streams read to their end: #, left: #", output)
-    [[in_turn, together]] = numbers("steps in turn: #, steps together: #", output)
-    assert 2 * together < in_turn
-    assert [[calls, calls]] == numbers(r"Texts are equal to those written one after the other \(# of #\)\.", output)
+    assert [[calls - 1, 1]] == numbers("streams read to the end: #, closed early: #", output)
+    [[in_turn, at_once]] = numbers("steps in turn: #, steps at once: #", output)
+    assert 2 * at_once < in_turn
+    assert [[calls, calls]] == numbers(r"All texts are equal to those written one after the other \(# of #\)\.", output)
 
 
 def server_programs():
-    """Return the folder of the newest PostgreSQL server, in the path or where Debian keeps it, or None."""
+    """Return the folder of a PostgreSQL server: on the path, or the newest of Debian; ``None`` without one."""
     found = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return Path(found).parent if found else debian[-1].parent if debian else None
@@ -114,11 +113,11 @@ def server_programs():
 
 @pytest.fixture(scope="module")
 def server():
-    """Start a PostgreSQL server of our own, and return the variables that lead to it."""
+    """Start a PostgreSQL server, and return the environment variables for its clients."""
     programs = server_programs()
     if programs is None:
         pytest.skip("there is no PostgreSQL server on this machine")
-    # Its socket is in the folder, and a path to a socket must be short. It also refuses to be run by root.
+    # The folder has a short name because it contains the socket. The server refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     user = {"user": "nobody", "extra_groups": []} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}
     if user:
@@ -126,10 +125,10 @@ def server():
 
     def do(program, *arguments):
         arguments = [programs / program, "-D", folder / "data", *arguments]
-        # A server that is started keeps what it is given for output open, so that is no pipe.
+        # The output is not a pipe, because the started server would keep it open.
         with (folder / "output").open("w") as output:
             done = subprocess.run(
-                arguments, stdout=output, stderr=output, cwd=folder, timeout=PATIENCE, check=False, **user
+                arguments, stdout=output, stderr=output, cwd=folder, timeout=TIMEOUT, check=False, **user
             )
         assert 0 == done.returncode, (folder / "output").read_text()
 
@@ -145,21 +144,21 @@ def server():
 
 
 def saved_queries(output):
-    """Return how many queries there were, N+1 and batched, after looking whether all numbers agree."""
+    """Return the numbers of queries without and with batches; all numbers must agree."""
     [[alone]] = numbers(r"N\+1 +# +[\d.]+ s", output)
     [[batched]] = numbers(r"batched +# +[\d.]+ s", output)
     [[calls, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
     assert calls == items > missing > 0
     assert [[alone - batched, alone]] == numbers("queries saved: # of #", output)
     assert [[alone - calls] * 2] == numbers(
-        r"Pages are equal to those made with a query for each customer \(# of #\)\.", output
+        r"All pages are equal to those with one query for each customer \(# of #\)\.", output
     )
     return alone, batched
 
 
 @needs("psycopg_pool")
 def test_postgres(server):
-    """On a server of its own, pages made together take a fraction of the queries that they take one by one."""
+    """On a server, pages built with batches take a fraction of the queries."""
     output = run("postgres.py", **server)
     assert re.match(r"PostgreSQL \d+, 8 connections\n", output)
     alone, batched = saved_queries(output)
@@ -168,7 +167,7 @@ def test_postgres(server):
 
 @needs("psycopg_pool")
 def test_postgres_leaves_nothing_behind(server):
-    """What the example made on the server is gone in the end."""
+    """The example removes its tables from the server."""
     import psycopg
 
     run("postgres.py", **server)
@@ -180,15 +179,15 @@ def test_postgres_leaves_nothing_behind(server):
 
 @needs("psycopg_pool")
 def test_postgres_without_a_server(tmp_path):
-    """Where there is no server the example says so, and counts the same queries with SQLite."""
+    """Without a server, the example says so, and counts the same queries with SQLite."""
     output = run("postgres.py", PGHOST=str(tmp_path))
-    assert re.match(r"SQLite [\d.]+, in memory, as there is no PostgreSQL server\n", output)
+    assert re.match(r"SQLite [\d.]+ in memory, because there is no PostgreSQL server\n", output)
     alone, batched = saved_queries(output)
     assert alone > 10 * batched
 
 
 @needs("ray")
 def test_ray():
-    """Where Ray is installed its processes count the same words, in fewer batches than there are modules."""
+    """Processes of Ray count the same words, in fewer batches than there are modules."""
     [[modules, batches]] = numbers("[0-9,]+ words in # modules, in # batches on Ray", run("on_ray.py"))
     assert 1 < batches < modules
