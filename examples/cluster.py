@@ -1,14 +1,14 @@
-"""Run batches in other processes, or on other machines.
+"""Run batches in other processes or on other machines.
 
-The question: what does a second process save, and what becomes of callers whose process dies?
+This example shows how much time a second process saves, and which answers callers get when a process dies.
 
-Of each module at the top of the standard library the function with the most branches is found. That is pure Python, of
-which a process does one thing at a time. Each module is a call of its own, and no process is bothered for one: those
-that wait travel as a batch, and no batch weighs much more than the others. Then one process is killed while it works.
+The batch function finds the function with the most branches in each module of the standard library. That is pure
+Python, of which a process runs one thread at a time. Each module is one call. Waiting calls share batches of about
+equal length. At the end, the example kills a process at work.
 
-``python examples/cluster.py`` starts a small cluster on this machine; it needs the package ``distributed``, of Dask. It
-takes the address of another one, ``python examples/cluster.py tcp://scheduler:8786``, where it kills nothing, and
-batchify must be installed. ``python examples/cluster.py processes`` is the same with processes alone, without Dask.
+``python examples/cluster.py`` starts a small Dask cluster on this machine; it needs the package ``distributed``.
+``python examples/cluster.py tcp://scheduler:8786`` uses another cluster, which needs batchify, and kills no process.
+``python examples/cluster.py processes`` uses a pool of processes, without Dask.
 """
 
 from __future__ import annotations
@@ -37,135 +37,139 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 BRANCHES = (ast.BoolOp, ast.ExceptHandler, ast.For, ast.If, ast.IfExp, ast.While, ast.comprehension, ast.match_case)
-# Characters in a batch: about a tenth of a second, next to which it costs little to send them somewhere.
-ENOUGH = 100_000
+# Maximum characters in a batch. They take about a tenth of a second, far longer than it takes to send them.
+MAX_CHARACTERS = 100_000
 
 T = TypeVar("T")
-Tangle: TypeAlias = tuple[int, str]
+# The number of branches in a function, and its name.
+Complexity: TypeAlias = tuple[int, str]
 
 
-@microbatch(weigh=len, max_weight=ENOUGH)
-def most_tangled(sources: list[str]) -> list[Tangle]:
-    """Return, for each module, the number of branches in the function that has the most, and its name."""
-    return [max(tangles(ast.parse(source)), default=(0, "")) for source in sources]
+@microbatch(weigh=len, max_weight=MAX_CHARACTERS)
+def most_complex(sources: list[str]) -> list[Complexity]:
+    """Return the most complex function of each module."""
+    return [max(complexities(ast.parse(source)), default=(0, "")) for source in sources]
 
 
-def tangles(tree: ast.Module) -> Iterator[Tangle]:
-    """Yield how many branches each function has."""
+def complexities(tree: ast.Module) -> Iterator[Complexity]:
+    """Yield the complexity of each function."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield sum(isinstance(part, BRANCHES) for part in ast.walk(node)), node.name
 
 
 def modules() -> dict[str, str]:
-    """Return the source of each module at the top of the standard library of which four or more fit into a batch."""
+    """Return the source of each top-level module of the standard library that is at most a quarter of a batch."""
     folder = Path(sysconfig.get_path("stdlib"))
     sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-    return {name: source for name, source in sources.items() if len(source) <= ENOUGH / 4}
+    return {name: source for name, source in sources.items() if len(source) <= MAX_CHARACTERS / 4}
 
 
-class Cluster(Executor):
-    """The executor of a client of Dask, which refuses what nobody would answer.
+class DaskExecutor(Executor):
+    """The executor of a Dask client, which refuses calls that Dask would never answer.
 
-    A client that has lost its scheduler, or that is being closed, takes tasks which it then forgets.
+    A client that has lost its scheduler, or is being closed, accepts tasks and then forgets them.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        # Were they pure, Dask would run equal batches once, and give that answer to both.
+        # With pure tasks, Dask would run equal batches only once and use the answer for both.
         self._executor = client.get_executor(pure=False)  # type: ignore[no-untyped-call]  # it has no annotations
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Let a worker call ``fn``."""
+        """Call ``fn`` in a worker."""
         if self._client.status != "running":
-            msg = f"the client of the cluster is {self._client.status}"
+            msg = f"the Dask client is {self._client.status}"
             raise BrokenExecutor(msg)
         return self._executor.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]  # as above
 
 
 @contextmanager
 def dask(address: str | None) -> Iterator[tuple[Executor, int]]:
-    """Provide an executor of the cluster at an address, or of one on this machine, and the number of its workers."""
-    from distributed import Client  # noqa: PLC0415  # processes alone do without it
+    """Provide an executor of the cluster at an address, or of a new local cluster, and its number of workers."""
+    from distributed import Client  # noqa: PLC0415  # a pool of processes does not need it
 
-    # Not even errors: to the scheduler, the process that is killed here is one.
+    # The scheduler would log the killed process as an error.
     local = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
     client = Client(address) if address else Client(**local)  # type: ignore[no-untyped-call]  # as above
     with client:
         if address:
-            # Workers of this machine find it where this process does.
+            # Local workers find this module without an upload.
             client.upload_file(__file__)
         threads: dict[str, int] = client.nthreads()  # type: ignore[no-untyped-call]  # as above
-        yield Cluster(client), sum(threads.values())
+        yield DaskExecutor(client), sum(threads.values())
 
 
 @contextmanager
 def processes() -> Iterator[tuple[Executor, int]]:
-    """Provide a pool of processes, and the number of them."""
+    """Provide a pool of processes and its number of workers."""
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         yield pool, WORKERS
 
 
-def place(where: str | None) -> AbstractContextManager[tuple[Executor, int]]:
-    """Return what provides an executor, as the command line has it."""
+def executor_for(where: str | None) -> AbstractContextManager[tuple[Executor, int]]:
+    """Return a context manager that provides the executor named on the command line and its number of workers."""
     return processes() if where == "processes" else dask(where)
 
 
-def compare(sources: list[str], executor: Executor, workers: int) -> list[Tangle]:
-    """Return the answers from the executor, and print how long that takes, here and there."""
-    # Processes are started, and know the function, before time is taken.
+def compare(sources: list[str], executor: Executor, workers: int) -> list[Complexity]:
+    """Return the results, and print the time that they take in this process and in the workers."""
+    # All processes have started before the time is measured.
     wait([executor.submit(os.getpid) for _ in range(workers)])
-    most_tangled.configure(executor=executor, concurrency=workers)
+    most_complex.configure(executor=executor, concurrency=workers)
     start = perf_counter()
-    expected = most_tangled.__wrapped__(sources)
+    expected = most_complex.__wrapped__(sources)
     between = perf_counter()
-    found = most_tangled.map(sources)
+    results = most_complex.map(sources)
     end = perf_counter()
     print(f"{len(sources)} modules, {workers} workers\n")
     print(f"{'in this process':<20}{between - start:>8.2f} s\n{'in the workers':<20}{end - between:>8.2f} s")
-    print(f"\n{most_tangled.batch_stats}\n")
-    if found != expected:
-        sys.exit("answers differ from those of this process")
+    print(f"\n{most_complex.batch_stats}\n")
+    if results != expected:
+        sys.exit("results differ from those of this process")
     return expected
 
 
-def lose_one(sources: list[str], expected: list[Tangle], executor: Executor) -> None:
-    """Kill a process while there is work, and print what becomes of the callers."""
-    victim = executor.submit(os.getpid).result()
-    calls = [most_tangled.submit(source) for source in sources]
+def kill_worker(sources: list[str], expected: list[Complexity], executor: Executor) -> None:
+    """Kill a process at work, repeat the calls that fail, and compare the results."""
+    worker = executor.submit(os.getpid).result()
+    calls = [most_complex.submit(source) for source in sources]
     calls[0].result()
-    os.kill(victim, getattr(signal, "SIGKILL", signal.SIGTERM))
-    lost = [source for source, call in zip(sources, calls, strict=True) if isinstance(call.exception(), BrokenExecutor)]
-    print(f"A process was killed under {len(calls)} calls, {len(lost)} of which failed and were made again.")
-    found = dict(zip(lost, ask_again(lost), strict=True))
-    if expected != [found.get(source) or call.result() for source, call in zip(sources, calls, strict=True)]:
-        sys.exit("answers differ after a process was killed")
+    os.kill(worker, getattr(signal, "SIGKILL", signal.SIGTERM))
+    failed = [src for src, call in zip(sources, calls, strict=True) if isinstance(call.exception(), BrokenExecutor)]
+    print(f"A process was killed during {len(calls)} calls; {len(failed)} of them failed and were repeated.")
+    repeated = dict(zip(failed, repeat(failed), strict=True))
+    if expected != [repeated.get(source) or call.result() for source, call in zip(sources, calls, strict=True)]:
+        sys.exit("results differ after a process was killed")
 
 
-def ask_again(lost: list[str]) -> list[Tangle]:
-    """Return the answers that a pool of processes owes, all of which end if one does; Dask runs batches again."""
-    if not lost:
+def repeat(failed: list[str]) -> list[Complexity]:
+    """Return the results of failed calls from a new pool of processes.
+
+    A pool of processes fails as a whole when one of them dies. Dask runs the batch again, so no call fails.
+    """
+    if not failed:
         return []
-    with processes() as (another, _):
-        most_tangled.configure(executor=another)
-        return most_tangled.map(lost)
+    with processes() as (executor, _):
+        most_complex.configure(executor=executor)
+        return most_complex.map(failed)
 
 
 def main(where: str | None = None) -> None:
-    """Find the tangled functions here and there, compare, and kill a process if it is ours."""
-    found = modules()
-    sources = list(found.values())
-    with place(where) as (executor, workers):
+    """Compare this process with the executor, and kill a worker unless the cluster is not ours."""
+    sources_by_module = modules()
+    sources = list(sources_by_module.values())
+    with executor_for(where) as (executor, workers):
         expected = compare(sources, executor, workers)
         if where in {None, "processes"}:
-            lose_one(sources, expected, executor)
-    print(f"Answers are equal to those of this process for every module ({len(sources)} of {len(sources)}).\n")
-    for (branches, function), module in sorted(zip(expected, found, strict=True), reverse=True)[:3]:
+            kill_worker(sources, expected, executor)
+    print(f"All results are equal to those of this process ({len(sources)} of {len(sources)} modules).\n")
+    for (branches, function), module in sorted(zip(expected, sources_by_module, strict=True), reverse=True)[:3]:
         print(f"{branches:>5} branches in {module}.{function}")
 
 
 if __name__ == "__main__":
-    # A worker has a __main__ of its own. What it is sent must go by the name that the module has there.
+    # A worker has its own __main__, so it must find the function in an importable module.
     import cluster as importable
 
     importable.main(*sys.argv[1:2])

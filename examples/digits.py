@@ -1,12 +1,12 @@
-"""Predict single images with a model that is faster with many.
+"""Predict single images with a model that is fast for many images at once.
 
-The question: how much time does an image take alone, and how much when it travels with others?
+This example shows how much time an image takes on its own, and how much in a batch.
 
-A random forest learns to read handwritten digits. Like many models it takes little longer for dozens of images than for
-one, since most of the time goes into the call itself. The images it has not seen are predicted one at a time: first
-each with a call of its own, then from as many asyncio tasks as there are images, each of which awaits its own answer.
+A random forest learns to read handwritten digits. Like many models, it takes little longer for dozens of images than
+for one, because most of the time goes into the call itself. The example predicts the test images one at a time: first
+with one call of the model for each image, then from one asyncio task for each image, in batches.
 
-Run it with ``python examples/digits.py``; it needs the package ``scikit-learn``. What options suit it is answered by
+Run it with ``python examples/digits.py``; it needs the package ``scikit-learn``. This command finds the best options:
 ``batchify tune examples.digits:read --items examples.digits:images``.
 """
 
@@ -33,63 +33,63 @@ model = RandomForestClassifier(n_estimators=50, random_state=0)
 @microbatch(max_size=64)
 async def read(images: list[NDArray[np.float64]]) -> list[int]:
     """Return the digit in each image."""
-    # The event loop would stand still while the model computes, hence the thread.
+    # In a thread, because the model would block the event loop.
     digits: list[int] = (await asyncio.to_thread(model.predict, np.stack(images))).tolist()
     return digits
 
 
 def read_alone(image: NDArray[np.float64]) -> int:
-    """Return the digit in one image, with a call of the model for it alone."""
+    """Return the digit in one image, with its own call of the model."""
     return int(model.predict([image])[0])
 
 
-async def read_together(images: NDArray[np.float64]) -> list[int]:
-    """Return the digit in each image, asked for by a task of its own."""
+async def read_all(images: NDArray[np.float64]) -> list[int]:
+    """Return the digit in each image, from one task for each."""
     return await asyncio.gather(*(read(image) for image in images))
 
 
 def learn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Train the model with three quarters of the images; return the others, and the digits in them."""
+    """Train the model with three quarters of the images, and return the other images with their digits."""
     images, digits = load_digits(return_X_y=True)
-    known, unseen, known_digits, unseen_digits = train_test_split(images, digits, test_size=0.25, random_state=0)
-    model.fit(known, known_digits)
-    return unseen, unseen_digits
+    training, test, training_digits, test_digits = train_test_split(images, digits, test_size=0.25, random_state=0)
+    model.fit(training, training_digits)
+    return test, test_digits
 
 
 def images() -> list[NDArray[np.float64]]:
-    """Train the model and return images to read, for ``batchify tune``."""
-    unseen, _ = learn()
-    return list(unseen)
+    """Train the model and return images to read: the items for ``batchify tune``."""
+    test, _ = learn()
+    return list(test)
 
 
-def row(way: str, calls: int, items: int, seconds: float) -> str:
-    """Return a line of the table that ``main()`` prints."""
-    return f"{way:<10}{calls:>8}{1000 * seconds / items:>14.3f} ms"
+def row(name: str, calls: int, items: int, seconds: float) -> str:
+    """Return a row of the table that ``main()`` prints."""
+    return f"{name:<10}{calls:>8}{1000 * seconds / items:>14.3f} ms"
 
 
 def main() -> None:
-    """Train, predict in both ways, and compare."""
-    unseen, unseen_digits = learn()
+    """Train the model, predict with and without batches, and compare."""
+    test_images, digits = learn()
 
     start = perf_counter()
-    alone = [read_alone(image) for image in unseen]
+    alone = [read_alone(image) for image in test_images]
     between = perf_counter()
-    batched = asyncio.run(read_together(unseen))
+    batched = asyncio.run(read_all(test_images))
     end = perf_counter()
 
     stats = read.batch_stats
-    made = len(unseen)
-    print(f"{made} images, one prediction for each; {np.mean(np.equal(alone, unseen_digits)):.1%} are right\n")
-    print(f"{'':<10}{'calls':>8}{'each image':>17}")
-    print(row("alone", made, made, between - start))
-    print(row("batched", stats.total_batches, made, end - between))
-    print(f"\nAn image took {(between - start) / (end - between):.0f} times as long alone as in a batch.\n\n{stats}\n")
+    calls = len(test_images)
+    print(f"{calls} images, one prediction for each; {np.mean(np.equal(alone, digits)):.1%} are right\n")
+    print(f"{'':<10}{'calls':>8}{'time per image':>17}")
+    print(row("alone", calls, calls, between - start))
+    print(row("batched", stats.total_batches, calls, end - between))
+    print(f"\nAn image takes {(between - start) / (end - between):.0f} times as long alone as in a batch.\n\n{stats}\n")
     if batched != alone:
-        sys.exit("predictions differ from direct ones")
-    if stats.total_items != made:
+        sys.exit("predictions differ from direct predictions")
+    if stats.total_items != calls:
         sys.exit("total_items is not the number of calls made")
-    print(f"calls made: {made}, total_items: {stats.total_items}")
-    print(f"Predictions are equal to direct ones for every image ({made} of {made}).")
+    print(f"calls made: {calls}, total_items: {stats.total_items}")
+    print(f"All predictions are equal to direct predictions ({calls} of {calls}).")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Look up single rows all over a program in few queries.
+"""Look up single rows from many threads with few queries.
 
-The question: how many queries are left of the N+1 query problem when lookups travel together?
+This example shows how batching solves the N+1 query problem: code that handles one thing at a time makes one query for
+each.
 
-Code that handles one thing at a time looks up one row at a time, and the database gets as many queries as there are
-things; that is the problem. Here 64 threads ask for the names of characters, one by one, and what they ask for
-meanwhile travels in one ``WHERE id IN (...)``. Many numbers are no character, and the answer to those is ``None``.
+64 threads ask for the names of Unicode characters, one by one. The lookups that wait at the same time share one query,
+``WHERE id IN (...)``. Some numbers are not characters, and their answer is ``None``.
 
-Queries are counted by SQLite itself. Time is not compared: this database is in the same process, where a query costs
-next to nothing. Over a network each query that is saved is a round trip that is saved.
+SQLite counts the queries. The example does not compare times, because this database is in the same process, where a
+query costs almost nothing. Over a network, each saved query saves a round trip.
 
-Run it with ``python examples/lookup.py``; it needs nothing but batchify.
+Run it with ``python examples/lookup.py``; it needs no other package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NUMBERS = range(0x2000)
 THREADS = 64
 SHOWN = (0x41, 0x3C0, 0x378, 0x1E9E)
 
-# Every statement that was run through the batched function, as SQLite tells it.
+# Every statement of the batched function, recorded by SQLite.
 batched_queries: list[str] = []
 
 
@@ -37,28 +37,28 @@ batched_queries: list[str] = []
 def connection() -> sqlite3.Connection:
     """Connect to the database at the first query.
 
-    sqlite3 refuses a connection on any thread but the one that opened it. With ``concurrency=1``, the default, the
-    batch function always runs on one and the same thread, and so does this, which is only called from there.
+    A sqlite3 connection works only on the thread that opened it. With ``concurrency=1``, the default, the batch
+    function always runs on the same thread, and only the batch function calls this one.
     """
     db = sqlite3.connect(DATABASE, uri=True)
     db.set_trace_callback(batched_queries.append)
     return db
 
 
-# A query may have no more variables than the SQLite library was built for: by default 32,766, and 999 before version
-# 3.32. With max_size below both, no crowd of callers makes a query that SQLite refuses.
+# SQLite limits the number of variables in a query, by default to 32,766, and before version 3.32 to 999. max_size stays
+# below both limits.
 @microbatch(max_size=500)
 def name_of(ids: list[int]) -> list[str | None]:
-    """Return the name of each character, ``None`` for a number that is no character."""
+    """Return the name of each character, or ``None`` for a number that is not a character."""
     marks = ", ".join("?" * len(ids))
     rows = connection().execute(f"SELECT id, name FROM character WHERE id IN ({marks})", ids)  # noqa: S608  # only "?"
-    # The database returns rows in its own order, and none for ids it does not have.
+    # The database returns rows in its own order, and no row for a missing id.
     names: dict[int, str] = dict(rows)
     return [names.get(each) for each in ids]
 
 
 def fill(db: sqlite3.Connection) -> int:
-    """Put the characters that Python knows into the database; return how many they are."""
+    """Insert the characters that Python knows, and return their number."""
     rows = [(number, known) for number in NUMBERS if (known := name(chr(number), None))]
     with db:
         db.execute("CREATE TABLE character (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
@@ -67,7 +67,7 @@ def fill(db: sqlite3.Connection) -> int:
 
 
 def one_by_one(db: sqlite3.Connection, ids: list[int]) -> tuple[list[str | None], int]:
-    """Return the names, looked up with a query for each, and the number of queries."""
+    """Return the names, looked up with one query for each, and the number of queries."""
     queries: list[str] = []
     db.set_trace_callback(queries.append)
     rows = [db.execute("SELECT name FROM character WHERE id = ?", (each,)).fetchone() for each in ids]
@@ -75,15 +75,15 @@ def one_by_one(db: sqlite3.Connection, ids: list[int]) -> tuple[list[str | None]
 
 
 def from_threads(ids: list[int]) -> list[str | None]:
-    """Return the names, asked for one by one from many threads."""
+    """Return the names, looked up one by one from many threads."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(name_of, ids))
 
 
 def main() -> None:
-    """Look up all numbers in both ways, and compare."""
+    """Look up all numbers with and without batches, and compare."""
     ids = Random(0).sample(NUMBERS, len(NUMBERS))  # noqa: S311  # shuffled, not secret
-    # A database in memory lives as long as a connection to it does.
+    # A database in memory exists as long as it has a connection.
     with closing(sqlite3.connect(DATABASE, uri=True)) as db:
         print(f"{fill(db)} characters of Unicode {unidata_version} in the database\n")
         expected, queries = one_by_one(db, ids)
@@ -103,7 +103,7 @@ def main() -> None:
         sys.exit("total_items is not the number of calls made")
     if stats.total_batches != len(batched_queries):
         sys.exit("total_batches is not the number of queries")
-    print(f"Names are equal to those looked up one by one, in the same order ({len(ids)} of {len(ids)}).")
+    print(f"All names are equal to those looked up one by one ({len(ids)} of {len(ids)}).")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Run batches as tasks of Ray, which has no executor of its own.
+"""Run batches as tasks of Ray.
 
-The question: what does it take to have something else run batches that is no ``concurrent.futures.Executor``?
+This example shows how to run batches in a system that has no ``concurrent.futures.Executor``: a class with one method,
+which passes each call to Ray and returns the future of its result.
 
-Two methods: one class hands each call to Ray and returns the future that Ray makes of it. The sources of the standard
-library's modules are counted then in processes of Ray, two batches at once, and the counts are those of this process.
+It counts the words in the modules of the standard library in processes of Ray, two batches at once, and compares the
+results with those of this process.
 
 Run it with ``python examples/on_ray.py``; it needs the package ``ray``.
 """
@@ -34,25 +35,25 @@ def words(texts: list[str]) -> list[int]:
 
 
 class RayExecutor(Executor):
-    """Runs each call as a task of Ray, with the options of tasks, such as ``num_cpus`` and ``max_retries``."""
+    """Runs each call as a task of Ray, with the options of a task, such as ``num_cpus`` and ``max_retries``."""
 
     def __init__(self, **options: Any) -> None:
         self._task = ray.remote(lambda fn, args, kwargs: fn(*args, **kwargs)).options(**options)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Let a process of Ray call ``fn``."""
+        """Call ``fn`` in a process of Ray."""
         future: Future[T] = self._task.remote(fn, args, kwargs).future()
         return future
 
 
 def main() -> None:
-    """Count here and there, and compare."""
+    """Count the words on Ray and in this process, and compare."""
     folder = Path(sysconfig.get_path("stdlib"))
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     words.configure(executor=RayExecutor(num_cpus=1))
     found = words.map(texts)
-    # Before Ray ends: after that it answers nobody.
+    # Before Ray shuts down, because it does not answer any call after that.
     words.close()
     ray.shutdown()
     if found != words.__wrapped__(texts):
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # A worker has a __main__ of its own. What it is sent must go by the name that the module has there.
+    # A worker has its own __main__, so it must find the function in an importable module.
     import on_ray as importable
 
     importable.main()

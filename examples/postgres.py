@@ -1,14 +1,15 @@
-"""Serve pages that look up one row at a time, with few round trips to PostgreSQL.
+"""Build pages that look up one row at a time, with few round trips to PostgreSQL.
 
-The question: how many queries, and how much time, does the N+1 query problem cost where each query is a round trip?
+This example shows how many queries and how much time batching saves when code makes N+1 queries and each is a round
+trip.
 
-A shop shows orders. A page takes one query for its orders, and one for the customer of each: N+1 queries. Here pages
-are tasks that share a pool of connections. Each asks for one customer at a time, and what all of them ask for meanwhile
-travels in one ``WHERE id = ANY(...)``. Some customers are no longer there, and the answer to those is ``None``.
+A shop shows orders. A page needs one query for its orders and one for the customer of each order: N+1 queries. The
+pages are tasks that share a pool of connections. Each page looks up one customer at a time, and the lookups that wait
+at the same time share one query, ``WHERE id = ANY(...)``. Some customers no longer exist, and their name is ``None``.
 
-Run it with ``python examples/postgres.py``; it needs the packages ``psycopg`` and ``psycopg-pool``. The server is the
-one that libpq finds, by default or by variables like ``PGHOST``; what is made there is one schema, which is dropped in
-the end. Where there is no server SQLite takes its place, so that queries can be counted; but it is no round trip away.
+Run it with ``python examples/postgres.py``; it needs the packages ``psycopg`` and ``psycopg-pool``. It uses the server
+that libpq finds, by default or from variables such as ``PGHOST``, and creates one schema there, which it drops at the
+end. Without a server it uses SQLite, which shows the number of queries but has no round trips.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = f"batchify_example_{os.getpid()}"
 CONNECTIONS = 8
 PAGES = 200
-# Of the customers that orders are from, every sixteenth is no longer there.
+# Every sixteenth customer that has orders no longer exists.
 TABLES = """
     CREATE TABLE customer (id integer PRIMARY KEY, name text NOT NULL);
     CREATE TABLE purchase (id integer PRIMARY KEY, page integer NOT NULL, customer integer NOT NULL);
@@ -45,7 +46,7 @@ TABLES = """
 
 
 class Postgres:
-    """Runs queries on a server, each on a connection from a pool, and counts them."""
+    """Runs and counts queries on a server, each on a connection of a pool."""
 
     orders = "SELECT customer FROM purchase WHERE page = %s ORDER BY id"
     one = "SELECT name FROM customer WHERE id = %s"
@@ -57,7 +58,7 @@ class Postgres:
         self._pool = pool
 
     async def rows(self, query: str, argument: int | list[int]) -> list[tuple[Any, ...]]:
-        """Return the rows that a query finds."""
+        """Return the rows of a query."""
         self.queries += 1
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, [argument])
@@ -65,51 +66,51 @@ class Postgres:
 
 
 class Sqlite:
-    """Does the same with SQLite, in this process."""
+    """Runs and counts the same queries in SQLite, in this process."""
 
     orders = Postgres.orders.replace("%s", "?")
     one = Postgres.one.replace("%s", "?")
     many = "SELECT id, name FROM customer WHERE id IN (SELECT value FROM json_each(?))"
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.title = f"SQLite {sqlite3.sqlite_version}, in memory, as there is no PostgreSQL server"
+        self.title = f"SQLite {sqlite3.sqlite_version} in memory, because there is no PostgreSQL server"
         self.queries = 0
         self._connection = connection
 
     async def rows(self, query: str, argument: int | list[int]) -> list[tuple[Any, ...]]:
-        """Return the rows that a query finds."""
+        """Return the rows of a query."""
         self.queries += 1
         return self._connection.execute(query, [json.dumps(argument)]).fetchall()
 
 
 class Shop:
-    """Makes pages of orders, each a list of the names of its customers."""
+    """Builds pages of orders; a page is a list of the names of its customers."""
 
     def __init__(self, database: Postgres | Sqlite) -> None:
         self.database = database
 
     async def name_alone(self, customer: int) -> str | None:
-        """Return the name of a customer, with a query of its own."""
+        """Return the name of a customer, with its own query."""
         rows = await self.database.rows(self.database.one, customer)
         return rows[0][0] if rows else None
 
-    # With two batches at once, one is on its way while the answer to the other is handed out.
+    # With two batches at once, the database runs one query while the callers of the other continue.
     @microbatch(max_size=500, concurrency=2)
     async def name(self, customers: list[int]) -> list[str | None]:
         """Return the names of customers."""
-        # The database returns rows in its own order, and none for customers it does not have.
+        # The database returns rows in its own order, and no row for a missing customer.
         names: dict[int, str] = dict(await self.database.rows(self.database.many, customers))
         return [names.get(customer) for customer in customers]
 
     async def page(self, number: int, name: Callable[[int], Awaitable[str | None]]) -> list[str | None]:
-        """Return a page: the code that has the problem, and stays as it is."""
+        """Return a page. This code makes N+1 lookups, and need not change."""
         orders = await self.database.rows(self.database.orders, number)
         return [await name(customer) for (customer,) in orders]
 
 
 @asynccontextmanager
 async def database() -> AsyncIterator[Postgres | Sqlite]:
-    """Return a database with orders and customers; what was made for it is gone in the end."""
+    """Provide a database with orders and customers, and remove them at the end."""
     try:
         server = await psycopg.AsyncConnection.connect(autocommit=True, connect_timeout=5)
     except psycopg.OperationalError:
@@ -129,21 +130,21 @@ async def database() -> AsyncIterator[Postgres | Sqlite]:
             await server.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
 
 
-async def serve(way: str, shop: Shop, name: Callable[[int], Awaitable[str | None]]) -> list[list[str | None]]:
-    """Return all pages, made at the same time; print how many queries and how long they took."""
+async def build(label: str, shop: Shop, name: Callable[[int], Awaitable[str | None]]) -> list[list[str | None]]:
+    """Return all pages, built at the same time, and print the number of queries and the time."""
     queries, start = shop.database.queries, perf_counter()
     pages = await asyncio.gather(*(shop.page(number, name) for number in range(PAGES)))
-    print(f"{way:<10}{shop.database.queries - queries:>8}{perf_counter() - start:>10.3f} s")
+    print(f"{label:<10}{shop.database.queries - queries:>8}{perf_counter() - start:>10.3f} s")
     return pages
 
 
 async def main() -> None:
-    """Make all pages in both ways, and compare."""
+    """Build all pages with and without batches, and compare."""
     async with database() as db:
         shop = Shop(db)
         print(f"{db.title}\n\n{'':<10}{'queries':>8}{'time':>12}")
-        expected = await serve("N+1", shop, shop.name_alone)
-        pages = await serve("batched", shop, shop.name)
+        expected = await build("N+1", shop, shop.name_alone)
+        pages = await build("batched", shop, shop.name)
     stats = shop.name.batch_stats
     calls = sum(map(len, pages))
 
@@ -152,10 +153,10 @@ async def main() -> None:
     print(f"calls made: {calls}, total_items: {stats.total_items}, of them None: {missing}")
     print(f"queries saved: {calls - stats.total_batches} of {PAGES + calls}")
     if pages != expected:
-        sys.exit("pages differ from those made with a query for each customer")
+        sys.exit("pages differ from those with one query for each customer")
     if stats.total_items != calls:
         sys.exit("total_items is not the number of calls made")
-    print(f"Pages are equal to those made with a query for each customer ({PAGES} of {PAGES}).")
+    print(f"All pages are equal to those with one query for each customer ({PAGES} of {PAGES}).")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
-"""Serve a model over HTTP, one image a request, in batches.
+"""Serve a model over HTTP in batches, with one image in each request.
 
-The question: what stands between a batched function and a service that people can rely on?
+This example shows a reliable web service around a batched function.
 
-The model is that of ``digits.py``. ``POST /predict`` takes one image, 64 numbers from 0 to 16, and answers with the
-digit in it; requests that come while the model computes travel together in its next call. The rest is what can happen
-to a request:
+``POST /predict`` takes one image, 64 numbers from 0 to 16, and returns the digit in it, with the model of
+``digits.py``. Requests that arrive while the model computes share its next call.
 
-* When there is no more room it is refused at once, with 503 and the advice to come again.
-* When its turn does not come in time it gets 504, and when its client leaves nobody needs an answer. Either way its
-  image is taken out, and never computed if that has not begun.
-* When the service is told to end it no longer listens, but answers what it has accepted.
+* Overload: when too many requests wait, the service refuses a new one at once with status 503 and ``Retry-After``.
+* Time limit: a request that waits for too long gets status 504, and the model never computes its image.
+* Disconnect: when a client disconnects, its waiting image is removed as well.
+* Shutdown: on SIGTERM, the service stops listening and answers every request that it has accepted.
 
-``POST /feedback`` takes an image and the digit that it really shows, and answers when both are in a SQLite database.
-What makes that slow is the end of a transaction, when all has to be on the disk: requests that come while one ends
-share the next. What was written is not taken back, so that here nobody looks whether the client is still there.
+``POST /feedback`` takes an image and its real digit, and returns when both are in a SQLite database. The slow part is
+the end of a transaction, when the data must reach the disk. Requests that arrive meanwhile share the next transaction.
+This endpoint ignores disconnects, because a write is not undone.
 
-``GET /healthz`` tells that the service is ready, and ``GET /metrics`` is for Prometheus.
+``GET /healthz`` reports that the service is ready, and ``GET /metrics`` is for Prometheus.
 
 Run it with ``python examples/service.py --port 8000``; it needs the packages ``aiosqlite``, ``fastapi``,
-``prometheus-client``, ``scikit-learn`` and ``uvicorn``. The variables ``MAX_PENDING`` and ``TIME_LIMIT`` are the most
-requests of a kind that wait, and the most seconds that one waits for a prediction; ``FEEDBACK`` is the file of the
-database, which else is in memory.
+``prometheus-client``, ``scikit-learn`` and ``uvicorn``. These environment variables configure it:
+
+* ``MAX_PENDING``: the maximum number of waiting requests for each of the two endpoints.
+* ``TIME_LIMIT``: the maximum number of seconds that a request waits for a prediction.
+* ``FEEDBACK``: the file of the database; by default, the database is in memory.
 """
 
 import argparse
@@ -48,7 +49,7 @@ from batchify.prometheus import BatchCollector
 MAX_PENDING = int(os.environ.get("MAX_PENDING", "1024"))
 TIME_LIMIT = float(os.environ.get("TIME_LIMIT", "10"))
 
-# The model refuses a whole batch for one bad image, so that a bad image must not get that far.
+# The model rejects a whole batch for one bad image, so images are validated before they are queued.
 Pixel = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)]
 Image = Annotated[list[Pixel], Body(min_length=64, max_length=64)]
 Digit = Annotated[int, Body(ge=0, le=9)]
@@ -63,11 +64,11 @@ def predict(images: list[list[float]]) -> list[int]:
     return digits
 
 
-timely = predict.options(deadline=TIME_LIMIT)
+predict_in_time = predict.options(deadline=TIME_LIMIT)
 
 
 @microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise")
-async def keep(images: list[list[float]], digits: list[int]) -> list[None]:
+async def save(images: list[list[float]], digits: list[int]) -> list[None]:
     """Write images and the digits in them to the database, in one transaction."""
     rows = zip(map(json.dumps, images), digits, strict=True)
     try:
@@ -81,7 +82,7 @@ async def keep(images: list[list[float]], digits: list[int]) -> list[None]:
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Make all ready before the first request, and close the batchers after the last, then what they use."""
+    """Prepare the model and the database; after the last request, close the batchers and then the database."""
     learn()
     async with database:
         await database.execute("CREATE TABLE IF NOT EXISTS feedback (image TEXT, digit INTEGER)")
@@ -93,69 +94,69 @@ app = FastAPI(title="Digits", lifespan=lifespan)
 REGISTRY.register(BatchCollector())
 
 
-async def leave(request: Request) -> None:
-    """Return when the client of a request, whose body has been read, has left."""
+async def disconnected(request: Request) -> None:
+    """Return when the client disconnects; the body of the request must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 @app.post("/predict")
-async def answer(image: Image, request: Request) -> int:
-    """Return the digit in an image, as long as there is somebody who waits for it."""
-    digit = asyncio.ensure_future(timely.acall(image))
-    left = asyncio.ensure_future(leave(request))
+async def predict_digit(image: Image, request: Request) -> int:
+    """Return the digit in an image, unless the client disconnects."""
+    digit = asyncio.ensure_future(predict_in_time.acall(image))
+    disconnect = asyncio.ensure_future(disconnected(request))
     try:
-        await asyncio.wait([digit, left], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([digit, disconnect], return_when=asyncio.FIRST_COMPLETED)
         if digit.done():
             return digit.result()
-        # Nobody reads it; the number is the one that nginx logs.
-        raise HTTPException(499, "the client has left")
+        # No client reads this response; 499 is the status that nginx logs.
+        raise HTTPException(499, "the client has disconnected")
     finally:
         digit.cancel()
-        left.cancel()
+        disconnect.cancel()
 
 
 @app.post("/feedback", status_code=204)
-async def correct(image: Image, digit: Digit) -> None:
-    """Keep what an image really shows. It is on the disk when this returns."""
-    await keep(image, digit)
+async def save_feedback(image: Image, digit: Digit) -> None:
+    """Save the real digit of an image. The data is on the disk when this returns."""
+    await save(image, digit)
 
 
 @app.exception_handler(BatcherClosedError)
 @app.exception_handler(QueueFullError)
-async def refuse(_request: Request, error: Exception) -> JSONResponse:
-    """Tell a client to come again when there is room, or another process in the place of this one."""
+async def unavailable(_request: Request, error: Exception) -> JSONResponse:
+    """Ask the client to try again later."""
     return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
 
 
 @app.exception_handler(DeadlineError)
-async def give_up(_request: Request, error: Exception) -> JSONResponse:
-    """Tell a client that its turn did not come in time."""
+async def timed_out(_request: Request, error: Exception) -> JSONResponse:
+    """Tell the client that the request has exceeded its time limit."""
     return JSONResponse({"detail": str(error)}, 504)
 
 
 @app.exception_handler(RequestValidationError)
-async def explain(_request: Request, error: RequestValidationError) -> JSONResponse:
-    """Tell what is wrong with an image, without sending it back: JSON has no word for NaN."""
+async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    """Describe the error without the image, because JSON cannot express NaN."""
     return JSONResponse({"detail": [{"loc": wrong["loc"], "msg": wrong["msg"]} for wrong in error.errors()]}, 422)
 
 
 @app.get("/healthz")
 async def health() -> str:
-    """Answer, which is all that is asked for."""
+    """Report that the service is ready."""
     return "ok"
 
 
 @app.get("/metrics")
 async def metrics() -> Response:
-    """Return what Prometheus scrapes."""
+    """Return the metrics that Prometheus scrapes."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until a signal ends the process."""
     parser = argparse.ArgumentParser(description="Serve a model that reads digits.")
-    parser.add_argument("--port", type=int, default=8000, help="where to listen; 0 is any free port (default: 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 is any free port (default: 8000)")
     uvicorn.run(app, port=parser.parse_args().port, access_log=False)
 
 

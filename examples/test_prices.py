@@ -1,13 +1,13 @@
-"""Test code that uses batchify: what it computes, what travels together, and when.
+"""Test code that uses batchify: its results, its batches, and its timing.
 
-The question: how does one test a function that waits for company?
+This example shows how to test a function that waits for other calls.
 
-``shown`` is code of an application. It asks for the price of one article at a time, and the warehouse, here a stub that
-takes half a second for each question, is asked about several. Installing batchify brings the fixtures that the tests
-below use; without pytest, ``batchify.testing`` has the same as functions.
+``shown`` is code of an application. It asks for the price of one article at a time. The batch function asks a warehouse
+for several prices; here, a stub takes half a second for each batch. The tests use the fixtures that batchify installs
+for pytest. ``batchify.testing`` has the same tools as functions.
 
-Run it with ``python -m pytest examples/test_prices.py``; it needs pytest. With pytest-asyncio, version 1.4 or later, it
-works as it stands, in both of its modes.
+Run it with ``python -m pytest examples/test_prices.py``; it needs pytest. It also works with pytest-asyncio (1.4 or
+later), in both modes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def price_of(articles: list[str]) -> list[int | KeyError]:
 
 
 async def shown(article: str) -> str:
-    """Return what a page shows for an article."""
+    """Return the text that a page shows for an article."""
     try:
         return f"{await price_of(article) / 100:.2f}"
     except KeyError:
@@ -43,15 +43,15 @@ async def shown(article: str) -> str:
 
 
 @pytest.mark.usefixtures("batchify_inline")
-def test_what_is_shown(batchify_virtual_time: Callable[..., str]) -> None:
-    """Inline, each call is just a call: the test need not know of batches, windows and threads."""
+def test_the_results(batchify_virtual_time: Callable[..., str]) -> None:
+    """Inline, each call runs the batch function at once: no batches, windows or threads affect the test."""
     assert batchify_virtual_time(shown("apple")) == "0.30"
     assert batchify_virtual_time(shown("pineapple")) == "sold out"
 
 
 @pytest.mark.usefixtures("batchify_virtual_time")
-async def test_what_travels_together(batchify_recorder: Recorder) -> None:
-    """The recorder has the batches that left, and why. Here the third article had to wait until a slot was free."""
+async def test_the_batches(batchify_recorder: Recorder) -> None:
+    """The recorder has the batches and their reasons. Here, the third article waits until a slot is free."""
     assert await asyncio.gather(shown("apple"), shown("pear"), shown("plum")) == ["0.30", "0.45", "0.12"]
     first, second = batchify_recorder.batches
     assert (first.name, first.items, first.reason) == ("price_of", ("apple", "pear"), "full")
@@ -59,7 +59,7 @@ async def test_what_travels_together(batchify_recorder: Recorder) -> None:
 
 
 @pytest.mark.usefixtures("batchify_virtual_time")
-async def test_how_long_it_takes() -> None:
-    """In virtual time the window and the warehouse take exactly as long as they say, and the test takes none."""
+async def test_the_timing() -> None:
+    """In virtual time, the window and the warehouse take exactly their time, and the test takes none."""
     assert await shown("plum") == "0.12"
     assert asyncio.get_running_loop().time() == 0.6

@@ -1,7 +1,6 @@
-"""What can be asked on the command line.
+"""The arguments of the command line.
 
-Decides: commands, their options and defaults, and which values make sense.
-Must not know: how a command is carried out.
+It decides the commands, their options and defaults, and which values are valid. It must not know how a command works.
 """
 
 from __future__ import annotations
@@ -18,42 +17,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NUMBER = r"(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
-COST = re.compile(rf"(?:{NUMBER}\s*\+\s*)?{NUMBER}\s*\*?\s*n")
+LINEAR_COST = re.compile(rf"(?:{NUMBER}\s*\+\s*)?{NUMBER}\s*\*?\s*n")
+DEFAULT_RATES = "default: 25, 50 and 75 %% of the capacity"
 
 
 def parser() -> ArgumentParser:
-    """Return the parser of ``batchify``."""
+    """Return the parser of the command ``batchify``."""
     top = ArgumentParser("batchify", description="Choose the options of a batched function by measuring it.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    _tune(commands.add_parser("tune", help="measure a batch function and recommend its options"))
-    _simulate(commands.add_parser("simulate", help="tell what options would do to a function of known cost"))
-    _bench(commands.add_parser("bench", help="call a decorated function at random and compare with the prediction"))
+    _add_tune(commands.add_parser("tune", help="measure a batch function and recommend options"))
+    _add_simulate(commands.add_parser("simulate", help="predict the effect of options from a known cost"))
+    _add_bench(commands.add_parser("bench", help="put a decorated function under load and compare with the prediction"))
     return top
 
 
-def cost(text: str) -> dict[int, float]:
-    """Return the run times of a function that takes a + b n seconds for n items.
+def linear_cost(text: str) -> dict[int, float]:
+    """Return run times by size for a cost of a + b n seconds.
 
     Raises:
-        ArgumentTypeError: ``text`` is nothing of the kind.
+        ArgumentTypeError: ``text`` is not such a cost.
     """
-    found = COST.fullmatch(text.strip())
-    a, b = found.groups() if found else (text, "0")
+    found = LINEAR_COST.fullmatch(text.strip())
+    fixed, per_item = found.groups() if found else (text, "0")
     try:
-        start, each = float(a or 0), float(b)
+        a, b = float(fixed or 0), float(per_item)
     except ValueError:
-        start = each = 0.0
-    if not start + each > 0:
-        msg = f"must be seconds like 0.004+0.0001n, of which n is the number of items, got {text!r}"
+        a = b = 0.0
+    if not a + b > 0:
+        msg = f"must be seconds such as 0.004+0.0001n, where n is the number of items, got {text!r}"
         raise ArgumentTypeError(msg)
-    return {1: start + each, 2: start + 2 * each}
+    return {1: a + b, 2: a + 2 * b}
 
 
-def run_times(text: str) -> dict[int, float]:
-    """Return run times by size, as measured.
+def measured_cost(text: str) -> dict[int, float]:
+    """Return measured run times by size.
 
     Raises:
-        ArgumentTypeError: ``text`` is nothing of the kind.
+        ArgumentTypeError: ``text`` is not a list of such times.
     """
     pairs = [pair.partition(":") for pair in text.split(",")]
     try:
@@ -61,7 +61,7 @@ def run_times(text: str) -> dict[int, float]:
     except ValueError:
         found = {}
     if not found or min(found) < 1 or not min(found.values()) > 0:
-        msg = f"must be sizes with seconds like 1:0.0041,32:0.0072, got {text!r}"
+        msg = f"must be pairs of size and seconds such as 1:0.0041,32:0.0072, got {text!r}"
         raise ArgumentTypeError(msg)
     return found
 
@@ -86,70 +86,70 @@ def _timeout(text: str) -> object:
     return None if text in {"adaptive", "None"} else _checked(float, seconds, text)
 
 
-def _subject(command: ArgumentParser) -> None:
+def _add_function(command: ArgumentParser) -> None:
     command.add_argument("function", metavar="module:function", help="the batch function, as package.module:name")
     command.add_argument(
         "--items",
         required=True,
         metavar="FILE|module:function",
-        help="items to call it with: a file with one JSON value a line, or a function that returns them",
+        help="items to call it with: a file with one JSON value on each line, or a function that returns them",
     )
 
 
-def _tune(command: ArgumentParser) -> None:
-    _subject(command)
-    command.add_argument(
-        "--rate",
-        type=_positive,
-        nargs="+",
-        help="calls a second to choose for; not given: 25, 50 and 75 %% of what can be answered",
-    )
-    command.add_argument(
-        "--slo-ms", type=_positive, help="milliseconds within which 99 of 100 calls are to be answered"
-    )
-    command.add_argument("--max-size", type=_whole, default=256, help="the largest batch to try (%(default)s)")
+def _add_tune(command: ArgumentParser) -> None:
+    _add_function(command)
+    command.add_argument("--rate", type=_positive, nargs="+", help=f"expected calls per second ({DEFAULT_RATES})")
+    command.add_argument("--slo-ms", type=_positive, help="target in milliseconds for the 99th percentile of latency")
+    command.add_argument("--max-size", type=_whole, default=256, help="largest batch to try (default: %(default)s)")
     command.add_argument(
         "--concurrency",
         type=_whole,
-        help="most batches to run at once (as decorated, else 1): more only if the function can bear it",
+        help="maximum number of batches at once, if the function allows several (default: as decorated, or 1)",
     )
-    command.add_argument("--seconds", type=_positive, default=15.0, help="how long to measure (%(default)s)")
-    command.add_argument("--out", type=Path, help="a folder for tune.html and tune.png")
+    command.add_argument("--seconds", type=_positive, default=15.0, help="time to measure for (default: %(default)s)")
+    command.add_argument("--out", type=Path, help="folder for tune.html and tune.png")
 
 
-def _simulate(command: ArgumentParser) -> None:
+def _add_simulate(command: ArgumentParser) -> None:
     known = command.add_mutually_exclusive_group(required=True)
-    known.add_argument("--cost", type=cost, help="seconds that a batch of n items runs, as 0.004+0.0001n")
-    known.add_argument("--measured", type=run_times, help="seconds by batch size, as 1:0.0041,32:0.0072")
-    command.add_argument("--rate", type=_positive, nargs="+", required=True, help="calls a second")
-    command.add_argument("--max-size", type=_whole, nargs="+", default=[32], help="most items in a batch (32)")
+    known.add_argument(
+        "--cost", type=linear_cost, help="run time in seconds of a batch of n items, for example 0.004+0.0001n"
+    )
+    known.add_argument(
+        "--measured", type=measured_cost, help="run times in seconds by size, for example 1:0.0041,32:0.0072"
+    )
+    command.add_argument("--rate", type=_positive, nargs="+", required=True, help="calls per second")
+    command.add_argument(
+        "--max-size", type=_whole, nargs="+", default=[32], help="maximum number of items in a batch (default: 32)"
+    )
     command.add_argument(
         "--timeout",
         type=_timeout,
         nargs="+",
         default=[None],
-        help="seconds that the first item waits for others, or adaptive (adaptive)",
+        help="seconds that the first item waits for others, or adaptive (default: adaptive)",
     )
-    command.add_argument("--concurrency", type=_whole, nargs="+", default=[1], help="most batches at once (1)")
-    command.add_argument("--burst", type=_whole, default=1, help="calls that come at the same moment (1)")
     command.add_argument(
-        "--noise", type=_positive, help="standard deviation of run times as a share of the mean (none)"
+        "--concurrency", type=_whole, nargs="+", default=[1], help="maximum number of batches at once (default: 1)"
     )
-    command.add_argument("--calls", type=_whole, default=50_000, help="calls to simulate (%(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="the number that all chance follows from (%(default)s)")
+    command.add_argument("--burst", type=_whole, default=1, help="calls that arrive at the same time (default: 1)")
+    command.add_argument(
+        "--noise", type=_positive, help="standard deviation of run times as a share of their mean (default: none)"
+    )
+    command.add_argument("--calls", type=_whole, default=50_000, help="calls to simulate (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness (default: %(default)s)")
 
 
-def _bench(command: ArgumentParser) -> None:
-    _subject(command)
+def _add_bench(command: ArgumentParser) -> None:
+    _add_function(command)
     command.add_argument(
-        "--rate",
-        type=_positive,
-        nargs="+",
-        help="calls a second, at random moments; not given: 25, 50 and 75 %% of what can be answered",
+        "--rate", type=_positive, nargs="+", help=f"calls per second, at random times ({DEFAULT_RATES})"
     )
-    command.add_argument("--max-size", type=_whole, help="most items in a batch (as decorated)")
-    # There is no value that could stand for none: None adapts.
-    command.add_argument("--timeout", type=_timeout, default=SUPPRESS, help="seconds, or adaptive (as decorated)")
-    command.add_argument("--concurrency", type=_whole, help="most batches at once (as decorated)")
-    command.add_argument("--seconds", type=_positive, default=5.0, help="how long at each rate (%(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="the number that all chance follows from (%(default)s)")
+    command.add_argument("--max-size", type=_whole, help="maximum number of items in a batch (default: as decorated)")
+    # No value can stand for a missing option, because None means adaptive.
+    command.add_argument(
+        "--timeout", type=_timeout, default=SUPPRESS, help="seconds, or adaptive (default: as decorated)"
+    )
+    command.add_argument("--concurrency", type=_whole, help="maximum number of batches at once (default: as decorated)")
+    command.add_argument("--seconds", type=_positive, default=5.0, help="time at each rate (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness (default: %(default)s)")

@@ -1,7 +1,6 @@
-"""What is told of measurements and forecasts: sentences and tables, of plain strings.
+"""The results in words: sentences and tables of plain strings.
 
-Decides: wording, units, columns.
-Must not know: where it is shown, how anything was found out.
+It decides wording, units and columns. It must not know where results are shown or how they are found.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from batchify._stats.drawing import as_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from batchify._cli.load import Load
     from batchify._planning.cost import Cost, Setting
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures in rows, the first column being what they are of."""
+    """Rows of figures; the first column says what they describe."""
 
     title: str
     heads: Sequence[str]
@@ -31,121 +30,119 @@ class Table:
 
 Part: TypeAlias = "str | Table"
 
+FIGURES = ("p50", "p99", "answered/s", "batch")
 
-def measured(cost: Cost) -> Table:
-    """Tell what batches take, by size."""
+
+def cost_table(cost: Cost) -> Table:
+    """Return the cost of batches by size."""
     rows = [
-        (f"{size:,}", ms(cost.function[size]), ms(seconds), ms(seconds / size), f"{size / seconds:,.0f}")
-        for size, seconds in cost.together.items()
+        (f"{size:,}", _time(cost.function[size]), _time(seconds), _time(seconds / size), f"{size / seconds:,.0f}")
+        for size, seconds in cost.with_engine.items()
     ]
-    return Table("What a batch takes", ("items", "function", "with engine", "each item", "items/s"), rows)
+    return Table("Cost of a batch", ("items", "function", "with engine", "per item", "items/s"), rows)
 
 
-def verdict(cost: Cost) -> Iterable[str]:
-    """Tell whether batching pays, and by how much."""
-    size, each = cost.best
-    off = max(abs(cost.line(items) / seconds - 1) for items, seconds in cost.together.items())
+def verdict(cost: Cost) -> Iterator[str]:
+    """Yield sentences that say whether batching pays, and how much."""
+    linear = cost.linear
+    error = max(abs(linear(size) / seconds - 1) for size, seconds in cost.with_engine.items())
     yield (
-        f"A batch of n items takes about {ms(cost.line.a)} + n x {ms(cost.line.b)}, which is off by {off:.0%} at most. "
-        f"Run times vary by {cost.spread:.0%}. A call that comes while a batch runs takes {ms(cost.crowding)} from it."
+        f"A batch of n items takes about {_time(linear.fixed)} + n x {_time(linear.per_item)}, with an error of at "
+        f"most {error:.0%}. Run times vary by {cost.spread:.0%}. A call that arrives while a batch runs delays it by "
+        f"{_time(cost.interference)}."
     )
-    compared = (
-        f"an item takes {ms(cost.alone)} alone, and {ms(each)} in a batch of {size:,}, hand-over and engine included"
+    size, per_item = cost.best
+    times = (
+        f"an item takes {_time(cost.unbatched)} without batching, and {_time(per_item)} in a batch of {size:,}, "
+        "hand-over and engine included"
     )
     if cost.pays:
-        yield f"Batching pays: {compared}. That is {cost.gain:.1f} times less."
+        yield f"Batching pays: {times}. That is {cost.gain:.1f} times less."
     else:
         yield (
-            f"Batching does not pay: {compared}. Call the function directly, from threads or tasks as they are; "
-            "what follows is the best that batching can do."
+            f"Batching does not pay: {times}. Call the function directly, from your threads or tasks. The options "
+            "below are the best ones for batching all the same."
         )
 
 
-def advised(advice: Advice, capacity: float) -> Iterable[Part]:
-    """Tell what options to use, and what they would do."""
+def recommendation(cost: Cost, advice: Advice) -> Iterator[Part]:
+    """Yield the recommended options and their predicted effect."""
     setting = advice.setting
-    adaptive = " (timeout=None adapts: no window was better by more than 5 %)" if setting.timeout is None else ""
-    yield f"Use @microbatch({setting}){adaptive}. It can answer {capacity:,.0f} calls a second at most."
-    yield forecast(advice.forecasts)
+    adaptive = " (timeout=None is adaptive: no window was better by more than 5%)" if setting.timeout is None else ""
+    yield f"Use @microbatch({setting}){adaptive}. The capacity is {cost.capacity(setting):,.0f} calls a second."
+    yield forecast_table(advice.forecasts)
     if advice.slo is not None:
-        yield _kept(advice, advice.slo)
+        yield _target(advice, advice.slo)
 
 
-def forecast(forecasts: Mapping[float, Simulation]) -> Table:
-    """Tell what is to be expected, by rate."""
-    rows = [(f"{rate:,.0f}", *outcome(done)) for rate, done in forecasts.items()]
-    return Table("What to expect", ("calls/s", *OUTCOME), rows)
+def forecast_table(forecasts: Mapping[float, Simulation]) -> Table:
+    """Return predictions by rate."""
+    rows = [(f"{rate:,.0f}", *_prediction(prediction)) for rate, prediction in forecasts.items()]
+    return Table("Prediction", ("calls/s", *FIGURES, "busy"), rows)
 
 
-OUTCOME = ("p50", "p99", "answered/s", "batch", "busy")
-
-
-def outcome(done: Simulation) -> tuple[str, ...]:
-    """Tell what came of a simulation, in the columns of ``OUTCOME``."""
-    latency = done.latency_ms
-    return (
-        as_time(latency.p50),
-        as_time(latency.p99),
-        f"{done.throughput:,.0f}",
-        f"{done.avg_batch_size:,.1f}",
-        f"{done.utilization:.0%}",
-    )
-
-
-def what_if(rows: Iterable[tuple[float, Setting, Simulation]]) -> Table:
-    """Tell what options would do, by rate and options."""
-    told = [
+def scenario_table(scenarios: Iterable[tuple[float, Setting, Simulation]]) -> Table:
+    """Return predictions by rate and options."""
+    rows = [
         (
             f"{rate:,.0f}",
             str(setting.max_size),
-            "adaptive" if setting.timeout is None else ms(setting.timeout),
+            "adaptive" if setting.timeout is None else _time(setting.timeout),
             str(setting.concurrency),
-            *outcome(done),
+            *_prediction(prediction),
         )
-        for rate, setting, done in rows
+        for rate, setting, prediction in scenarios
     ]
-    return Table("What would be", ("calls/s", "max_size", "timeout", "slots", *OUTCOME), told)
+    return Table("Prediction", ("calls/s", "max_size", "timeout", "slots", *FIGURES, "busy"), rows)
 
 
-def compared(rows: Iterable[tuple[float, Simulation, Load, float]]) -> Table:
-    """Tell what was predicted beside what came: by rate, simulation, load and average size of a batch."""
-    told: list[tuple[str, ...]] = []
-    for rate, done, load, size in rows:
-        expected = (done.latency_ms.p50, done.latency_ms.p99, done.throughput, done.avg_batch_size)
-        found = (load.latency_ms.p50, load.latency_ms.p99, load.throughput, size)
-        told.append((f"{rate:,.0f}", "predicted", *_figures(expected)))
-        told.append(("", "measured", *_figures(found)))
-        told.append(("", "", *(f"{new / old - 1:+.0%}" for new, old in zip(found, expected, strict=True))))
-    return Table("Prediction and measurement", ("calls/s", "", "p50", "p99", "answered/s", "batch"), told)
+def comparison(loads: Sequence[tuple[float, Simulation, Load, float]]) -> Iterator[Part]:
+    """Yield predictions beside measurements, and remarks, for loads of (rate, prediction, load, mean batch size)."""
+    rows: list[tuple[str, ...]] = []
+    for rate, prediction, load, size in loads:
+        expected, measured = _figures(prediction, prediction.avg_batch_size), _figures(load, size)
+        rows.append((f"{rate:,.0f}", "predicted", *_cells(expected)))
+        rows.append(("", "measured", *_cells(measured)))
+        rows.append(("", "", *(f"{new / old - 1:+.0%}" for new, old in zip(measured, expected, strict=True))))
+    yield Table("Prediction and measurement", ("calls/s", "", *FIGURES), rows)
+    for rate, _, load, _ in loads:
+        yield from _remarks(rate, load)
 
 
-def noticed(rate: float, load: Load) -> Iterable[str]:
-    """Tell what else is to be known of a load: calls that failed, or were late."""
+def _remarks(rate: float, load: Load) -> Iterator[str]:
     if load.errors:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in load.errors.items())
-        yield f"At {rate:,.0f} calls/s {load.errors.total():,} calls failed: {kinds}."
-    if load.late_ms.p99 > load.latency_ms.p50 / 2:
+        yield f"At {rate:,.0f} calls/s, {load.errors.total():,} calls failed: {kinds}."
+    if load.delay_ms.p99 > load.latency_ms.p50 / 2:
         yield (
-            f"At {rate:,.0f} calls/s some calls were made late (99 of 100 within {as_time(load.late_ms.p99)}): the "
-            "event loop or the machine was busy. Their time counts from when they were due."
+            f"At {rate:,.0f} calls/s, some calls were made late (99 of 100 within {as_time(load.delay_ms.p99)}), "
+            "because the event loop or the machine was busy. Latency counts from the time at which a call was due."
         )
 
 
-def ms(seconds: float) -> str:
-    """Return seconds in a unit that suits them."""
+def _prediction(prediction: Simulation) -> tuple[str, ...]:
+    return (*_cells(_figures(prediction, prediction.avg_batch_size)), f"{prediction.utilization:.0%}")
+
+
+def _figures(outcome: Simulation | Load, batch_size: float) -> tuple[float, float, float, float]:
+    latency = outcome.latency_ms
+    return latency.p50, latency.p99, outcome.throughput, batch_size
+
+
+def _cells(figures: tuple[float, float, float, float]) -> tuple[str, ...]:
+    p50, p99, throughput, batch_size = figures
+    return as_time(p50), as_time(p99), f"{throughput:,.0f}", f"{batch_size:,.1f}"
+
+
+def _time(seconds: float) -> str:
     return as_time(1000 * seconds)
 
 
-def _figures(figures: tuple[float, float, float, float]) -> tuple[str, ...]:
-    p50, p99, throughput, size = figures
-    return as_time(p50), as_time(p99), f"{throughput:,.0f}", f"{size:,.1f}"
-
-
-def _kept(advice: Advice, slo: float) -> str:
-    target = f"99 of 100 calls within {ms(slo)}"
-    if not advice.misses:
-        return f"{target}: yes, up to {advice.limit:,.0f} calls a second."
-    nearest = as_time(min(done.latency_ms.p99 for done in advice.forecasts.values()))
-    at = " and ".join(f"{rate:,.0f}" for rate in advice.misses)
-    most = f"but up to {advice.limit:,.0f}" if advice.limit else "nor at any other rate"
-    return f"{target}: not at {at} calls a second, {most}. What comes nearest is {nearest}."
+def _target(advice: Advice, slo: float) -> str:
+    target = f"99 of 100 calls within {_time(slo)}"
+    if not advice.missed_rates:
+        return f"{target}: yes, up to {advice.max_rate:,.0f} calls a second."
+    nearest = as_time(min(prediction.latency_ms.p99 for prediction in advice.forecasts.values()))
+    missed = " and ".join(f"{rate:,.0f}" for rate in advice.missed_rates)
+    met = f"but up to {advice.max_rate:,.0f}" if advice.max_rate else "nor at any other rate"
+    return f"{target}: not at {missed} calls a second, {met}. The lowest 99th percentile is {nearest}."

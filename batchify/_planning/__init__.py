@@ -1,4 +1,4 @@
-"""Predictions: what options would do to latency, from a discrete-event simulation that drives the core.
+"""Predictions: how options affect latency, from a discrete-event simulation that drives the core.
 
-It must not know real clocks, or anything that runs a batch.
+It decides what a batch costs and which options are best. It must not know real clocks, or anything that runs a batch.
 """

@@ -1,13 +1,13 @@
-"""What was measured, turned into what batches take and what calls would.
+"""Cost model of a batch function: from measured times to the cost of a batch, and from that to predictions.
 
-Decides: what a batch costs, whether batching pays, what can be answered, what options would do to latency.
-Must not know: clocks, engines, how anything was measured, which options are best.
+It decides how much a batch costs, whether batching pays, how many calls can be answered, and what options do to
+latency. It must not know clocks, engines, how times are measured, or which options are best.
 
-A batch of n items takes ``together[n]`` seconds from the calls to the last answer: the function, the hand-over and the
-engine. It keeps its slot for ``slots[n]`` of them, which is what the simulation is given as a run time; the rest is its
-``crossing``, the way there and back, which other batches do not wait for. A call that comes while a batch runs takes
-``crowding`` from it, since it needs the same interpreter: at r calls a second a batch is longer by the factor
-1 / (1 - r * crowding).
+A batch of n items takes ``with_engine[n]`` seconds from its calls to its last answer: function, hand-over and engine.
+For ``slot_time[n]`` of these seconds it occupies a slot, and the simulation takes these for its run time. The rest is
+``loop_delay``, the way of calls to their batch and of answers back, which does not delay other batches. A call that
+arrives while a batch runs takes ``interference`` seconds from it, because both need the interpreter: at r calls a
+second, a batch takes 1 / (1 - r * interference) times as long.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from random import Random
 from statistics import mean, median
 from typing import TYPE_CHECKING, TypeVar
 
-from batchify._planning.loop_delay import Crossing
-from batchify._planning.simulation import by_size, drawn, limits_of, simulated
+from batchify._planning.loop_delay import LoopDelay
+from batchify._planning.simulation import checked_limits, interpolate, poisson_arrivals, run_simulation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Batching that saves less than this does not pay.
-LEAST_GAIN = 1.1
-# Calls come for as long as so many runs of an item alone, within bounds: then a 99th percentile is one of many batches.
-RUNS, LEAST, MOST = 200, 4_000, 16_000
-# A batch that took so many times as long as most was held up by something else.
-FAR = 4.0
-# However many calls come, batches go on.
-LEAST_LEFT = 0.05
-# Variation that is not worth simulating.
-STEADY = 0.01
+# Batching pays from this gain on.
+MIN_GAIN = 1.1
+# A prediction simulates the calls that arrive during this many runs of a single item, within bounds. So many batches
+# contribute to a 99th percentile.
+SIMULATED_RUNS, MIN_CALLS, MAX_CALLS = 200, 4_000, 16_000
+# A batch that takes this many times the median was held up by something else.
+OUTLIER = 4.0
+# The least share of the interpreter that calls leave to a running batch, at any rate.
+MIN_SHARE = 0.05
+# A variation of run times that is not worth simulating.
+NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -53,220 +54,217 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Line:
-    """The cost of a batch as a + b n."""
+class LinearCost:
+    """A cost of fixed + per_item * n seconds for a batch of n items."""
 
-    a: float
-    b: float
+    fixed: float
+    per_item: float
+
+    @classmethod
+    def fit(cls, points: Mapping[int, float]) -> LinearCost:
+        """Return the cost, without negative parts, that has the least squares of relative errors.
+
+        With absolute errors, the largest batches alone would decide.
+        """
+        weights = {size: 1 / seconds**2 for size, seconds in points.items()}
+        total = fsum(weights.values())
+        x = fsum(weight * size for size, weight in weights.items()) / total
+        y = fsum(weights[size] * points[size] for size in points) / total
+        variance = fsum(weights[size] * (size - x) ** 2 for size in points)
+        covariance = fsum(weights[size] * (size - x) * (points[size] - y) for size in points)
+        per_item = max(covariance / variance, 0.0) if variance else 0.0
+        if per_item * x > y:
+            through_zero = fsum(weights[n] * n * points[n] for n in points) / fsum(weights[n] * n * n for n in points)
+            return cls(0.0, through_zero)
+        return cls(y - per_item * x, per_item)
 
     def __call__(self, size: float) -> float:
-        return self.a + self.b * size
+        return self.fixed + self.per_item * size
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a batch took, in seconds.
+    """The measured times of a batch, in seconds.
 
     Attributes:
-        function: the batch function alone.
-        total: from when its calls were due to its last answer.
-        late: from when its calls were due until the loop was awake to make them.
-        loop: what the thread of the loop computed from then on.
-        slot: how long another one, of as many items, kept its slot.
-        warm: the same, of one that followed another one at once.
+        function: run time of the batch function alone.
+        total: from the time its calls were due to its last answer.
+        wake_delay: from the time its calls were due until the loop was awake to make them.
+        loop_cpu: CPU time of the loop's thread from then on.
+        slot_time: how long another batch of the same size, after a pause, occupied its slot.
+        back_to_back: the same for a batch that directly followed another one.
     """
 
     function: float
     total: float
-    late: float
-    loop: float
-    slot: float
-    warm: float
+    wake_delay: float
+    loop_cpu: float
+    slot_time: float
+    back_to_back: float
 
 
 @dataclass
 class Samples:
-    """What was measured.
+    """Measurements of a batch function.
 
     Attributes:
         runs: batches by size.
-        crowding: what a call took from a running batch.
-        slowdown: by how many batches ran at once, how many times as long one took.
+        interference: seconds that one call took from a running batch.
+        slowdown: by number of batches that ran at once, the time of one of them relative to a batch alone.
     """
 
     runs: dict[int, list[Run]] = field(default_factory=dict[int, "list[Run]"])
-    crowding: list[float] = field(default_factory=list[float])
+    interference: list[float] = field(default_factory=list[float])
     slowdown: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
 
     def __add__(self, other: Samples) -> Samples:
         return Samples(
-            _joined(self.runs, other.runs),
-            self.crowding + other.crowding,
-            _joined(self.slowdown, other.slowdown),
+            _merged(self.runs, other.runs),
+            self.interference + other.interference,
+            _merged(self.slowdown, other.slowdown),
         )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What batches take, in seconds.
+    """The cost of batches, in seconds.
 
     Attributes:
-        together: by size, from the calls to the last answer.
+        with_engine: by size, from the calls to the last answer.
         function: by size, the batch function alone.
-        spread: how much the time that a slot is kept varies: standard deviation as a share of the mean.
-        crowding: what a call that comes while a batch runs takes from it.
-        slowdown: by how many batches run at once, how many times as long one takes.
-        slots: by size, how long a batch keeps its slot; as ``together`` if not known.
-        warm: the same, of batches that follow each other at once; as ``slots`` if not known.
-        crossing: the way of a call to its batch and back; ``None`` if batches are all there is.
+        spread: standard deviation of slot times as a share of their mean.
+        interference: the time that a call takes from a running batch when it arrives.
+        slowdown: by number of batches that run at once, the time of one of them relative to a batch alone.
+        slot_time: by size, how long a batch occupies its slot after a pause; ``None`` means as ``with_engine``.
+        back_to_back: by size, the same for a batch that directly follows another; ``None`` means as ``slot_time``.
+        loop_delay: the way of a call to its batch and back; ``None`` means no delay.
     """
 
-    together: Mapping[int, float]
+    with_engine: Mapping[int, float]
     function: Mapping[int, float]
     spread: float = 0.0
-    crowding: float = 0.0
+    interference: float = 0.0
     slowdown: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
-    slots: Mapping[int, float] | None = None
-    warm: Mapping[int, float] | None = None
-    crossing: Crossing | None = None
+    slot_time: Mapping[int, float] | None = None
+    back_to_back: Mapping[int, float] | None = None
+    loop_delay: LoopDelay | None = None
+
+    @classmethod
+    def from_samples(cls, samples: Samples) -> Cost:
+        """Return the cost of typical batches, without outliers."""
+        runs = samples.runs.items()
+        with_engine = {size: median(run.total for run in taken) for size, taken in runs}
+        slot_times = {size: _without_outliers([run.slot_time for run in taken]) for size, taken in runs}
+        slot_time = {size: mean(times) for size, times in slot_times.items()}
+        back_to_back = {size: mean(_without_outliers([run.back_to_back for run in taken])) for size, taken in runs}
+        spread = sqrt(mean((each / slot_time[size] - 1) ** 2 for size, times in slot_times.items() for each in times))
+        return cls(
+            with_engine,
+            {size: median(run.function for run in taken) for size, taken in runs},
+            spread if spread >= NEGLIGIBLE else 0.0,
+            max(0.0, median(samples.interference)) if samples.interference else 0.0,
+            {1: 1.0, **{count: max(1.0, median(ratios)) for count, ratios in samples.slowdown.items()}},
+            slot_time,
+            # A batch that seems slower without a pause is noise.
+            {size: min(slot_time[size], seconds) for size, seconds in back_to_back.items()},
+            _loop_delay(samples, with_engine[1] - median(slot_times[1])),
+        )
 
     @property
-    def line(self) -> Line:
-        """The straight line that is nearest to what batches take."""
-        return fit(self.together)
+    def linear(self) -> LinearCost:
+        """The linear cost that fits ``with_engine`` best."""
+        return LinearCost.fit(self.with_engine)
 
     @property
-    def alone(self) -> float:
-        """What an item takes if the function is called for it alone, without batching."""
+    def unbatched(self) -> float:
+        """The time of one item without batching, when the function is called for it alone."""
         return self.function[1]
 
     @property
     def best(self) -> tuple[int, float]:
-        """The size at which an item takes least, and what it takes then, with all that batching costs."""
-        each = {size: seconds / size + self.crowding for size, seconds in self._warm.items()}
-        size = min(each, key=lambda size: each[size])
-        return size, each[size]
+        """The size with the least time per item, and that time, which includes all costs of batching."""
+        per_item = {size: seconds / size + self.interference for size, seconds in self._under_load.items()}
+        size = min(per_item, key=lambda size: per_item[size])
+        return size, per_item[size]
 
     @property
     def gain(self) -> float:
-        """How many times as much an item takes alone as in the best batch."""
-        return self.alone / self.best[1]
+        """How many times longer an item takes without batching than in the best batch."""
+        return self.unbatched / self.best[1]
 
     @property
     def pays(self) -> bool:
-        """Whether that is worth batching."""
-        return self.gain >= LEAST_GAIN
+        """Whether batching gains enough."""
+        return self.gain >= MIN_GAIN
 
-    def capacity(self, max_size: int, concurrency: int = 1) -> float:
-        """Return how many calls a second can be answered in batches of at most ``max_size``."""
-        typical = by_size(self._warm, max_size)
-        slow = self.slowdown[concurrency]
+    @property
+    def fastest(self) -> Setting:
+        """The setting with the highest capacity."""
+        settings = [Setting(size, None, slots) for size in self.with_engine for slots in self.slowdown]
+        return max(settings, key=self.capacity)
+
+    def capacity(self, setting: Setting) -> float:
+        """Return how many calls a second can be answered with ``setting``, in batches of the best size."""
+        slots = setting.concurrency
+        slowdown, seconds = self.slowdown[slots], interpolate(self._under_load, setting.max_size)
         batches = max(
-            concurrency * size / (slow * typical[size] + concurrency * size * self.crowding)
-            for size in range(1, max_size + 1)
+            slots * size / (slowdown * seconds[size] + slots * size * self.interference)
+            for size in range(1, setting.max_size + 1)
         )
-        return min(batches, inf if self.crossing is None else self.crossing.capacity)
-
-    def most(self) -> tuple[float, Setting]:
-        """Return the highest capacity, with the setting that has it."""
-        settings = [Setting(size, None, slots) for size in self.together for slots in self.slowdown]
-        return max(
-            ((self.capacity(each.max_size, each.concurrency), each) for each in settings), key=lambda pair: pair[0]
-        )
+        return min(batches, inf if self.loop_delay is None else self.loop_delay.capacity)
 
     def predict(
-        self, setting: Setting, rate: float, *, finer: int = 1, trace: Iterable[float] | None = None
+        self, setting: Setting, rate: float, *, refine: int = 1, trace: Iterable[float] | None = None
     ) -> Simulation:
-        """Return what ``setting`` would do at ``rate`` calls a second, which is below its capacity.
+        """Return the prediction for ``setting`` at ``rate`` calls a second, which should be below its capacity.
 
         Args:
             setting: options of the function.
             rate: calls a second.
-            finer: how many times as many calls are simulated as it takes to compare settings.
-            trace: when they come, if not at random.
+            refine: how many times as many calls to simulate as a comparison of settings needs.
+            trace: times of arrival; ``None`` draws them at random.
         """
-        load = min(rate / self.capacity(setting.max_size, setting.concurrency), 1.0)
-        stretch = self.slowdown[setting.concurrency] / max(1 - rate * self.crowding, LEAST_LEFT)
-        warm = self._warm
-        calls = finer * min(max(round(RUNS * rate * self.together[1]), LEAST), MOST)
-        chance = Random(0)  # noqa: S311  # all settings get the same calls
-        return simulated(
-            drawn(chance, rate, 1, calls) if trace is None else list(trace),
-            limits_of(setting.max_size, setting.timeout, setting.concurrency),
-            {n: stretch * ((1 - load) * seconds + load * warm[n]) for n, seconds in self._cold.items()},
+        load = min(rate / self.capacity(setting), 1.0)
+        stretch = self.slowdown[setting.concurrency] / max(1 - rate * self.interference, MIN_SHARE)
+        under_load = self._under_load
+        calls = refine * min(max(round(SIMULATED_RUNS * rate * self.with_engine[1]), MIN_CALLS), MAX_CALLS)
+        rng = Random(0)  # noqa: S311  # all settings are compared on the same calls
+        return run_simulation(
+            poisson_arrivals(rng, rate, calls) if trace is None else list(trace),
+            checked_limits(setting.max_size, setting.timeout, setting.concurrency),
+            {n: stretch * ((1 - load) * seconds + load * under_load[n]) for n, seconds in self._after_pause.items()},
             self.spread or None,
-            chance,
-            self.crossing,
+            rng,
+            self.loop_delay,
         )
 
     @property
-    def _cold(self) -> Mapping[int, float]:
-        return self.together if self.slots is None else self.slots
+    def _after_pause(self) -> Mapping[int, float]:
+        return self.slot_time or self.with_engine
 
     @property
-    def _warm(self) -> Mapping[int, float]:
-        return self._cold if self.warm is None else self.warm
+    def _under_load(self) -> Mapping[int, float]:
+        return self.back_to_back or self._after_pause
 
 
-def cost(samples: Samples) -> Cost:
-    """Return what batches take, but for the few that something held up."""
-    taken = samples.runs.items()
-    function = {size: median(run.function for run in runs) for size, runs in taken}
-    together = {size: median(run.total for run in runs) for size, runs in taken}
-    kept = {size: _usual([run.slot for run in runs]) for size, runs in taken}
-    slots = {size: mean(times) for size, times in kept.items()}
-    warm = {size: mean(_usual([run.warm for run in runs])) for size, runs in taken}
-    spread = sqrt(mean((each / slots[size] - 1) ** 2 for size, times in kept.items() for each in times))
-    slower = {count: max(1.0, median(times)) for count, times in samples.slowdown.items()}
-    return Cost(
-        together,
-        function,
-        spread if spread >= STEADY else 0.0,
-        max(0.0, median(samples.crowding)) if samples.crowding else 0.0,
-        {1: 1.0, **slower},
-        slots,
-        # A size is warmer than it is cold, or it is noise.
-        {size: min(slots[size], seconds) for size, seconds in warm.items()},
-        _crossing(samples, together[1] - median(kept[1])),
-    )
+def _without_outliers(times: Sequence[float]) -> list[float]:
+    limit = OUTLIER * median(times)
+    return [each for each in times if each <= limit]
 
 
-def _usual(times: Sequence[float]) -> list[float]:
-    """Return the times that are not far longer than most."""
-    far = FAR * median(times)
-    return [each for each in times if each <= far]
-
-
-def _crossing(samples: Samples, way: float) -> Crossing | None:
-    """Return what the way there and back is made of, which takes an item alone so many seconds."""
-    if way <= 0:
+def _loop_delay(samples: Samples, round_trip: float) -> LoopDelay | None:
+    """Return the parts of the way to a batch and back, which take ``round_trip`` seconds for a single item."""
+    if round_trip <= 0:
         return None
-    # The loop wakes twice for a batch, and has each call in hand twice.
-    loop = {size: mean(run.loop for run in runs) for size, runs in samples.runs.items()}
-    # Where clocks of threads are coarse, a few batches seem to take nothing.
-    computed = fit(loop) if all(loop.values()) else Line(0.0, 0.0)
-    late = median(run.late for runs in samples.runs.values() for run in runs)
-    each = min(computed.b / 2, way / 2)
-    wake = min(late + computed.a / 2, way / 2 - each)
-    return Crossing(wake, each, way - 2 * (wake + each))
+    # The loop wakes up twice for a batch, and handles each call twice.
+    loop_cpu = {size: mean(run.loop_cpu for run in runs) for size, runs in samples.runs.items()}
+    # With a coarse clock of CPU time, some batches seem to take none.
+    cpu = LinearCost.fit(loop_cpu) if all(loop_cpu.values()) else LinearCost(0.0, 0.0)
+    wake_delay = median(run.wake_delay for runs in samples.runs.values() for run in runs)
+    per_call = min(cpu.per_item / 2, round_trip / 2)
+    wake = min(wake_delay + cpu.fixed / 2, round_trip / 2 - per_call)
+    return LoopDelay(wake, per_call, round_trip - 2 * (wake + per_call))
 
 
-def fit(points: Mapping[int, float]) -> Line:
-    """Return the line a + b n, neither below 0, with the least squares of relative errors.
-
-    Relative ones, or else the largest batches alone would decide.
-    """
-    weights = {size: 1 / seconds**2 for size, seconds in points.items()}
-    total = fsum(weights.values())
-    x = fsum(weight * size for size, weight in weights.items()) / total
-    y = fsum(weights[size] * points[size] for size in points) / total
-    across = fsum(weights[size] * (size - x) ** 2 for size in points)
-    along = fsum(weights[size] * (size - x) * (points[size] - y) for size in points)
-    b = max(along / across, 0.0) if across else 0.0
-    if b * x > y:
-        return Line(0.0, fsum(weights[n] * n * points[n] for n in points) / fsum(weights[n] * n * n for n in points))
-    return Line(y - b * x, b)
-
-
-def _joined(one: Mapping[int, list[T]], other: Mapping[int, list[T]]) -> dict[int, list[T]]:
+def _merged(one: Mapping[int, list[T]], other: Mapping[int, list[T]]) -> dict[int, list[T]]:
     return {key: [*one.get(key, []), *other.get(key, [])] for key in {**one, **other}}

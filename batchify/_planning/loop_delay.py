@@ -1,16 +1,16 @@
-"""The way from a call on an event loop to its batch and back, in made-up time.
+"""Model of the delay that an event loop adds between a call and its batch, and between the batch and the answer.
 
-Decides: when calls that are due get to their engine, and when answers get to their calls.
-Must not know: what leaves together and why, how long batches run.
+It decides when a due call reaches its engine, and when an answer reaches its caller. It must not know why a batch
+leaves or how long it runs.
 
-A loop that sleeps takes a while to wake up. Then it sees to all there is, calls and answers alike, before it sleeps
-again, and has the interpreter meanwhile: calls that come close together get to their engine together.
+A sleeping loop takes a while to wake up. Once awake, it handles every event, calls and answers alike, before it sleeps
+again, and it occupies the interpreter meanwhile. So calls that are due close together reach their engine together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,62 +19,62 @@ if TYPE_CHECKING:
 
     from batchify._core.batch import Batch
 
-# How often calls are let through, each time beside the answers of the time before; the first time there are none.
+# Fixed-point rounds: each uses the batches of the round before, and the first has none.
 ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """What the way takes, in seconds.
+class LoopDelay:
+    """The delays of an event loop, in seconds.
 
     Attributes:
-        wake: from an event until a loop that sleeps sees to it.
-        each: to make a call, or to give it its answer.
-        hand_over: from when the loop sleeps again until a batch with what was called can leave.
+        wake: from an event until a sleeping loop handles it.
+        per_call: to make one call, or to deliver its answer.
+        hand_over: from the moment the loop sleeps again until a batch of the calls it made can leave.
     """
 
     wake: float
-    each: float
+    per_call: float
     hand_over: float
 
     @property
     def capacity(self) -> float:
-        """How many calls a second a loop that never sleeps can make and answer."""
-        return 1 / (2 * self.each) if self.each else inf
+        """The number of calls a second that a loop can make and answer if it never sleeps."""
+        return 1 / (2 * self.per_call) if self.per_call else inf
 
-    def through(
+    def apply(
         self, due: Sequence[float], run: Callable[[Iterable[float]], Iterable[tuple[Batch, float]]]
     ) -> Iterator[tuple[Batch, float, float]]:
-        """Yield each batch with the moments at which it is over and at which its callers have their answers.
+        """Yield each batch, the time at which it ends, and the time at which its callers get their answers.
 
         Args:
-            due: moments at which calls are to be made, in order.
-            run: tells which batches leave when calls arrive at these moments, in order, and when each is over.
+            due: the times at which calls are due, in order.
+            run: returns the batches of calls that arrive at the given times, each with its end.
         """
-        left: list[tuple[Batch, float]] = []
+        batches: list[tuple[Batch, float]] = []
         for _ in range(ROUNDS):
-            made = self._seen(due, left)[: len(due)]
-            left = list(run([moment + self.hand_over for moment in made]))
-        answered = self._seen(due, left)[len(due) : -1]
-        # Batches take calls in order, whenever they are over.
+            made, _ = self._handled(due, batches)
+            batches = list(run([time + self.hand_over for time in made]))
+        _, answered = self._handled(due, batches)
+        # Batches take calls in order, whatever order they end in.
         calls = iter(due)
-        for (batch, over), moment in zip(left, answered, strict=True):
+        for (batch, end), time in zip(batches, answered, strict=True):
             batch.arrived = list(islice(calls, batch.size))
-            yield batch, over, moment
+            yield batch, end, time
 
-    def _seen(self, due: Sequence[float], left: Sequence[tuple[Batch, float]]) -> list[float]:
-        """Return when the loop sleeps again after each call that is due, and after each batch that is over."""
-        # In the end it sleeps for ever.
-        moments = [*due, *(over for _, over in left), inf]
-        counts = [*repeat(1, len(due)), *(batch.size for batch, _ in left), 0]
-        seen = [inf] * len(moments)
-        together: list[int] = []
-        sleeps = -inf
-        for index in sorted(range(len(moments)), key=moments.__getitem__):
-            if moments[index] > sleeps:
-                while together:
-                    seen[together.pop()] = sleeps
-                sleeps = moments[index] + self.wake
-            together.append(index)
-            sleeps += self.each * counts[index]
-        return seen
+    def _handled(self, due: Sequence[float], batches: Sequence[tuple[Batch, float]]) -> tuple[list[float], list[float]]:
+        """Return when the loop has handled each due call and each end of a batch: the moment it sleeps again."""
+        # The last event never happens: it only ends the last time that the loop is awake.
+        events = [*((time, 1) for time in due), *((end, batch.size) for batch, end in batches), (inf, 0)]
+        handled = [inf] * len(events)
+        awake: list[int] = []
+        sleeps_at = -inf
+        for index in sorted(range(len(events)), key=lambda index: events[index][0]):
+            time, calls = events[index]
+            if time > sleeps_at:
+                while awake:
+                    handled[awake.pop()] = sleeps_at
+                sleeps_at = time + self.wake
+            awake.append(index)
+            sleeps_at += self.per_call * calls
+        return handled[: len(due)], handled[len(due) : -1]

@@ -1,12 +1,12 @@
-"""The core in made-up time: what batching does to latency, found out without a single call.
+"""Discrete-event simulation that drives the core: what batching does to latency, without a single real call.
 
-Decides: when calls arrive, how long batches run, and how the outcome is summed up. What leaves together and when is up
-to the core, as it is for the engines.
-Must not know: engines, real clocks.
+It decides when calls arrive, how long batches run, and how the outcome is summarized; the core decides which items
+leave together and when, as it does for the engines. It must not know engines or real clocks.
 
-Time jumps from one event to the next: an arrival, the end of a batch, the moment at which the core wants to be asked.
-All that falls on one moment happens before anything leaves, as on an event loop, where calls of one iteration travel
-together. All chance comes from the seed, arrivals first: who compares options compares them on the same calls.
+Virtual time advances from one event to the next: an arrival, the end of a batch, or a time at which the core wants to
+be asked again. Everything that happens at one time happens before a batch leaves, as on an event loop, where the calls
+of one iteration share a batch. All randomness comes from the seed, and arrivals are drawn first, so that different
+options are compared on the same calls.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
 from heapq import heappop, heappush
-from itertools import accumulate, chain, islice, pairwise, repeat
-from math import fsum, inf, isfinite, log, log1p, sqrt
+from itertools import accumulate, chain, pairwise
+from math import fsum, inf, isfinite, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchify._core.batch import Batch
-    from batchify._planning.loop_delay import Crossing
+    from batchify._planning.loop_delay import LoopDelay
 
-# A standard deviation of ten times the mean is beyond what functions do, and still far from where numbers end.
-MOST_NOISE = 10.0
+# A standard deviation of ten times the mean is beyond any real function, and far from overflow.
+MAX_NOISE = 10.0
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What came of a simulation.
+    """The outcome of a simulation.
 
     Attributes:
-        calls: calls that arrived; all of them were answered.
-        batches: batches that ran.
+        calls: number of calls; all of them are answered.
+        batches: number of batches.
         duration_s: seconds from the first arrival to the last answer.
-        throughput: calls answered in a second.
-        utilization: the share of the time that a slot was taken. Near 1 the slots are never free. If batches are full
-            then, the function can't keep up: the more calls are simulated, the longer they wait.
-        avg_latency_ms: time from an arrival to its answer, on average.
-        latency_ms: percentiles of the same, over all calls.
-        avg_wait_ms: time from an arrival to the departure of its batch, on average.
-        wait_ms: percentiles of the same, over all calls.
-        avg_batch_size: items in a batch, on average.
-        size_histogram: the number of batches of each size.
-        reasons: the number of batches by why they left, as ``BatchStats`` has it.
+        throughput: calls answered per second.
+        utilization: share of slot time in which batches ran. Near 1, the slots are never free; if the batches are also
+            full, the function cannot keep up, and calls wait longer the more of them are simulated.
+        avg_latency_ms: mean time from an arrival to its answer.
+        latency_ms: percentiles of that time over all calls.
+        avg_wait_ms: mean time from an arrival to the departure of its batch.
+        wait_ms: percentiles of that time over all calls.
+        avg_batch_size: mean number of items in a batch.
+        size_histogram: number of batches of each size.
+        reasons: number of batches by reason of departure, as in ``BatchStats``.
     """
 
     calls: int
@@ -71,18 +71,18 @@ class Simulation:
     reasons: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, strings and numbers, ready for JSON, whose keys are strings: sizes too."""
+        """Return all figures as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain
 
     def __str__(self) -> str:
-        left = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items() if count)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items() if count)
         return (
             f"{self.calls:,} calls in {self.duration_s:,.1f} s, {self.throughput:,.1f} a second\n"
-            f"{self.batches:,} batches of {self.avg_batch_size:,.1f} items, {self.utilization:.0%} busy ({left})\n"
-            f"latency  {_row(self.avg_latency_ms, self.latency_ms)}\n"
-            f"waiting  {_row(self.avg_wait_ms, self.wait_ms)}"
+            f"{self.batches:,} batches of {self.avg_batch_size:,.1f} items, {self.utilization:.0%} busy ({reasons})\n"
+            f"latency  {_times(self.avg_latency_ms, self.latency_ms)}\n"
+            f"waiting  {_times(self.avg_wait_ms, self.wait_ms)}"
         )
 
 
@@ -99,112 +99,115 @@ def simulate(
     timeout: float | None = None,
     concurrency: int = 1,
 ) -> Simulation:
-    """Tell what a batched function would do to its callers, from how long it runs and how often it is called.
+    """Predict the latency and throughput of a batched function from its run time and the rate of its calls.
 
-    What happens to the 99th percentile with a window of 5 ms, at 300 calls a second, of a function that takes 4.1 ms
-    for one item and 7.2 ms for 32:
+    For example, a function takes 4.1 ms for one item and 7.2 ms for 32, and is called 300 times a second. This is the
+    99th percentile of its latency with a window of 5 ms:
 
         simulate(run_time={1: 0.0041, 32: 0.0072}, rate=300, timeout=0.005).latency_ms.p99
 
-    Equal arguments give equal results. Batching itself is taken to cost nothing: an engine adds some microseconds.
+    Equal arguments give equal results. The simulation leaves out the cost of the engine, some microseconds for each
+    call.
 
     Args:
-        run_time: seconds that a batch runs, by its size, as measured for a few sizes; a straight line joins neighbours,
-            and goes on beyond the first and the last two. ``{0: a, 1: a + b}`` are a seconds and b for each item; one
-            size alone is a function that takes the same time for any.
-        rate: calls a second, on average; they come independently of each other, as a Poisson process.
-        burst: calls that come at the same moment; it is the bursts then that come independently, as often as makes
-            ``rate``.
-        calls: how many calls ``rate`` stands for.
-        trace: moments of arrival in seconds, in order, as recorded somewhere; instead of ``rate``, ``burst`` and
-            ``calls``.
-        noise: how much run times vary: their standard deviation as a share of their mean; ``None``: not at all. Their
-            distribution is log-normal, in which a few are far longer than the others, as it is with services.
-        seed: the number that all chance follows from.
-        max_size: most items in a batch.
-        timeout: seconds that the first item waits for others; ``None`` adapts.
-        concurrency: most batches that run at once.
+        run_time: seconds that a batch runs, by batch size, as measured for a few sizes. A straight line connects
+            neighbouring sizes and continues beyond the first and the last two. ``{0: a, 1: a + b}`` means a seconds
+            plus b for each item; a single size means the same run time for every size.
+        rate: mean number of calls per second. Calls arrive independently of each other, as a Poisson process.
+        burst: number of calls that arrive at the same time. Bursts arrive independently of each other, as often as
+            ``rate`` requires.
+        calls: number of calls to simulate with ``rate``.
+        trace: recorded times of arrival in seconds, in order; used instead of ``rate``, ``burst`` and ``calls``.
+        noise: standard deviation of run times as a share of their mean; ``None`` means no variation. The distribution
+            is log-normal: a few runs take far longer than the others, as in real services.
+        seed: seed of all randomness.
+        max_size: maximum number of items in a batch.
+        timeout: seconds that the first item waits for others; ``None`` adapts to the load.
+        concurrency: maximum number of batches that run at once.
 
     Raises:
-        TypeError: an argument is of the wrong kind, or neither or both of ``rate`` and ``trace`` are given.
-        ValueError: an argument is out of range, or ``trace`` is not in order.
+        TypeError: an argument has the wrong type, or ``rate`` and ``trace`` are both given or both missing.
+        ValueError: an argument is out of range, or ``trace`` is empty or not in order.
     """
     if (rate is None) is (trace is None):
-        msg = "simulate() takes either rate or trace: how often calls come, or when they came"
+        msg = "simulate() needs either rate (how often calls arrive) or trace (when they arrived), and not both"
         raise TypeError(msg)
-    limits = limits_of(max_size, timeout, concurrency)
-    chance = Random(seed)  # noqa: S311  # chance that can be repeated is what a simulation is about
-    arrivals = drawn(chance, rate, burst, calls) if trace is None else _recorded(trace)
-    return simulated(arrivals, limits, run_time, noise, chance)
+    limits = checked_limits(max_size, timeout, concurrency)
+    rng = Random(seed)  # noqa: S311  # a simulation must be repeatable
+    if trace is None:
+        due = poisson_arrivals(rng, _positive("rate", rate), whole("calls", calls), whole("burst", burst))
+    else:
+        due = _checked_trace(trace)
+    return run_simulation(due, limits, run_time, noise, rng)
 
 
-def simulated(
+def run_simulation(
     due: Sequence[float],
     limits: Limits,
     run_time: Mapping[int, float],
     noise: float | None,
-    chance: Random,
-    crossing: Crossing | None = None,
+    rng: Random,
+    loop_delay: LoopDelay | None = None,
 ) -> Simulation:
-    """Return what comes of calls that are due at these moments.
+    """Return the outcome for calls that are due at the given times.
 
     Args:
-        due: the moments, in order.
+        due: the times, in order.
         limits: options.
-        run_time: seconds that a batch runs, by its size.
-        noise: how much they vary.
-        chance: what noise is drawn from.
-        crossing: the way of calls to the engine and back, if it takes time.
+        run_time: seconds that a batch runs, by batch size.
+        noise: standard deviation of run times as a share of their mean.
+        rng: source of noise.
+        loop_delay: the delay between calls and their engine; ``None`` means no delay.
     """
-    typical = by_size(run_time, min(limits.max_size, len(due)))
+    typical = interpolate(run_time, min(limits.max_size, len(due)))
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
-        # Drawn anew each time: whoever asks twice gets the same function.
-        vary = variation(copy(chance), noise)
-        return departures(PlainQueue(limits), arrivals, lambda size: typical[size] * vary())
+        # A copy of the source, so that every run draws the same noise.
+        factor = noise_source(copy(rng), noise)
+        return departures(PlainQueue(limits), arrivals, lambda size: typical[size] * factor())
 
-    left = ((batch, over, over) for batch, over in run(due)) if crossing is None else crossing.through(due, run)
-    return _summary(left, due[0], limits.concurrency)
+    answered = ((batch, end, end) for batch, end in run(due)) if loop_delay is None else loop_delay.apply(due, run)
+    return _summarize(answered, due[0], limits.concurrency)
 
 
 def departures(
     queue: PlainQueue, arrivals: Iterable[float], run_time: Callable[[int], float]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch as it leaves, with the moment at which it will be over.
+    """Yield each batch as it leaves, with the time at which it will end.
 
     Args:
-        queue: decides what leaves together and when; it is new.
-        arrivals: moments of arrival in seconds, in order.
-        run_time: tells how many seconds a batch of so many items runs.
+        queue: an empty queue, which decides which items leave together and when.
+        arrivals: times of arrival in seconds, in order.
+        run_time: returns the run time in seconds of a batch of a given size.
     """
-    # Moments at which batches are over, each with the number of its batch, since batches have no order.
+    # The ends of running batches, each with a serial number, because batches cannot be compared.
     ends: list[tuple[float, int, Batch]] = []
     number = 0
-    # When something other than an arrival happens next.
-    soonest = inf
+    # The time of the next event that is not an arrival.
+    next_at = inf
     add = queue.add
     for arrived in chain(arrivals, [inf]):
-        while soonest < arrived:
-            now, soonest = soonest, inf
+        while next_at < arrived:
+            now, next_at = next_at, inf
             while ends and ends[0][0] == now:
                 queue.finish(heappop(ends)[2], now)
-            # To ask whether anything waits costs a tenth of asking for a batch.
+            # Reading `waiting` costs a tenth of a call of take().
             while queue.waiting:
                 batch = queue.take(now)
                 if batch is None:
-                    soonest = inf if queue.wake_at is None else queue.wake_at
+                    next_at = inf if queue.wake_at is None else queue.wake_at
                     break
                 end = now + run_time(batch.size)
                 heappush(ends, (end, number, batch))
                 number += 1
                 yield batch, end
             if ends:
-                soonest = min(soonest, ends[0][0])
+                next_at = min(next_at, ends[0][0])
         if arrived < inf and add(None, None, arrived) >= queue.wake_ticket:
-            soonest = arrived
+            next_at = arrived
 
 
-def limits_of(max_size: object, timeout: object, concurrency: object) -> Limits:
+def checked_limits(max_size: object, timeout: object, concurrency: object) -> Limits:
     return Limits(
         max_size=whole("max_size", max_size),
         timeout=seconds("timeout", timeout),
@@ -212,56 +215,52 @@ def limits_of(max_size: object, timeout: object, concurrency: object) -> Limits:
     )
 
 
-def drawn(chance: Random, rate: object, burst: object, calls: object) -> list[float]:
-    """Return the moments of a Poisson process of bursts."""
-    size, count = whole("burst", burst), whole("calls", calls)
-    pace = _number("rate", rate) / size
-    draw = chance.random
-    # Poisson arrivals are an exponential distance apart.
-    moments = accumulate(-log(1.0 - draw()) / pace for _ in range(-(-count // size)))
-    return list(islice(chain.from_iterable(map(repeat, moments, repeat(size))), count))
+def poisson_arrivals(rng: Random, rate: float, calls: int, burst: int = 1) -> list[float]:
+    """Return the times of arrival of bursts that form a Poisson process, with ``rate`` calls a second."""
+    gaps = (rng.expovariate(rate / burst) for _ in range(-(-calls // burst)))
+    return [time for time in accumulate(gaps) for _ in range(burst)][:calls]
 
 
-def _recorded(trace: Iterable[float]) -> list[float]:
-    arrivals = [float(moment) for moment in trace]
+def _checked_trace(trace: Iterable[float]) -> list[float]:
+    arrivals = [float(time) for time in trace]
     if not arrivals:
-        msg = "trace must have at least one moment of arrival"
+        msg = "trace must contain at least one time of arrival"
         raise ValueError(msg)
     for before, after in pairwise(chain(arrivals[:1], arrivals)):
         if not (isfinite(after) and before <= after):
-            msg = f"trace must be finite moments in order, got {after!r} after {before!r}"
+            msg = f"trace must be finite times in order, got {after!r} after {before!r}"
             raise ValueError(msg)
     return arrivals
 
 
-def by_size(run_time: Mapping[int, float], largest: int) -> list[float]:
-    """Return how many seconds a batch runs without noise, by its size, up to the largest; nothing stands at 0."""
-    points = _points(run_time)
+def interpolate(run_time: Mapping[int, float], largest: int) -> list[float]:
+    """Return the run time without noise for each batch size up to ``largest``; index 0 is unused."""
+    points = _checked_points(run_time)
     sizes = [size for size, _ in points]
-    # A single one is its own neighbour.
+    # A single point is its own neighbour.
     lines = list(pairwise(points)) or [(points[0], (points[0][0] + 1, points[0][1]))]
     typical = [0.0]
     for size in range(1, largest + 1):
         (left, low), (right, high) = lines[min(max(bisect(sizes, size) - 1, 0), len(lines) - 1)]
         typical.append(low + (high - low) * (size - left) / (right - left))
         if typical[size] <= 0:
-            msg = f"run_time must be above 0 for any batch, got {typical[size]:g} s for one of {size}"
+            msg = f"run_time must be above 0 for every batch size, got {typical[size]:g} s for size {size}"
             raise ValueError(msg)
     return typical
 
 
-def _points(run_time: Any) -> list[tuple[int, float]]:
+def _checked_points(run_time: Any) -> list[tuple[int, float]]:
     """Return the measured sizes and their run times, smallest first."""
     if not (issubclass(type(run_time), Mapping) and run_time):
-        msg = f"run_time must map batch sizes to seconds, as {{1: 0.004, 32: 0.007}} does, got {run_time!r}"
+        msg = f"run_time must map batch sizes to seconds, for example {{1: 0.004, 32: 0.007}}, got {run_time!r}"
         raise TypeError(msg)
     return sorted(
-        (0 if size == 0 else whole("a size in run_time", size), _number(f"run_time of {size!r}", seconds))
+        (0 if size == 0 else whole("a batch size in run_time", size), _positive(f"run_time[{size!r}]", seconds))
         for size, seconds in run_time.items()
     )
 
 
-def _number(option: str, value: object) -> float:
+def _positive(option: str, value: object) -> float:
     number = positive(option, value)
     if number is None:
         msg = f"{option} must be a number, got None"
@@ -269,33 +268,32 @@ def _number(option: str, value: object) -> float:
     return number
 
 
-def variation(chance: Random, noise: float | None) -> Callable[[], float]:
-    """Return what draws factors whose mean is 1, and whose standard deviation is ``noise``."""
+def noise_source(rng: Random, noise: float | None) -> Callable[[], float]:
+    """Return a function that draws factors with mean 1 and standard deviation ``noise``."""
     if not noise:
         return lambda: 1.0
-    spread = _number("noise", noise)
-    if spread > MOST_NOISE:
-        msg = f"noise must be at most {MOST_NOISE:g}, got {noise!r}"
+    deviation = _positive("noise", noise)
+    if deviation > MAX_NOISE:
+        msg = f"noise must be at most {MAX_NOISE:g}, got {noise!r}"
         raise ValueError(msg)
-    variance = log1p(spread * spread)
-    return partial(chance.lognormvariate, -variance / 2, sqrt(variance))
+    variance = log1p(deviation * deviation)
+    return partial(rng.lognormvariate, -variance / 2, sqrt(variance))
 
 
-def _summary(left: Iterable[tuple[Batch, float, float]], began: float, concurrency: int) -> Simulation:
+def _summarize(answered: Iterable[tuple[Batch, float, float]], began: float, concurrency: int) -> Simulation:
     latencies: list[float] = []
     waits: list[float] = []
     runs: list[float] = []
     sizes: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
     ended = began
-    for batch, over, answered in left:
-        departed = batch.departed
-        latencies += [answered - arrived for arrived in batch.arrived]
-        waits += [departed - arrived for arrived in batch.arrived]
-        runs.append(over - departed)
+    for batch, end, answered_at in answered:
+        latencies += [answered_at - arrived for arrived in batch.arrived]
+        waits += [batch.departed - arrived for arrived in batch.arrived]
+        runs.append(end - batch.departed)
         sizes[batch.size] += 1
         reasons[batch.reason] += 1
-        ended = max(ended, answered)
+        ended = max(ended, answered_at)
     calls, batches, duration = len(latencies), len(runs), ended - began
     return Simulation(
         calls=calls,
@@ -313,6 +311,6 @@ def _summary(left: Iterable[tuple[Batch, float, float]], began: float, concurren
     )
 
 
-def _row(average: float, percentiles: Percentiles) -> str:
+def _times(average: float, percentiles: Percentiles) -> str:
     figures = {"average": average, **asdict(percentiles)}
     return "  ".join(f"{name} {value:,.2f}" for name, value in figures.items()) + " ms"

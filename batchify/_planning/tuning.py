@@ -1,7 +1,7 @@
-"""Which options are best for a batch function of known cost.
+"""Choose the best options for a batch function of known cost.
 
-Decides: which sizes, windows and slots are compared, and which of them is recommended.
-Must not know: clocks, engines, how anything was measured, how it is shown.
+It decides which sizes, windows and slots to compare, and which of them to recommend. It must not know clocks, engines,
+how costs are measured, or how results are shown.
 """
 
 from __future__ import annotations
@@ -19,83 +19,79 @@ if TYPE_CHECKING:
     from batchify._planning.cost import Cost
     from batchify._planning.simulation import Simulation
 
-# Default rates, as shares of what the function can do.
+# Default rates, as shares of the capacity.
 LOADS = (0.25, 0.5, 0.75)
-# Windows to try, as multiples of what an item alone takes.
+# Windows to try, as multiples of the time of one item without batching.
 WINDOWS = (0.1, 0.25, 0.5, 1.0, 2.0)
-# Simplicity is worth this much: a smaller size or adaptive timing is taken if it is hardly worse.
-HARDLY = 1.05
-# For the figures that are told, so many times as many.
-FINER = 4
-# Rates of a curve, up to one below the capacity.
-STEPS = 20
+# A simpler setting (a smaller size, fewer slots, adaptive timing) wins if it is worse by no more than this factor.
+TOLERANCE = 1.05
+# The final forecasts simulate this many times as many calls as comparisons do.
+REFINE = 4
+# A curve has one rate less than this, in equal steps up to the capacity.
+CURVE_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The options to use, and what they would do.
+    """Recommended options and their predicted effect.
 
     Attributes:
         setting: the options.
-        forecasts: what they would do, by rate.
-        slo: seconds within which 99 of 100 calls are to be answered, if told.
-        limit: the highest rate at which they are, if ``slo`` is told; 0 if there is none.
+        forecasts: the prediction for each rate.
+        slo: the number of seconds within which 99 of 100 calls are to be answered, if there is such a target.
+        max_rate: the highest rate that meets ``slo``; 0 if no rate does, ``None`` without ``slo``.
     """
 
     setting: Setting
     forecasts: dict[float, Simulation]
     slo: float | None = None
-    limit: float | None = None
+    max_rate: float | None = None
 
     @property
-    def misses(self) -> list[float]:
-        """The rates at which ``slo`` is not met."""
+    def missed_rates(self) -> list[float]:
+        """The rates that do not meet ``slo``."""
         if self.slo is None:
             return []
-        return [rate for rate, done in self.forecasts.items() if done.latency_ms.p99 > 1000 * self.slo]
+        return [rate for rate, outcome in self.forecasts.items() if outcome.latency_ms.p99 > 1000 * self.slo]
 
 
 def recommend(cost: Cost, rates: Sequence[float], slo: float | None = None) -> Advice:
-    """Return the options with the least 99th percentiles at ``rates``, all of which are below the capacity.
+    """Return the options with the lowest 99th percentiles at ``rates``, all of which are below the capacity.
 
-    Among those that are hardly worse, the smallest size, the fewest slots, and adaptive timing.
+    Among settings that are about as good, the smallest size, the fewest slots and adaptive timing win.
     """
-    settings = [
-        Setting(size, None, slots)
-        for slots in cost.slowdown
-        for size in cost.together
-        if max(rates) < cost.capacity(size, slots)
-    ]
+    settings = [Setting(size, None, slots) for slots in cost.slowdown for size in cost.with_engine]
+    setting = _simplest(cost, [each for each in settings if max(rates) < cost.capacity(each)], rates)
+    windows = [float(f"{share * cost.unbatched:.2g}") for share in WINDOWS]
+    settings = [setting, *(Setting(setting.max_size, window, setting.concurrency) for window in windows)]
     setting = _simplest(cost, settings, rates)
-    windows = [Setting(setting.max_size, float(f"{share * cost.alone:.2g}"), setting.concurrency) for share in WINDOWS]
-    setting = _simplest(cost, [setting, *windows], rates)
-    forecasts = {rate: cost.predict(setting, rate, finer=FINER) for rate in rates}
-    return Advice(setting, forecasts, slo, None if slo is None else _limit(cost, setting, slo))
+    forecasts = {rate: cost.predict(setting, rate, refine=REFINE) for rate in rates}
+    return Advice(setting, forecasts, slo, None if slo is None else _max_rate(cost, setting, slo))
 
 
 def curve(cost: Cost, setting: Setting) -> dict[float, Simulation]:
-    """Return what ``setting`` would do from hardly any load to nearly all it can bear, by rate."""
-    capacity = cost.capacity(setting.max_size, setting.concurrency)
-    rates = [capacity * step / STEPS for step in range(1, STEPS)]
+    """Return predictions for ``setting`` from a low rate to nearly its capacity, by rate."""
+    capacity = cost.capacity(setting)
+    rates = [capacity * step / CURVE_STEPS for step in range(1, CURVE_STEPS)]
     return {rate: cost.predict(setting, rate) for rate in rates}
 
 
-def _simplest(cost: Cost, settings: list[Setting], rates: Sequence[float]) -> Setting:
-    """Return the first one that is hardly worse than the best."""
-    worth = {setting: _tail(cost, setting, rates) for setting in settings}
-    least = min(worth.values())
-    return next(setting for setting in settings if worth[setting] <= HARDLY * least)
+def _simplest(cost: Cost, settings: Sequence[Setting], rates: Sequence[float]) -> Setting:
+    """Return the first setting that is about as good as the best one."""
+    tails = {setting: _tail(cost, setting, rates) for setting in settings}
+    limit = TOLERANCE * min(tails.values())
+    return next(setting for setting in settings if tails[setting] <= limit)
 
 
 def _tail(cost: Cost, setting: Setting, rates: Sequence[float]) -> float:
-    """Return the geometric mean of the 99th percentiles: no rate counts for more than another."""
+    """Return the geometric mean of the 99th percentiles, in which every rate has the same weight."""
     tails = [cost.predict(setting, rate).latency_ms.p99 for rate in rates]
     return exp(mean(map(log, tails)))
 
 
-def _limit(cost: Cost, setting: Setting, slo: float) -> float:
-    """Return the highest rate at which 99 of 100 calls are answered within ``slo``, by halves."""
-    capacity = cost.capacity(setting.max_size, setting.concurrency)
+def _max_rate(cost: Cost, setting: Setting, slo: float) -> float:
+    """Return the highest rate that meets ``slo``, found by bisection."""
+    capacity = cost.capacity(setting)
     low, high = 0.0, capacity
     while high - low > capacity / 64:
         rate = (low + high) / 2

@@ -1,10 +1,9 @@
-"""The pytest plugin: what ``batchify.testing`` offers, as fixtures.
+"""The pytest plugin: ``batchify.testing`` as fixtures.
 
-Decides: which tests run in virtual time.
-Must not know: how that is done.
+It decides which tests run in virtual time. It must not know how virtual time works.
 
-pytest loads it in every run where batchify is installed. So it loads nothing more until a test asks for it, and leaves
-all other tests alone.
+pytest loads the plugin in every run where batchify is installed. So it imports nothing else of batchify until a test
+requests a fixture, and it does not affect other tests.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ VIRTUAL = "batchify_virtual_time"
 
 @pytest.fixture
 def batchify_inline() -> Iterator[None]:
-    """Run each call as a batch of one, as ``batchify.testing.inline()`` does."""
-    from batchify.testing import inline  # noqa: PLC0415  # as the module says
+    """Run each call as a batch of one, with ``batchify.testing.inline()``."""
+    from batchify.testing import inline  # noqa: PLC0415  # only when a test requests it
 
     with inline():
         yield
@@ -33,7 +32,7 @@ def batchify_inline() -> Iterator[None]:
 
 @pytest.fixture
 def batchify_recorder() -> Iterator[Recorder]:
-    """Record which batches leave, with which items, and why, as ``batchify.testing.record()`` says."""
+    """Record the batches that run, with their items and reasons, with ``batchify.testing.record()``."""
     from batchify.testing import record  # noqa: PLC0415  # as above
 
     with record() as recorder:
@@ -44,17 +43,17 @@ def batchify_recorder() -> Iterator[Recorder]:
 def batchify_virtual_time() -> Callable[..., Any]:
     """Run an ``async def`` test on a ``batchify.testing.VirtualLoop``, with pytest-asyncio (1.4 or later) or without.
 
-    In a ``def`` test its value, ``batchify.testing.run``, does the same for a coroutine.
+    In a ``def`` test, the value of the fixture is ``batchify.testing.run``, which does the same for a coroutine.
     """
     from batchify.testing import run  # noqa: PLC0415  # as above
 
     return run
 
 
-class _Factories:
-    """Tells pytest-asyncio which loops to make. It is registered only while it asks for a test in virtual time.
+class _LoopFactories:
+    """A plugin that gives pytest-asyncio the loop factory for tests in virtual time.
 
-    If it were there at other times, pytest-asyncio would want an answer for every test.
+    It is registered only while pytest collects such a test; otherwise it would have to give a factory for every test.
     """
 
     @pytest.hookimpl(optionalhook=True)
@@ -66,10 +65,10 @@ class _Factories:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, None]:
-    """Offer pytest-asyncio a virtual loop while it collects tests that ask for one."""
+    """Give pytest-asyncio a virtual loop while it collects a test that requests one."""
     if VIRTUAL not in metafunc.fixturenames:
         return (yield)
-    factories = _Factories()
+    factories = _LoopFactories()
     metafunc.config.pluginmanager.register(factories)
     try:
         return (yield)
@@ -78,7 +77,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, No
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a coroutine that no other plugin has taken on."""
+    """Run a coroutine test in virtual time, unless another plugin runs it."""
     if VIRTUAL not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     from batchify.testing import run  # noqa: PLC0415  # as above

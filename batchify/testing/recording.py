@@ -1,4 +1,4 @@
-"""A record of which batches left, with which items, and why."""
+"""A record of the batches that ran, with their items and reasons."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedBatch:
-    """One batch that left.
+    """One batch that ran.
 
-    Nothing else in batchify shows items to anybody but the batch function; a test that asks for a record gets them.
-    Results and errors are not in it: the callers have those.
+    Outside of such a record, batchify shows items to the batch function only. A record holds no results and no errors:
+    the callers have them.
 
     Attributes:
         name: the batcher's name.
-        items: what its callers gave, in order of arrival; with several columns, tuples of one element for each.
-        reason: why it left, as in ``BatchStats.reasons``.
+        items: the callers' items, in order of arrival; with several columns, tuples of one element for each.
+        reason: the reason of departure, as in ``BatchStats.reasons``.
     """
 
     name: str
@@ -31,13 +31,13 @@ class RecordedBatch:
 
     @property
     def size(self) -> int:
-        """How many items it has."""
+        """The number of items."""
         return len(self.items)
 
 
 @dataclass
 class Recorder:
-    """What has left since ``record()`` began.
+    """The batches that ran since ``record()`` began.
 
     Attributes:
         batches: all batches of the process, in the order in which they began to run.
@@ -46,7 +46,7 @@ class Recorder:
     batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
 
     def note(self, name: str, items: Sequence[Any], reason: str) -> None:
-        """Add a batch. May be called from any thread."""
+        """Add a batch; any thread may call it."""
         self.batches.append(RecordedBatch(name, tuple(items), reason))
 
     def __str__(self) -> str:
@@ -55,10 +55,9 @@ class Recorder:
 
 @contextmanager
 def record() -> Generator[Recorder]:
-    """Record every batch that begins to run inside, of all batchers, threads and event loops.
+    """Record every batch that begins to run inside the block, of all batchers, threads and event loops.
 
-    The batch of a function that is in the middle of it is there already. What is inside of another ``record()`` is in
-    both.
+    A batch is in the record before its function is called. A batch inside nested blocks is in the record of each.
     """
     recorder = Recorder()
     observers.append(recorder.note)

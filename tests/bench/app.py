@@ -25,7 +25,7 @@ DIRECT = "a thread each"
 def alone(service):
     """Let every batch have one item, and all else be as it is."""
     service.predict.configure(max_size=1)
-    service.keep.configure(max_size=1)
+    service.save.configure(max_size=1)
 
 
 def direct(service):

@@ -1,13 +1,13 @@
-"""How adaptive timing fares beside fixed windows, and beside what else was tried: the tables of docs/adaptive.md.
+"""Compare adaptive timing with fixed windows and with other policies: the tables of docs/adaptive.md.
 
-A cell is a function, a load, a kind of arrivals, a kind of run times and a number of slots. In each cell all policies
-get the same calls, and the best fixed window is picked by hand: of a dense grid, the one with the least mean, and the
-one with the least 99th percentile. The regret of a policy is the ratio of its own figure to that.
+A cell is a function, a load, a kind of arrivals, a kind of run times and a number of slots. In each cell, all policies
+get the same calls. The best fixed windows come from a dense grid: the one with the lowest mean, and the one with the
+lowest 99th percentile. The regret of a policy is the ratio of its own figure to theirs.
 
-Where run times are random, one run says little near saturation: the best of a dozen windows is then the luckiest one.
-Figures are averages over several runs before they are compared.
+Where run times are random, a single run says little near saturation, because the best window is then the luckiest one.
+So figures are averaged over several runs before they are compared.
 
-    python -m tests.adaptive --calls 6000 --runs 12
+    python -m tests.planning.adaptive --calls 6000 --runs 12
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from random import Random
 
 from batchify._core.queue import PlainQueue
 from batchify._core.timing import Adaptive, Window
-from batchify._planning.simulation import by_size, departures, drawn, limits_of, variation
+from batchify._planning.simulation import checked_limits, departures, interpolate, noise_source, poisson_arrivals
 
 MAX_SIZE = 32
-# Seconds by batch size. What matters is how much of a run is fixed: all of it, most, half, next to nothing; and a
-# function whose run time goes up in steps, as of one that pads to the next power of two.
+# Seconds by batch size. They differ in the fixed part of a run: all, most, half, hardly any. The run time of the last
+# function grows in steps, like that of a function that pads to the next power of two.
 COSTS = {
     "a": {1: 1.0},
     "10 a + b n": {0: 10 / 11, 1: 1.0},
@@ -40,12 +40,12 @@ LOADS = (0.1, 0.3, 0.5, 0.8, 0.95)
 BURSTS = (1, 8)
 NOISES = (None, 0.5)
 SLOTS = (1, 2, 4)
-# Seconds: as long as no batch, up to several times as long as one of one item.
+# Seconds: from none to several times the run time of one item.
 WINDOWS = (0.0, *(0.05 * 1.6**step for step in range(11)))
 
 
 class NoDistance(Adaptive):
-    """Leave whenever a slot is free."""
+    """A batch leaves whenever a slot is free."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ class NoDistance(Adaptive):
 
 
 class WholeRun(Adaptive):
-    """Keep a distance of the whole run time divided by the number of slots."""
+    """Departures keep a distance of the whole run time, divided by the number of slots."""
 
     __slots__ = ()
 
@@ -64,8 +64,8 @@ class WholeRun(Adaptive):
         return max(arrived, self._last + self._run_time / self._concurrency)
 
 
-class Asked(PlainQueue):
-    """A core that is asked for a batch at each arrival, for policies that count what waits."""
+class WokenQueue(PlainQueue):
+    """A queue that is asked for a batch at each arrival, for policies that depend on the number of waiting items."""
 
     __slots__ = ()
 
@@ -74,44 +74,45 @@ class Asked(PlainQueue):
 
 
 class ControlLimit(NoDistance):
-    """Leave when a slot is free and so many wait: for one slot the best there is, if the limit suits the rate."""
+    """A batch leaves when a slot is free and enough items wait, which is optimal for one slot and a known rate."""
 
-    __slots__ = ("_core", "_limit")
+    __slots__ = ("_limit", "_queue")
 
     def __init__(self, concurrency, limit):
         super().__init__(concurrency)
         self._limit = limit
 
     def attach(self, queue):
-        """Go by what waits in ``queue``."""
-        self._core = queue
+        """Use the number of items that wait in ``queue``."""
+        self._queue = queue
 
     def due(self, arrived, running):
-        return arrived if self._core.waiting >= self._limit else math.inf
+        return arrived if self._queue.waiting >= self._limit else math.inf
 
 
 class WaitByRegression(Adaptive):
-    """Leave when all that wait have waited longer for the next one, together, than the fixed cost that it would save.
+    """A batch leaves when its items have waited, in total since the newest, longer than another item would save.
 
-    The fixed cost is learnt by regression; servers for models do something like it.
+    Another item would save the fixed cost, which is learnt by regression. Model servers have similar policies.
     """
 
-    __slots__ = ("_core",)
+    __slots__ = ("_queue",)
 
     attach = ControlLimit.attach
 
     def due(self, arrived, running):
-        newest = self._core._arrivals.entries[-1][2]
-        return newest + self._distance * self._concurrency / self._core.waiting
+        newest = self._queue._arrivals.entries[-1][2]
+        return newest + self._distance * self._concurrency / self._queue.waiting
 
 
 class Aimd(NoDistance):
-    """Leave whenever a slot is free, with a largest size that one more is added to while batches meet a target.
+    """A batch leaves whenever a slot is free, with a maximum size that grows by one while batches meet a target.
 
-    Where one does not, it is a tenth less. The target is what a full batch takes: any other that can be met is worse.
+    After a batch that misses it, the maximum size shrinks by a tenth. The target is the run time of a full batch: any
+    other target that can be met is worse.
     """
 
-    __slots__ = ("_core", "_size_limit", "_target")
+    __slots__ = ("_queue", "_size_limit", "_target")
 
     def __init__(self, concurrency, target):
         super().__init__(concurrency)
@@ -119,8 +120,8 @@ class Aimd(NoDistance):
         self._size_limit = 1.0
 
     def attach(self, queue):
-        """Change the largest size of ``queue``."""
-        self._core = queue
+        """Change the maximum size of ``queue``."""
+        self._queue = queue
         queue._max_size = 1
 
     def ended(self, run_time, size):
@@ -128,17 +129,17 @@ class Aimd(NoDistance):
             self._size_limit = max(1.0, 0.9 * self._size_limit)
         elif size >= int(self._size_limit):
             self._size_limit = min(MAX_SIZE, self._size_limit + 1.0)
-        self._core._max_size = int(self._size_limit)
+        self._queue._max_size = int(self._size_limit)
 
 
 POLICIES = {"adaptive": Adaptive, "no distance": NoDistance, "whole run": WholeRun}
-# What others do: the best of these limits is picked by hand for each case, as is the best window.
+# Control limits: the best of them is chosen for each cell, like the best window.
 LIMITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One case, in which policies are compared. Loads are shares of what full batches could do."""
+    """A case in which policies are compared. A load is a share of the capacity with full batches."""
 
     cost: str
     load: float
@@ -149,25 +150,26 @@ class Cell:
     def latencies(self, policy, calls, runs=1):
         """Return the mean and the 99th percentile of the latency under a policy, in seconds.
 
-        They are averages over so many runs, each with calls of its own, or over a quarter as many if run times are not
-        random. ``policy()`` makes what is asked.
+        They are averages over ``runs`` runs with calls of their own, or over a quarter as many if run times are not
+        random. ``policy()`` makes the policy of a run.
         """
         count = runs if self.noise else math.ceil(runs / 4)
         return average([self._run(policy(), calls, run) for run in range(count)])
 
     def _run(self, timing, calls, run):
-        chance = Random(f"{self} {run}" if run else f"{self}")
-        typical = by_size(COSTS[self.cost], MAX_SIZE)
-        arrivals = drawn(chance, self.load * self.concurrency * MAX_SIZE / typical[-1], self.burst, calls)
-        vary = variation(chance, self.noise)
+        rng = Random(f"{self} {run}" if run else f"{self}")
+        typical = interpolate(COSTS[self.cost], MAX_SIZE)
+        rate = self.load * self.concurrency * MAX_SIZE / typical[-1]
+        arrivals = poisson_arrivals(rng, rate, calls, self.burst)
+        factor = noise_source(rng, self.noise)
         attach = getattr(timing, "attach", None)
-        queue = (Asked if attach else PlainQueue)(limits_of(MAX_SIZE, 0.0, self.concurrency))
+        queue = (WokenQueue if attach else PlainQueue)(checked_limits(MAX_SIZE, 0.0, self.concurrency))
         queue._timing = timing
         if attach:
             attach(queue)
-        left = departures(queue, arrivals, lambda size: typical[size] * vary())
-        found = sorted(end - arrived for batch, end in left for arrived in batch.arrived)
-        return math.fsum(found) / len(found), found[math.ceil(0.99 * len(found)) - 1]
+        batches = departures(queue, arrivals, lambda size: typical[size] * factor())
+        latencies = sorted(end - arrived for batch, end in batches for arrived in batch.arrived)
+        return math.fsum(latencies) / len(latencies), latencies[math.ceil(0.99 * len(latencies)) - 1]
 
     def regrets(self, calls, runs=1, policies=POLICIES):
         """Return the regret of each policy, in the mean and in the 99th percentile."""
@@ -178,67 +180,67 @@ class Cell:
         )
 
     def others(self, calls, runs=1):
-        """Return the regrets of what others do, and of adaptive timing."""
-        target = by_size(COSTS[self.cost], MAX_SIZE)[-1]
+        """Return the regrets of the policies of other systems, and of adaptive timing."""
+        target = interpolate(COSTS[self.cost], MAX_SIZE)[-1]
 
         def figures(policy, *arguments):
             return self.latencies(partial(policy, self.concurrency, *arguments), calls, runs)
 
         found = {
             "adaptive": figures(Adaptive),
-            "best limit": least(figures(ControlLimit, limit) for limit in LIMITS),
+            "best limit": lowest(figures(ControlLimit, limit) for limit in LIMITS),
             "wait by regression": figures(WaitByRegression),
             "AIMD": figures(Aimd, target),
         }
         return self._beside_windows(found, calls, runs)
 
     def _beside_windows(self, found, calls, runs):
-        """Divide figures by the least mean and the least 99th percentile that a fixed window has."""
-        best = least(self.latencies(partial(Window, window), calls, runs) for window in WINDOWS)
+        """Divide figures by the lowest mean and the lowest 99th percentile of any fixed window."""
+        best = lowest(self.latencies(partial(Window, window), calls, runs) for window in WINDOWS)
         return {
-            name: tuple(own / lowest for own, lowest in zip(pair, best, strict=True)) for name, pair in found.items()
+            name: tuple(own / window for own, window in zip(pair, best, strict=True)) for name, pair in found.items()
         }
 
 
-def least(figures):
-    """Return the least mean and the least 99th percentile of several, picked apart."""
+def lowest(figures):
+    """Return the lowest mean and the lowest 99th percentile, each on its own."""
     return tuple(map(min, zip(*figures, strict=True)))
 
 
 def cells(slots=SLOTS, noises=NOISES):
-    """Return all cells with so many slots, and with such run times."""
-    return [Cell(*case) for case in product(COSTS, LOADS, BURSTS, noises, slots)]
+    """Return all cells with these numbers of slots and these kinds of run times."""
+    return [Cell(*values) for values in product(COSTS, LOADS, BURSTS, noises, slots)]
 
 
 def average(pairs):
-    """Return the average of several figures, or regrets, in the mean and in the 99th percentile."""
+    """Return the average of figures or regrets, for the mean and for the 99th percentile."""
     return tuple(math.fsum(column) / len(pairs) for column in zip(*pairs, strict=True))
 
 
 def worst(regrets):
-    """Return the largest regret of several, in the mean and in the 99th percentile."""
+    """Return the largest regret, for the mean and for the 99th percentile."""
     return tuple(map(max, zip(*regrets, strict=True)))
 
 
 def is_bounded(regret):
-    """Say whether a regret is within the bounds of what adaptive timing promises."""
+    """Return whether a regret is within the bounds that adaptive timing promises."""
     mean, p99 = regret
     return mean <= 1.10 and p99 <= 1.20
 
 
-def table(found, title, of):
-    """Return the lines of a table: for each value that ``of`` finds in a cell, what each policy has in those."""
+def table(found, title, group_of):
+    """Yield the lines of a table with a row for each group of cells, and the regrets of each policy."""
     policies = list(next(iter(found.values())))
     yield f"| {title} | " + " | ".join(f"{name}: average | worst" for name in policies) + " |"
     yield "|---" * (1 + 2 * len(policies)) + "|"
-    for value in dict.fromkeys(map(of, found)):
-        rows = [regrets for cell, regrets in found.items() if of(cell) == value]
+    for value in dict.fromkeys(map(group_of, found)):
+        rows = [regrets for cell, regrets in found.items() if group_of(cell) == value]
         figures = [shape([row[name] for row in rows]) for name in policies for shape in (average, worst)]
         yield f"| {value} | " + " | ".join("{:.2f} / {:.2f}".format(*pair) for pair in figures) + " |"
 
 
 def draw(found, path):
-    """Draw the average regret of each policy by load, in the mean and in the 99th percentile."""
+    """Draw the average regret of each policy by load, for the mean and for the 99th percentile."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")
@@ -257,16 +259,16 @@ def draw(found, path):
 def main():
     """Print the tables: mean / 99th percentile, as ratios to the best fixed window of each cell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=6_000, help="calls in a run of a cell")
+    parser.add_argument("--calls", type=int, default=6_000, help="calls in a run")
     parser.add_argument("--runs", type=int, default=12, help="runs of a cell; a quarter if run times are not random")
-    parser.add_argument("--others", metavar="PNG", help="compare with what others do instead, and draw it there")
-    asked = parser.parse_args()
+    parser.add_argument("--others", metavar="PNG", help="compare with the policies of other systems, and draw a chart")
+    args = parser.parse_args()
     compared = cells()
-    compare = partial(Cell.others if asked.others else Cell.regrets, calls=asked.calls, runs=asked.runs)
+    compare = partial(Cell.others if args.others else Cell.regrets, calls=args.calls, runs=args.runs)
     with ProcessPoolExecutor() as pool:
         found = dict(zip(compared, pool.map(compare, compared), strict=True))
-    if asked.others:
-        draw(found, asked.others)
+    if args.others:
+        draw(found, args.others)
     groups = {
         "slots": lambda cell: cell.concurrency,
         "run time": lambda cell: cell.cost,
@@ -274,8 +276,8 @@ def main():
         "arrivals": lambda cell: "Poisson" if cell.burst == 1 else f"bursts of {cell.burst}",
         "noise": lambda cell: cell.noise or "none",
     }
-    for title, of in groups.items():
-        sys.stdout.write("\n".join([*table(found, title, of), "", ""]))
+    for title, group_of in groups.items():
+        sys.stdout.write("\n".join([*table(found, title, group_of), "", ""]))
     for cell, regrets in found.items():
         if not is_bounded(regrets["adaptive"]):
             sys.stdout.write(f"{cell}: {{:.2f}} / {{:.2f}}\n".format(*regrets["adaptive"]))

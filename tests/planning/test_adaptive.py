@@ -1,4 +1,4 @@
-"""Adaptive timing beside the best fixed window that could have been picked by hand."""
+"""Adaptive timing compared with the best fixed windows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from tests.planning.adaptive import (
 )
 
 CALLS = 1000
-
-
 OWN = {"adaptive": POLICIES["adaptive"]}
 
 
-# With one slot there is nothing to decide. With several, the distance between departures costs the unluckiest more.
+# With one slot, no distance between departures is needed. With several, the distance costs the slowest calls more.
 @pytest.mark.untraced
 @pytest.mark.parametrize(("slots", "worst_p99"), [(1, 1.20), (4, 1.45)], ids=["one slot", "four slots"])
-def test_nothing_to_tune(slots, worst_p99):
-    """Whatever the function, the load and the arrivals, the best window picked for each is hardly better.
+def test_no_window_is_much_better(slots, worst_p99):
+    """For every function, load and kind of arrivals, the best window for that cell is hardly better.
 
-    A few calls may be unlucky: where they are, more of them decide.
+    A cell that misses the bounds with few calls is simulated again with more calls and runs.
     """
     found = {}
     for cell in cells([slots], [None]):
@@ -44,21 +42,21 @@ def test_nothing_to_tune(slots, worst_p99):
 
 
 @pytest.mark.untraced
-def test_nothing_to_tune_if_run_times_are_random():
-    """On average the same is true of run times that nobody can foresee; the more chance, the more calls it takes."""
+def test_no_window_is_much_better_with_random_run_times():
+    """The same holds on average with random run times, which need more calls."""
     assert is_bounded(average([cell.regrets(4 * CALLS, policies=OWN)["adaptive"] for cell in cells([4], [0.5])]))
 
 
-def test_what_grows_with_the_items_is_not_waited_for():
-    """Under load, no distance of whole runs is kept: it was up to four times as long as the best fixed window."""
+def test_the_distance_leaves_out_the_cost_of_items():
+    """Under load, a distance of whole runs has a high regret, and that of adaptive timing has a low one."""
     (cell,) = (cell for cell in cells([4], [None]) if (cell.cost, cell.load, cell.burst) == ("a + 10 b n", 0.95, 1))
     regrets = cell.regrets(4 * CALLS)
     assert regrets["adaptive"][0] <= 1.10
     assert regrets["whole run"][0] >= 2.0
 
 
-def test_the_table_names_everything():
-    """A row for each value, with the average and the worst of each policy."""
+def test_the_table():
+    """The table has a row for each group, with the average and the worst regret of each policy."""
     row = dict.fromkeys(POLICIES, (1.0, 2.0))
     found = dict.fromkeys(cells([1, 4], [None]), row)
     lines = list(table(found, "slots", lambda cell: cell.concurrency))
@@ -67,7 +65,7 @@ def test_the_table_names_everything():
 
 
 def test_figures_are_averages_over_runs():
-    """Each run has calls of its own, a quarter as many if run times are not random."""
+    """Each run has its own calls, and there are a quarter as many runs if run times are not random."""
     for noise, counted in [(0.5, 4), (None, 1)]:
         cell = Cell("a", 0.5, 1, noise, 1)
         runs = [cell._run(POLICIES["adaptive"](1), CALLS, run) for run in range(counted)]
@@ -75,8 +73,8 @@ def test_figures_are_averages_over_runs():
         assert average(runs) == cell.latencies(lambda: POLICIES["adaptive"](1), CALLS, runs=4)
 
 
-def test_what_others_do_is_compared():
-    """Each of the others has its regrets, and where windows can't be beaten a limit picked by hand is as good."""
+def test_other_policies():
+    """Each policy has its regrets; where no policy beats the best window, the best limit is as good."""
     (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a + b n", 0.5, 1))
     regrets = cell.others(CALLS)
     assert ["adaptive", "best limit", "wait by regression", "AIMD"] == list(regrets)
@@ -84,30 +82,30 @@ def test_what_others_do_is_compared():
     assert 1.05 < regrets["wait by regression"][0]
 
 
-def test_a_limit_is_waited_for():
-    """With a limit that is never reached nothing leaves but full batches."""
+def test_a_batch_waits_for_the_limit():
+    """With a limit of the maximum size, only full batches leave."""
     (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a", 0.1, 1))
     mean, _ = cell.latencies(lambda: ControlLimit(1, MAX_SIZE), CALLS)
     assert 1.0 + (MAX_SIZE - 1) / 2 / 3.2 == pytest.approx(mean, rel=0.05)
 
 
 def test_sizes_grow_and_shrink():
-    """One more item after a full batch in time, a tenth less after a late one."""
+    """The maximum size grows by one after a full batch that meets the target, and shrinks by a tenth otherwise."""
 
-    class Line:
+    class Queue:
         _max_size = MAX_SIZE
 
-    line, policy = Line(), Aimd(1, 1.0)
-    policy.attach(line)
+    queue, policy = Queue(), Aimd(1, 1.0)
+    policy.attach(queue)
     sizes = []
     for run_time in [0.5] * 9 + [2.0, 0.5]:
-        policy.ended(run_time, line._max_size)
-        sizes.append(line._max_size)
+        policy.ended(run_time, queue._max_size)
+        sizes.append(queue._max_size)
     assert [2, 3, 4, 5, 6, 7, 8, 9, 10, 9, 10] == sizes
 
 
 def test_regrets_are_drawn(tmp_path):
-    """The picture is a PNG of a line for each policy."""
+    """The chart is a PNG."""
     found = {cell: {"one": (1.0, 2.0), "other": (2.0, 4.0)} for cell in cells([1], [None])}
     assert set(LOADS) == {cell.load for cell in found}
     draw(found, tmp_path / "regret.png")

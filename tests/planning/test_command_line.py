@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, and what it says of what a person has to put right."""
+"""The command line: its output, its files, and its error messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from textwrap import dedent
 import pytest
 
 import batchify
-from batchify._cli import load as _load
-from batchify._cli import measure, terminal
+from batchify._cli import output
 from batchify._cli.commands import main
-from batchify._planning import cost as _cost
-from batchify._planning import tuning
+from batchify._cli.load import run_load
 from batchify.testing import VirtualLoop
 
 FUNCTIONS = dedent(
@@ -42,6 +40,9 @@ FUNCTIONS = dedent(
         return None
 
     def broken():
+        raise KeyError("secret")
+
+    async def broken_async():
         raise KeyError("secret")
 
     @microbatch(max_size=8)
@@ -109,13 +110,13 @@ FUNCTIONS = dedent(
 
 @pytest.fixture(autouse=True)
 def _shop(tmp_path, monkeypatch):
-    """Stand in a folder with a module ``shop``, let time be virtual, and simulate no more calls than it takes."""
-    for module, name, value in ((_cost, "LEAST", 1000), (_cost, "MOST", 1000), (tuning, "FINER", 1)):
-        monkeypatch.setattr(module, name, value)
+    """Change to a folder with a module ``shop``, make time virtual, and simulate as few calls as possible."""
+    for name, value in (("cost.MIN_CALLS", 1000), ("cost.MAX_CALLS", 1000), ("tuning.REFINE", 1)):
+        monkeypatch.setattr(f"batchify._planning.{name}", value)
     (tmp_path / "shop.py").write_text(FUNCTIONS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(measure, "Loop", VirtualLoop)
+    monkeypatch.setattr("batchify._cli.commands.PreciseLoop", VirtualLoop)
     yield
     for name in [name for name in sys.modules if name == "shop" or name.startswith("other")]:
         del sys.modules[name]
@@ -123,7 +124,7 @@ def _shop(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(capsys):
-    """Return a function that carries out a command and returns its exit code, its output and its errors."""
+    """Return a function that runs a command and returns its exit code, its output and its errors."""
 
     def command(line):
         code = main(line.split())
@@ -143,48 +144,48 @@ def cells(output):
 
 
 def test_tune_recommends_options(command):
-    """It measures growing sizes, says what a batch costs and that batching pays, and recommends options."""
+    """The command measures growing sizes, prints the cost and the verdict, and recommends options."""
     code, output, errors = command("tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --rate 100 1000")
     assert (0, "") == (code, errors)
     assert ["1", "4.10 ms", "4.10 ms", "4.10 ms", "244"] in cells(output)
     assert ["16", "5.60 ms", "5.60 ms", "350 us", "2,857"] in cells(output)
-    assert "A batch of n items takes about 4.00 ms + n x 100 us, which is off by 0% at most." in output
-    assert "Batching pays: an item takes 4.10 ms alone, and 350 us in a batch of 16, hand-over and engine" in output
+    assert "A batch of n items takes about 4.00 ms + n x 100 us, with an error of at most 0%." in output
+    assert "Batching pays: an item takes 4.10 ms without batching, and 350 us in a batch of 16, hand-over" in output
     assert "That is 11.7 times less." in output
-    assert re.search(r"Use @microbatch\(max_size=\d+, timeout=None, concurrency=1\) \(timeout=None adapts", output)
+    assert re.search(r"Use @microbatch\(max_size=\d+, timeout=None, concurrency=1\) \(timeout=None is adap", output)
     assert ["100", "1,000"] == [row[0] for row in cells(output)[-2:]]
 
 
 def test_tune_chooses_rates(command):
-    """Without rates it takes a quarter, a half and three quarters of what can be answered."""
+    """The default rates are a quarter, a half and three quarters of the capacity."""
     _, output, _ = command("tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5")
     assert ["710", "1,400", "2,100"] == [row[0] for row in cells(output)[-3:]]
 
 
 def test_tune_says_when_batching_does_not_pay(command):
-    """A function that takes as long for each of many items as for one, and is not decorated, is not worth batching."""
+    """Batching does not pay for a function whose time is proportional to the number of items."""
     code, output, _ = command("tune shop:grow --items shop:numbers --max-size 4 --seconds 0.5 --rate 100")
     assert 0 == code
-    assert "Batching does not pay: an item takes 1.00 ms alone, and 1.00 ms in a batch of" in output
+    assert "Batching does not pay: an item takes 1.00 ms without batching, and 1.00 ms in a batch of" in output
     assert "Call the function directly" in output
 
 
 @pytest.mark.parametrize(
-    ("slo", "said"),
+    ("slo", "expected"),
     [
         ("50", r"99 of 100 calls within 50\.0 ms: yes, up to [\d,]+ calls a second\."),
-        ("8.9", r"within 8\.90 ms: not at 2,000 calls a second, but up to [\d,]+\. What comes nearest is [\d.]+ ms\."),
-        ("1", r"within 1\.00 ms: not at 100 and 2,000 calls a second, nor at any other rate\. What comes nearest is"),
+        ("8.9", r"within 8\.90 ms: not at 2,000 calls a second, but up to [\d,]+\. The lowest 99th percentile is"),
+        ("1", r"within 1\.00 ms: not at 100 and 2,000 calls a second, nor at any other rate\. The lowest 99th"),
     ],
 )
-def test_tune_keeps_a_target(command, slo, said):
-    """It says up to which rate a target is met, and what comes nearest if it is not."""
+def test_tune_checks_a_target(command, slo, expected):
+    """The output names the highest rate that meets the target, and the lowest percentile if a rate misses it."""
     line = f"tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --rate 100 2000 --slo-ms {slo}"
-    assert re.search(said, command(line)[1])
+    assert re.search(expected, command(line)[1])
 
 
-def test_tune_goes_by_the_slots_of_the_function(command):
-    """A function that is decorated for two batches at once is measured so, and one slot is told otherwise."""
+def test_tune_uses_the_slots_of_the_function(command):
+    """A function decorated for two batches at once is measured with two, and ``--concurrency`` changes that."""
     line = "tune shop:two --items shop:numbers --max-size 1 --seconds 0.5 --rate"
     code, output, _ = command(f"{line} 150")
     assert 0 == code
@@ -202,16 +203,16 @@ def test_tune_takes_methods_and_columns(command, named):
 
 
 class Page(HTMLParser):
-    """What a page has, and what it asks for."""
+    """The tags of a page, and the addresses that it refers to."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.seen, self.sources, self.names = [], [], [], {}
+        self.open, self.tags, self.sources, self.names = [], [], [], {}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
-        self.seen.append(tag)
+        self.tags.append(tag)
         self.sources += [attributes[name] for name in ("src", "href", "data", "srcset") if name in attributes]
         self.names.update({attributes["name"]: attributes["content"]} if "name" in attributes else {})
         if tag not in {"meta", "img"}:
@@ -222,7 +223,7 @@ class Page(HTMLParser):
 
 
 def test_tune_writes_a_report(command, tmp_path):
-    """The page is whole, needs nothing from outside, and says what the terminal says; the picture is in it, too."""
+    """The page is well-formed and needs no other file; it has the text of the terminal and the picture."""
     line = "tune shop:sleep --items shop:numbers --max-size 16 --seconds 0.5 --slo-ms 20 --out new/folder"
     code, output, _ = command(line)
     folder = Path("new") / "folder"
@@ -232,15 +233,15 @@ def test_tune_writes_a_report(command, tmp_path):
     page = Page(text)
     assert [] == page.open
     assert ["table", "table", "img"] == [
-        tag for tag in page.seen if tag in {"table", "img", "script", "link", "iframe"}
+        tag for tag in page.tags if tag in {"table", "img", "script", "link", "iframe"}
     ]
     assert "width=device-width, initial-scale=1" == page.names["viewport"]
     [source] = page.sources
     assert source.startswith("data:image/png;base64,")
     assert not re.search(r"https?:|url\(|@import", text.replace(source, ""))
-    for said in ("Batching pays", "Use @microbatch(", "99 of 100 calls within 20.0 ms", "What to expect"):
-        assert said in text
-        assert said in output
+    for words in ("Batching pays", "Use @microbatch(", "99 of 100 calls within 20.0 ms", "Prediction"):
+        assert words in text
+        assert words in output
     picture = (folder / "tune.png").read_bytes()
     assert b"\x89PNG" == picture[:4]
     width, height = unpack(">II", picture[16:24])
@@ -248,7 +249,7 @@ def test_tune_writes_a_report(command, tmp_path):
 
 
 def test_tune_cannot_write(command, tmp_path):
-    """A folder that cannot be made is told."""
+    """A folder that cannot be created is an error."""
     Path("taken").touch()
     line = "tune shop:sleep --items shop:numbers --max-size 1 --seconds 0.1 --out taken --rate 100"
     assert (2, "batchify: --out taken cannot be written: File exists\n") == command(line)[::2]
@@ -257,8 +258,8 @@ def test_tune_cannot_write(command, tmp_path):
 # simulate
 
 
-def test_simulate_answers(command):
-    """A row for each rate and each choice of options, in the figures of ``simulate()``."""
+def test_simulate_predicts(command):
+    """The table has a row for each rate and each choice of options, with the figures of ``simulate()``."""
     code, output, errors = command(
         "simulate --cost 0.004+0.0001n --rate 300 500 --max-size 16 32 --timeout adaptive 0.002 --concurrency 1 2 "
         "--calls 1000"
@@ -266,10 +267,8 @@ def test_simulate_answers(command):
     assert (0, "") == (code, errors)
     _, *rows = cells(output)
     assert 16 == len(rows)
-    done = batchify.simulate(run_time={1: 0.0041, 2: 0.0042}, rate=300.0, max_size=16, calls=1000)
-    assert ["300", "16", "adaptive", "1", f"{done.latency_ms.p50:.2f} ms", f"{done.latency_ms.p99:.2f} ms"] == rows[0][
-        :6
-    ]
+    latency = batchify.simulate(run_time={1: 0.0041, 2: 0.0042}, rate=300.0, max_size=16, calls=1000).latency_ms
+    assert ["300", "16", "adaptive", "1", f"{latency.p50:.2f} ms", f"{latency.p99:.2f} ms"] == rows[0][:6]
     assert ["300", "16", "2.00 ms", "2"] == rows[3][:4]
 
 
@@ -283,19 +282,19 @@ def test_simulate_answers(command):
         ("--measured 1:0.0041,32:0.0072", {1: 0.0041, 32: 0.0072}),
     ],
 )
-def test_simulate_takes_costs(command, cost, run_time):
-    """A cost is a formula or some measurements."""
+def test_simulate_accepts_costs(command, cost, run_time):
+    """A cost is a formula or a list of measurements."""
     options = "--rate 100 --calls 1000 --seed 3 --burst 4 --noise 0.5"
     _, output, _ = command(f"simulate {cost} {options}")
-    done = batchify.simulate(run_time=run_time, rate=100, calls=1000, seed=3, burst=4, noise=0.5)
-    assert f"{done.avg_batch_size:.1f}" == cells(output)[1][7]
-    assert f"{done.latency_ms.p99:.3g} ms" == cells(output)[1][5]
+    expected = batchify.simulate(run_time=run_time, rate=100, calls=1000, seed=3, burst=4, noise=0.5)
+    assert f"{expected.avg_batch_size:.1f}" == cells(output)[1][7]
+    assert f"{expected.latency_ms.p99:.3g} ms" == cells(output)[1][5]
 
 
 def test_simulate_beyond_capacity(command):
-    """A rate that cannot be borne is no question; what was answered before it is not lost."""
+    """A rate above the capacity is an error."""
     expected = (
-        "batchify: --rate 9000 is beyond what can be answered: 4,444 calls a second at most, "
+        "batchify: --rate 9000 must be below the capacity, which is 4,444 calls a second "
         "with max_size=32, timeout=None, concurrency=1\n"
     )
     code, _, errors = command("simulate --cost 0.004+0.0001n --rate 9000")
@@ -306,72 +305,82 @@ def test_simulate_beyond_capacity(command):
 
 
 def test_bench_compares(command):
-    """For each rate there is a prediction, what was measured, and by how much they differ."""
+    """The table has the prediction, the measurement and their difference for each rate."""
     code, output, errors = command("bench shop:sleep --items shop:numbers --rate 100 1000 --seconds 4")
     assert (0, "") == (code, errors)
     _, *rows = cells(output)
     assert [["100", "predicted"], ["", "measured"], ["", ""]] == [row[:2] for row in rows[:3]]
     assert [["1,000", "predicted"], ["", "measured"], ["", ""]] == [row[:2] for row in rows[3:]]
-    # In virtual time there is next to nothing to differ by.
-    off = [abs(int(cell.rstrip("%"))) for row in rows[2::3] for cell in row[2:]]
-    assert max(off) <= 2
+    # In virtual time, there is hardly any difference.
+    differences = [abs(int(cell.rstrip("%"))) for row in rows[2::3] for cell in row[2:]]
+    assert max(differences) <= 2
 
 
 def test_bench_chooses_rates(command):
-    """Without rates it takes a quarter, a half and three quarters of what can be answered with the options."""
+    """The default rates are a quarter, a half and three quarters of the capacity with the options."""
     _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --max-size 4")
     assert ["230", "450", "680"] == [row[0] for row in cells(output)[1::3]]
 
 
 def test_bench_changes_options(command):
-    """Options that are given are gone by; the others are those of the decorator."""
+    """Options of the command line replace those of the decorator."""
     line = "bench shop:sleep --items shop:numbers --seconds 2 --rate 500 --max-size 3 --timeout 0.5 --concurrency 2"
     _, output, _ = command(line)
     assert ["3.0", "3.0"] == [row[5] for row in cells(output)[1:3]]
 
 
-def test_bench_takes_what_is_decorated(command):
-    """Without options a function is called as decorated: here with a window and two slots."""
+def test_bench_keeps_options(command):
+    """Without options on the command line, the function keeps its own: here, a window and two slots."""
     code, output, _ = command("bench shop:two --items shop:numbers --seconds 1 --rate 200")
     assert 0 == code
     assert "200" == cells(output)[1][0]
 
 
 def test_bench_calls_with_columns(command):
-    """A function of several columns is called with an element of each."""
+    """A function with several columns is called with one element of each."""
     code, _, errors = command("bench shop:add --items shop:pairs --seconds 1 --rate 100")
     assert (0, "") == (code, errors)
 
 
 def test_bench_counts_failures(command, monkeypatch):
-    """Calls that fail under load are told by kind."""
+    """Calls that fail under load are counted by type of error."""
 
-    async def odd(load, calls, seed):
+    async def failing(load, calls, seed):
         load.latencies.append(0.01)
-        load.late.append(0.0)
+        load.delays.append(0.0)
         load.errors.update(["KeyError", "KeyError", "ValueError"])
         load.duration = 0.01
 
-    monkeypatch.setattr(_load, "offer", odd)
+    monkeypatch.setattr("batchify._cli.commands.run_load", failing)
     code, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 1500")
     assert 0 == code
-    assert "At 1,500 calls/s 3 calls failed: KeyError 2, ValueError 1." in output
+    assert "At 1,500 calls/s, 3 calls failed: KeyError 2, ValueError 1." in output
 
 
-def test_bench_tells_of_late_calls(command, monkeypatch):
-    """Where calls were made late, that is told."""
-    offer = _load.offer
+def test_bench_without_an_answer(command, monkeypatch):
+    """A load without any answer has nothing to compare."""
+
+    async def failing(load, calls, seed):
+        load.errors.update(["KeyError"])
+
+    monkeypatch.setattr("batchify._cli.commands.run_load", failing)
+    line = "bench shop:sleep --items shop:numbers --seconds 1 --rate 100"
+    assert (0, "", "") == command(line)
+
+
+def test_bench_reports_late_calls(command, monkeypatch):
+    """A remark says that calls were made late."""
 
     async def late(load, *others):
-        await offer(load, *others)
-        load.late[:] = [1.0] * len(load.late)
+        await run_load(load, *others)
+        load.delays[:] = [1.0] * len(load.delays)
 
-    monkeypatch.setattr(_load, "offer", late)
+    monkeypatch.setattr("batchify._cli.commands.run_load", late)
     _, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100")
-    assert "At 100 calls/s some calls were made late (99 of 100 within 1.00 s): the event loop or the machine" in output
+    assert "At 100 calls/s, some calls were made late (99 of 100 within 1.00 s), because the event loop" in output
 
 
-# What a person has to put right.
+# Mistakes of the user.
 
 TUNE = "tune shop:sleep --items"
 
@@ -379,10 +388,10 @@ TUNE = "tune shop:sleep --items"
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("tune sleep --items x:y", "sleep must be module:name, as in package.module:function"),
-        ("tune shop: --items x:y", "shop: must be module:name, as in package.module:function"),
-        ("tune nowhere:f --items x:y", "there is no module 'nowhere' in {here} or where Python looks for modules"),
-        ("tune shop.no:f --items x:y", "there is no module 'shop.no' in {here} or where Python looks for modules"),
+        ("tune sleep --items x:y", "sleep must be module:name, for example package.module:function"),
+        ("tune shop: --items x:y", "shop: must be module:name, for example package.module:function"),
+        ("tune nowhere:f --items x:y", "there is no module 'nowhere' in {here} or on the module search path of Python"),
+        ("tune shop.no:f --items x:y", "there is no module 'shop.no' in {here} or on the module search path of Python"),
         ("tune shop:slep --items x:y", "shop has no 'slep'"),
         ("tune shop:model.slep --items x:y", "shop:model has no 'slep'"),
         ("tune other:f --items x:y", "module other needs 'missing_one', which is not installed"),
@@ -405,7 +414,7 @@ TUNE = "tune shop:sleep --items"
         ),
         (
             "tune shop:Model.embed --items x:y",
-            "shop:Model.embed is a method; name that of an instance, as in module:instance.embed",
+            "shop:Model.embed is a method; name the method of an instance, for example module:instance.embed",
         ),
         (
             "bench shop:grow --items x:y",
@@ -415,39 +424,40 @@ TUNE = "tune shop:sleep --items"
         (f"{TUNE} plain", "--items plain cannot be read: No such file or directory"),
         (f"{TUNE} bad.jsonl", "--items bad.jsonl, line 3, column 7: not JSON (Expecting ',' delimiter)"),
         (f"{TUNE} bytes.jsonl", "--items bytes.jsonl is not UTF-8 text"),
-        (f"{TUNE} empty.jsonl", "--items empty.jsonl gives no items; at least one is needed"),
-        (f"{TUNE} shop:nothing", "--items shop:nothing gives no items; at least one is needed"),
-        (f"{TUNE} shop:none", "--items shop:none must give a list of items, got NoneType"),
+        (f"{TUNE} empty.jsonl", "--items empty.jsonl has no items; at least one is needed"),
+        (f"{TUNE} shop:nothing", "--items shop:nothing has no items; at least one is needed"),
+        (f"{TUNE} shop:none", "--items shop:none must return a list of items, got NoneType"),
         (f"{TUNE} shop:calls", "--items shop:calls must be a function that returns items, got int"),
         (f"{TUNE} shop:broken", "--items shop:broken raised KeyError at shop.py, line 18"),
+        (f"{TUNE} shop:broken_async", "--items shop:broken_async raised KeyError at shop.py, line 21"),
         (
             "tune shop:add --items shop:numbers",
-            "items[0] does not fit add(left, right, *, more=0): it must hold one element for each column",
+            "items[0] does not fit add(left, right, *, more=0): it must have one element for each column",
         ),
         (
             "tune shop:add --items short.jsonl",
-            "items[1] does not fit add(left, right, *, more=0): it must hold one element for each column",
+            "items[1] does not fit add(left, right, *, more=0): it must have one element for each column",
         ),
-        ("tune shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 37"),
-        ("bench shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 37"),
+        ("tune shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 40"),
+        ("bench shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 40"),
         (
             f"{TUNE} shop:numbers --max-size 1 --seconds 0.2 --rate 5000",
             (
-                "--rate 5000 is beyond what can be answered: 244 calls a second at most, "
+                "--rate 5000 must be below the capacity, which is 244 calls a second "
                 "with max_size=1, timeout=None, concurrency=1"
             ),
         ),
         (
             "bench shop:sleep --items shop:numbers --rate 100 5000",
             (
-                "--rate 5000 is beyond what can be answered: 1,667 calls a second at most, "
+                "--rate 5000 must be below the capacity, which is 1,667 calls a second "
                 "with max_size=8, timeout=None, concurrency=1"
             ),
         ),
     ],
 )
 def test_errors(command, tmp_path, line, expected):
-    """What is wrong is said in a line, with exit code 2 and without a traceback."""
+    """A mistake is explained in one line, with exit code 2 and without a traceback."""
     Path("other.py").write_text("import missing_one", encoding="utf-8")
     Path("other2.py").write_text("raise ValueError('no')", encoding="utf-8")
     Path("other3.py").write_text("f(", encoding="utf-8")
@@ -473,30 +483,30 @@ def test_errors(command, tmp_path, line, expected):
         ),
         (
             "simulate --cost n+n --rate 1",
-            "argument --cost: must be seconds like 0.004+0.0001n, of which n is the number of items, got 'n+n'",
+            "argument --cost: must be seconds such as 0.004+0.0001n, where n is the number of items, got 'n+n'",
         ),
         (
             "simulate --cost 0+0n --rate 1",
-            "argument --cost: must be seconds like 0.004+0.0001n, of which n is the number of items, got '0+0n'",
+            "argument --cost: must be seconds such as 0.004+0.0001n, where n is the number of items, got '0+0n'",
         ),
         (
             "simulate --measured 1=2 --rate 1",
-            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '1=2'",
+            "argument --measured: must be pairs of size and seconds such as 1:0.0041,32:0.0072, got '1=2'",
         ),
         (
             "simulate --measured 0:2 --rate 1",
-            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '0:2'",
+            "argument --measured: must be pairs of size and seconds such as 1:0.0041,32:0.0072, got '0:2'",
         ),
         (
             "simulate --measured 1:nan --rate 1",
-            "argument --measured: must be sizes with seconds like 1:0.0041,32:0.0072, got '1:nan'",
+            "argument --measured: must be pairs of size and seconds such as 1:0.0041,32:0.0072, got '1:nan'",
         ),
         ("tune shop:sleep", "the following arguments are required: --items"),
         ("", "the following arguments are required: command"),
     ],
 )
 def test_usage(capsys, line, expected):
-    """Values that make no sense are refused with what is expected."""
+    """The error for an invalid value says which values are valid."""
     with pytest.raises(SystemExit) as caught:
         main(line.split())
     assert 2 == caught.value.code
@@ -506,25 +516,25 @@ def test_usage(capsys, line, expected):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--measured 1:2,2:1", "run_time must be above 0 for any batch, got 0 s for one of 3"),
-        ("--measured 1:inf", "run_time of 1 must be a finite number above 0, got inf"),
+        ("--measured 1:2,2:1", "run_time must be above 0 for every batch size, got 0 s for size 3"),
+        ("--measured 1:inf", "run_time[1] must be a finite number above 0, got inf"),
         ("--cost 1 --noise 20", "noise must be at most 10, got 20.0"),
     ],
 )
 def test_simulate_refuses(command, options, expected):
-    """What ``simulate()`` refuses is told in its words."""
+    """An argument that ``simulate()`` refuses gets the same message."""
     code, _, errors = command(f"simulate {options} --rate 0.1 --calls 10")
     assert (2, f"batchify: {expected}\n") == (code, errors)
 
 
 def test_items_are_not_shown(command):
-    """What an item is, or what an error says of it, is nobody's business."""
+    """Neither items nor messages of exceptions, which may quote items, are printed."""
     code, output, errors = command("tune shop:picky --items shop:numbers")
     assert "secret" not in output + errors
 
 
 def test_items_from_a_file(command):
-    """A line is an item, and empty lines are none."""
+    """Each line is an item, except for empty lines."""
     Path("items.jsonl").write_text("\n".join(map(json.dumps, ["a", {"b": 1}, "", None])) + "\n\n", encoding="utf-8")
     code, output, _ = command("tune shop:sleep --items items.jsonl --max-size 2 --seconds 0.2 --rate 100")
     assert 0 == code
@@ -539,9 +549,9 @@ def test_items_from_a_file(command):
     ],
 )
 def test_a_missing_extra(command, monkeypatch, line, missing, named):
-    """Who has not installed what the command line needs is told how to, before anything is measured."""
+    """A missing package is an error before anything is measured, and the message says how to install it."""
     monkeypatch.setattr("batchify._cli.commands.find_spec", lambda name: None if name in missing else name)
-    expected = f"batchify: this needs {named}: pip install 'batchify-toolkit[cli]'\n"
+    expected = f"batchify: this command needs {named}: pip install 'batchify-toolkit[cli]'\n"
     assert (2, "", expected) == command(line)
 
 
@@ -549,7 +559,7 @@ def test_a_missing_extra(command, monkeypatch, line, missing, named):
 
 
 def interrupted(command, line, stop):
-    """Carry out a command whose function is interrupted when it is called for the ``stop``-th time."""
+    """Run a command whose function is interrupted in its call number ``stop``."""
     sys.path.insert(0, str(Path.cwd()))
     import shop
 
@@ -558,14 +568,14 @@ def interrupted(command, line, stop):
 
 
 def test_interrupted_at_once(command):
-    """Where nothing is measured yet there is nothing to show."""
+    """Before the first measurement, there is no output."""
     line = "tune shop:until --items shop:awaited"
     assert (130, "", "batchify: interrupted\n") == interrupted(command, line, 1)
 
 
 @pytest.mark.parametrize("stop", range(2, 20))
 def test_interrupted_while_measuring(command, stop):
-    """What was measured until then is shown, wherever in a sample that is: the first one is whole after nine calls."""
+    """Complete measurements are shown; the first one is complete after nine calls."""
     code, output, errors = interrupted(command, "tune shop:until --items shop:awaited --max-size 2", stop)
     assert (130, "batchify: interrupted\n") == (code, errors)
     assert (stop >= 10) == bool(output)
@@ -573,43 +583,42 @@ def test_interrupted_while_measuring(command, stop):
 
 
 def test_interrupted_under_load(command, monkeypatch):
-    """The rates that are over are shown, and that which is under way as far as it got."""
-    offer = _load.offer
+    """The finished rates are shown, and the interrupted one with the calls that it has made."""
     loads = []
 
     async def interrupted(load, calls, seed):
         loads.append(load)
         if len(loads) == 2:
             del load.due[50:]
-        await offer(load, calls, seed)
+        await run_load(load, calls, seed)
         if len(loads) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_load, "offer", interrupted)
+    monkeypatch.setattr("batchify._cli.commands.run_load", interrupted)
     code, output, errors = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400")
     assert (130, "batchify: interrupted\n") == (code, errors)
     assert ["100", "400"] == [row[0] for row in cells(output)[1::3]]
 
 
 def test_interrupted_before_the_first_call(command, monkeypatch):
-    """Where no call is answered yet there is nothing to compare."""
+    """Before the first answer, there is no output."""
 
     async def interrupted(load, calls, seed):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_load, "offer", interrupted)
+    monkeypatch.setattr("batchify._cli.commands.run_load", interrupted)
     line = "bench shop:sleep --items shop:numbers --seconds 1 --rate 100 400"
     assert (130, "", "batchify: interrupted\n") == command(line)
 
 
 def test_an_interrupted_simulation(command, monkeypatch):
-    """The rows that are done are shown."""
-    done = []
+    """The finished rows are shown."""
+    finished = []
 
     def simulate(**options):
-        if done:
+        if finished:
             raise KeyboardInterrupt
-        done.append(True)
+        finished.append(True)
         return batchify.simulate(**options)
 
     monkeypatch.setattr("batchify._cli.commands.simulate", simulate)
@@ -634,17 +643,17 @@ def process(*arguments, **options):
     )
 
 
-def test_a_process_answers():
-    """``python -m batchify`` is the command."""
+def test_a_process():
+    """``python -m batchify`` runs the command."""
     done = process("simulate", "--cost", "0.004", "--rate", "100")
     output, errors = done.communicate(timeout=60)
     assert (0, "") == (done.returncode, errors)
-    assert "What would be" in output
+    assert "Prediction" in output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_a_process_is_interrupted():
-    """Ctrl-C ends it with 130 and without a traceback, wherever the function is."""
+    """Ctrl-C ends the process with exit code 130 and without a traceback."""
     Path("slow.py").write_text(
         "import asyncio, sys\nasync def slow(items):\n    print('running', flush=True)\n    await asyncio.sleep(60)\n",
         encoding="utf-8",
@@ -664,12 +673,12 @@ def test_the_script():
 
 
 def test_on_a_terminal(monkeypatch):
-    """In a terminal tables are as wide as that is."""
+    """In a terminal, sentences are broken at its width."""
     from io import StringIO
 
     screen = StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", "20")
-    terminal.show(["a sentence of some length"])
+    output.show(["a sentence of some length"])
     assert ["a sentence of some", "length", ""] == [line.rstrip() for line in screen.getvalue().splitlines()]

@@ -1,4 +1,4 @@
-"""Batches on a cluster: answers are those of one process, whatever becomes of the processes that work for it."""
+"""Batches on a cluster: results are those of one process, also when workers die."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.kit.examples import EXAMPLES, needs, numbers, printed
 
 pytestmark = [needs("distributed"), pytest.mark.skipif(os.name != "posix", reason="processes are killed by signal")]
 
-# What workers import. A batch at the gate says in which process it runs, and waits until it is let go.
-THEIRS = """
+# The module that workers import. A batch of `at_gate` sends the id of its process, and waits until the gate opens.
+WORKER_MODULE = """
     import os, socket
     from threading import Lock
     from batchify import current_batch, microbatch
 
-    # It does not travel, and neither does a function that is sent together with what it uses.
+    # A lock cannot be pickled, and neither can a function that is sent by value together with it.
     lock = Lock()
 
     @microbatch(max_size=4, timeout=3600, concurrency=2)
@@ -28,26 +28,26 @@ THEIRS = """
 
     @microbatch(max_size=2, timeout=3600, concurrency=2)
     def at_gate(items, *, gate):
-        with socket.create_connection(gate) as door:
-            door.sendall(str(os.getpid()).encode())
-            door.recv(1)
+        with socket.create_connection(gate) as connection:
+            connection.sendall(str(os.getpid()).encode())
+            connection.recv(1)
         return [(item, os.getpid()) for item in items]
 """
 SCRIPT = """
     import logging, os, signal, socket, sys, threading
     from concurrent.futures import BrokenExecutor
     from distributed import Client, LocalCluster
-    import theirs
+    import worker_module
     from batchify import BatchAbortedError, microbatch
-    from cluster import Cluster
+    from cluster import DaskExecutor
 
-    def knocking(count):
-        "Return the connections of this many batches at the gate, by the process that each runs in."
-        doors = [gate.accept()[0] for _ in range(count)]
-        return {int(door.recv(20)): door for door in doors}
+    def accept(count):
+        "Return the connections of this many batches at the gate, by the id of the process that each runs in."
+        connections = [gate.accept()[0] for _ in range(count)]
+        return {int(connection.recv(20)): connection for connection in connections}
 
-    def ask(count):
-        return [theirs.at_gate.submit(item, gate=gate.getsockname()) for item in range(count)]
+    def submit(count):
+        return [worker_module.at_gate.submit(item, gate=gate.getsockname()) for item in range(count)]
 
     @microbatch(max_size=2, timeout=3600)
     def of_main(items):
@@ -60,102 +60,102 @@ SCRIPT = """
             n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
         )
         client = Client(cluster)
-        for fn in (theirs.score, theirs.at_gate, of_main):
-            fn.configure(executor=Cluster(client))
+        for fn in (worker_module.score, worker_module.at_gate, of_main):
+            fn.configure(executor=DaskExecutor(client))
 
-        assert [(number, 4) for number in range(8)] == theirs.score.map(range(8))
-        # Dask has an option of this name.
-        assert [(7 * number, 4) for number in range(8)] == theirs.score.map(range(8), priority=7)
+        assert [(number, 4) for number in range(8)] == worker_module.score.map(range(8))
+        # Dask has an option of the same name.
+        assert [(7 * number, 4) for number in range(8)] == worker_module.score.map(range(8), priority=7)
         assert [-1, -2] == of_main.map([1, 2])
         print("answered")
 
-        calls = ask(4)
-        doors = knocking(2)
-        assert len(doors) == 2 and os.getpid() not in doors
-        for door in doors.values():
-            door.close()
+        calls = submit(4)
+        connections = accept(2)
+        assert len(connections) == 2 and os.getpid() not in connections
+        for connection in connections.values():
+            connection.close()
         assert [0, 1, 2, 3] == [call.result(60)[0] for call in calls]
-        assert set(doors) == {call.result()[1] for call in calls}
+        assert set(connections) == {call.result()[1] for call in calls}
         print("at once")
 
-        calls = ask(2)
-        [victim] = knocking(1)
-        os.kill(victim, signal.SIGKILL)
-        [(other, door)] = knocking(1).items()
-        door.close()
-        assert victim != other
+        calls = submit(2)
+        [killed] = accept(1)
+        os.kill(killed, signal.SIGKILL)
+        [(other, connection)] = accept(1).items()
+        connection.close()
+        assert killed != other
         assert [(0, other), (1, other)] == [call.result(60) for call in calls]
         print("again")
 
-        # A module that is in this process, and nowhere else.
-        theirs.at_gate.__wrapped__.__module__ = "here"
-        sys.modules["here"] = theirs
-        print(ask(2)[1].exception(60))
-        # Its name leads to it again.
-        theirs.at_gate.__wrapped__.__module__ = "theirs"
-        calls = ask(12)
-        doors = knocking(2)
+        # A module that exists in this process only.
+        worker_module.at_gate.__wrapped__.__module__ = "here"
+        sys.modules["here"] = worker_module
+        print(submit(2)[1].exception(60))
+        # The importable module again.
+        worker_module.at_gate.__wrapped__.__module__ = "worker_module"
+        calls = submit(12)
+        connections = accept(2)
         closing = threading.Thread(target=cluster.close)
         closing.start()
-        told = [call.exception(60) for call in calls]
-        expected = "the Cluster was shut down before the batch was done; close the batcher before its executor"
-        assert {expected} == {str(error) for error in told[:4]}
-        assert {BatchAbortedError} == {type(error) for error in told[:4]}
-        assert {BrokenExecutor} == {type(error) for error in told[4:]}
-        print(len(told), "told")
-        for door in doors.values():
-            door.close()
+        errors = [call.exception(60) for call in calls]
+        expected = "the DaskExecutor was shut down before the batch was done; close the batcher before its executor"
+        assert {expected} == {str(error) for error in errors[:4]}
+        assert {BatchAbortedError} == {type(error) for error in errors[:4]}
+        assert {BrokenExecutor} == {type(error) for error in errors[4:]}
+        print(len(errors), "errors")
+        for connection in connections.values():
+            connection.close()
         closing.join()
         client.close()
 """
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    """Return what a program prints that has a cluster of two processes, and ends it."""
+def output(tmp_path_factory):
+    """Return the output of a program that starts a cluster of two processes and ends it."""
     folder = tmp_path_factory.mktemp("cluster")
-    (folder / "theirs.py").write_text(dedent(THEIRS))
+    (folder / "worker_module.py").write_text(dedent(WORKER_MODULE))
     (folder / "main.py").write_text(dedent(SCRIPT))
     done = processes.run("main.py", cwd=folder, path=[EXAMPLES], traced=False)
     assert 0 == done.returncode, done.stderr
     return done.stdout.splitlines()
 
 
-def test_answers_are_those_of_one_process(seen):
-    """Functions of a module and of the program itself run in workers, and keep their options to themselves."""
-    assert "answered" in seen
+def test_results_are_those_of_one_process(output):
+    """Functions of a module and of the program itself run in workers, with options that Dask does not see."""
+    assert "answered" in output
 
 
-def test_batches_run_at_once(seen):
-    """With two slots, two batches are in two processes at the same time."""
-    assert "at once" in seen
+def test_batches_run_at_once(output):
+    """With two slots, two batches run in two processes at the same time."""
+    assert "at once" in output
 
 
-def test_a_killed_worker_loses_nothing(seen):
-    """The batch that a killed process was running is run in another, and its callers get their answers."""
-    assert "again" in seen
+def test_a_killed_worker_loses_nothing(output):
+    """The batch of a killed process runs again in another process, and its callers get their results."""
+    assert "again" in output
 
 
-def test_what_workers_lack_is_named(seen):
-    """A function that workers cannot import is named to its callers."""
+def test_a_function_that_workers_cannot_import(output):
+    """The error of the callers names a function that workers cannot import."""
     expected = "the process that runs the batch finds no decorated function at_gate in here; define it in a module that"
-    assert any(line.startswith(expected) for line in seen)
+    assert any(line.startswith(expected) for line in output)
 
 
-def test_a_cluster_closed_under_load_answers_everybody(seen):
-    """What runs is told that it was given up, what waits that there is no cluster any more; nobody waits in vain."""
-    assert "12 told" == seen[-1]
+def test_a_cluster_closed_under_load_answers_every_call(output):
+    """Running calls get an error that says their batch was aborted, and queued calls one about the cluster."""
+    assert "12 errors" == output[-1]
 
 
 @pytest.mark.parametrize(("where", "fails"), [((), False), (("processes",), True)], ids=["dask", "processes"])
 def test_the_example(where, fails):
-    """Answers from other processes are those of this one, before and after one of them is killed."""
+    """Results from other processes are those of this one, before and after one of them is killed."""
     output = printed("cluster.py", *where)
     [[modules, workers]] = numbers("# modules, # workers", output)
     assert 2 == workers
     assert [[modules]] == numbers("items +# +pending +0", output)
-    [[calls, failed]] = numbers("A process was killed under # calls, # of which failed and were made again.", output)
+    [[calls, failed]] = numbers("A process was killed during # calls; # of them failed and were repeated.", output)
     assert (modules, fails) == (calls, failed > 0)
     assert [[modules, modules]] == numbers(
-        r"Answers are equal to those of this process for every module \(# of #\).", output
+        r"All results are equal to those of this process \(# of # modules\).", output
     )

@@ -1,4 +1,4 @@
-"""Every example runs, says what it promises to say, and its numbers agree with each other."""
+"""Every example runs and prints its results, and its numbers agree with each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kit.processes import PATIENCE
 
 @needs("tokenizers")
 def test_tokenizer():
-    """From threads and from tasks each paragraph is one call, fewer batches hold them all, and every id is right."""
+    """From threads and from tasks, each paragraph is one call, batches are fewer, and every id is right."""
     output = printed("tokenizer.py")
     [[paragraphs]] = numbers("# paragraphs, .+", output)
     assert ["64 threads", "256 asyncio tasks"] == re.findall("^From (.+)$", output, re.MULTILINE)
@@ -27,24 +27,23 @@ def test_tokenizer():
     savings = numbers("calls of the tokenizer: #, saved: #", output)
     assert [paragraphs] * 2 == [batches + saved for batches, saved in savings]
     assert all(0 < saved for _, saved in savings)
-    equal = numbers(r"Ids are equal to direct encoding for every paragraph \(# of #, both ways\),", output)
+    equal = numbers(r"All ids are equal to direct encoding \(# of # paragraphs, from threads and tasks\)\.", output)
     assert [[paragraphs, paragraphs]] == equal
-    assert output.endswith("and total_items equals the number of calls made.\n")
 
 
 @needs("sklearn")
 def test_digits():
-    """Calls that tasks make together fill their batches, and every image gets the prediction that it gets alone."""
+    """Calls of many tasks fill their batches, and every image gets the prediction that it gets alone."""
     output = printed("digits.py")
     [[images]] = numbers("# images, .+", output)
     assert [[images]] == numbers(r"alone +# +[\d.]+ ms", output)
     assert [[ceil(images / 64)]] == numbers(r"batched +# +[\d.]+ ms", output)
     assert [[images, images]] == numbers("calls made: #, total_items: #", output)
-    assert [[images, images]] == numbers(r"Predictions are equal to direct ones for every image \(# of #\)\.", output)
+    assert [[images, images]] == numbers(r"All predictions are equal to direct predictions \(# of #\)\.", output)
 
 
 def test_lookup():
-    """Each id gets its row or None, in order, from fewer queries than there are ids."""
+    """Each id gets its row or ``None``, in order, from fewer queries than there are ids."""
     output = printed("lookup.py")
     [[characters]] = numbers("# characters .+", output)
     [[ids, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
@@ -53,24 +52,24 @@ def test_lookup():
     assert [[ids]] == numbers("queries without batching: #", output)
     [[queries]] = numbers("queries with batching: #, .+", output)
     assert ids > queries
-    equal = numbers(r"Names are equal to those looked up one by one, in the same order \(# of #\)\.", output)
+    equal = numbers(r"All names are equal to those looked up one by one \(# of #\)\.", output)
     assert [[ids, ids]] == equal
 
 
 def test_stream():
-    """Texts are written in as many steps as the longest has, and each reader gets what it would get alone."""
+    """Texts written at once take few steps, and each reader gets the text that it gets alone."""
     output = printed("stream.py")
-    assert numbers("# characters of help texts, # beginnings of 6 characters", output)
+    assert numbers("# characters of help pages, # sequences of 6 characters", output)
     [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", output)
     assert (calls, 1) == (items, batches)
-    assert [[calls - 1, 1]] == numbers("streams read to their end: #, left: #", output)
-    [[in_turn, together]] = numbers("steps in turn: #, steps together: #", output)
-    assert 2 * together < in_turn
-    assert [[calls, calls]] == numbers(r"Texts are equal to those written one after the other \(# of #\)\.", output)
+    assert [[calls - 1, 1]] == numbers("streams read to the end: #, closed early: #", output)
+    [[in_turn, at_once]] = numbers("steps in turn: #, steps at once: #", output)
+    assert 2 * at_once < in_turn
+    assert [[calls, calls]] == numbers(r"All texts are equal to those written one after the other \(# of #\)\.", output)
 
 
 def server_programs():
-    """Return the folder of the newest PostgreSQL server, in the path or where Debian keeps it, or None."""
+    """Return the folder of a PostgreSQL server: on the path, or the newest of Debian; ``None`` without one."""
     found = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return Path(found).parent if found else debian[-1].parent if debian else None
@@ -78,11 +77,11 @@ def server_programs():
 
 @pytest.fixture(scope="module")
 def server():
-    """Start a PostgreSQL server of our own, and return the variables that lead to it."""
+    """Start a PostgreSQL server, and return the environment variables for its clients."""
     programs = server_programs()
     if programs is None:
         pytest.skip("there is no PostgreSQL server on this machine")
-    # Its socket is in the folder, and a path to a socket must be short. It also refuses to be run by root.
+    # The folder has a short name because it contains the socket. The server refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     user = {"user": "nobody", "extra_groups": []} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}
     if user:
@@ -90,7 +89,7 @@ def server():
 
     def do(program, *arguments):
         arguments = [programs / program, "-D", folder / "data", *arguments]
-        # A server that is started keeps what it is given for output open, so that is no pipe.
+        # The output is not a pipe, because the started server would keep it open.
         with (folder / "output").open("w") as output:
             done = subprocess.run(
                 arguments, stdout=output, stderr=output, cwd=folder, timeout=PATIENCE, check=False, **user
@@ -109,21 +108,21 @@ def server():
 
 
 def saved_queries(output):
-    """Return how many queries there were, N+1 and batched, after looking whether all numbers agree."""
+    """Return the numbers of queries without and with batches; all numbers must agree."""
     [[alone]] = numbers(r"N\+1 +# +[\d.]+ s", output)
     [[batched]] = numbers(r"batched +# +[\d.]+ s", output)
     [[calls, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
     assert calls == items > missing > 0
     assert [[alone - batched, alone]] == numbers("queries saved: # of #", output)
     assert [[alone - calls] * 2] == numbers(
-        r"Pages are equal to those made with a query for each customer \(# of #\)\.", output
+        r"All pages are equal to those with one query for each customer \(# of #\)\.", output
     )
     return alone, batched
 
 
 @needs("psycopg_pool")
 def test_postgres(server):
-    """On a server of its own, pages made together take a fraction of the queries that they take one by one."""
+    """On a server, pages built with batches take a fraction of the queries."""
     output = printed("postgres.py", **server)
     assert re.match(r"PostgreSQL \d+, 8 connections\n", output)
     alone, batched = saved_queries(output)
@@ -132,7 +131,7 @@ def test_postgres(server):
 
 @needs("psycopg_pool")
 def test_postgres_leaves_nothing_behind(server):
-    """What the example made on the server is gone in the end."""
+    """The example removes its tables from the server."""
     import psycopg
 
     printed("postgres.py", **server)
@@ -144,16 +143,16 @@ def test_postgres_leaves_nothing_behind(server):
 
 @needs("psycopg_pool")
 def test_postgres_without_a_server(tmp_path):
-    """Where there is no server the example says so, and counts the same queries with SQLite."""
+    """Without a server, the example says so, and counts the same queries with SQLite."""
     output = printed("postgres.py", PGHOST=str(tmp_path))
-    assert re.match(r"SQLite [\d.]+, in memory, as there is no PostgreSQL server\n", output)
+    assert re.match(r"SQLite [\d.]+ in memory, because there is no PostgreSQL server\n", output)
     alone, batched = saved_queries(output)
     assert alone > 10 * batched
 
 
 @needs("ray")
 def test_ray():
-    """Where Ray is installed its processes count the same words, in fewer batches than there are modules."""
+    """Processes of Ray count the same words, in fewer batches than there are modules."""
     # Ray reports its start on the error stream.
     done = processes.run(EXAMPLES / "on_ray.py", traced=False)
     assert 0 == done.returncode, done.stderr

@@ -1,4 +1,4 @@
-"""The service answers each request with what belongs to it, and says so where it cannot; also when told to end."""
+"""The service answers each request with its own result or with an error, also during shutdown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 from tests.kit import processes
 from tests.kit.examples import EXAMPLES
 
-# Whatever waits for the service gives up after this many seconds, ...
-PATIENCE = 20
-# ... and no service lives longer than this many, which is also its time limit where a test sets none.
-LIFE = 60
+# Seconds after which a test stops waiting for the service.
+TIMEOUT = 20
+# Seconds after which a service is killed; also its time limit where a test sets none.
+LIFETIME = 60
 
 SERVICE = "import service; service.main()"
-# Most of a start is spent on the model. In its place comes one that adds up the pixels, and is as sensitive.
+# A service with a model that needs no training: it adds up the pixels, and rejects the same images.
 QUICK = """
 import sys, types
 digits = sys.modules["digits"] = types.ModuleType("digits")
@@ -30,7 +30,7 @@ digits.learn = lambda: None
 digits.model = types.SimpleNamespace(predict=lambda images: images.sum(axis=1).astype(int))
 import service
 """
-# Neither is anything computed nor does a transaction end before its standard input is closed.
+# A service whose model and transactions wait until standard input is closed.
 GATED = f"""
 {QUICK}
 import asyncio, os
@@ -44,8 +44,8 @@ digits.model.predict = predict
 service.database.commit = commit
 service.main()
 """
-CLOSED = f"{QUICK}\nservice.predict.close(); service.keep.close(); service.main()"
-# The first transaction cannot end.
+CLOSED = f"{QUICK}\nservice.predict.close(); service.save.close(); service.main()"
+# A service whose first transaction fails.
 FAILING = f"""
 {QUICK}
 import asyncio
@@ -54,12 +54,12 @@ async def fail():
 async def main():
     async with service.lifespan(service.app):
         commit, service.database.commit = service.database.commit, fail
-        print(await asyncio.gather(service.keep([1], 1), service.keep([2], 2), return_exceptions=True))
+        print(await asyncio.gather(service.save([1], 1), service.save([2], 2), return_exceptions=True))
         service.database.commit = commit
-        await service.keep([3], 3)
+        await service.save([3], 3)
 asyncio.run(main())
 """
-# NumPy starts threads, and with those about, fork() warns in other tests: it is for other processes.
+# NumPy starts threads, with which fork() warns in other tests, so it runs in another process.
 DIRECT = """
 import digits, json
 images, _ = digits.learn()
@@ -73,8 +73,8 @@ def start(code, *arguments, **variables):
 
 
 def finish(process):
-    """Return what a process prints, which ends well and without complaints."""
-    output, errors = process.communicate(timeout=LIFE)
+    """Return the output of a process that ends without an error."""
+    output, errors = process.communicate(timeout=LIFETIME)
     assert (0, "") == (process.returncode, errors)
     return output
 
@@ -85,7 +85,7 @@ def picture(number):
 
 
 class Response(NamedTuple):
-    """What the service answers, without the headers that say nothing here."""
+    """A response of the service, with the one header that matters here."""
 
     status: int
     retry_after: str | None
@@ -93,7 +93,11 @@ class Response(NamedTuple):
 
 
 async def fetch(port, path, body=None):
-    """Return the response to one request on a connection of its own; a ``ConnectionError`` if there is none."""
+    """Return the response to one request on a new connection.
+
+    Raises:
+        ConnectionError: there is no response.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
@@ -101,7 +105,7 @@ async def fetch(port, path, body=None):
         writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{content}\r\n{body or ''}".encode()
         )
-        head, _, text = (await asyncio.wait_for(reader.read(), PATIENCE)).decode().partition("\r\n\r\n")
+        head, _, text = (await asyncio.wait_for(reader.read(), TIMEOUT)).decode().partition("\r\n\r\n")
     finally:
         writer.close()
         with suppress(ConnectionError):
@@ -113,82 +117,82 @@ async def fetch(port, path, body=None):
 
 
 class Service:
-    """A service in a process of its own, and its clients."""
+    """A service in another process, and its clients."""
 
     def __init__(self, process, port):
         self.process = process
         self.port = port
-        # Some systems let a process have no more than 256 files open.
+        # Some systems limit a process to 256 open files.
         self._connections = asyncio.Semaphore(150)
 
-    def open(self):
-        """Let the model compute."""
+    def open_gate(self):
+        """Allow a gated model to compute and transactions to end."""
         self.process.stdin.close()
 
-    def ask(self, path, body):
-        """Make a request, in a task of its own."""
+    def post(self, path, body):
+        """Make a request in a new task."""
 
-        async def ask():
+        async def post():
             async with self._connections:
                 return await fetch(self.port, path, json.dumps(body))
 
-        return asyncio.create_task(ask())
+        return asyncio.create_task(post())
 
     def predict(self, image):
-        """Ask for the digit in an image."""
-        return self.ask("/predict", image)
+        """Request the digit in an image."""
+        return self.post("/predict", image)
 
-    def correct(self, number):
-        """Tell what the picture of a number shows, which is its last digit."""
-        return self.ask("/feedback", {"image": picture(number), "digit": number % 10})
+    def feedback(self, number):
+        """Send the image of a number with its last digit."""
+        return self.post("/feedback", {"image": picture(number), "digit": number % 10})
 
-    async def number(self, metric, batcher="predict"):
-        """Return a metric of a batched function, the sum over its other labels."""
+    async def value(self, metric, batcher="predict"):
+        """Return a metric of a batched function, summed over its other labels."""
         _, _, text = await fetch(self.port, "/metrics")
         found = re.findall(rf'^{metric}{{batcher="{batcher}".*}} (.+)$', text, re.MULTILINE)
         return sum(float(value) for value in found)
 
-    async def until(self, metric, number, batcher="predict"):
+    async def until(self, metric, value, batcher="predict"):
         """Wait until a metric has a value."""
 
-        async def look():
-            while number != await self.number(metric, batcher):
+        async def poll():
+            while value != await self.value(metric, batcher):
                 pass
 
-        await asyncio.wait_for(look(), PATIENCE)
+        await asyncio.wait_for(poll(), TIMEOUT)
 
-    async def until_it_ends(self):
-        """Wait until it takes no connection any more."""
+    async def until_closed(self):
+        """Wait until the service accepts no connection any more."""
 
-        async def knock():
+        async def poll():
             while True:
                 await fetch(self.port, "/healthz")
 
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(knock(), PATIENCE)
+            await asyncio.wait_for(poll(), TIMEOUT)
 
-    async def fill(self, numbers):
-        """Ask for what some pictures show; the model is busy with the first then, and the others wait."""
-        return await self._fill(self.predict, map(picture, numbers), "predict")
+    async def queue_predictions(self, numbers):
+        """Request predictions, and return when the model computes the first and the others wait."""
+        return await self._queue(self.predict, map(picture, numbers), "predict")
 
-    async def fill_up(self, numbers):
-        """Tell what some pictures show; the first is being written then, and the others wait."""
-        return await self._fill(self.correct, numbers, "keep")
+    async def queue_feedback(self, numbers):
+        """Send feedback, and return when the first is being written and the others wait."""
+        return await self._queue(self.feedback, numbers, "save")
 
-    async def _fill(self, ask, what, batcher):
-        first, *others = what
-        asking = [ask(first)]
+    async def _queue(self, send, bodies, batcher):
+        first, *others = bodies
+        requests = [send(first)]
         await self.until("batchify_running_items", 1, batcher)
-        asking += map(ask, others)
+        requests += map(send, others)
         await self.until("batchify_pending_items", len(others), batcher)
-        return asking
+        return requests
 
 
 @contextmanager
-def alive(code, **variables):
-    """Start a service, and give it with its port; in the end it has not complained, and leaves as it was told."""
-    with start(code, "--port", "0", **{"TIME_LIMIT": str(LIFE), **variables}) as process:
-        timer = Timer(LIFE, process.kill)
+def running(code, **variables):
+    """Start a service and provide its process and port; at the end it must shut down without an error."""
+    with start(code, "--port", "0", **{"TIME_LIMIT": str(LIFETIME), **variables}) as process:
+        timer = Timer(LIFETIME, process.kill)
         timer.start()
         try:
             lines = iter(process.stderr.readline, "")
@@ -197,141 +201,143 @@ def alive(code, **variables):
             process.stdin.close()
             process.terminate()
             errors = process.stderr.read()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
         finally:
             process.kill()
             timer.cancel()
             timer.join()
     assert "Application shutdown complete." in errors
     assert "ERROR" not in errors
-    # It ends by the signal that told it to, as uvicorn has it, after all else is done.
+    # After the shutdown, uvicorn ends the process with the signal that it received.
     assert -signal.SIGTERM == process.returncode
 
 
 @asynccontextmanager
 async def serve(code=SERVICE, **variables):
-    """Run a service that is ready."""
-    with alive(code, **variables) as (process, port):
+    """Run a service and provide it when it is ready."""
+    with running(code, **variables) as (process, port):
         assert 200 == (await fetch(port, "/healthz")).status
         yield Service(process, port)
 
 
-async def answers(asking):
+async def answers(requests):
     """Return the status and the content of each response."""
-    return [(response.status, json.loads(response.text)) for response in await asyncio.gather(*asking)]
+    return [(response.status, json.loads(response.text)) for response in await asyncio.gather(*requests)]
 
 
-async def statuses(asking):
-    """Return the status of each response, and when it tells to come again."""
-    return [(response.status, response.retry_after) for response in await asyncio.gather(*asking)]
+async def statuses(requests):
+    """Return the status and ``Retry-After`` of each response."""
+    return [(response.status, response.retry_after) for response in await asyncio.gather(*requests)]
 
 
-def kept(path):
-    """Return the rows of a database that the service has left, the numbers of the pictures with what they show."""
+def saved(path):
+    """Return the rows in the database of the service: the numbers of the images, with their digits."""
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT image, digit FROM feedback").fetchall()
     return sorted((sum(json.loads(image)), digit) for image, digit in rows)
 
 
 def test_every_request_gets_its_own_answer():
-    """Hundreds of requests at once get what the model says to each image alone, from fewer batches than requests."""
+    """Hundreds of requests at once get the predictions for each image alone, from fewer batches than requests."""
 
     async def main():
-        # Both train a model, which takes the longest.
+        # Both processes train a model at the same time, because that takes the longest.
         with start(DIRECT) as process:
             async with serve() as service:
                 images, digits = json.loads(finish(process))
                 assert [(200, digit) for digit in digits] == await answers(map(service.predict, images))
-                assert len(images) == await service.number("batchify_answered_items_total")
-                assert 0 < await service.number("batchify_batches_total") < len(images)
+                assert len(images) == await service.value("batchify_answered_items_total")
+                assert 0 < await service.value("batchify_batches_total") < len(images)
         assert 300 < len(images)
 
     asyncio.run(main())
 
 
-def test_what_is_told_is_kept(tmp_path):
-    """Hundreds of requests at once are written in fewer transactions than there are, each once, with its own digit."""
+def test_feedback_is_saved(tmp_path):
+    """Hundreds of requests at once are written once each, with their own digits, in fewer transactions."""
     numbers = range(400)
 
     async def main():
-        async with serve(f"{QUICK}\nservice.main()", FEEDBACK=str(tmp_path / "kept")) as service:
-            assert {(204, None)} == set(await statuses(map(service.correct, numbers)))
-            assert 0 < await service.number("batchify_batches_total", "keep") < len(numbers)
-            # It is there for others now, not only when the service has ended.
-            assert [(number, number % 10) for number in numbers] == kept(tmp_path / "kept")
+        async with serve(f"{QUICK}\nservice.main()", FEEDBACK=str(tmp_path / "saved")) as service:
+            assert {(204, None)} == set(await statuses(map(service.feedback, numbers)))
+            assert 0 < await service.value("batchify_batches_total", "save") < len(numbers)
+            # Other connections see the rows now, and not only after the shutdown.
+            assert [(number, number % 10) for number in numbers] == saved(tmp_path / "saved")
 
     asyncio.run(main())
 
 
-def test_what_fails_is_not_kept(tmp_path):
-    """If a transaction cannot end nothing of it is kept, not by the next one either."""
-    with start(FAILING, FEEDBACK=str(tmp_path / "kept")) as process:
+def test_what_fails_is_not_saved(tmp_path):
+    """A transaction that fails saves nothing, and neither does the next one of its rows."""
+    with start(FAILING, FEEDBACK=str(tmp_path / "saved")) as process:
         assert "[OSError(), OSError()]\n" == finish(process)
-    assert [(3, 3)] == kept(tmp_path / "kept")
+    assert [(3, 3)] == saved(tmp_path / "saved")
 
 
 def test_overload_is_refused():
-    """Without room a request gets 503 and is told when to come again; those that have room get their answers."""
+    """Without room, a request gets status 503 and ``Retry-After``; waiting requests get their answers."""
     room, refused = 8, range(100, 140)
 
     async def main():
         async with serve(GATED, MAX_PENDING=str(room)) as service:
-            asking, telling = await service.fill(range(1 + room)), await service.fill_up(range(1 + room))
+            predictions = await service.queue_predictions(range(1 + room))
+            feedback = await service.queue_feedback(range(1 + room))
             assert {(503, "1")} == set(await statuses(service.predict(picture(number)) for number in refused))
-            assert {(503, "1")} == set(await statuses(map(service.correct, refused)))
-            assert len(refused) == await service.number("batchify_rejected_items_total")
-            assert len(refused) == await service.number("batchify_rejected_items_total", "keep")
-            service.open()
-            assert [(200, number) for number in range(1 + room)] == await answers(asking)
-            assert {(204, None)} == set(await statuses(telling))
+            assert {(503, "1")} == set(await statuses(map(service.feedback, refused)))
+            assert len(refused) == await service.value("batchify_rejected_items_total")
+            assert len(refused) == await service.value("batchify_rejected_items_total", "save")
+            service.open_gate()
+            assert [(200, number) for number in range(1 + room)] == await answers(predictions)
+            assert {(204, None)} == set(await statuses(feedback))
 
     asyncio.run(main())
 
 
-def test_end_answers_what_was_accepted(tmp_path):
-    """After SIGTERM nothing new is accepted; what was accepted before is computed and written, and then answered."""
+def test_shutdown_answers_accepted_requests(tmp_path):
+    """After SIGTERM, the service accepts no request, and answers those that it has accepted before."""
     numbers = range(70)
 
     async def main():
-        async with serve(GATED, FEEDBACK=str(tmp_path / "kept")) as service:
-            asking, telling = await service.fill(numbers), await service.fill_up(numbers)
+        async with serve(GATED, FEEDBACK=str(tmp_path / "saved")) as service:
+            predictions = await service.queue_predictions(numbers)
+            feedback = await service.queue_feedback(numbers)
             service.process.terminate()
-            await service.until_it_ends()
-            assert not any(task.done() for task in asking + telling)
-            service.open()
-            assert [(200, number) for number in numbers] == await answers(asking)
-            assert {(204, None)} == set(await statuses(telling))
-            assert -signal.SIGTERM == service.process.wait(PATIENCE)
+            await service.until_closed()
+            assert not any(task.done() for task in predictions + feedback)
+            service.open_gate()
+            assert [(200, number) for number in numbers] == await answers(predictions)
+            assert {(204, None)} == set(await statuses(feedback))
+            assert -signal.SIGTERM == service.process.wait(TIMEOUT)
 
     asyncio.run(main())
-    assert [(number, number % 10) for number in numbers] == kept(tmp_path / "kept")
+    assert [(number, number % 10) for number in numbers] == saved(tmp_path / "saved")
 
 
-def test_client_that_leaves():
-    """The image of a client that leaves while it waits is taken out; the others get their answers."""
+def test_a_client_that_disconnects():
+    """The waiting image of a client that disconnects is removed; the other clients get their answers."""
 
     async def main():
         async with serve(GATED) as service:
-            first, leaving, last = await service.fill([1, 2, 3])
-            leaving.cancel()
+            first, disconnecting, last = await service.queue_predictions([1, 2, 3])
+            disconnecting.cancel()
             await service.until("batchify_cancelled_items_total", 1)
-            assert 1 == await service.number("batchify_pending_items")
-            service.open()
+            assert 1 == await service.value("batchify_pending_items")
+            service.open_gate()
             assert [(200, 1), (200, 3)] == await answers([first, last])
 
     asyncio.run(main())
 
 
 def test_time_limit():
-    """A request whose turn does not come in time gets 504, and is never computed; what has begun is answered."""
+    """A request that waits for too long gets status 504, and is never computed; a running request is answered."""
 
     async def main():
         async with serve(GATED, TIME_LIMIT="0.5") as service:
-            [first] = await service.fill([1])
+            [first] = await service.queue_predictions([1])
             assert 504 == (await service.predict(picture(2))).status
-            assert 1 == await service.number("batchify_expired_items_total")
-            assert 0 == await service.number("batchify_pending_items")
-            service.open()
+            assert 1 == await service.value("batchify_expired_items_total")
+            assert 0 == await service.value("batchify_pending_items")
+            service.open_gate()
             assert [(200, 1)] == await answers([first])
 
     asyncio.run(main())
@@ -339,21 +345,21 @@ def test_time_limit():
 
 @pytest.fixture(scope="module")
 def closed():
-    """Start a service that takes nothing any more, and return its port."""
-    with alive(CLOSED) as (_, port):
+    """Start a service whose batchers are closed, and return its port."""
+    with running(CLOSED) as (_, port):
         yield port
 
 
 @pytest.mark.parametrize(("path", "body"), [("/predict", picture(0)), ("/feedback", {"image": picture(0), "digit": 0})])
 def test_closed_batcher(closed, path, body):
-    """A request that comes when the batcher is closed gets 503 and is told when to come again."""
+    """With a closed batcher, a request gets status 503 and ``Retry-After``."""
     response = asyncio.run(fetch(closed, path, json.dumps(body)))
     assert (503, "1") == (response.status, response.retry_after)
 
 
 @pytest.mark.parametrize("pixels", [["0"] * 63, ["0"] * 65, *([wrong] + ["0"] * 63 for wrong in ("NaN", "17", "-1"))])
 def test_bad_image(closed, pixels):
-    """An image that the model would refuse gets 422 before anybody looks whether there is room for it."""
+    """An image that the model would reject gets status 422 and is not queued."""
     image = f"[{','.join(pixels)}]"
     assert 422 == asyncio.run(fetch(closed, "/predict", image)).status
     assert 422 == asyncio.run(fetch(closed, "/feedback", f'{{"image": {image}, "digit": 1}}')).status
@@ -361,6 +367,6 @@ def test_bad_image(closed, pixels):
 
 @pytest.mark.parametrize("digit", [-1, 10, "five"])
 def test_bad_digit(closed, digit):
-    """What is no digit gets 422."""
+    """An invalid digit gets status 422."""
     body = json.dumps({"image": picture(0), "digit": digit})
     assert 422 == asyncio.run(fetch(closed, "/feedback", body)).status
