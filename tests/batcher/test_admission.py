@@ -14,6 +14,7 @@ from batchify._batcher.config import Config
 from batchify._batcher.interning import InternedKey
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from tests.kit.misbehaving import Incomparable
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}
 
@@ -154,23 +155,12 @@ def test_a_group_that_is_not_hashable():
     assert expected == refusal(TypeError, group_by=lambda row: ["private"])
 
 
-class Odd:
-    """Hashable, and fails when it is compared."""
-
-    def __hash__(self):
-        return 1
-
-    def __eq__(self, other):
-        msg = "odd"
-        raise TypeError(msg)
-
-
 def test_a_group_that_fails_to_compare():
     """What the ``__eq__`` of a group raises is the caller's as it is."""
     prepare = entry_factory(config(group_by=lambda row: row))
-    kept = prepare(Odd())
+    kept = prepare(Incomparable())
     with pytest.raises(TypeError, match=r"^odd$"):
-        prepare(Odd())
+        prepare(Incomparable())
     assert kept
 
 
@@ -196,4 +186,4 @@ def test_equal_items_are_known_as_such():
 
 def test_items_are_not_hashed_in_vain():
     """Without ``dedupe`` nobody asks an item for its hash."""
-    assert None is place(Odd(), **weighing(1)).equal
+    assert None is place(Incomparable(), **weighing(1)).equal

@@ -1,4 +1,4 @@
-"""Changing options while a function works, through both engines and the bridge, and in the cores alone."""
+"""Changing options while a function works, through both engines and the bridge."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import asyncio
 import pytest
 
 from batchify import AsyncMicrobatcher, microbatch
-from batchify._batcher.config import Config
 from batchify._batcher.registry import configure_lock
-from batchify._core.entries import Entry
-from tests.core.test_grouped import arrive as arrive_in_groups
-from tests.core.test_grouped import busy as busy_groups
-from tests.core.test_grouped import leave as leave_groups
-from tests.core.test_grouped import put
-from tests.core.test_queue import OFF, arrive, leave, new
 from tests.kit.engines import PATIENCE, wait_until
 
 
@@ -187,40 +180,6 @@ def test_wrong_changes(kit, kind, options, message):
     assert message == str(caught.value)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
     assert [[1, 2]] == gate.batches
-
-
-def config(**options):
-    """Return options for a core with one slot."""
-    return Config(**{**OFF, "concurrency": 1, **options})
-
-
-def test_the_alarm_of_a_core_that_changes():
-    """A core that changes rings at the arrival that fills a batch of the new size."""
-    queue = new(max_size=4, timeout=5.0)
-    arrive(queue, "ab")
-    queue.change(config(max_size=3, timeout=5.0))
-    assert 2 == queue.wake_ticket
-    arrive(queue, "c")
-    assert ["abc"] == leave(queue)
-
-
-def test_batches_that_run_keep_their_slots():
-    """With one slot taken of what are two now, one more batch may leave."""
-    queue = new(max_size=1)
-    arrive(queue, "abc")
-    assert ["a"] == leave(queue)
-    queue.change(config(max_size=1, concurrency=2))
-    assert ["b"] == leave(queue)
-
-
-def test_groups_that_are_full_by_a_new_size():
-    """Groups are full, or no longer full, by the new size."""
-    queue = busy_groups(max_size=2, timeout=5.0)
-    arrive_in_groups(queue, "ab")
-    queue.change(config(max_size=3, timeout=5.0))
-    assert [] == leave_groups(queue)
-    put(queue, Entry("c", "g", 0.0, None))
-    assert ["abc"] == leave_groups(queue)
 
 
 async def test_a_change_starts_nothing_under_its_lock():

@@ -14,6 +14,7 @@ import pytest
 
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._decorator.signature import Call
+from tests.kit.misbehaving import Incomparable
 
 EMPTY = Parameter.empty
 
@@ -378,18 +379,9 @@ def test_an_unhashable_option_is_refused_by_name(kwargs, name):
 
 def test_a_hash_that_fails_is_the_callers():
     """What the ``__hash__`` or ``__eq__`` of an option raises is raised to its caller as it is."""
-
-    class Odd:
-        def __hash__(self):
-            return 1
-
-        def __eq__(self, other):
-            msg = "odd"
-            raise TypeError(msg)
-
     call = Call(search, "f")
-    kept = token(call, "a", scale=Odd())
-    assert "odd" == complaint(call, "a", scale=Odd())
+    kept = token(call, "a", scale=Incomparable())
+    assert "odd" == complaint(call, "a", scale=Incomparable())
     assert kept is not token(call, "a", scale=2)
 
 
