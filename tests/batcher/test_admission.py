@@ -14,6 +14,7 @@ from batchify._batcher.config import Config
 from batchify._batcher.interning import InternedKey
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from tests.kit.errors import message_of
 from tests.kit.misbehaving import Incomparable
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}
@@ -31,10 +32,7 @@ def place(row, **options):
 
 def refusal(kind, row=1, **options):
     """Return the message of the error of a call."""
-    with pytest.raises(kind) as caught:
-        place(row, **options)
-    assert kind is caught.type
-    return str(caught.value)
+    return message_of(kind, place, row, **options)
 
 
 def weighing(weight):

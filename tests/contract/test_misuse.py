@@ -16,6 +16,7 @@ import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, BatchResultError, SyncMicrobatcher, microbatch
 from tests.kit.engines import PATIENCE, Gate, doubled
+from tests.kit.errors import message_of
 
 
 async def later(*_):
@@ -37,19 +38,6 @@ class Model:
 
     def nothing(self):
         return []
-
-
-def told(kind, ask, *args, **kwargs):
-    """Return the message of the exception, of exactly this kind, that the call raises."""
-    with pytest.raises(kind) as caught:
-        ask(*args, **kwargs)
-    assert kind is caught.type
-    return str(caught.value)
-
-
-def told_by_python(ask, *args, **kwargs):
-    """Return the message of a ``TypeError`` without the suggestion that some versions of Python add."""
-    return told(TypeError, ask, *args, **kwargs).partition(". Did you mean")[0]
 
 
 class NoCause(Exception):  # noqa: N818  # named for what is odd
@@ -205,21 +193,21 @@ def options(size, time):
 )
 def test_wrong_values_of_options(decorate, kind, options, message):
     """A wrong kind is a ``TypeError``, a wrong number a ``ValueError``; both name option, rule and value."""
-    assert message == told(kind, decorate, **options)
+    assert message == message_of(kind, decorate, **options)
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), options("max_batch_size", "batch_wait_timeout_s"))
 @pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
 def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
     """An engine class says the same, of the names that its own arguments have."""
-    assert message == told(kind, engine, embed, **options)
+    assert message == message_of(kind, engine, embed, **options)
 
 
 def test_refusing_needs_a_bound():
     """``on_full="raise"`` without a bound would do nothing, and is a ``TypeError``."""
     message = "on_full='raise' needs max_pending: without it there is always room"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
-        assert message == told(TypeError, decorate, embed, on_full="raise")
+        assert message == message_of(TypeError, decorate, embed, on_full="raise")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +220,7 @@ def test_weights_need_a_most_and_the_most_needs_weights(options, given, missing)
         f"{given} needs {missing}: the weights of a batch, as weigh(item) tells them, sum up to max_weight at most"
     )
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
-        assert message == told(TypeError, decorate, embed, **options)
+        assert message == message_of(TypeError, decorate, embed, **options)
 
 
 UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers", "max_sizee", "texts"]
@@ -242,8 +230,8 @@ UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers
 def test_unknown_options(option):
     """An option that there is not, however near it comes to one, is a ``TypeError`` that names it."""
     expected = f"microbatch() got an unexpected keyword argument '{option}'"
-    assert expected == told_by_python(microbatch, embed, **{option: 1})
-    assert expected == told_by_python(microbatch, **{option: 1})
+    assert expected == message_of(TypeError, microbatch, embed, **{option: 1})
+    assert expected == message_of(TypeError, microbatch, **{option: 1})
 
 
 @pytest.mark.parametrize("option", ["max_size", "timeout", "batch_size", "max_batch"])
@@ -251,7 +239,7 @@ def test_unknown_options(option):
 def test_unknown_arguments_of_an_engine(engine, option):
     """The engine classes take no misspelled argument, nor the decorator's names."""
     expected = f"{engine.__name__}.__init__() got an unexpected keyword argument '{option}'"
-    assert expected == told_by_python(engine, embed, **{option: 1})
+    assert expected == message_of(TypeError, engine, embed, **{option: 1})
 
 
 @pytest.mark.parametrize(
@@ -276,7 +264,7 @@ def test_unknown_arguments_of_an_engine(engine, option):
 )
 def test_options_go_by_name(ask, message):
     """Options are given by name, and what is decorated by position."""
-    assert message == told_by_python(ask)
+    assert message == message_of(TypeError, ask)
 
 
 # What can't be decorated.
@@ -312,7 +300,7 @@ REFUSED = [
 @pytest.mark.parametrize(("fn", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_what_cannot_be_decorated(fn, message):
     """What is no batch function is refused at decoration, by name, with what it needs."""
-    assert message == told(TypeError, microbatch, fn)
+    assert message == message_of(TypeError, microbatch, fn)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +316,7 @@ def test_what_cannot_be_decorated(fn, message):
 )
 def test_decorating_twice(decorate, message):
     """What is decorated already takes one item, and is refused by name."""
-    assert message == told(TypeError, decorate, microbatch(embed))
+    assert message == message_of(TypeError, decorate, microbatch(embed))
 
 
 def test_a_method_without_a_column():
@@ -338,7 +326,7 @@ def test_a_method_without_a_column():
         @microbatch(name="Kind.nothing")
         def nothing(self): ...
 
-    assert f"Kind.nothing() {NO_COLUMN}" == told(TypeError, lambda: Kind().nothing)
+    assert f"Kind.nothing() {NO_COLUMN}" == message_of(TypeError, lambda: Kind().nothing)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +345,7 @@ def test_a_method_without_a_column():
 )
 def test_what_an_engine_cannot_run(engine, batch_fn, message):
     """An engine class says what it can run."""
-    assert message == told(TypeError, engine, batch_fn)
+    assert message == message_of(TypeError, engine, batch_fn)
 
 
 # Misuses at run time, after which the batcher goes on.
@@ -380,7 +368,7 @@ def test_wrong_calls(batch_fn, misuse):
     """A wrong call fails at once, before anything is queued, and the next call is answered."""
     do, message = CALLS[misuse]
     fn = microbatch(batch_fn, name="embed")
-    assert message == told_by_python(do, fn)
+    assert message == message_of(TypeError, do, fn)
     assert 0 == fn.batch_stats.pending
     assert "a" == asyncio.run(fn.acall("a"))
     assert 1 == fn.batch_stats.total_items
@@ -398,7 +386,7 @@ def test_wrong_calls(batch_fn, misuse):
 )
 def test_wrong_calls_of_a_method(do, message):
     """A wrong call of a method is described without its instance."""
-    assert message == told_by_python(do)
+    assert message == message_of(TypeError, do)
     assert "a" == Model().encode("a")
 
 
@@ -426,7 +414,7 @@ def test_wrong_results(engine, returned, told_of_it):
 
     fn = microbatch(run if engine == "asyncio" else gate, name="embed")
     expected = f"embed() was given 1 item and returned {told_of_it}; it must return one for each item, in order"
-    assert expected == told(BatchResultError, lambda: asyncio.run(fn.acall(1)))
+    assert expected == message_of(BatchResultError, lambda: asyncio.run(fn.acall(1)))
     gate.answer = doubled
     assert 4 == asyncio.run(fn.acall(2))
 
@@ -434,7 +422,7 @@ def test_wrong_results(engine, returned, told_of_it):
 def test_mapping_what_is_no_iterable():
     """``map`` of what is no iterable is Python's own ``TypeError``, and the next call is answered."""
     fn = microbatch(embed)
-    assert "'int' object is not iterable" == told(TypeError, fn.map, 5)
+    assert "'int' object is not iterable" == message_of(TypeError, fn.map, 5)
     assert ["a", "b"] == fn.map("ab")
 
 
@@ -454,7 +442,7 @@ def test_mapping_an_iterable_that_fails():
         raise KeyError(2)
 
     fn = microbatch(embed)
-    assert "2" == told(KeyError, fn.map, items())
+    assert "2" == message_of(KeyError, fn.map, items())
     assert [2, 3] == fn.map([2, 3])
 
 
@@ -464,14 +452,14 @@ def test_calling_what_is_closed():
     fn.close()
     expected = "embed is closed and takes no more calls"
     asks = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
-    assert [expected] * 4 == [told(BatcherClosedError, ask) for ask in asks]
+    assert [expected] * 4 == [message_of(BatcherClosedError, ask) for ask in asks]
 
 
 def test_calling_an_engine_that_is_stopped():
     """``submit`` after ``stop()`` is a ``BatcherClosedError`` that names the batcher; ``start()`` opens it again."""
     batcher = SyncMicrobatcher(embed)
     batcher.stop()
-    assert "embed is closed and takes no more calls" == told(BatcherClosedError, batcher.submit, "a")
+    assert "embed is closed and takes no more calls" == message_of(BatcherClosedError, batcher.submit, "a")
     batcher.start()
     assert "a" == batcher.submit("a")
 
@@ -479,7 +467,7 @@ def test_calling_an_engine_that_is_stopped():
 def test_submitting_without_a_loop():
     """``submit`` of an async function needs a running loop, and with one the next call is answered."""
     fn = microbatch(aembed)
-    assert "no running event loop" == told(RuntimeError, fn.submit, "a")
+    assert "no running event loop" == message_of(RuntimeError, fn.submit, "a")
     assert "a" == asyncio.run(fn("a"))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._decorator.signature import Call
+from tests.kit.errors import message_of
 from tests.kit.misbehaving import Incomparable
 
 EMPTY = Parameter.empty
@@ -150,9 +151,7 @@ def test_what_returns_no_generator_is_none(fn):
 
 def refusal(fn, **options):
     """Return the message of the error that refuses a batch function."""
-    with pytest.raises(TypeError) as caught:
-        Call(fn, "f", **options)
-    return str(caught.value)
+    return message_of(TypeError, Call, fn, "f", **options)
 
 
 def row(call, *args, **kwargs):
@@ -162,10 +161,7 @@ def row(call, *args, **kwargs):
 
 def complaint(call, *args, **kwargs):
     """Return the message of the error of a call with the wrong arguments."""
-    with pytest.raises(TypeError) as caught:
-        row(call, *args, **kwargs)
-    # Python 3.13 adds a suggestion.
-    return str(caught.value).partition(". Did you mean")[0]
+    return message_of(TypeError, row, call, *args, **kwargs)
 
 
 def run(call, fn, *calls):
