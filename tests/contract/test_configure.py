@@ -8,16 +8,7 @@ import pytest
 
 from batchify import AsyncMicrobatcher, microbatch
 from batchify._batcher.registry import configure_lock
-from tests.kit.engines import PATIENCE, wait_until
-
-
-def held(kit, **options):
-    """Return a function whose batch runs until its gate is opened, and the gate."""
-    double, gate = kit.decorate(**options)
-    gate.shut()
-    kit.call(double, 0)
-    gate.await_batch()
-    return double, gate
+from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
 def configure(kit, fn, **options):
@@ -28,7 +19,7 @@ def configure(kit, fn, **options):
 
 def test_the_size_of_what_waits(kit):
     """What waits leaves in batches of the new size."""
-    double, gate = held(kit)
+    double, gate = kit.held()
     callers = kit.call_waiting(double, 1, 2, 3)
     configure(kit, double, max_size=2)
     gate.open()
@@ -65,7 +56,7 @@ def test_a_smaller_size_fills_at_once(kit):
 
 def test_more_slots(kit):
     """With more slots what waits runs beside what runs."""
-    double, gate = held(kit, timeout=0)
+    double, gate = kit.held(timeout=0)
     kit.call_waiting(double, 1)
     double.configure(concurrency=2)
     gate.await_batch()
@@ -75,7 +66,7 @@ def test_more_slots(kit):
 
 def test_fewer_slots(kit):
     """With fewer slots the batches that run are left alone, and the next one waits for its slot."""
-    double, gate = held(kit, timeout=0, concurrency=2)
+    double, gate = kit.held(timeout=0, concurrency=2)
     callers = kit.call_waiting(double, 1)
     gate.await_batch()
     configure(kit, double, concurrency=1, max_size=1)
@@ -101,7 +92,7 @@ def test_all_instances_of_a_class(kit):
     class Model:
         @microbatch(timeout=3600)
         def double(self, items):
-            return [item * 2 for item in items]
+            return doubled(items)
 
     old, other = Model(), Model()
     futures = [old.double.submit(1), other.double.submit(2)]
@@ -118,7 +109,7 @@ def test_all_instances_of_a_class(kit):
 
 async def test_a_plain_function_on_a_loop():
     """A plain function on a loop has as many threads as the new options say."""
-    batcher = AsyncMicrobatcher(lambda items: [item * 2 for item in items], 1, 0)
+    batcher = AsyncMicrobatcher(doubled, 1, 0)
     assert 2 == await batcher.submit(1)
     batcher.change({"concurrency": 2})
     assert [2, 4] == await asyncio.gather(batcher.submit(1), batcher.submit(2))
@@ -127,11 +118,7 @@ async def test_a_plain_function_on_a_loop():
 
 def test_a_loop_that_is_gone(kit):
     """Loops that are closed, or gone, are not told."""
-
-    async def double(items):
-        return [item * 2 for item in items]
-
-    batcher = AsyncMicrobatcher(double)
+    batcher = AsyncMicrobatcher(adoubled)
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(batcher.submit(1))
     loop.close()
@@ -184,11 +171,7 @@ def test_wrong_changes(kit, kind, options, message):
 
 async def test_a_change_starts_nothing_under_its_lock():
     """What a change lets leave begins when the lock of changes is free: a task may begin at once, with any code."""
-
-    @microbatch(max_size=4, timeout=3600)
-    async def double(items):
-        return [item * 2 for item in items]
-
+    double = microbatch(adoubled, max_size=4, timeout=3600)
     held = []
 
     def make(loop, run, **options):

@@ -170,18 +170,9 @@ def test_the_defaults():
     }
 
 
-def held(kit, **options):
-    """Return a function whose only batch stands at the gate, and the gate."""
-    fn, gate = kit.decorate(**options)
-    gate.shut()
-    kit.call(fn, 0)
-    gate.await_batch()
-    return fn, gate
-
-
 def batches_of(kit, items, **options):
     """Return the batches that ``items``, which come while another batch runs, travel in."""
-    fn, gate = held(kit, **options)
+    fn, gate = kit.held(**options)
     callers = kit.call_waiting(fn, *items)
     gate.open()
     kit.results(callers)

@@ -21,7 +21,7 @@ from inspect import Parameter
 import pytest
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, batchers, microbatch
-from tests.kit.engines import PATIENCE, doubled
+from tests.kit.engines import PATIENCE, adoubled, doubled
 from tests.kit.errors import message_of
 
 
@@ -69,10 +69,6 @@ class Model:
     def parse(texts: list[str]) -> list[int]:
         """Read numbers."""
         return [int(text) for text in texts]
-
-
-async def adoubled(items):
-    return doubled(items)
 
 
 # Four ways to write it.
