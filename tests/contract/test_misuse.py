@@ -15,7 +15,7 @@ from fractions import Fraction
 import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, BatchResultError, SyncMicrobatcher, microbatch
-from tests.kit.engines import PATIENCE, Gate, doubled
+from tests.kit.engines import PATIENCE
 from tests.kit.errors import message_of
 
 
@@ -350,25 +350,22 @@ def test_what_an_engine_cannot_run(engine, batch_fn, message):
 
 # Misuses at run time, after which the batcher goes on.
 
-CALLS = {
-    "no argument": (lambda fn: fn(), "embed() missing 1 required positional argument: 'texts'"),
-    "two arguments": (lambda fn: fn("a", "b"), "embed() takes 1 positional argument but 2 were given"),
-    "twice the item": (lambda fn: fn("a", texts="b"), "embed() got multiple values for argument 'texts'"),
-    "another name": (lambda fn: fn(text="a"), "embed() got an unexpected keyword argument 'text'"),
-    "one name too many": (lambda fn: fn("a", top_k=1), "embed() got an unexpected keyword argument 'top_k'"),
-    "nothing to submit": (lambda fn: fn.submit(), "embed() missing 1 required positional argument: 'texts'"),
-    "nothing to await": (lambda fn: fn.acall(), "embed() missing 1 required positional argument: 'texts'"),
-    "nothing to map": (lambda fn: fn.map(), "Batched.map() missing 1 required positional argument: 'items'"),
-}
+CALLS = [
+    ((), {}, "missing 1 required positional argument: 'texts'"),
+    (("a", "b"), {}, "takes 1 positional argument but 2 were given"),
+    (("a",), {"texts": "b"}, "got multiple values for argument 'texts'"),
+    ((), {"text": "a"}, "got an unexpected keyword argument 'text'"),
+    (("a",), {"top_k": 1}, "got an unexpected keyword argument 'top_k'"),
+]
 
 
-@pytest.mark.parametrize("misuse", CALLS)
+@pytest.mark.parametrize(("args", "kwargs", "message"), CALLS, ids=[message for _, _, message in CALLS])
+@pytest.mark.parametrize("member", ["__call__", "submit", "acall"])
 @pytest.mark.parametrize("batch_fn", [embed, aembed], ids=["def", "async def"])
-def test_wrong_calls(batch_fn, misuse):
+def test_wrong_calls(batch_fn, member, args, kwargs, message):
     """A wrong call fails at once, before anything is queued, and the next call is answered."""
-    do, message = CALLS[misuse]
     fn = microbatch(batch_fn, name="embed")
-    assert message == message_of(TypeError, do, fn)
+    assert f"embed() {message}" == message_of(TypeError, getattr(fn, member), *args, **kwargs)
     assert 0 == fn.batch_stats.pending
     assert "a" == asyncio.run(fn.acall("a"))
     assert 1 == fn.batch_stats.total_items
@@ -379,6 +376,8 @@ def test_wrong_calls(batch_fn, misuse):
     [
         (lambda: Model.encode("a"), "Model.encode() missing 1 required positional argument: 'texts'"),
         (lambda: Model().encode(), "Model.encode() missing 1 required positional argument: 'texts'"),
+        (lambda: Model().encode.submit(), "Model.encode() missing 1 required positional argument: 'texts'"),
+        (lambda: Model().encode.acall(), "Model.encode() missing 1 required positional argument: 'texts'"),
         (lambda: Model().encode("a", "b"), "Model.encode() takes 1 positional argument but 2 were given"),
         (lambda: Model.encode(Model(), "a", "b"), "Model.encode() takes 1 positional argument but 2 were given"),
         (lambda: Model.encode(Model()), "Model.encode() missing 1 required positional argument: 'texts'"),
@@ -387,36 +386,15 @@ def test_wrong_calls(batch_fn, misuse):
 def test_wrong_calls_of_a_method(do, message):
     """A wrong call of a method is described without its instance."""
     assert message == message_of(TypeError, do)
+    assert 0 == Model.encode.batch_stats.pending
     assert "a" == Model().encode("a")
 
 
-@pytest.mark.parametrize(
-    ("returned", "told_of_it"),
-    [
-        (lambda items: items[1:], "0 results"),
-        (lambda items: items * 2, "2 results"),
-        (lambda items: items[0], "a int, which has no length"),
-        (lambda items: None, "None"),
-        (dict.fromkeys, "a dict"),
-        (set, "a set"),
-        (lambda items: "a", "a str"),
-        (lambda items: (item for item in items), "a generator, which has no length"),
-        (lambda items: map(str, items), "a map, which has no length"),
-    ],
-)
-@pytest.mark.parametrize("engine", ["threads", "asyncio"])
-def test_wrong_results(engine, returned, told_of_it):
-    """A batch function that breaks its promise is told what it was given, what it returned, and what it must return."""
-    gate = Gate(returned)
-
-    async def run(items):
-        return gate(items)
-
-    fn = microbatch(run if engine == "asyncio" else gate, name="embed")
-    expected = f"embed() was given 1 item and returned {told_of_it}; it must return one for each item, in order"
-    assert expected == message_of(BatchResultError, lambda: asyncio.run(fn.acall(1)))
-    gate.answer = doubled
-    assert 4 == asyncio.run(fn.acall(2))
+@pytest.mark.parametrize("batch_fn", [embed, aembed], ids=["def", "async def"])
+def test_mapping_nothing(batch_fn):
+    """``map`` without its argument is Python's own ``TypeError``."""
+    message = "Batched.map() missing 1 required positional argument: 'items'"
+    assert message == message_of(TypeError, microbatch(batch_fn).map)
 
 
 def test_mapping_what_is_no_iterable():
@@ -453,15 +431,6 @@ def test_calling_what_is_closed():
     expected = "embed is closed and takes no more calls"
     asks = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
     assert [expected] * 4 == [message_of(BatcherClosedError, ask) for ask in asks]
-
-
-def test_calling_an_engine_that_is_stopped():
-    """``submit`` after ``stop()`` is a ``BatcherClosedError`` that names the batcher; ``start()`` opens it again."""
-    batcher = SyncMicrobatcher(embed)
-    batcher.stop()
-    assert "embed is closed and takes no more calls" == message_of(BatcherClosedError, batcher.submit, "a")
-    batcher.start()
-    assert "a" == batcher.submit("a")
 
 
 def test_submitting_without_a_loop():

@@ -161,10 +161,6 @@ class Threads(Kit):
         """Call ``fn`` from inside a batch."""
         return fn(item)
 
-    def close_inside(self, fn):
-        """Close ``fn`` from inside a batch."""
-        fn.close()
-
 
 class Tasks(Kit):
     """Callers are tasks on an event loop in a thread of its own."""
@@ -199,9 +195,6 @@ class Tasks(Kit):
     def inside(self, fn, item):
         return asyncio.run_coroutine_threadsafe(fn(item), self.loop).result(PATIENCE)
 
-    def close_inside(self, fn):
-        asyncio.run_coroutine_threadsafe(fn.aclose(), self.loop).result(PATIENCE)
-
     def close(self):
         super().close()
         batchify.close_all()
@@ -223,5 +216,3 @@ class Bridged(Tasks):
 
     def inside(self, fn, item):
         return super().inside(fn.acall, item)
-
-    close_inside = Threads.close_inside
