@@ -58,6 +58,21 @@ def kit(request):
 
 
 @pytest.fixture
+def threads():
+    """Call from blocked threads."""
+    kit = Threads()
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def no_others(monkeypatch):
+    """Begin with no batcher, whatever batchers other tests have left."""
+    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
+
+
+@pytest.fixture
 def moment():
     """Return the time of the running loop."""
 

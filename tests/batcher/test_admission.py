@@ -15,6 +15,8 @@ from batchify._batcher.interning import InternedKey
 from batchify._batcher.requests import Request
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from tests.kit.errors import message_of
+from tests.kit.misbehaving import Incomparable
 
 OFF = {**dict.fromkeys(field.name for field in fields(Config)), "max_size": 2, "concurrency": 1, "name": "score"}
 
@@ -31,10 +33,7 @@ def place(row, **options):
 
 def refusal(kind, row=1, **options):
     """Return the message of the error of a call."""
-    with pytest.raises(kind) as caught:
-        place(row, **options)
-    assert kind is caught.type
-    return str(caught.value)
+    return message_of(kind, place, row, **options)
 
 
 def weighing(weight):
@@ -154,23 +153,12 @@ def test_a_group_that_is_not_hashable():
     assert expected == refusal(TypeError, group_by=lambda row: ["private"])
 
 
-class Odd:
-    """Hashable, and fails when it is compared."""
-
-    def __hash__(self):
-        return 1
-
-    def __eq__(self, other):
-        msg = "odd"
-        raise TypeError(msg)
-
-
 def test_a_group_that_fails_to_compare():
     """What the ``__eq__`` of a group raises is the caller's as it is."""
     prepare = entry_factory(config(group_by=lambda row: row))
-    kept = prepare(Odd())
+    kept = prepare(Incomparable())
     with pytest.raises(TypeError, match=r"^odd$"):
-        prepare(Odd())
+        prepare(Incomparable())
     assert kept
 
 
@@ -196,4 +184,4 @@ def test_equal_items_are_known_as_such():
 
 def test_items_are_not_hashed_in_vain():
     """Without ``dedupe`` nobody asks an item for its hash."""
-    assert None is place(Odd(), **weighing(1)).duplicate_of
+    assert None is place(Incomparable(), **weighing(1)).duplicate_of

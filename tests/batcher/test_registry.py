@@ -9,6 +9,8 @@ import pytest
 from batchify._batcher import registry
 from batchify._batcher.registry import aclose_all, batchers, close_all, counting, keep, register
 
+pytestmark = pytest.mark.usefixtures("no_others")
+
 
 class Batcher:
     """Notes that it was closed, and how."""
@@ -29,13 +31,6 @@ class Batcher:
 
     async def aclose(self):
         self.log.append(f"{self.name} closed on the loop")
-
-
-@pytest.fixture(autouse=True)
-def _no_others(monkeypatch):
-    """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 def test_nothing_is_there_at_first():

@@ -10,7 +10,7 @@ import pytest
 
 import batchify
 from batchify import microbatch
-from tests.kit.engines import PATIENCE, wait_until
+from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
 class Search:
@@ -150,18 +150,9 @@ def test_a_method_of_several_columns(kit):
     assert 1 + (kit.name != "acall") == model.search.batch_stats.total_items
 
 
-def held(kit, **options):
-    """Return a function whose batch runs until its gate is opened, and the gate."""
-    double, gate = kit.decorate(lambda items: [item * 2 for item in items], **options)
-    gate.shut()
-    kit.call(double, 0)
-    gate.await_batch()
-    return double, gate
-
-
 def test_groups_do_not_mix(kit):
     """Only items of one group share a batch, and the group with the oldest item leaves first."""
-    double, gate = held(kit, group_by=lambda item: item % 2)
+    double, gate = kit.held(group_by=lambda item: item % 2)
     callers = kit.call_waiting(double, 1, 2, 3, 4)
     gate.open()
     assert [2, 4, 6, 8] == kit.results(callers)
@@ -170,7 +161,7 @@ def test_groups_do_not_mix(kit):
 
 def test_weights_fill_a_batch(kit):
     """The weights of a batch never sum up above the most, and nothing overtakes."""
-    double, gate = held(kit, weigh=lambda item: item, max_weight=10)
+    double, gate = kit.held(weigh=lambda item: item, max_weight=10)
     callers = kit.call_waiting(double, 6, 4, 5, 6, 1)
     gate.open()
     assert [12, 8, 10, 12, 2] == kit.results(callers)
@@ -180,7 +171,7 @@ def test_weights_fill_a_batch(kit):
 
 def test_what_is_too_heavy_is_refused(kit):
     """An item that no batch could take is its caller's ``ValueError``, and the others go on."""
-    double, gate = held(kit, weigh=lambda item: item, max_weight=10)
+    double, gate = kit.held(weigh=lambda item: item, max_weight=10)
     error = kit.call(double, 11).exception(PATIENCE)
     told = "an item of double() weighs 11, more than max_weight, 10; split it, or raise max_weight"
     assert (ValueError, told) == (type(error), str(error))
@@ -205,7 +196,7 @@ def test_columns_are_weighed_and_grouped_together(kit):
 
 def test_equal_items_are_sent_once(kit):
     """Equal items that wait together are sent once; every caller gets the answer."""
-    double, gate = held(kit, dedupe=True)
+    double, gate = kit.held(dedupe=True)
     callers = kit.call_waiting(double, 1, 2, 1, 1.0)
     gate.open()
     assert [2, 4, 2, 2] == kit.results(callers)
@@ -216,7 +207,7 @@ def test_equal_items_are_sent_once(kit):
 
 def test_items_that_are_not_hashable_are_sent_one_by_one(kit):
     """``dedupe`` leaves alone what it cannot tell to be equal."""
-    double, gate = held(kit, dedupe=True)
+    double, gate = kit.held(dedupe=True)
     callers = kit.call_waiting(double, [1], [1])
     gate.open()
     assert [[1, 1], [1, 1]] == kit.results(callers)
@@ -239,7 +230,7 @@ def test_an_error_reaches_all_who_share_an_item(kit):
 
 def test_one_who_leaves_does_not_disturb_those_who_share(kit):
     """A caller that is cancelled while it waits takes nothing from those with an equal item."""
-    double, gate = held(kit, dedupe=True)
+    double, gate = kit.held(dedupe=True)
     futures = kit.run(lambda: [double.submit(1), double.submit(1), double.submit(2)])
     kit.run(futures[0].cancel)
     gate.open()
@@ -257,7 +248,7 @@ def test_an_option_that_fails_is_one_callers(kit, option):
         return 10 // item
 
     options = {option: ask, **({"max_weight": 10} if option == "weigh" else {})}
-    double, _ = kit.decorate(lambda items: [item * 2 for item in items], **options)
+    double, _ = kit.decorate(**options)
     assert ZeroDivisionError is type(kit.call(double, 0).exception(PATIENCE))
     assert 4 == kit.call(double, 2).result(PATIENCE)
     assert (0, 1) == (double.batch_stats.pending, double.batch_stats.answered_items)
@@ -303,10 +294,7 @@ def test_what_is_asked_may_flush_and_configure(kit):
 
 def test_a_loop_goes_although_the_last_call_failed():
     """A call that fails before it is queued does not keep its loop."""
-
-    @microbatch(group_by=lambda item: 1 // item)
-    async def double(items):
-        return [item * 2 for item in items]
+    double = microbatch(adoubled, group_by=lambda item: 1 // item)
 
     async def fail():
         with pytest.raises(ZeroDivisionError):
@@ -324,7 +312,7 @@ def test_everything_together(kit):
 
     def note(items):
         seen.append(len(batchify.current_batch().contexts))
-        return [item * 2 for item in items]
+        return doubled(items)
 
     options = {"group_by": lambda item: item % 2, "weigh": lambda item: item, "max_weight": 10, "dedupe": True}
     double, gate = kit.decorate(note, timeout=3600, capture_context=True, max_size=3, **options)

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 import threading
 
 import pytest
 
 from batchify import QueueFullError, ReentrantCallError, microbatch
-from tests.kit.engines import PATIENCE, Threads, doubled, wait_until
-
-
-def held(kit, **options):
-    """Return a function whose batch runs until its gate is opened, and the gate."""
-    double, gate = kit.decorate(**options)
-    gate.shut()
-    kit.call(double, 0)
-    gate.await_batch()
-    return double, gate
-
-
-def run(script):
-    """Return what a program prints."""
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    assert ("", 0) == (done.stderr, done.returncode)
-    return done.stdout
-
-
-@pytest.fixture
-def threads():
-    """Callers that block."""
-    kit = Threads()
-    yield kit
-    kit.close()
+from tests.kit.engines import PATIENCE, doubled, wait_until
+from tests.kit.processes import printed_by
 
 
 def test_callers_wait_for_room(kit):
     """A caller that finds no room waits for it, first come first served."""
-    double, gate = held(kit, max_pending=2)
+    double, gate = kit.held(max_pending=2)
     callers = kit.call_waiting(double, 1, 2, 3, 4, 5)
     assert 5 == double.batch_stats.pending
     gate.open()
@@ -58,7 +31,7 @@ def test_a_full_room_does_not_wait_for_its_window(kit):
 
 def test_who_finds_no_room_is_refused(kit):
     """With ``on_full="raise"`` a call without room is a ``QueueFullError`` at once; it counts as rejected, not made."""
-    double, gate = held(kit, max_pending=1, on_full="raise")
+    double, gate = kit.held(max_pending=1, on_full="raise")
     callers = kit.call_waiting(double, 1)
     error = kit.call(double, 2).exception(PATIENCE)
     told = "double() has 1 item waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
@@ -72,7 +45,7 @@ def test_who_finds_no_room_is_refused(kit):
 
 def test_a_full_function_still_takes_contexts(kit):
     """Room and contexts go together."""
-    double, gate = held(kit, max_pending=2, on_full="raise", capture_context=True)
+    double, gate = kit.held(max_pending=2, on_full="raise", capture_context=True)
     kit.call_waiting(double, 1, 2)
     told = "double() has 2 items waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
     assert told == str(kit.call(double, 3).exception(PATIENCE))
@@ -83,7 +56,7 @@ def test_who_leaves_at_the_door_leaves_no_trace(kit):
     """A caller that is cancelled while it waits for room is never run, and another takes its turn."""
     if kit.name == "threads":
         pytest.skip("who is blocked can't be cancelled")
-    double, gate = held(kit, max_pending=1)
+    double, gate = kit.held(max_pending=1)
     callers = kit.call_waiting(double, 1, 2, 3)
     callers[1].cancel()
     wait_until(lambda: double.batch_stats.cancelled_items == 1)
@@ -96,7 +69,7 @@ def test_who_leaves_makes_room(kit):
     """The place of a caller that was cancelled while it waited goes to the one that waits for it."""
     if kit.name == "threads":
         pytest.skip("who is blocked can't be cancelled")
-    double, gate = held(kit, max_pending=1, max_size=1)
+    double, gate = kit.held(max_pending=1, max_size=1)
     callers = kit.call_waiting(double, 1, 2)
     callers[0].cancel()
     wait_until(lambda: double.batch_stats.cancelled_items == 1)
@@ -107,7 +80,7 @@ def test_who_leaves_makes_room(kit):
 
 def test_closing_answers_those_at_the_door(kit):
     """``close()`` runs what waits for room, too."""
-    double, gate = held(kit, max_pending=1)
+    double, gate = kit.held(max_pending=1)
     callers = kit.call_waiting(double, 1, 2, 3)
     closing = threading.Thread(target=double.close)
     closing.start()
@@ -118,7 +91,7 @@ def test_closing_answers_those_at_the_door(kit):
 
 def test_submit_blocks_a_thread(threads):
     """``submit`` from a thread blocks like a call until there is room; its future is that of its own item."""
-    double, gate = held(threads, max_pending=1)
+    double, gate = threads.held(max_pending=1)
     first = double.submit(1)
     second = threads.call(double.submit, 2)
     wait_until(lambda: double.batch_stats.pending == 2)
@@ -149,7 +122,7 @@ def test_submit_on_a_loop_does_not_block():
 
 def test_a_worker_does_not_wait_for_itself(threads):
     """A callback on the worker's own thread that finds no room is told so, rather than to wait for ever."""
-    double, gate = held(threads, max_pending=1)
+    double, gate = threads.held(max_pending=1)
     told = threads.call(lambda: None)
     first = double.submit(1)
     errors = []
@@ -172,7 +145,7 @@ def test_a_worker_does_not_wait_for_itself(threads):
 
 def test_a_batch_may_wait_for_room_of_another(threads):
     """A batch that waits for room of a function that does not wait for it goes on when there is some."""
-    double, gate = held(threads, max_pending=1)
+    double, gate = threads.held(max_pending=1)
     own, _ = threads.decorate(lambda items: [[double.submit(item) for item in range(3)] for _ in items], name="own")
     futures = threads.call(own, 0)
     wait_until(lambda: double.batch_stats.pending == 2)
@@ -198,7 +171,7 @@ def test_a_circle_through_the_door(threads):
 
 def test_a_future_that_is_cancelled_at_the_door(threads):
     """Who cancels the future of a call that still waits for room ends its wait."""
-    double, gate = held(threads, max_pending=1)
+    double, gate = threads.held(max_pending=1)
     double.submit(1)
     waiting = threads.call(double.submit, 2)
     wait_until(lambda: double.batch_stats.pending == 2)
@@ -239,7 +212,7 @@ def test_an_interrupted_wait_for_room():
     opened.set()
     print(waiting.result())
     """
-    assert "1 1\n1\n" == run(script)
+    assert "1 1\n1\n" == printed_by(script)
 
 
 async def test_threads_and_loops_wait_together():

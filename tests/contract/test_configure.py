@@ -1,4 +1,4 @@
-"""Changing options while a function works, through both engines and the bridge, and in the cores alone."""
+"""Changing options while a function works, through both engines and the bridge."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ import asyncio
 import pytest
 
 from batchify import AsyncMicrobatcher, microbatch
-from batchify._batcher.config import Config
 from batchify._batcher.registry import configure_lock
-from batchify._core.entries import Entry
-from tests.core.test_grouped import arrive as arrive_in_groups
-from tests.core.test_grouped import busy as busy_groups
-from tests.core.test_grouped import leave as leave_groups
-from tests.core.test_grouped import put
-from tests.core.test_queue import OFF, arrive, leave, new
-from tests.kit.engines import PATIENCE, wait_until
-
-
-def held(kit, **options):
-    """Return a function whose batch runs until its gate is opened, and the gate."""
-    double, gate = kit.decorate(**options)
-    gate.shut()
-    kit.call(double, 0)
-    gate.await_batch()
-    return double, gate
+from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
 def configure(kit, fn, **options):
@@ -35,7 +19,7 @@ def configure(kit, fn, **options):
 
 def test_the_size_of_what_waits(kit):
     """What waits leaves in batches of the new size."""
-    double, gate = held(kit)
+    double, gate = kit.held()
     callers = kit.call_waiting(double, 1, 2, 3)
     configure(kit, double, max_size=2)
     gate.open()
@@ -72,7 +56,7 @@ def test_a_smaller_size_fills_at_once(kit):
 
 def test_more_slots(kit):
     """With more slots what waits runs beside what runs."""
-    double, gate = held(kit, timeout=0)
+    double, gate = kit.held(timeout=0)
     kit.call_waiting(double, 1)
     double.configure(concurrency=2)
     gate.await_batch()
@@ -82,7 +66,7 @@ def test_more_slots(kit):
 
 def test_fewer_slots(kit):
     """With fewer slots the batches that run are left alone, and the next one waits for its slot."""
-    double, gate = held(kit, timeout=0, concurrency=2)
+    double, gate = kit.held(timeout=0, concurrency=2)
     callers = kit.call_waiting(double, 1)
     gate.await_batch()
     configure(kit, double, concurrency=1, max_size=1)
@@ -108,7 +92,7 @@ def test_all_instances_of_a_class(kit):
     class Model:
         @microbatch(timeout=3600)
         def double(self, items):
-            return [item * 2 for item in items]
+            return doubled(items)
 
     old, other = Model(), Model()
     futures = [old.double.submit(1), other.double.submit(2)]
@@ -125,7 +109,7 @@ def test_all_instances_of_a_class(kit):
 
 async def test_a_plain_function_on_a_loop():
     """A plain function on a loop has as many threads as the new options say."""
-    batcher = AsyncMicrobatcher(lambda items: [item * 2 for item in items], 1, 0)
+    batcher = AsyncMicrobatcher(doubled, 1, 0)
     assert 2 == await batcher.submit(1)
     batcher._change({"concurrency": 2})
     assert [2, 4] == await asyncio.gather(batcher.submit(1), batcher.submit(2))
@@ -134,11 +118,7 @@ async def test_a_plain_function_on_a_loop():
 
 def test_a_loop_that_is_gone(kit):
     """Loops that are closed, or gone, are not told."""
-
-    async def double(items):
-        return [item * 2 for item in items]
-
-    batcher = AsyncMicrobatcher(double)
+    batcher = AsyncMicrobatcher(adoubled)
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(batcher.submit(1))
     loop.close()
@@ -190,40 +170,6 @@ def test_wrong_changes(kit, kind, options, message):
     assert message == str(caught.value)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
     assert [[1, 2]] == gate.batches
-
-
-def config(**options):
-    """Return options for a core with one slot."""
-    return Config(**{**OFF, "concurrency": 1, **options})
-
-
-def test_the_alarm_of_a_core_that_changes():
-    """A core that changes rings at the arrival that fills a batch of the new size."""
-    queue = new(max_size=4, timeout=5.0)
-    arrive(queue, "ab")
-    queue.change(config(max_size=3, timeout=5.0))
-    assert 2 == queue.wake_ticket
-    arrive(queue, "c")
-    assert ["abc"] == leave(queue)
-
-
-def test_batches_that_run_keep_their_slots():
-    """With one slot taken of what are two now, one more batch may leave."""
-    queue = new(max_size=1)
-    arrive(queue, "abc")
-    assert ["a"] == leave(queue)
-    queue.change(config(max_size=1, concurrency=2))
-    assert ["b"] == leave(queue)
-
-
-def test_groups_that_are_full_by_a_new_size():
-    """Groups are full, or no longer full, by the new size."""
-    queue = busy_groups(max_size=2, timeout=5.0)
-    arrive_in_groups(queue, "ab")
-    queue.change(config(max_size=3, timeout=5.0))
-    assert [] == leave_groups(queue)
-    put(queue, Entry("c", "g", 0.0, None))
-    assert ["abc"] == leave_groups(queue)
 
 
 async def test_a_change_starts_nothing_under_its_lock():

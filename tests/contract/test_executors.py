@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, mic
 from batchify._batcher.executors import BatchExecutor, LocalCall
 from batchify._threads.batcher import _drain_executors
 from batchify.testing import inline
+from tests.kit import processes
 from tests.kit.engines import PATIENCE, doubled, wait_until
 
 request = ContextVar("request", default=None)
@@ -526,14 +526,7 @@ MAIN = """
 def run_script(folder, source, *args):
     (folder / "theirs.py").write_text(dedent(MODULE))
     (folder / "main.py").write_text(dedent(source))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "main.py", *args],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = processes.run("-W", "error", "main.py", *args, cwd=folder)
     return done.returncode, done.stdout.split(), done.stderr
 
 

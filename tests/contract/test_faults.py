@@ -20,6 +20,7 @@ import pytest
 from batchify import BatchAbortedError, BatchResultError
 from tests.kit.columns import AsyncClassOfDef, Table, check
 from tests.kit.engines import doubled
+from tests.kit.misbehaving import Untouchable
 
 table = Table()
 
@@ -324,17 +325,6 @@ def expect_both_raised(results, outcomes):
 
 def expect_both_returned(results, outcomes):
     assert all(result is outcome.value for result, outcome in zip(results, outcomes, strict=True))
-
-
-class Untouchable:
-    """What fails when it is compared, measured, shown, hashed or asked what it is."""
-
-    def touched(self, *_):
-        raise AssertionError
-
-    __bool__ = __len__ = __eq__ = __ne__ = __lt__ = __repr__ = __str__ = __iter__ = __await__ = __contains__ = touched
-    __getattr__ = __index__ = __format__ = __reduce_ex__ = __copy__ = touched
-    __hash__ = None
 
 
 class Nameless:

@@ -12,8 +12,8 @@ from random import Random
 import pytest
 
 from batchify import BatchAbortedError, BatcherClosedError, BatchResultError, ReentrantCallError, current_batch
-from tests.kit.columns import HOUR, Acall, AsyncClassOfDef, Blocking, Raised, Returned, Table, check
-from tests.kit.engines import doubled
+from tests.kit.columns import Acall, AsyncClassOfDef, Blocking, Raised, Returned, Table, check
+from tests.kit.engines import HOUR, doubled
 
 table = Table()
 

@@ -352,10 +352,3 @@ def test_the_promised_bound(drawn):
             ended += [waiter for end in parts.ended(ValueError()) for waiter in end.waiters]
     assert (sorted(bad), sorted(set(range(size)) - bad)) == (ended, answered)
     assert runs - 1 <= min(2 * size - 2, 2 * len(bad) * ceil(log2(size)))
-
-
-@pytest.mark.parametrize("value", [1, None, "yes"])
-def test_the_option_is_a_flag(value):
-    """Anything but ``True`` and ``False`` is refused at decoration."""
-    with pytest.raises(TypeError, match="isolate_errors must be True or False"):
-        microbatch(doubled, isolate_errors=value)

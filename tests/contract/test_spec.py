@@ -1,30 +1,19 @@
-"""The promises of the decorator, walked line by line through both engines: what it takes, offers and means."""
+"""The public face of a decorated function: everything that can be decorated, the defaults, and each member."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import inspect
-import pickle
 import sys
-import threading
-from array import array
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import pytest
 
 import batchify
-from batchify import BatchResultError, BatchStats, microbatch
+from batchify import BatchStats, microbatch
 from batchify.testing import run
 from tests.kit.engines import PATIENCE, doubled
-
-SPELLINGS = {
-    "@microbatch": microbatch,
-    "@microbatch()": microbatch(),
-    "@microbatch(max_size=8)": microbatch(max_size=8),
-    "microbatch(fn, max_size=8)": functools.partial(microbatch, max_size=8),
-}
 
 
 def sync(items):
@@ -38,20 +27,13 @@ async def on_loop(items):
 
 
 def answered(call):
-    """Return what comes of a call, awaited if it has to be, in virtual time."""
+    """Return the result of a call, which is awaited if it has to be, in virtual time."""
 
     async def main():
         outcome = call()
         return await outcome if inspect.isawaitable(outcome) else outcome
 
     return run(main())
-
-
-@pytest.mark.parametrize("fn", [sync, on_loop])
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-def test_all_four_spellings(spelling, fn):
-    """However it is spelt, a call takes one item and returns one result."""
-    assert 42 == answered(lambda: spelling(fn)(21))
 
 
 class Sync:
@@ -146,9 +128,6 @@ def test_everything_that_can_be_called(kind, owner):
         assert 42 == answered(lambda: fn.acall(21))
 
 
-# What the options are if nobody says, and what happens then.
-
-
 def test_the_defaults():
     """The defaults are those of the documentation."""
     defaults = {name: p.default for name, p in inspect.signature(microbatch).parameters.items() if name != "fn"}
@@ -170,67 +149,6 @@ def test_the_defaults():
     }
 
 
-def held(kit, **options):
-    """Return a function whose only batch stands at the gate, and the gate."""
-    fn, gate = kit.decorate(**options)
-    gate.shut()
-    kit.call(fn, 0)
-    gate.await_batch()
-    return fn, gate
-
-
-def batches_of(kit, items, **options):
-    """Return the batches that ``items``, which come while another batch runs, travel in."""
-    fn, gate = held(kit, **options)
-    callers = kit.call_waiting(fn, *items)
-    gate.open()
-    kit.results(callers)
-    return gate.batches[1:]
-
-
-def test_max_size(kit):
-    """No batch has more items."""
-    assert [[1, 2], [3]] == batches_of(kit, [1, 2, 3], max_size=2)
-
-
-def test_weigh_and_max_weight(kit):
-    """The weights of a batch never sum above the most, and order is kept."""
-    assert [[4, 1], [5], [1]] == batches_of(kit, [4, 1, 5, 1], weigh=lambda item: item, max_weight=5)
-
-
-def test_group_by(kit):
-    """Only equal groups share a batch, the oldest head leaves first."""
-    assert [[1, 3], [2, 4]] == batches_of(kit, [1, 2, 3, 4], group_by=lambda item: item % 2)
-
-
-def test_dedupe(kit):
-    """Equal items are sent once."""
-    assert [[1, 2]] == batches_of(kit, [1, 2, 1, 2, 1], dedupe=True)
-
-
-def test_timeout_zero(kit):
-    """With a window of 0, what is there leaves as soon as a slot is free."""
-    assert [[1, 2, 3]] == batches_of(kit, [1, 2, 3], timeout=0)
-
-
-def test_the_window_begins_with_the_arrival():
-    """Time spent waiting for a busy function counts: the window is over when it falls free."""
-
-    @microbatch(timeout=1)
-    async def slow(items):
-        await asyncio.sleep(10)
-        return items
-
-    async def main():
-        first = slow.submit(1)
-        await asyncio.sleep(5)
-        await asyncio.gather(first, slow(2))
-        return asyncio.get_running_loop().time()
-
-    # The window, the first run, and the second, which began at once.
-    assert 21 == run(main())
-
-
 def test_name(kit):
     """The name is in statistics and errors."""
     fn, _ = kit.decorate(lambda items: [], name="mine")
@@ -238,65 +156,13 @@ def test_name(kit):
     assert ("mine", True) == (fn.batch_stats.name, str(error).startswith("mine() was given 1 item"))
 
 
-# What is batched, and what is returned.
-
-
-def test_a_function_without_a_column_is_refused():
-    """There must be something that batches are made of, and not any number of it."""
-    for fn in (list, lambda *items: items, lambda *, items: items, lambda items=(): items):
-        with pytest.raises(TypeError):
-            microbatch(fn)
-
-
-def test_wrong_arguments_fail_before_anything_is_queued():
-    """A call with wrong arguments fails as one of any Python function does."""
-    fn = microbatch(sync)
-    for args, kwargs in (((), {}), ((1, 2), {}), ((1,), {"size": 2})):
-        with pytest.raises(TypeError):
-            fn(*args, **kwargs)
-    assert (0, 0) == (fn.batch_stats.total_items, fn.batch_stats.pending)
-
-
-@pytest.mark.parametrize(
-    "returned",
-    [[2, 4], (2, 4), array("i", [2, 4]), range(2, 5, 2)],
-    ids=lambda returned: type(returned).__name__,
-)
-def test_whatever_has_a_length_and_an_order(kit, returned):
-    """A list, tuple or array is handed over, one result to each caller."""
-    fn, _ = kit.decorate(lambda items: returned, timeout=3600, max_size=2)
-    assert [2, 4] == kit.results(kit.call_waiting(fn, 1, 2))
-
-
-@pytest.mark.parametrize(
-    "returned",
-    [None, [2], {1: 2, 2: 4}, {2, 4}, "24", b"24", iter([2, 4])],
-    ids=lambda returned: type(returned).__name__,
-)
-def test_what_is_no_list_of_results(kit, returned):
-    """A wrong number, or what has no order or is one value, is refused for every caller."""
-    fn, _ = kit.decorate(lambda items: returned, timeout=3600, max_size=2)
-    callers = kit.call_waiting(fn, 1, 2)
-    assert [BatchResultError] * 2 == list(map(type, kit.errors(callers)))
-
-
-def test_an_exception_as_a_result(kit):
-    """A result that is an ``Exception`` is raised to its own caller only."""
-    fn, _ = kit.decorate(lambda items: [ValueError(), items[1]], timeout=3600, max_size=2)
-    callers = kit.call_waiting(fn, 1, 2)
-    assert [ValueError, None] == [error and type(error) for error in kit.errors(callers)]
-
-
-# What a decorated function offers.
-
-
 def test_members_of_a_def_function():
     """Each member does what the table says, for a function whose callers block."""
-    fn = microbatch(sync)
+    fn = microbatch(sync, max_size=2)
     assert 2 == fn(1)
     future = fn.submit(1)
     assert (True, 2) == (isinstance(future, Future), future.result(PATIENCE))
-    assert [2, 4] == fn.map([1, 2])
+    assert [2, 4, 6] == fn.map([1, 2, 3])
     assert 2 == asyncio.run(fn.acall(1))
     assert 2 == fn.options(priority=1, deadline=60)(1)
     assert isinstance(fn.batch_stats, BatchStats)
@@ -311,11 +177,11 @@ def test_members_of_a_def_function():
 
 async def test_members_of_an_async_function():
     """Each member does what the table says, for a function whose callers await."""
-    fn = microbatch(on_loop)
+    fn = microbatch(on_loop, max_size=2)
     assert 2 == await fn(1)
     future = fn.submit(1)
     assert (True, 2) == (isinstance(future, asyncio.Future), await future)
-    assert [2, 4] == await fn.map([1, 2])
+    assert [2, 4, 6] == await fn.map([1, 2, 3])
     assert 2 == await fn.acall(1)
     assert 2 == await fn.options(priority=1, deadline=60)(1)
     assert isinstance(fn.batch_stats, BatchStats)
@@ -351,83 +217,3 @@ def test_as_context_managers():
             await fn(1)
 
     run(main())
-
-
-def test_a_coroutine_that_is_never_awaited_queues_nothing():
-    """It only warns, as Python does."""
-    fn = microbatch(on_loop)
-
-    async def main():
-        with pytest.warns(RuntimeWarning, match="never awaited"):
-            fn(1)
-        await asyncio.sleep(1)
-
-    run(main())
-    assert 0 == fn.batch_stats.total_items
-
-
-decorated = microbatch(sync)
-
-
-def test_a_good_citizen():
-    """It keeps signature, kind, name, documentation and module, and pickles and copies by reference."""
-    assert ["items"] == list(inspect.signature(decorated).parameters)
-    assert (False, True) == (inspect.iscoroutinefunction(decorated), inspect.iscoroutinefunction(microbatch(on_loop)))
-    kept = [(f.__name__, f.__doc__, f.__module__, f.__qualname__) for f in (sync, decorated)]
-    assert kept[0] == kept[1]
-    assert decorated is copy.copy(decorated)
-    assert decorated is copy.deepcopy(decorated)
-
-
-def test_instances_are_left_alone():
-    """Each instance has batches of its own, and nothing of that is seen in it."""
-    one, other = Sync(), Sync()
-    before = Sync.method.batch_stats.total_items
-    assert [2, 4] == [one.method(1), other.method(2)]
-    assert [1, 1] == [instance.method.batch_stats.total_items for instance in (one, other)]
-    assert before + 2 == Sync.method.batch_stats.total_items
-    assert {} == vars(one)
-    assert {} == vars(pickle.loads(pickle.dumps(one)))  # noqa: S301  # our own
-
-
-def test_one_thread_for_one_slot():
-    """With one slot and no executor, a function always runs on one and the same thread."""
-    fn = microbatch(lambda items: [threading.get_ident()] * len(items), max_size=1)
-    assert 1 == len({*fn.map(range(50)), fn(1)})
-
-
-def test_the_live_ones_are_listed_and_closed():
-    """``batchers()`` lists what is live, ``close_all()`` closes it."""
-    fn = microbatch(sync, name="listed")
-    fn(1)
-    assert "listed" in [batcher.name for batcher in batchify.batchers()]
-    batchify.close_all()
-    with pytest.raises(batchify.BatcherClosedError):
-        fn(1)
-
-
-def test_an_executor_runs_the_batches():
-    """With an executor, a batch runs in it."""
-    with ThreadPoolExecutor(1, "theirs") as pool:
-        fn = microbatch(lambda items: [threading.current_thread().name] * len(items), executor=pool)
-        assert "theirs_0" == fn(1)
-
-
-# Statistics.
-
-
-def test_before_any_call():
-    """All zeros, and no division by them."""
-    stats = microbatch(sync).batch_stats
-    assert {0} == {value for value in stats.to_dict().values() if isinstance(value, (int, float))}
-    assert str(stats)
-    assert "<" in stats._repr_html_()
-
-
-def test_the_calls_add_up_when_the_caller_has_its_answer(kit):
-    """When a caller has its answer, the counters include its batch."""
-    fn, _ = kit.decorate()
-    for calls in range(1, 20):
-        kit.call(fn, 1).result(PATIENCE)
-        stats = fn.batch_stats
-        assert (calls, 0, 0) == (stats.answered_items, stats.pending, stats.running)

@@ -8,11 +8,9 @@ import gc
 import inspect
 import logging
 import pickle
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator  # noqa: TC003  # signatures are evaluated
 from concurrent.futures import ThreadPoolExecutor
-from textwrap import dedent
 
 import pytest
 
@@ -29,7 +27,8 @@ from batchify import (
     microbatch,
 )
 from batchify.testing import record
-from tests.kit.engines import PATIENCE, wait_until
+from tests.kit.engines import PATIENCE, accounted, wait_until
+from tests.kit.processes import printed_by
 from tests.kit.streams import KITS
 
 TOGETHER = {"max_size": 2, "timeout": 3600}
@@ -56,11 +55,6 @@ def counting(count):
 def forever(items):
     while True:
         yield list(items)
-
-
-def accounted(stats):
-    over = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
-    return stats.pending + stats.running + over
 
 
 def outcomes(fn):
@@ -729,25 +723,22 @@ def test_done_is_one_object():
 
 def test_a_process_ends_though_a_stream_has_no_end():
     """At the end of the process a stream that is held and not read any more does not keep it."""
-    script = dedent(
-        """
-        from batchify import microbatch
+    script = """
+    from batchify import microbatch
 
-        @microbatch
-        def generate(items):
-            n = 0
-            try:
-                while True:
-                    yield [n for _ in items]
-                    n += 1
-            finally:
-                print("closed")
+    @microbatch
+    def generate(items):
+        n = 0
+        try:
+            while True:
+                yield [n for _ in items]
+                n += 1
+        finally:
+            print("closed")
 
-        stream, unread = generate("a"), generate("b")
-        print(next(stream))
-        waiting, gone = generate.submit("c"), generate.submit("d")
-        del gone
-        """
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
-    assert ("0\nclosed\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+    stream, unread = generate("a"), generate("b")
+    print(next(stream))
+    waiting, gone = generate.submit("c"), generate.submit("d")
+    del gone
+    """
+    assert "0\nclosed\n" == printed_by(script)

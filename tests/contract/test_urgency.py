@@ -16,20 +16,10 @@ import batchify
 from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
 from batchify._threads import deadlines
 from batchify.testing import inline, run
-from tests.kit.engines import PATIENCE, doubled, wait_until
+from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
-HOUR = 3600
 # Seconds that a test waits for a deadline in real time.
 SOON = 0.02
-
-
-def held(kit, **options):
-    """Return a function whose only slot is taken by a batch at the gate, the gate, and the caller of that batch."""
-    double, gate = kit.decorate(**options)
-    gate.shut()
-    caller = kit.call(double, 0)
-    gate.await_batch()
-    return double, gate, caller
 
 
 def call_waiting(kit, *calls):
@@ -39,17 +29,17 @@ def call_waiting(kit, *calls):
 
 def test_the_higher_priority_leaves_first(kit):
     """Calls of a higher priority leave before those that came earlier."""
-    double, gate, first = held(kit, max_size=1)
+    double, gate = kit.held(max_size=1)
     high, low = double.options(priority=1000), double.options(priority=-1000)
     callers = call_waiting(kit, (low, 1), (double, 2), (high, 3), (high, 4), (double, 5))
     gate.open()
-    assert [0, 2, 4, 6, 8, 10] == kit.results([first, *callers])
+    assert [2, 4, 6, 8, 10] == kit.results(callers)
     assert [[0], [3], [4], [2], [5], [1]] == gate.batches
 
 
 def test_they_share_batches_with_all_others(kit):
     """A view is the same function: its calls travel with those of the function itself."""
-    double, gate, _ = held(kit)
+    double, gate = kit.held()
     callers = call_waiting(kit, (double, 1), (double.options(priority=1000), 2), (double.options(deadline=HOUR), 3))
     gate.open()
     assert [2, 4, 6] == kit.results(callers)
@@ -58,7 +48,7 @@ def test_they_share_batches_with_all_others(kit):
 
 def test_what_waited_before_goes_on(kit):
     """What waits when the first urgent call comes keeps its place, may leave, and is answered."""
-    double, gate, _ = held(kit, max_size=2)
+    double, gate = kit.held(max_size=2)
     callers = kit.call_waiting(double, 1, 2)
     left = kit.run(lambda: double.submit(8))
     callers += kit.call_waiting(double, 3, 4)
@@ -98,10 +88,10 @@ def test_contexts_are_kept_over_the_first_urgent_call(kit):
 
 def test_a_deadline_is_told_while_the_slot_is_busy(kit):
     """An item that was not started in time is dropped, unrun, and its caller told though no slot fell free."""
-    double, gate, first = held(kit)
+    double, gate = kit.held()
     late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 2))
     error = late.exception(PATIENCE)
-    assert not first.done()
+    assert [[0]] == gate.batches
     assert DeadlineError is type(error)
     assert isinstance(error, TimeoutError)
     expected = "double() dropped an item that it could not start within its deadline of 0.02 s; "
@@ -116,7 +106,7 @@ def test_a_deadline_is_told_while_the_slot_is_busy(kit):
 
 def test_each_deadline_is_told(kit):
     """Deadlines come in any order, and one after the other."""
-    double, gate, _ = held(kit)
+    double, gate = kit.held()
     patient = double.options(deadline=2 * SOON)
     hasty = double.options(deadline=SOON)
     callers = call_waiting(kit, (patient, 1), (hasty, 2), (double.options(deadline=HOUR), 3), (patient, 4))
@@ -149,7 +139,7 @@ def test_a_batch_leaves_in_time_for_its_deadlines(kit):
 
 def test_submit_and_map_are_urgent_too(kit):
     """Futures and lists of results come with priorities and deadlines, too."""
-    double, gate, _ = held(kit, max_size=1)
+    double, gate = kit.held(max_size=1)
     futures = kit.run(lambda: [double.submit(1), double.options(priority=1000).submit(2)])
     late = kit.run(lambda: double.options(deadline=SOON).submit(3))
     kit.await_done([late])
@@ -179,7 +169,7 @@ def test_map_raises_the_deadline():
 
 def test_a_cancelled_caller_is_not_late(kit):
     """Who left before the deadline counts as cancelled, and the deadline passes without a word."""
-    double, gate, _ = held(kit)
+    double, gate = kit.held()
     gone = kit.run(lambda: double.options(deadline=2 * SOON).submit(1))
     kit.run(gone.cancel)
     late = kit.call(double.options(deadline=3 * SOON), 2)
@@ -192,7 +182,7 @@ def test_a_cancelled_caller_is_not_late(kit):
 
 def test_deadlines_at_the_door(kit):
     """Who waits for room is told at the deadline as well, and then others come in."""
-    double, gate, _ = held(kit, max_pending=1, on_full="wait")
+    double, gate = kit.held(max_pending=1, on_full="wait")
     waiting = kit.call_waiting(double, 1)
     late = kit.call(double.options(deadline=SOON), 2)
     assert DeadlineError is type(late.exception(PATIENCE))
@@ -221,14 +211,14 @@ def test_submit_without_room_returns_at_its_deadline():
 
 def test_a_full_room_still_refuses(kit):
     """``on_full="raise"`` refuses an urgent call like any other."""
-    double, gate, _ = held(kit, max_pending=1, on_full="raise")
+    double, gate = kit.held(max_pending=1, on_full="raise")
     kit.call_waiting(double, 1)
     assert QueueFullError is type(kit.call(double.options(priority=9), 2).exception(PATIENCE))
 
 
 def test_who_shares_an_item_keeps_a_deadline_of_its_own(kit):
     """With ``dedupe``, one sharer is late, the other gets the answer."""
-    double, gate, _ = held(kit, dedupe=True)
+    double, gate = kit.held(dedupe=True)
     late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 1))
     assert DeadlineError is type(late.exception(PATIENCE))
     gate.open()

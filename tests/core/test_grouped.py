@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import fields
 from math import inf
 
 import pytest
@@ -12,18 +11,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify._batcher.config import Config
 from batchify._core import entries
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.slots import NEVER
-
-OFF = dict.fromkeys(field.name for field in fields(Config))
+from tests.kit.queues import limits, reason
 
 
 def new(**options):
     """Return an empty core, adaptive and with one slot unless told otherwise."""
-    return GroupedQueue(Config(**{**OFF, "max_size": 2, "concurrency": 1, **options}))
+    return GroupedQueue(limits(**options))
 
 
 def put(queue, place, waiter="caller", now=0.0):
@@ -56,12 +53,6 @@ def leave(queue, now=0.0):
         left.append("".join(batch.items))
         queue.finish(batch, now)
     return left
-
-
-def reason(queue, now):
-    """Return why the next batch leaves now, or ``None`` if none does."""
-    batch = queue.take(now)
-    return batch and batch.reason
 
 
 # Groups.
@@ -161,6 +152,16 @@ def test_the_alarm_rings_while_a_slot_is_free():
     assert not queue.has_full
     assert None is queue.wake_at
     assert NEVER == queue.wake_ticket
+
+
+def test_groups_that_are_full_by_a_new_size():
+    """Groups are full, or no longer full, by the new size."""
+    queue = busy(max_size=2, timeout=5.0)
+    arrive(queue, "ab")
+    queue.change(limits(max_size=3, timeout=5.0))
+    assert [] == leave(queue)
+    arrive(queue, "c")
+    assert ["abc"] == leave(queue)
 
 
 # Weights.

@@ -22,6 +22,7 @@ from batchify._core.outcome import (
     translate_exception,
 )
 from batchify.errors import BatchAbortedError, BatchResultError
+from tests.kit.misbehaving import Untouchable
 
 RULE = "it must return one for each item, in order"
 notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes before Python 3.11")
@@ -52,21 +53,6 @@ class Boast(Column):
 
     def __len__(self):
         return super().__len__() + 1
-
-
-class Untouchable:
-    """A result that may be neither compared nor tested for truth nor asked for its length."""
-
-    __hash__ = None
-
-    def __eq__(self, other):
-        raise AssertionError
-
-    def __bool__(self):
-        raise AssertionError
-
-    def __len__(self):
-        raise AssertionError
 
 
 @pytest.mark.parametrize(

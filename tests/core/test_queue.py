@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError
 from weakref import ref
 
 import pytest
 
-from batchify._batcher.config import Config
 from batchify._core.batch import BatchItem
 from batchify._core.queue import NEVER, SHORT, PlainQueue
+from tests.kit.misbehaving import Untouchable
+from tests.kit.queues import limits, reason
 
-# Options that are not under test are off.
-OFF = dict.fromkeys(field.name for field in fields(Config))
 
-
-def new(*, max_size=2, timeout=None, concurrency=1):
+def new(**options):
     """Return an empty core, adaptive and with one slot unless told otherwise."""
-    return PlainQueue(Config(**{**OFF, "max_size": max_size, "timeout": timeout, "concurrency": concurrency}))
+    return PlainQueue(limits(**options))
 
 
 def arrive(queue, items, now=0.0):
@@ -50,24 +48,6 @@ def free_after(queue, now):
 def leave(queue, now=0.0):
     """Return the items of all batches that may leave now."""
     return ["".join(batch.items) for batch in iter(lambda: queue.take(now), None)]
-
-
-def reason(queue, now):
-    """Return why the next batch leaves now, or ``None`` if none does."""
-    batch = queue.take(now)
-    return batch and batch.reason
-
-
-class Untouchable:
-    """An item that may be neither compared, hashed nor tested for truth."""
-
-    __hash__ = None
-
-    def __eq__(self, other):
-        raise AssertionError
-
-    def __bool__(self):
-        raise AssertionError
 
 
 # What leaves together.
@@ -664,6 +644,28 @@ def test_a_batch_can_be_forgotten():
     batch = queue.take(2.0)
     batch.forget()
     assert ([], [], [1.5, 1.5], ()) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
+
+
+# Other limits.
+
+
+def test_the_alarm_of_a_core_that_changes():
+    """A core that changes rings at the arrival that fills a batch of the new size."""
+    queue = new(max_size=4, timeout=5.0)
+    arrive(queue, "ab")
+    queue.change(limits(max_size=3, timeout=5.0))
+    assert 2 == queue.wake_ticket
+    arrive(queue, "c")
+    assert ["abc"] == leave(queue)
+
+
+def test_batches_that_run_keep_their_slots():
+    """With one slot taken of what are two now, one more batch may leave."""
+    queue = new(max_size=1)
+    arrive(queue, "abc")
+    assert ["a"] == leave(queue)
+    queue.change(limits(max_size=1, concurrency=2))
+    assert ["b"] == leave(queue)
 
 
 # The line.

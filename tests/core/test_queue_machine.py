@@ -7,7 +7,6 @@ say: who leaves together, when and why, what is worth asking about, and who was 
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from unittest.mock import patch
 
 import pytest
@@ -22,121 +21,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from batchify._batcher.config import Config
+from batchify._core.limits import Limits
 from batchify._core.queue import NEVER, SHORT, PlainQueue
-from batchify._core.timing import Adaptive
+from tests.kit.model import Model
 
-# Options that are not under test are off.
-OFF = dict.fromkeys(field.name for field in fields(Config))
 picks = st.integers(0, 40)
-
-
-def number(place):
-    """Return the item of who arrives at ``place``; items are in order as they arrive."""
-    return f"item {place:04}"
 
 
 def place(caller):
     """Return how the core has somebody in its line."""
     return caller["item"], caller["waiter"], caller["arrived"]
-
-
-class Model:
-    """What a batcher does, without a thought for what it costs."""
-
-    def __init__(self, max_size, timeout, concurrency):
-        self.max_size = max_size
-        self.timeout = timeout
-        self.concurrency = concurrency
-        # Everybody who ever arrived, in order.
-        self.callers = []
-        # One dict for each batch that ever left, in order.
-        self.batches = []
-        self.timing = Adaptive(concurrency)
-        # Whether an arrival rang, and nobody acted upon it.
-        self.unheard = False
-
-    def waiting(self):
-        return [caller for caller in self.callers if caller["state"] == "waiting"]
-
-    def running(self):
-        return [batch for batch in self.batches if batch["state"] == "running"]
-
-    def slot_free(self):
-        return len(self.running()) < self.concurrency
-
-    def add(self, now):
-        """Let somebody arrive; return whether that is worth asking about."""
-        rings = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
-        self.unheard = self.unheard or rings
-        place = len(self.callers)
-        caller = {
-            "ticket": place,
-            "item": number(place),
-            "waiter": f"waiter {place}",
-            "arrived": now,
-            "state": "waiting",
-            "pushed": None,
-            # Whether a slot fell free for it when it might have left, and whether one did at all.
-            "freed": False,
-            "seen_free": False,
-        }
-        self.callers.append(caller)
-        return self.unheard
-
-    def due(self, caller):
-        """Return when somebody may leave who stands first in a line that is not full, with a slot free."""
-        if self.timeout is not None:
-            return caller["arrived"] + self.timeout
-        return self.timing.due(caller["arrived"], len(self.running()))
-
-    def wake_at(self):
-        """Return when a batch may leave if nothing else happens; ``-inf`` if at once, ``None`` if never."""
-        line = self.waiting()
-        if not line or not self.slot_free():
-            return None
-        if len(line) >= self.max_size or line[0]["pushed"]:
-            return -math.inf
-        return self.due(line[0])
-
-    def reasons(self):
-        """Return for which reasons the next batch may say it leaves."""
-        line = self.waiting()
-        if len(line) >= self.max_size:
-            return {"full"}
-        if line[0]["pushed"]:
-            return {line[0]["pushed"]}
-        otherwise = "idle" if self.timeout is None and not self.running() else "timeout"
-        if self.timeout is None and self.concurrency > 1:
-            # Several slots fell free one after the other: any of them may have been what was waited for.
-            return {otherwise, "slot"} if line[0]["seen_free"] else {otherwise}
-        return {"slot"} if line[0]["freed"] else {otherwise}
-
-    def take(self, now):
-        """Let a batch leave; return its callers."""
-        members = self.waiting()[: self.max_size]
-        for caller in members:
-            caller["state"] = "running"
-        self.timing.departed(now)
-        self.batches.append({"members": members, "departed": now, "state": "running", "left": []})
-        return members
-
-    def finish(self, batch, now):
-        all_busy = not self.slot_free()
-        batch["state"] = "over"
-        ran = sum(caller["state"] != "dropped" for caller in batch["members"])
-        for caller in batch["members"]:
-            caller["state"] = "over"
-        if ran:
-            self.timing.ended(now - batch["departed"], ran)
-        if all_busy:
-            for caller in self.waiting():
-                caller["seen_free"] = True
-                caller["freed"] = self.due(caller) <= now
-
-    def push(self, reason):
-        for caller in self.waiting():
-            caller["pushed"] = reason
 
 
 class CoreMachine(RuleBasedStateMachine):
@@ -153,7 +47,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.short = patch("batchify._core.queue.SHORT", short)
         self.short.start()
         options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
-        self.queue = PlainQueue(Config(**{**OFF, **options}))
+        self.queue = PlainQueue(Limits(**options))
         self.model = Model(**options)
         # The batches of the core, in step with those of the model.
         self.batches = []

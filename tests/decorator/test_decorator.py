@@ -21,7 +21,7 @@ from inspect import Parameter
 import pytest
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, batchers, microbatch
-from tests.kit.engines import PATIENCE, doubled
+from tests.kit.engines import PATIENCE, adoubled, doubled
 
 
 @microbatch
@@ -68,10 +68,6 @@ class Model:
     def parse(texts: list[str]) -> list[int]:
         """Read numbers."""
         return [int(text) for text in texts]
-
-
-async def adoubled(items):
-    return doubled(items)
 
 
 # Four ways to write it.
@@ -430,38 +426,6 @@ async def test_calls_of_async_functions_by_position_and_by_name():
     double = microbatch(adoubled)
     assert [2, 2] == [await double(1), await double(items=1)]
     assert [2, 2] == [await double.submit(items=1), await double.acall(items=1)]
-
-
-WRONG = [
-    ((), {}, "missing 1 required positional argument: 'items'"),
-    ((1, 2), {}, "takes 1 positional argument but 2 were given"),
-    ((1,), {"items": 2}, "got multiple values for argument 'items'"),
-    ((1,), {"top_k": 2}, "got an unexpected keyword argument 'top_k'"),
-    ((), {"item": 2}, "got an unexpected keyword argument 'item'"),
-]
-
-
-@pytest.mark.parametrize(("args", "kwargs", "told"), WRONG, ids=[told for _, _, told in WRONG])
-@pytest.mark.parametrize("member", ["__call__", "submit", "acall"])
-@pytest.mark.parametrize("batch_fn", [doubled, adoubled], ids=["def", "async def"])
-def test_wrong_calls_queue_nothing(batch_fn, member, args, kwargs, told):
-    """A call with the wrong arguments is a ``TypeError`` at once that names the function; nothing is queued."""
-    double = microbatch(batch_fn, timeout=3600, name="double")
-    with pytest.raises(TypeError) as caught:
-        getattr(double, member)(*args, **kwargs)
-    # Python 3.13 adds a suggestion.
-    assert f"double() {told}" == str(caught.value).partition(". Did you mean")[0]
-    assert 0 == double.batch_stats.pending
-
-
-@pytest.mark.parametrize("member", ["__call__", "submit", "acall"])
-def test_wrong_calls_of_methods_queue_nothing(member):
-    """A wrong call of a method names the method, and neither counts its instance as an argument nor queues anything."""
-    model = Model(2)
-    with pytest.raises(TypeError) as caught:
-        getattr(model.scale, member)()
-    assert "Model.scale() missing 1 required positional argument: 'numbers'" == str(caught.value)
-    assert 0 == Model.scale.batch_stats.pending
 
 
 # Decoration.

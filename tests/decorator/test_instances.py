@@ -6,12 +6,10 @@ import asyncio
 import copy
 import gc
 import pickle
-import subprocess
 import sys
 import threading
 import weakref
 from dataclasses import dataclass
-from textwrap import dedent
 from typing import NamedTuple
 
 import pytest
@@ -20,6 +18,7 @@ import batchify
 from batchify import BatchStats, microbatch
 from batchify._stats.counters import together
 from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
+from tests.kit.processes import printed_by
 
 
 class Scaler:
@@ -302,15 +301,6 @@ def test_a_future_outlives_its_instance():
     assert [2, 0] == [Kind.double.batch_stats.answered_items, Kind.double.batch_stats.pending]
 
 
-def run(script):
-    """Return what ``script`` prints in a process of its own."""
-    done = subprocess.run(  # our own script
-        [sys.executable, "-c", dedent(script)], capture_output=True, encoding="utf-8", timeout=4 * PATIENCE, check=False
-    )
-    assert (0, "") == (done.returncode, done.stderr)
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     ("timeout", "use"),
     [(None, "Model().work(1)"), (3600, "Model().work.submit(1).cancel()")],
@@ -337,7 +327,7 @@ def test_an_instance_may_close_itself_when_it_goes(timeout, use):
         print(closed.wait({PATIENCE}), flush=True)
         os._exit(0)
     """
-    assert "True\n" == run(script)
+    assert "True\n" == printed_by(script)
 
 
 # The numbers of a class.

@@ -14,6 +14,8 @@ import pytest
 
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._decorator.signature import Call
+from tests.kit.errors import message_of
+from tests.kit.misbehaving import Incomparable
 
 EMPTY = Parameter.empty
 
@@ -149,9 +151,7 @@ def test_what_returns_no_generator_is_none(fn):
 
 def refusal(fn, **options):
     """Return the message of the error that refuses a batch function."""
-    with pytest.raises(TypeError) as caught:
-        Call(fn, "f", **options)
-    return str(caught.value)
+    return message_of(TypeError, Call, fn, "f", **options)
 
 
 def row(call, *args, **kwargs):
@@ -161,10 +161,7 @@ def row(call, *args, **kwargs):
 
 def complaint(call, *args, **kwargs):
     """Return the message of the error of a call with the wrong arguments."""
-    with pytest.raises(TypeError) as caught:
-        row(call, *args, **kwargs)
-    # Python 3.13 adds a suggestion.
-    return str(caught.value).partition(". Did you mean")[0]
+    return message_of(TypeError, row, call, *args, **kwargs)
 
 
 def run(call, fn, *calls):
@@ -378,18 +375,9 @@ def test_an_unhashable_option_is_refused_by_name(kwargs, name):
 
 def test_a_hash_that_fails_is_the_callers():
     """What the ``__hash__`` or ``__eq__`` of an option raises is raised to its caller as it is."""
-
-    class Odd:
-        def __hash__(self):
-            return 1
-
-        def __eq__(self, other):
-            msg = "odd"
-            raise TypeError(msg)
-
     call = Call(search, "f")
-    kept = token(call, "a", scale=Odd())
-    assert "odd" == complaint(call, "a", scale=Odd())
+    kept = token(call, "a", scale=Incomparable())
+    assert "odd" == complaint(call, "a", scale=Incomparable())
     assert kept is not token(call, "a", scale=2)
 
 

@@ -12,11 +12,7 @@ import pytest
 from batchify import AsyncMicrobatcher, BatcherClosedError, microbatch
 from batchify._batcher.closing import Awaiting, Blocked
 from tests.kit.columns import forget_batchers, in_time, settle
-from tests.kit.engines import Gate, doubled, wait_until
-
-HOUR = 3600
-# Closing is a hang after this many seconds.
-PATIENCE = 2.0
+from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 
 
 class Entry:

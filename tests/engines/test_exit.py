@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from textwrap import dedent
 
 import pytest
 
-# Until a process is one that hangs, in seconds.
-PATIENCE = 30
+from tests.kit import processes
 
 THREADS = """
     import os, signal, sys, threading
@@ -66,14 +64,9 @@ WAITING = {
 FLAGS = {"": [], "-O": ["-O"], "-W error": ["-W", "error"], "-X dev": ["-X", "dev"]}
 
 
-def script(*parts):
-    return "\n".join(dedent(part).strip("\n") for part in parts)
-
-
-def run(source, *flags):
-    return subprocess.run(  # our own scripts
-        [sys.executable, *flags, "-c", source], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+def run(*parts, flags=()):
+    """Run a script that is made of these parts; return the completed process."""
+    return processes.run(*flags, "-c", "\n".join(dedent(part).strip("\n") for part in parts))
 
 
 def last_line(text):
@@ -85,7 +78,7 @@ def last_line(text):
 def test_what_was_submitted_to_threads_is_answered(waiting, end):
     """Whoever submitted and however the main thread ends, the items are run first."""
     how, code, told = ENDS[end]
-    done = run(script(THREADS, WAITING[waiting], how))
+    done = run(THREADS, WAITING[waiting], how)
     # A daemon may be ended before it has read its answer.
     assert "answered 2\n" == done.stdout or "daemon" in waiting
     assert (code, told) == (done.returncode, last_line(done.stderr))
@@ -95,7 +88,7 @@ def test_what_was_submitted_to_threads_is_answered(waiting, end):
 def test_what_waits_on_a_loop_ends_with_it(end):
     """However a loop with items waiting ends, the process does, and only what is its own is on its error stream."""
     how, code, told = ENDS[end]
-    done = run(script(ASYNCIO, f"async def end(): {how}", "asyncio.run(main())"))
+    done = run(ASYNCIO, f"async def end(): {how}", "asyncio.run(main())")
     assert (code, told, "") == (done.returncode, last_line(done.stderr), done.stdout)
 
 
@@ -103,10 +96,10 @@ def test_what_waits_on_a_loop_ends_with_it(end):
 def test_python_may_be_run_in_any_mode(flags):
     """Optimised, in development mode, and with warnings as errors, both engines answer, and nothing is told."""
     calls = "double.flush(); print(double.map([3, 4]))"
-    done = run(script(THREADS.replace("3600", "0"), WAITING["another thread"], calls), *flags)
+    done = run(THREADS.replace("3600", "0"), WAITING["another thread"], calls, flags=flags)
     assert (0, "answered 2\n[6, 8]\n", "") == (done.returncode, done.stdout, done.stderr)
     end = "async def end(): double.flush(); print(await double.map([3, 4]))"
-    done = run(script(ASYNCIO.replace("3600", "0.001"), end, "asyncio.run(main())"), *flags)
+    done = run(ASYNCIO.replace("3600", "0.001"), end, "asyncio.run(main())", flags=flags)
     assert (0, "[6, 8]\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
@@ -124,8 +117,6 @@ INTERRUPTING = """
 def test_ctrl_c_in_a_blocked_call():
     """Ctrl-C ends a call that is blocked for the length of a window, and with it the process; its item is not run."""
     done = run(
-        script(
-            THREADS, "double.__wrapped__.__code__ = (lambda items: print('ran')).__code__", INTERRUPTING, "double(1)"
-        )
+        THREADS, "double.__wrapped__.__code__ = (lambda items: print('ran')).__code__", INTERRUPTING, "double(1)"
     )
     assert (-signal.SIGINT, "KeyboardInterrupt", "") == (done.returncode, last_line(done.stderr), done.stdout)

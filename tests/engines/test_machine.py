@@ -33,8 +33,8 @@ from batchify import (
 )
 from batchify._threads import workers
 from batchify.testing import VirtualLoop
-from tests.core.test_queue_machine import Model, number
 from tests.kit.columns import forget_batchers
+from tests.kit.model import Model, number
 
 picks = st.integers(0, 40)
 # A hang is a failure after this many seconds.

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 import threading
 import weakref
 from contextlib import closing, suppress
-from textwrap import dedent
 
 import pytest
 
@@ -17,6 +14,7 @@ import batchify
 from batchify import DONE, BatcherClosedError, ReentrantCallError, microbatch
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, wait_until
+from tests.kit.processes import printed_by
 from tests.kit.streams import ThreadSource
 
 
@@ -114,15 +112,6 @@ def test_closing_with_closing():
     source.await_ended()
 
 
-def run(script):
-    """Run a script in a process of its own, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", dedent(script)], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert ("", 0) == (done.stderr, done.returncode)
-    return done.stdout
-
-
 @pytest.mark.parametrize("begin", ["generate('a')", "generate.submit('a')"])
 def test_a_reader_interrupted_while_it_waits(begin):
     """Ctrl-C reaches the main thread while it waits for a value, and its item is taken out."""
@@ -161,7 +150,7 @@ def test_a_reader_interrupted_while_it_waits(begin):
         generate.flush()
         print(list(other), list(stream), generate.batch_stats.cancelled_items, generate.batch_stats.size_histogram)
     """
-    assert "interrupted\n['b'] [] 1 {1: 1}\n" == run(script)
+    assert "interrupted\n['b'] [] 1 {1: 1}\n" == printed_by(script)
 
 
 def test_a_finalizer_in_the_middle_of_a_call():

@@ -7,9 +7,7 @@ import contextlib
 import contextvars
 import gc
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 
@@ -26,15 +24,13 @@ from batchify._core.timing import Adaptive
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.workers import WakeSignal
-from tests.kit.engines import PATIENCE, Gate, Threads, doubled, failing, wait_until
+from tests.kit.engines import PATIENCE, Gate, doubled, failing, wait_until
+from tests.kit.processes import printed_by
 
 
 @pytest.fixture
-def kit():
-    """Callers that block, each in a thread of its own."""
-    kit = Threads()
-    yield kit
-    kit.close()
+def kit(threads):
+    return threads
 
 
 def workers(name):
@@ -616,7 +612,7 @@ def test_a_caller_interrupted_while_it_waits():
         echo.flush()
         print(other.result(5), echo.batch_stats.cancelled_items, echo.batch_stats.size_histogram)
     """
-    assert "interrupted\n2 1 {1: 1}\n" == run(script)
+    assert "interrupted\n2 1 {1: 1}\n" == printed_by(script)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal that Windows does not have")
@@ -733,7 +729,7 @@ def test_at_exit_what_was_submitted_is_answered():
         future = echo.submit(1)
         future.add_done_callback(lambda f: print("answered", f.result()))
     """
-    assert "ran [1]\nanswered 1\n" == run(script)
+    assert "ran [1]\nanswered 1\n" == printed_by(script)
 
 
 def test_at_exit_no_window_keeps_a_thread_waiting():
@@ -750,7 +746,7 @@ def test_at_exit_no_window_keeps_a_thread_waiting():
         while not echo.batch_stats.pending:
             pass
     """
-    assert "1\n" == run(script)
+    assert "1\n" == printed_by(script)
 
 
 async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
@@ -791,7 +787,7 @@ def test_a_forked_child_has_batchers_of_its_own():
         echo.flush()
         print(waiting.result(5), asyncio.run(off_loop.submit(4)))
     """
-    assert "5\n1 4\n" == run(script)
+    assert "5\n1 4\n" == printed_by(script)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
@@ -827,7 +823,7 @@ def test_a_fork_while_options_change():
         holder.join()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), echo.options(priority=1)(4))
     """
-    assert "2 4\n" == run(script)
+    assert "2 4\n" == printed_by(script)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
@@ -862,7 +858,7 @@ def test_a_fork_while_locks_are_held():
         holder.join()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), echo(4), echo.batch_stats.total_items)
     """
-    assert "1\n3 4 2\n" == run(script)
+    assert "1\n3 4 2\n" == printed_by(script)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
@@ -907,20 +903,7 @@ def test_a_fork_while_counters_are_read():
         holder.join()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), called(), Model.run.batch_stats.total_items)
     """
-    assert "1 1\n4 1 1\n" == run(script)
-
-
-def run(script):
-    """Run a script in a process of its own, and return what it printed; it must end well and complain of nothing."""
-    done = subprocess.run(  # our own scripts
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (0, "") == (done.returncode, done.stderr)
-    return done.stdout
+    assert "1 1\n4 1 1\n" == printed_by(script)
 
 
 class TestSyncMicrobatcher:

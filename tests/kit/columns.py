@@ -19,7 +19,7 @@ import pytest
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
 from batchify._batcher import registry
 from batchify.testing import VirtualLoop
-from tests.kit.engines import doubled
+from tests.kit.engines import HOUR, PATIENCE, accounted, doubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,10 +28,6 @@ try:
     import uvloop
 except ImportError:
     uvloop = None
-
-# A hang is a failure after this many seconds. What does not hang is done in a hundredth of them.
-PATIENCE = 5.0
-HOUR = 3600
 
 
 class HungError(AssertionError):
@@ -224,9 +220,7 @@ class Column:
 
     def accounted(self):
         """Return the number of calls that the statistics know of."""
-        stats = self.stats
-        known = stats.pending + stats.running + stats.answered_items
-        return known + stats.failed_items + stats.cancelled_items + stats.expired_items
+        return accounted(self.stats)
 
     def balanced(self):
         """Find every call accounted for."""
@@ -294,6 +288,15 @@ class Column:
         await self.until(future.done)
         return future.result()
 
+    def flush(self):
+        self.fn.flush()
+
+    def close(self):
+        self.fn.close()
+
+    async def aclose(self):
+        await self.fn.aclose()
+
     def forget(self):
         """Keep no item and no result alive."""
         self.batches.clear()
@@ -333,15 +336,6 @@ class OfFunction(Column):
     def map(self, items):
         return self.fn.map(items)
 
-    def flush(self):
-        self.fn.flush()
-
-    def close(self):
-        self.fn.close()
-
-    async def aclose(self):
-        await self.fn.aclose()
-
     @property
     def is_running(self):
         return not self.fn._self_instances.closed
@@ -368,15 +362,6 @@ class OfClass(Column):
 
     def map(self, items):
         return self.fn.submit_many(items)
-
-    def flush(self):
-        self.fn.flush()
-
-    def close(self):
-        self.fn.close()
-
-    async def aclose(self):
-        await self.fn.aclose()
 
     @property
     def is_running(self):

@@ -12,8 +12,10 @@ from concurrent.futures import Future
 import batchify
 from batchify import microbatch
 
-# A hang is a failure after this many seconds.
+# A hang is a failure after this many seconds. A test that does not hang takes a hundredth of them.
 PATIENCE = 5.0
+# As a window: longer than any test waits.
+HOUR = 3600
 
 
 class Gate:
@@ -50,6 +52,10 @@ def doubled(items):
     return [item * 2 for item in items]
 
 
+async def adoubled(items):
+    return doubled(items)
+
+
 def failing():
     """Return a function that always fails, and weak references to what was local to it each time."""
     seen = []
@@ -77,6 +83,14 @@ class Kit:
         self._gates.append(gate)
         return microbatch(self.batch_function(gate), **{"name": "double", **options}), gate
 
+    def held(self, **options):
+        """Return a decorated function with a batch that waits at its gate, and the gate."""
+        fn, gate = self.decorate(**options)
+        gate.shut()
+        self.call(fn, 0)
+        gate.await_batch()
+        return fn, gate
+
     def results(self, callers):
         return [caller.result(PATIENCE) for caller in callers]
 
@@ -87,9 +101,9 @@ class Kit:
         """Call ``fn`` once for each item, one after the other, each queued before the next."""
         callers = []
         for item in items:
-            before = _accounted(fn)
+            before = accounted(fn.batch_stats)
             callers.append(self.call(fn, item))
-            wait_until(lambda: _accounted(fn) > before)  # noqa: B023  # it is called before the loop goes on
+            wait_until(lambda: accounted(fn.batch_stats) > before)  # noqa: B023  # it is called before the loop goes on
         return callers
 
     def await_done(self, futures):
@@ -101,10 +115,10 @@ class Kit:
             gate.open()
 
 
-def _accounted(fn):
-    stats = fn.batch_stats
-    fates = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
-    return stats.pending + stats.running + fates
+def accounted(stats):
+    """Return the number of calls that the statistics know of."""
+    over = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + over
 
 
 def wait_until(condition):
@@ -147,10 +161,6 @@ class Threads(Kit):
         """Call ``fn`` from inside a batch."""
         return fn(item)
 
-    def close_inside(self, fn):
-        """Close ``fn`` from inside a batch."""
-        fn.close()
-
 
 class Tasks(Kit):
     """Callers are tasks on an event loop in a thread of its own."""
@@ -185,9 +195,6 @@ class Tasks(Kit):
     def inside(self, fn, item):
         return asyncio.run_coroutine_threadsafe(fn(item), self.loop).result(PATIENCE)
 
-    def close_inside(self, fn):
-        asyncio.run_coroutine_threadsafe(fn.aclose(), self.loop).result(PATIENCE)
-
     def close(self):
         super().close()
         batchify.close_all()
@@ -209,5 +216,3 @@ class Bridged(Tasks):
 
     def inside(self, fn, item):
         return super().inside(fn.acall, item)
-
-    close_inside = Threads.close_inside

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.metadata import entry_points
@@ -21,6 +19,7 @@ from batchify._cli import output
 from batchify._cli.commands import main
 from batchify._cli.load import run_load
 from batchify.testing import VirtualLoop
+from tests.kit.processes import PATIENCE, printed, start
 
 FUNCTIONS = dedent(
     """
@@ -630,25 +629,9 @@ def test_an_interrupted_simulation(command, monkeypatch):
 # As a process.
 
 
-def process(*arguments, **options):
-    here = str(Path(batchify.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": here, "PYTHONUTF8": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "batchify", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        **options,
-    )
-
-
 def test_a_process():
     """``python -m batchify`` runs the command."""
-    done = process("simulate", "--cost", "0.004", "--rate", "100")
-    output, errors = done.communicate(timeout=60)
-    assert (0, "") == (done.returncode, errors)
-    assert "Prediction" in output
+    assert "Prediction" in printed("-m", "batchify", "simulate", "--cost", "0.004", "--rate", "100")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
@@ -659,10 +642,10 @@ def test_a_process_is_interrupted():
         encoding="utf-8",
     )
     Path("items.jsonl").write_text("1\n", encoding="utf-8")
-    running = process("tune", "slow:slow", "--items", "items.jsonl")
+    running = start("-m", "batchify", "tune", "slow:slow", "--items", "items.jsonl")
     assert "running\n" == running.stdout.readline()
     running.send_signal(signal.SIGINT)
-    output, errors = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=PATIENCE)
     assert (130, "batchify: interrupted\n") == (running.returncode, errors)
 
 

@@ -20,6 +20,7 @@ from batchify import Percentiles, current_batch, microbatch, simulate
 from batchify._core.queue import PlainQueue
 from batchify._planning.simulation import MAX_NOISE, checked_limits, departures, poisson_arrivals
 from batchify.testing import VirtualLoop
+from tests.kit.errors import message_of
 
 # One second for the first item and half a second for each further one: exact in floating point.
 COST = {1: 1.0, 3: 2.0}
@@ -32,10 +33,7 @@ def traced(*times, **options):
 
 def error_message(kind, **options):
     """Return the message of the exception, of exactly this type, that these arguments raise."""
-    with pytest.raises(kind) as caught:
-        simulate(**{"run_time": COST, "rate": 10.0, "calls": 10, **options})
-    assert kind is caught.type
-    return str(caught.value)
+    return message_of(kind, simulate, **{"run_time": COST, "rate": 10.0, "calls": 10, **options})
 
 
 # Figures.

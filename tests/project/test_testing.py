@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import subprocess
 import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 import batchify
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, current_batch, microbatch
 from batchify.testing import RecordedBatch, Recorder, VirtualLoop, inline, record, run
+from tests.kit import processes
 from tests.kit.engines import doubled, wait_until
+from tests.kit.examples import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 # Options that change what the queue holds for an item.
 OPTIONS = [
     {"max_pending": 1},
@@ -561,8 +560,8 @@ def pytest_run(path, mode):
     """Run pytest in a process of its own, with batchify installed."""
     scope = "asyncio_default_fixture_loop_scope=function"
     options = ["-o", mode, "-o", scope] if mode else ["-p", "no:asyncio"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options]
-    return subprocess.run([*command, path.name], cwd=path.parent, capture_output=True, text=True, check=False)
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options]
+    return processes.run(*command, path.name, cwd=path.parent)
 
 
 class TestPlugin:

@@ -17,12 +17,7 @@ from batchify.opentelemetry import instrument
 from batchify.opentelemetry.metrics import COUNTERS, LEVELS
 from batchify.opentelemetry.tracing import NAME, REASON
 
-
-@pytest.fixture(autouse=True)
-def _no_others(monkeypatch):
-    """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
+pytestmark = pytest.mark.usefixtures("no_others")
 
 
 @pytest.fixture
@@ -33,23 +28,6 @@ def reader():
     instrument(provider)
     yield reader
     provider.shutdown()
-
-
-@pytest.fixture
-def used():
-    """Return a function that has answered 9 calls and failed one."""
-
-    @microbatch(name="double", max_size=4)
-    def double(items):
-        if None in items:
-            raise KeyError
-        return [2 * item for item in items]
-
-    with double:
-        double.map(range(9))
-        with pytest.raises(KeyError):
-            double(None)
-    return double
 
 
 def collected(reader):

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import re
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,15 +16,11 @@ from batchify import microbatch
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import CALL_OUTCOMES
 from batchify.prometheus import BatchCollector
+from tests.kit.examples import EXAMPLES
 
-DASHBOARD = json.loads((Path(__file__).parents[2] / "examples" / "grafana.json").read_text(encoding="utf-8"))
+pytestmark = pytest.mark.usefixtures("no_others")
 
-
-@pytest.fixture(autouse=True)
-def _no_others(monkeypatch):
-    """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
+DASHBOARD = json.loads((EXAMPLES / "grafana.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -38,23 +33,6 @@ def registry():
 
 def echo(items):
     return items
-
-
-@pytest.fixture
-def used():
-    """Return a function that has answered 9 calls and failed one."""
-
-    @microbatch(name="double", max_size=4)
-    def double(items):
-        if None in items:
-            raise KeyError
-        return [2 * item for item in items]
-
-    with double:
-        double.map(range(9))
-        with pytest.raises(KeyError):
-            double(None)
-    return double
 
 
 def scraped(registry):

@@ -17,12 +17,7 @@ from batchify._stats.counters import Stats
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import COUNTS, Totals
 
-
-@pytest.fixture(autouse=True)
-def _no_others(monkeypatch):
-    """Begin with no batcher, whatever other tests have left."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
+pytestmark = pytest.mark.usefixtures("no_others")
 
 
 class Batcher:

@@ -22,6 +22,7 @@ import batchify
 from batchify import microbatch
 from batchify.opentelemetry import traced
 from batchify.opentelemetry.tracing import ERROR, NAME, REASON, SIZE
+from tests.kit.engines import doubled
 
 
 class Traces:
@@ -105,10 +106,6 @@ class Bridged(InThreads):
 @pytest.fixture(params=[InThreads, OnLoop, Bridged])
 def engine(request):
     return request.param()
-
-
-def doubled(items):
-    return [2 * item for item in items]
 
 
 def full(size):
