@@ -10,7 +10,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from batchify._batcher.closing import Awaiting
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._core.outcome import shared_exception
@@ -124,10 +123,3 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
             called(batch, queue)
         # Its exception refers to this frame, which must not refer back.
         del caller
-
-
-async def aclose(engine: ThreadEngine) -> None:
-    """Close ``engine`` without blocking the loop, and return when all is answered."""
-    waiting = Awaiting()
-    engine.close(waiting.tell)
-    await waiting.wait()

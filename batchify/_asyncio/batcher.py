@@ -20,7 +20,7 @@ from weakref import ref
 from batchify._asyncio.engine import AsyncEngine, CancelCallback
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, urgent_entry_factory
-from batchify._batcher.closing import Awaiting, Blocked
+from batchify._batcher.closing import Closing
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
-D = TypeVar("D", Awaiting, Blocked)
 
 
 class AsyncMicrobatcher(Generic[T, R]):
@@ -297,8 +296,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         Called from inside a batch, it does not wait for that batch, but returns at once.
         """
         self._shut()
-        for waiting, loop in self._drain(Awaiting):
-            await waiting.wait(loop)
+        for closing, loop in self._drain():
+            await closing.wait_async(loop)
         self._end_threads()
 
     aclose = stop
@@ -314,8 +313,8 @@ class AsyncMicrobatcher(Generic[T, R]):
             msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
         self._shut()
-        for waiting, loop in self._drain(Blocked):
-            waiting.wait(loop)
+        for closing, loop in self._drain():
+            closing.wait(loop)
         self._end_threads()
 
     async def __aenter__(self) -> Self:
@@ -329,17 +328,17 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._closed = True
         self._engine = None
 
-    def _drain(self, kind: Callable[[], D]) -> list[tuple[D, AbstractEventLoop]]:
-        """Let every loop drain its line; return, for each that has items, who is told of the end of that.
+    def _drain(self) -> list[tuple[Closing, AbstractEventLoop]]:
+        """Have every loop drain its queue; return the end of that for each that has items.
 
-        An idle engine is told too, and not waited for: a call that found the batcher open may be about to add an item.
+        An idle engine drains too, without a wait: a call that found the batcher open may be about to add an item.
         """
-        drains: list[tuple[D, AbstractEventLoop]] = []
+        drains: list[tuple[Closing, AbstractEventLoop]] = []
         for loop, engine in self._reachable():
-            drain = kind()
-            _tell(loop, engine.drain, drain.tell)
+            closing = Closing()
+            _tell(loop, engine.drain, closing.end)
             if not engine.idle:
-                drains.append((drain, loop))
+                drains.append((closing, loop))
         return drains
 
     def _end_threads(self) -> None:

@@ -18,6 +18,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import WeakSet
 
+from batchify._batcher.closing import Closing
 from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
@@ -30,7 +31,6 @@ from batchify._threads.waiters import ItemFuture, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable, Iterable
     from concurrent.futures import Executor, Future
     from weakref import ref
@@ -323,18 +323,17 @@ class SyncMicrobatcher(Generic[T, R]):
 
         Called from inside a batch, it does not wait for that batch, but returns at once.
         """
-        drained = threading.Lock()
-        drained.acquire()
-        self.engine.close(drained.release)
-        drained.acquire()
+        closing = Closing()
+        self.engine.close(closing.end)
+        closing.wait()
 
     close = stop
 
     async def aclose(self) -> None:
         """Do what ``stop()`` does without blocking the event loop."""
-        from batchify._bridge import aclose  # noqa: PLC0415  # as above
-
-        await aclose(self.engine)
+        closing = Closing()
+        self.engine.close(closing.end)
+        await closing.wait_async()
 
     def __enter__(self) -> Self:
         self.start()
@@ -379,7 +378,7 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
 def warn_on_loop(name: str, use: str) -> None:
     """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread, if there is one."""
     asyncio = sys.modules.get("asyncio")
-    loop: AbstractEventLoop | None = None if asyncio is None else asyncio._get_running_loop()
+    loop = None if asyncio is None else asyncio._get_running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: {use}"
         warnings.warn(msg, RuntimeWarning, stacklevel=_depth())

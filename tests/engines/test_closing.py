@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, microbatch
-from batchify._batcher.closing import Awaiting, Blocked
+from batchify._batcher.closing import Closing
 from tests.kit.columns import forget_batchers, in_time, settle
 from tests.kit.engines import Gate, doubled, wait_until
 
@@ -275,24 +275,24 @@ async def _call(fn, item):
 
 
 class Looks:
-    """Stands for a loop that runs as long as it has answers."""
+    """A loop that runs as long as it has answers."""
 
     def __init__(self, *answers):
         self.is_running = iter(answers).__next__
 
 
-def test_who_waits_in_a_thread_looks_as_long_as_the_loop_runs():
-    """A thread that is told nothing waits until a look finds the loop ended."""
+def test_a_thread_waits_as_long_as_the_loop_runs():
+    """A thread that waits for the end of an engine stops when the loop of the engine has ended."""
     looks = Looks(True, True, False)
-    Blocked().wait(looks)
+    Closing().wait(looks)
     with pytest.raises(StopIteration):
         looks.is_running()
 
 
-async def test_who_waits_on_a_loop_looks_as_long_as_the_other_runs():
-    """A task that is told nothing waits until a look finds the other loop ended."""
+async def test_a_task_waits_as_long_as_the_loop_runs():
+    """A task that waits for the end of an engine stops when the loop of the engine has ended."""
     looks = Looks(True, True, False)
-    await Awaiting().wait(looks)
+    await Closing().wait_async(looks)
     with pytest.raises(StopIteration):
         looks.is_running()
 
