@@ -12,10 +12,11 @@ from weakref import WeakValueDictionary
 
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
+from batchify._batcher.waiters import Waiter
 from batchify._core.outcome import shared_exception
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Future
 
     from batchify._threads.engine import ThreadEngine
 
@@ -56,38 +57,36 @@ class Mailbox:
             self._answered.popleft().tell()
 
 
-class TaskWaiter:
-    """A caller that awaits its answer on an event loop. It waits as ``_waiters`` describes."""
+class TaskWaiter(Waiter):
+    """A caller that awaits its answer on an event loop."""
 
-    __slots__ = ("_mailbox", "_name", "error", "future", "loop", "value")
+    __slots__ = ("_future", "_mailbox", "_name", "error", "loop", "value")
 
     def __init__(self, loop: AbstractEventLoop, name: str) -> None:
         self.loop = loop
-        self.future = loop.create_future()
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self._future = loop.create_future()
+        self.value = self.error = None
         self._name = name
         self._mailbox = mailbox_of(loop)
 
-    def admit(self) -> None:
-        """Go on to await: room makes no difference."""
+    @property
+    def future(self) -> Future[Any]:
+        return self._future
 
-    def starts(self) -> bool:
-        return not self.future.done()
-
-    wanted = starts
+    def is_open(self) -> bool:
+        return not self._future.done()
 
     def wake(self) -> None:
         self._mailbox.put(self)
 
     def tell(self) -> None:
         """Hand the answer over, on the loop."""
-        if self.future.done():
+        if self._future.done():
             return
         if self.error is None:
-            self.future.set_result(self.value)
+            self._future.set_result(self.value)
         else:
-            self.future.set_exception(shared_exception(self.error, self._name, on_loop=True))
+            self._future.set_exception(shared_exception(self.error, self._name, on_loop=True))
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
@@ -112,11 +111,11 @@ async def asubmit(engine: ThreadEngine, item: Any) -> Any:
     try:
         ticket = engine.enter(item, caller)
         try:
-            return await caller.future
+            return await caller._future
         except (CancelledError, GeneratorExit):
             engine.leave(ticket)
             if not caller.loop.is_closed():
-                caller.future.cancel()
+                caller._future.cancel()
             raise
     finally:
         if batch is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._batcher.current import inside
-from batchify._batcher.streams import End, Feed, Once, Waiter, hand_out, is_done, settled, waiting, with_feed
+from batchify._batcher.streams import End, Feed, Once, WaitingFeed, hand_out, is_done, settled, waiting, with_feed
 from batchify._bridge import mailbox_of
 from batchify._core.outcome import results, shared_exception
 from batchify._threads.engine import leave_soon
@@ -191,7 +191,7 @@ class LoopFeed(Feed):
             self.inbox.loop.call_soon_threadsafe(self.leave)
 
 
-class BridgedFeed(Waiter):
+class BridgedFeed(WaitingFeed):
     """The way to a caller on a loop, for a batch that runs in a thread."""
 
     __slots__ = ("_engine", "_mailbox", "_ticket", "inbox", "name", "queue")

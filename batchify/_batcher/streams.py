@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from batchify._batcher.admission import Prioritized
 from batchify._batcher.current import belongs_to, inside
 from batchify._batcher.cycles import called, calling
+from batchify._batcher.waiters import Waiter
 from batchify._core.outcome import DONE, exception_for, results, shared_exception
 from batchify.errors import ReentrantCallError, reentrant
 
@@ -67,26 +68,18 @@ class Feed:
         self.put(End(error))
 
 
-class Waiter(Feed):
-    """A feed that is told by a thread engine how its batch ended. It waits as ``_waiters`` describes."""
+class WaitingFeed(Waiter, Feed):
+    """A feed that a thread engine tells how its batch ended."""
 
     __slots__ = ("error", "value")
-
-    # What its caller could cancel: nothing.
-    future = None
 
     def __init__(self) -> None:
         super().__init__()
         self.value: Any = None
         self.error: BaseException | None = None
 
-    def admit(self) -> None:
-        """Go on to wait: room makes no difference."""
-
-    def starts(self) -> bool:
+    def is_open(self) -> bool:
         return not self.left
-
-    wanted = starts
 
     def wake(self) -> None:
         self.put(End(self.error))

@@ -27,7 +27,7 @@ from batchify._batcher.functions import is_async
 from batchify._batcher.registry import batchers, register
 from batchify._stats.counters import together
 from batchify._threads.engine import ThreadEngine
-from batchify._threads.waiters import ItemFuture, ThreadWaiter, kept
+from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class SyncMicrobatcher(Generic[T, R]):
             ReentrantCallError: there is no room, and the thread that would wait for it has to make it.
         """
         engine = self.engine
-        future = ItemFuture(bounded=self._config.max_pending is not None)
+        future = FutureWaiter(bounded=self._config.max_pending is not None)
         ticket = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
         if future.gate is not None:

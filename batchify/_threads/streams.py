@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from batchify._batcher.current import inside
-from batchify._batcher.streams import End, Once, Waiter, run, waiting, with_feed
+from batchify._batcher.streams import End, Once, WaitingFeed, run, waiting, with_feed
 from batchify._threads.batcher import SyncMicrobatcher, wait_for_room, warn_on_loop
 from batchify._threads.engine import leave_soon
 
@@ -65,7 +65,7 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
         return AsyncStream(lambda: BridgedFeed(self.engine, item), keep)
 
 
-class ThreadFeed(Waiter):
+class ThreadFeed(WaitingFeed):
     """The way to a caller that reads in a thread.
 
     Args:
@@ -73,12 +73,12 @@ class ThreadFeed(Waiter):
         gate: if somebody waits for room, held for as long as there is none.
     """
 
-    __slots__ = ("_engine", "_gate", "_ticket", "_values")
+    __slots__ = ("_engine", "_ticket", "_values", "gate")
 
     def __init__(self, engine: ThreadEngine, gate: Lock | None) -> None:
         super().__init__()
         self._values: SimpleQueue[Any] = SimpleQueue()
-        self._gate = gate
+        self.gate = gate
         if gate is not None:
             gate.acquire()
         # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
@@ -91,10 +91,6 @@ class ThreadFeed(Waiter):
 
     def put(self, value: Any) -> None:
         self._values.put(value)
-
-    def admit(self) -> None:
-        if self._gate is not None and self._gate.locked():
-            self._gate.release()
 
     def get(self) -> Any:
         """Return the next value, or the end. Blocks until there is one."""
