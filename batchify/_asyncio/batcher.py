@@ -84,6 +84,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     # What does the work on one loop, and where a plain function is run. ``_inline`` puts others in their place.
     engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     call_captured: ClassVar[type[ThreadOffload]] = ThreadOffload
+    # Makes the future of an item that is queued at once, if that is not a plain one.
+    _future_kind: ClassVar[type[Any] | None] = None
 
     def __init__(
         self,
@@ -237,14 +239,12 @@ class AsyncMicrobatcher(Generic[T, R]):
             engine = self._wake(loop)
         if inside():
             engine.check_reentrancy()
-        future = engine.future()
+        future = engine.future() if self._future_kind is None else self._future_kind(engine)
         ticket = engine.add(data, future, engine.clock())
         if ticket >= engine.queue.wake_ticket:
             engine.start_or_schedule()
         future.add_done_callback(CancelCallback(engine, ticket), context=engine.empty_context)
         return future
-
-    asubmit = submit
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.

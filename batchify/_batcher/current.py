@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +74,12 @@ def current_batch() -> CurrentBatch | None:
         return None
     name, _, part = current
     return CurrentBatch(name, part.size, part.reason, part.contexts)
+
+
+def running_batch() -> tuple[str, Batch]:
+    """Return the name of the current batch's batcher and the running batch or part, to code that is run for it."""
+    name, _, part = cast("tuple[str, Batch, Batch]", inside())
+    return name, part
 
 
 def portable() -> CurrentBatch | None:

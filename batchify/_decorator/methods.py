@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.functions import METHOD_KINDS, name_of
 from batchify._decorator.instances import Instances
-from batchify._decorator.proxy import Batched
+from batchify._decorator.proxy import Batched, acall
 from batchify._decorator.signature import Call
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class BatchedFunction(Batched):
         call = Call(function, config.name)
         batcher = engine(partial(call.batch, function), call.for_rows(config))
         instances = Instances(function, config, engine)
-        ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
+        ways = [call.one(batcher.submit), call.one(batcher.put), call.one(partial(acall, call, batcher))]
         if len(call.columns) > 1 and self_kind is not staticmethod:
             # There is room for an instance.
             ways = [partial(_either, *both, instances) for both in zip(ways, _BOUND_WAYS, strict=True)]
@@ -136,7 +136,7 @@ class BatchedMethod(Batched):
 _BOUND_WAYS: list[Callable[[Instances, Any, Any], Any]] = [
     lambda instances, instance, row: instances.of(instance).submit(row, instance),
     lambda instances, instance, row: instances.of(instance).put(row),
-    lambda instances, instance, row: instances.of(instance).asubmit(row, instance),
+    lambda instances, instance, row: acall(instances.call, instances.of(instance), row, instance),
 ]
 
 

@@ -7,7 +7,7 @@ Must not know: batches, how an engine works, which batcher a call belongs to.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from wrapt import BaseObjectProxy
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchify._decorator.signature import Call
     from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
+    from batchify._threads.batcher import SyncMicrobatcher
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
@@ -208,6 +209,15 @@ class Batched(Proxy):
 _put = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
 
+def acall(call: Call, batcher: Batcher, row: Any, keep: object = None) -> Any:
+    """Submit a row from a task on any event loop. A ``def`` function is reached over the bridge."""
+    if call.on_loop:
+        return batcher.submit(row, keep)
+    from batchify import _bridge  # noqa: PLC0415  # users of threads alone do not import asyncio
+
+    return _bridge.acall(cast("SyncMicrobatcher[Any, Any]", batcher), row, keep)
+
+
 class Urging:
     """The ways to call a decorated function for those who are urgent, by the row of a call."""
 
@@ -223,7 +233,7 @@ class Urging:
         return self._batcher().put(self._urgent(row))
 
     def asubmit(self, row: Any) -> Any:
-        return self._batcher().asubmit(self._urgent(row), self.base._self_keep())
+        return acall(self.base._self_call, self._batcher(), self._urgent(row), self.base._self_keep())
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self._batcher().submit_many(map(self._urgent, rows), self.base._self_keep())

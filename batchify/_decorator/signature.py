@@ -15,7 +15,7 @@ from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from batchify._batcher.executors import run_in
-from batchify._batcher.functions import is_generator
+from batchify._batcher.functions import is_async, is_async_generator, is_generator
 from batchify._decorator.call_options import CallOptions, as_default
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Call:
 
     Parameters without a default are columns: a call gives one element of each. All others are options: the batch
     function gets them as the call gave them, and only calls with equal options share a batch. A *row* is what one call
-    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any. That
-    of a generator function always has options, be they none, and room behind them for what the caller reads from.
+    asks for: its item, which is a tuple if there are several columns; together with its options, if there are any.
 
     Args:
         fn: the batch function.
@@ -44,11 +43,13 @@ class Call:
         TypeError: no parameter can be a column, or a parameter takes any number of them.
     """
 
-    __slots__ = ("_choices", "_fn", "_form", "_has_options", "_name", "_parameters", "_signature", "columns")
+    __slots__ = ("_choices", "_fn", "_form", "_has_options", "_name", "_parameters", "_signature", "columns", "on_loop")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
+        # Whether the event loop of its callers runs the batch function.
+        self.on_loop = is_async(fn) or is_async_generator(fn)
         self._signature: Signature | None = None
         self._parameters = _parameters(fn)[1:] if bound else _parameters(fn)
         self.columns = [p.name for p in self._parameters if _is_column(p)]
@@ -67,7 +68,7 @@ class Call:
             )
             raise TypeError(msg)
         self._choices = CallOptions(options, name)
-        self._has_options = bool(options) or is_generator(fn)
+        self._has_options = bool(options)
         self._form = _compiled(self._parameters, self.columns, self._choices if self._has_options else None)
 
     @property

@@ -271,17 +271,6 @@ class SyncMicrobatcher(Generic[T, R]):
             for future in reversed(futures):
                 future.cancel()
 
-    async def asubmit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
-        """Do what ``submit`` does from a task on any event loop, without blocking it.
-
-        Args:
-            item: one item.
-            keep: anything that must live until then.
-        """
-        from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
-
-        return await asubmit(self.engine, item)  # type: ignore[no-any-return]  # as above
-
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
         return [item for engine in self._engines() for item in engine.waiting()]

@@ -28,6 +28,7 @@ from batchify import (
     SyncMicrobatcher,
     microbatch,
 )
+from batchify._core.queue import PlainQueue
 from batchify.testing import record
 from tests.kit.engines import PATIENCE, wait_until
 from tests.kit.streams import KITS
@@ -455,7 +456,9 @@ def test_an_error_when_nobody_listens_is_logged(kit, caplog):
         source.allow_all()
         assert [] == kit.call(generate, "a").result(PATIENCE)
         wait_until(lambda: (1, 0, 0) == outcomes(generate))
-    assert ["generate() raised when nobody listened any more"] == [record.getMessage() for record in caplog.records]
+    assert ["generate() raised after all streams of its batch had ended"] == [
+        record.getMessage() for record in caplog.records
+    ]
 
 
 def test_a_dropped_stream_leaves(kit):
@@ -622,6 +625,17 @@ def test_groups_and_weights(kit):
     source.allow_all()
     assert [["aa0"], ["b0"], ["cc0"], ["dd0"]] == kit.map(generate, ["aa", "b", "cc", "dd"])
     assert all(len({len(item) for item in batch}) == 1 and sum(map(len, batch)) <= 4 for batch in source.batches)
+
+
+def test_streams_use_the_plain_queue(kit):
+    """A generator function whose calls ask for nothing more is queued as any other function is."""
+    generate, source = kit.decorate(counting(1), timeout=3600)
+    kit.call_waiting(generate, "a")
+    [batcher] = [batcher for batcher in batchify.batchers() if batcher.name == "generate" and batcher.waiting()]
+    [engine] = batcher._engines() if kit.name != "asyncio" else batcher._engines.values()
+    assert PlainQueue is type(engine.queue)
+    source.allow_all()
+    generate.flush()
 
 
 # What is told at decoration and after.

@@ -15,6 +15,7 @@ import pytest
 
 import batchify
 from batchify import DONE, BatcherClosedError, ReentrantCallError, microbatch
+from batchify._threads.streams import ThreadChannel
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, wait_until
 from tests.kit.streams import ThreadSource
@@ -88,6 +89,27 @@ def test_a_stream_that_is_closed_while_it_begins():
     stream = generate("a")
     assert [] == in_time(lambda: list(stream))
     wait_until(lambda: 1 == generate.batch_stats.cancelled_items)
+
+
+def test_a_stream_that_is_read_while_it_begins():
+    """A thread that reads a stream while another thread queues its item waits for the values, too."""
+    begun, go_on = threading.Event(), threading.Event()
+    generate = microbatch(letters, weigh=lambda item: begun.set() or (go_on.wait(PATIENCE) and 1), max_weight=1)
+    stream, read = generate("ab"), [[], []]
+    threads = [threading.Thread(target=values.extend, args=[stream], daemon=True) for values in read]
+    threads[0].start()
+    begun.wait(PATIENCE)
+    threads[1].start()
+    wait_until(lambda: waits_for_a_value(threads[1]))
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ["a", "b"] == sorted(read[0] + read[1])
+
+
+def waits_for_a_value(thread):
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code is ThreadChannel.get.__code__
 
 
 # Leaving.
