@@ -1,130 +1,158 @@
-"""The narrow bridge between the thread engine and event loops: how a task waits for an answer from a worker thread.
+"""The bridge from event loops to the thread engine: how a task waits for answers from a worker thread.
 
-Must not know: batches, the core, who else waits.
+Must not know: batches, the core, how threads wait.
 """
 
 from __future__ import annotations
 
 from asyncio import CancelledError, get_running_loop
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from batchify._batcher.closing import Awaiting
+from batchify._asyncio.streams import AsyncStream, TaskChannel
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
+from batchify._batcher.streams import EndOfStream
+from batchify._batcher.waiters import Waiter
 from batchify._core.outcome import translate_exception
+from batchify._threads.engine import leave_soon
+from batchify._threads.streams import ThreadStreams
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Future
 
+    from batchify._threads.batcher import SyncMicrobatcher
     from batchify._threads.engine import ThreadEngine
 
 
-class Deliverable(Protocol):
-    """Somebody on an event loop for whom there is news."""
-
-    @property
-    def loop(self) -> AbstractEventLoop: ...
-    def tell(self) -> None: ...
-
-
 class Mailbox:
-    """Answers on their way to one loop. The loop is woken once for all that are put in before it looks."""
+    """Answers on their way to one loop, which is woken once for all that arrive before it runs."""
 
-    __slots__ = ("__weakref__", "_answered", "_woken")
+    __slots__ = ("__weakref__", "_answered", "_loop", "_woken")
 
-    def __init__(self) -> None:
-        self._answered: deque[Deliverable] = deque()
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._answered: deque[TaskWaiter | BridgedChannel] = deque()
         self._woken = False
 
-    def put(self, caller: Deliverable) -> None:
-        """Deliver the answer of ``caller`` on its loop. May be called from any thread."""
-        self._answered.append(caller)
+    def put(self, waiter: TaskWaiter | BridgedChannel) -> None:
+        """Have ``waiter`` deliver its answer on the loop. May be called from any thread."""
+        self._answered.append(waiter)
         if not self._woken:
             self._woken = True
             try:
-                caller.loop.call_soon_threadsafe(self._deliver)
+                self._loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
-                # The loop is closed: nobody is left to be told.
+                # The loop is closed, and nothing on it waits any more.
                 self._woken = False
                 self._answered.clear()
 
     def _deliver(self) -> None:
-        # First this, then the rest: what is put in meanwhile is either seen here or wakes the loop again.
+        # Reset first: a waiter that arrives meanwhile is either delivered here or wakes the loop again.
         self._woken = False
         while self._answered:
-            self._answered.popleft().tell()
+            self._answered.popleft().deliver()
 
 
-class TaskWaiter:
-    """A caller that awaits its answer on an event loop. It waits as ``_waiters`` describes."""
+def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
+    """Return the one mailbox of ``loop``, which exists for as long as a waiter refers to it."""
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox(loop)
+    return mailbox
 
-    __slots__ = ("_mailbox", "_name", "error", "future", "loop", "value")
+
+# Weak: the undelivered answers of a closed loop would otherwise keep that loop alive.
+_mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
+
+
+class TaskWaiter(Waiter):
+    """A caller that awaits its answer on an event loop."""
+
+    __slots__ = ("_future", "_mailbox", "_name", "error", "value")
 
     def __init__(self, loop: AbstractEventLoop, name: str) -> None:
-        self.loop = loop
-        self.future = loop.create_future()
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self._future = loop.create_future()
+        self.value = self.error = None
         self._name = name
         self._mailbox = mailbox_of(loop)
 
-    def admit(self) -> None:
-        """Go on to await: room makes no difference."""
+    @property
+    def future(self) -> Future[Any]:
+        return self._future
 
-    def starts(self) -> bool:
-        return not self.future.done()
-
-    wanted = starts
+    def is_open(self) -> bool:
+        return not self._future.done()
 
     def wake(self) -> None:
         self._mailbox.put(self)
 
-    def tell(self) -> None:
-        """Hand the answer over, on the loop."""
-        if self.future.done():
+    def deliver(self) -> None:
+        """Resolve the future, on the loop."""
+        if self._future.done():
             return
         if self.error is None:
-            self.future.set_result(self.value)
+            self._future.set_result(self.value)
         else:
-            self.future.set_exception(translate_exception(self.error, self._name, on_loop=True))
+            self._future.set_exception(translate_exception(self.error, self._name, on_loop=True))
 
 
-def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
-    """Return the one mailbox of ``loop``, made now if need be. It is there for as long as somebody refers to it."""
-    mailbox = _mailboxes.get(loop)
-    if mailbox is None:
-        mailbox = _mailboxes[loop] = Mailbox()
-    return mailbox
+class BridgedChannel(TaskChannel):
+    """A channel from a batch in a thread to a task."""
+
+    def __init__(self, engine: ThreadEngine, item: Any) -> None:
+        super().__init__(engine.name, engine.queue)
+        self._mailbox = mailbox_of(self.loop)
+        # Weak: a stream that is kept after its end must not keep the engine and its threads.
+        self._engine = engine.workers.weak
+        self._ticket = engine.enter(item, self)
+
+    @property
+    def is_read(self) -> bool:
+        # The readers of a closed loop have gone without leaving.
+        return super().is_read and not self.loop.is_closed()
+
+    def put(self, value: Any) -> None:
+        self.values.append(value)
+        self._mailbox.put(self)
+
+    def leave(self) -> None:
+        self.left = True
+        # For another task that reads.
+        self.put(EndOfStream())
+        leave_soon(self._engine, self._ticket)
 
 
-# Held by callers alone: a loop that is closed before it comes to its mailbox would be kept by what is in there.
-_mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
+def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = None) -> Any:
+    """Return a coroutine of the result for ``item``, or a stream of its values, for a task on any event loop.
+
+    Args:
+        batcher: a batcher of a ``def`` function.
+        item: one item.
+        keep: an object that must live until the answer.
+    """
+    if isinstance(batcher, ThreadStreams):
+        return AsyncStream(lambda: BridgedChannel(batcher._ensure_engine(), item), keep)
+    return _result(batcher, item, keep)
 
 
-async def asubmit(engine: ThreadEngine, item: Any) -> Any:
-    """Await the result for ``item`` from ``engine`` without blocking the loop."""
-    caller = TaskWaiter(get_running_loop(), engine.name)
+async def _result(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object) -> Any:  # noqa: ARG001  # it is kept by being an argument
+    engine = batcher._ensure_engine()
+    loop = get_running_loop()
+    caller = TaskWaiter(loop, engine.name)
     wait = Wait(engine.queue, engine.name) if current() else None
     try:
         ticket = engine.enter(item, caller)
         try:
-            return await caller.future
+            return await caller._future
         except (CancelledError, GeneratorExit):
             engine.leave(ticket)
-            if not caller.loop.is_closed():
-                caller.future.cancel()
+            if not loop.is_closed():
+                caller._future.cancel()
             raise
     finally:
         if wait is not None:
             wait.end()
-        # Its exception refers to this frame, which must not refer back.
+        # An exception refers to this frame, which must not refer back through the future.
         del caller
-
-
-async def aclose(engine: ThreadEngine) -> None:
-    """Close ``engine`` without blocking the loop, and return when all is answered."""
-    waiting = Awaiting()
-    engine.close(waiting.tell)
-    await waiting.wait()

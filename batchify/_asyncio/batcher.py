@@ -20,7 +20,7 @@ from weakref import ref
 from batchify._asyncio.engine import AsyncEngine, CancelCallback
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
-from batchify._batcher.closing import Awaiting, Blocked
+from batchify._batcher.closing import Closing
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
-D = TypeVar("D", Awaiting, Blocked)
 
 
 class AsyncMicrobatcher(Generic[T, R]):
@@ -72,6 +71,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     # The engine of a loop, and the source of a ``def`` batch function. ``batchify.testing.inline()`` replaces both.
     _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
+    # The class of the futures of items, if it is not a plain one.
+    _future_kind: ClassVar[type[Any] | None] = None
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -195,14 +196,12 @@ class AsyncMicrobatcher(Generic[T, R]):
             engine = self._active_engine(loop)
         if current():
             engine.check_reentrancy()
-        future = engine.future()
+        future = engine.future() if self._future_kind is None else self._future_kind(engine)
         ticket = engine.add(data, future, engine.clock())
         if ticket >= engine.queue.wake_ticket:
             engine.start_or_schedule()
         future.add_done_callback(CancelCallback(engine, ticket), context=engine.empty_context)
         return future
-
-    _acall = submit
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.
@@ -254,8 +253,8 @@ class AsyncMicrobatcher(Generic[T, R]):
         Inside a batch, it does not wait for that batch but returns at once.
         """
         self._shut()
-        for waiting, loop in self._drain(Awaiting):
-            await waiting.wait(loop)
+        for closing, loop in self._drain():
+            await closing.wait_async(loop)
         self._end_threads()
 
     aclose = stop
@@ -271,8 +270,8 @@ class AsyncMicrobatcher(Generic[T, R]):
             msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
         self._shut()
-        for waiting, loop in self._drain(Blocked):
-            waiting.wait(loop)
+        for closing, loop in self._drain():
+            closing.wait(loop)
         self._end_threads()
 
     async def __aenter__(self) -> Self:
@@ -286,18 +285,18 @@ class AsyncMicrobatcher(Generic[T, R]):
         self._closed = True
         self._engine = None
 
-    def _drain(self, kind: Callable[[], D]) -> list[tuple[D, AbstractEventLoop]]:
+    def _drain(self) -> list[tuple[Closing, AbstractEventLoop]]:
         """Drain the engine of every loop; for each loop with items, return an object that waits for the end of that.
 
         Idle engines are drained too, since a call that found the batcher open may be about to add an item, but nothing
         waits for them.
         """
-        drains: list[tuple[D, AbstractEventLoop]] = []
+        drains: list[tuple[Closing, AbstractEventLoop]] = []
         for loop, engine in self._reachable():
-            drain = kind()
-            _call_on(loop, engine.drain, drain.tell)
+            closing = Closing()
+            _call_on(loop, engine.drain, closing.end)
             if not engine.idle:
-                drains.append((drain, loop))
+                drains.append((closing, loop))
         return drains
 
     def _end_threads(self) -> None:

@@ -1,56 +1,48 @@
-"""How one waits, in a thread or on an event loop, until a batcher that is being closed has answered all.
+"""How a thread or a task waits until an engine that is being closed has answered all its callers.
 
 Must not know: batches, the core, when a batcher is open.
 
-An engine is given ``tell`` and calls it once, from whichever thread, when nothing waits and nothing runs any more. An
-event loop that stops or is closed does nothing more, and says so to nobody, so who waits for one also looks now and
-then whether it still runs. What waits there then is not waited for, as with a loop that had ended before.
+An event loop that stops or is closed does no more work and notifies nobody. A wait that depends on a loop therefore
+polls whether the loop still runs, and gives up the calls that a loop leaves behind when it ends.
 """
 
 from __future__ import annotations
 
-import asyncio
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-# Seconds between two looks at a loop.
-LOOK = 0.02
+POLL_SECONDS = 0.02
 
 
-class Blocked:
-    """Somebody who closes from a thread."""
+class Closing(Future[None]):
+    """The end of an engine's work, for one thread or task that waits for it."""
 
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._lock.acquire()
+    def end(self) -> None:
+        """Note that the work has ended. The engine calls it once, from any thread."""
+        self.set_result(None)
 
-    def tell(self) -> None:
-        self._lock.release()
+    def wait(self, loop: AbstractEventLoop | None = None) -> None:
+        """Block until the end, but no longer than ``loop`` runs if the engine depends on one."""
+        while not self.done() and (loop is None or loop.is_running()):
+            wait([self], None if loop is None else POLL_SECONDS)
 
-    def wait(self, loop: AbstractEventLoop) -> None:
-        """Block until told, but no longer than ``loop`` runs."""
-        while not self._lock.acquire(timeout=LOOK) and loop.is_running():
-            pass
+    async def wait_async(self, loop: AbstractEventLoop | None = None) -> None:
+        """Await the end, but no longer than ``loop`` runs if the engine depends on one."""
+        import asyncio  # noqa: PLC0415  # users of threads alone do not import it
 
+        here = asyncio.get_running_loop()
+        ended = here.create_future()
 
-class Awaiting:
-    """Somebody who closes from an event loop."""
+        def wake(_: object) -> None:
+            # The loop may be closed by now, and then nothing waits on it.
+            with suppress(RuntimeError):
+                here.call_soon_threadsafe(ended.set_result, None)
 
-    def __init__(self) -> None:
-        self._home = asyncio.get_running_loop()
-        self._told = self._home.create_future()
-
-    def tell(self) -> None:
-        # The loop may be closed by now: then nobody is left to be told.
-        with suppress(RuntimeError):
-            self._home.call_soon_threadsafe(self._told.set_result, None)
-
-    async def wait(self, loop: AbstractEventLoop | None = None) -> None:
-        """Return when told; if that depends on another ``loop``, then no later than it ends."""
-        seconds = None if loop is None or loop is self._home else LOOK
-        while not self._told.done() and (loop is None or loop.is_running()):
-            await asyncio.wait([self._told], timeout=seconds)
+        self.add_done_callback(wake)
+        seconds = None if loop is None or loop is here else POLL_SECONDS
+        while not ended.done() and (loop is None or loop.is_running()):
+            await asyncio.wait([ended], timeout=seconds)

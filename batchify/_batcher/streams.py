@@ -1,31 +1,33 @@
-"""A generator function as a batch function: each value that it yields is handed out to the callers at once.
+"""Streams: a generator function as a batch function, whose every yield brings each caller a value.
 
-Decides: what of it goes to whom, when a stream ends, and whether anybody listens.
-Must not know: engines, threads, event loops, how a caller waits.
+Decides: which value goes to which caller, when a stream ends, and whether any stream is still read.
+Must not know: engines, threads, event loops, how a reader waits.
 
-An engine sees a batch function like any other, which returns when the generator has ended, and tells then how each
-stream ended. A row of it has three parts: an item, its options, and the *feed* that leads to its caller. A feed belongs
-to the batch. What a caller holds, the stream, refers to the feed and not the other way round, so that a stream that is
-dropped goes at once and lets go of its place.
+An engine runs a generator function like any other batch function: it returns when the generator has ended, with the
+error of each stream or ``None``. The waiter of a call is a ``Channel``, found through the current batch. A stream
+refers to its channel, and the channel never to the stream, so that a stream leaves as soon as it is dropped.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
-from batchify._batcher.requests import Request
+from batchify._batcher.current import current
+from batchify._batcher.waiters import Waiter
 from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
+
+    from batchify._core.batch import Batch
 
 log = logging.getLogger("batchify")
 
 
-class End:
-    """What comes after the last value of a stream: nothing, or an error."""
+class EndOfStream:
+    """Follows the last value of a stream, with the error that ended it, if any."""
 
     __slots__ = ("error",)
 
@@ -33,128 +35,136 @@ class End:
         self.error = error
 
 
-class Feed:
-    """Where a running batch puts the values for one caller."""
+class Channel(Waiter):
+    """The waiter of a stream: it brings the values for one caller from the batch to the reader.
 
-    __slots__ = ("answer", "ended", "left")
+    It has no slots, because one kind of channel is an ``asyncio.Future`` too.
+    """
 
-    def __init__(self) -> None:
-        # Whether the batch has ended it, before its own end, and with which error.
-        self.ended = False
-        self.answer: BaseException | None = None
-        # Whether its caller has let go of it.
-        self.left = False
+    value: Any = None
+    error: BaseException | None = None
+    # Whether the stream has ended before its batch.
+    ended = False
+    # Whether the reader has left.
+    left = False
+    # Passes a value, or the end, to the reader. A reader never sees what follows an end.
+    put: Callable[[Any], None]
 
     @property
-    def listens(self) -> bool:
-        """Whether its caller waits for more."""
-        return not self.ended and not self.left
-
-    def put(self, value: Any) -> None:
-        """Give a value, or an ``End``, to the caller. What comes after an end is never seen."""
-        raise NotImplementedError
+    def is_read(self) -> bool:
+        """Whether the reader takes more values."""
+        return not (self.ended or self.left)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let the caller know that nothing more comes."""
+        """End the stream before its batch ends."""
         self.ended = True
-        self.answer = error
-        self.put(End(error))
+        self.error = error
+        self.put(EndOfStream(error))
 
-
-class Waiter(Feed):
-    """A feed that is told by a thread engine how its batch ended. It waits as ``_waiters`` describes."""
-
-    __slots__ = ("error", "value")
-
-    # What its caller could cancel: nothing.
-    future = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def admit(self) -> None:
-        """Go on to wait: room makes no difference."""
-
-    def starts(self) -> bool:
+    def is_open(self) -> bool:
         return not self.left
 
-    wanted = starts
-
     def wake(self) -> None:
-        self.put(End(self.error))
+        self.put(EndOfStream(self.error))
         self.error = None
 
+    def leave(self) -> None:
+        """Remove the item if it is still queued; otherwise drop all further values."""
+        raise NotImplementedError
 
-def with_feed(row: Any, feed: Feed) -> Any:
-    """Return ``row``, an item with its options, together with the feed that leads to its caller."""
-    if isinstance(row, Request):
-        return Request((row.item, feed), row.options, row.priority, row.time_limit)
-    return (*row, feed)
+    def leave_from_finalizer(self) -> None:
+        """Leave, on whichever thread a finalizer runs."""
+        self.leave()
 
 
-class Once:
-    """What is read once, and so by one reader: the base of streams."""
+C = TypeVar("C", bound=Channel)
 
-    __slots__ = ()
+
+class BaseStream(Generic[C]):
+    """The values for one item, in order. The item is queued when the stream is first read.
+
+    Args:
+        begin: queues the item and returns its channel.
+        keep: an object that must live until the end.
+    """
+
+    __slots__ = ("__weakref__", "_begin", "_channel", "_keep")
+
+    def __init__(self, begin: Callable[[], C], keep: object = None) -> None:
+        self._begin: Callable[[], C] | None = begin
+        self._channel: C | None = None
+        self._keep = keep
+
+    def begin(self) -> C | None:
+        """Queue the item if it is not queued yet; return the channel, or ``None`` after the end."""
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            self._channel = begin()
+        return self._channel
+
+    def leave(self) -> None:
+        """Give up the item and the values that are still to come."""
+        channel = self._channel
+        self._forget()
+        if channel is not None:
+            channel.leave()
+
+    def _forget(self) -> None:
+        self._begin = self._channel = self._keep = None
+
+    def __del__(self) -> None:
+        if self._channel is not None:
+            self._channel.leave_from_finalizer()
 
     def __reduce__(self) -> NoReturn:
         msg = "a stream cannot be copied or pickled: its values are read once"
         raise TypeError(msg)
 
 
-def run(name: str, fn: Callable[[list[Any]], Generator[Any, Any, Any]], rows: list[Any]) -> list[BaseException | None]:
-    """Run a generator function for ``rows``, until it ends or nobody listens; return how each stream ended."""
-    feeds: list[Feed] = [row[2] for row in rows]
+def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -> list[BaseException | None]:
+    """Run a generator function until it ends or no stream is read any more; return the error of each stream."""
+    batch = cast("Batch", current())
     try:
         try:
-            with closing(fn(rows)) as generator:
+            with closing(fn(items)) as generator:
                 for values in generator:
-                    if not hand_out(name, feeds, results(name, len(feeds), values, "yield")):
+                    if not distribute(batch, results(batch.name, batch.size, values, "yield")):
                         break
         except Exception as error:
-            if not settled(name, feeds, error):
+            if not fail_open_streams(batch, error):
                 raise
-        return [feed.answer for feed in feeds]
+        return [channel.error for channel in batch.waiters]
     finally:
-        # Who keeps an exception of the generator keeps this frame, and must not keep what is in it.
-        del fn, rows, feeds
+        # An exception of the generator refers to this frame, which must not keep the batch alive.
+        del fn, items, batch
 
 
-def hand_out(name: str, feeds: Sequence[Feed], values: list[Any]) -> bool:
-    """Put each value into its feed, and say whether anybody listens still."""
-    for feed, value in zip(feeds, values, strict=True):
-        if feed.listens:
-            if value is DONE:
-                feed.end()
-            elif is_error(value):
-                feed.end(translate_exception(value, name, on_loop=False))
+def distribute(batch: Batch, values: list[Any]) -> bool:
+    """Put each value into the channel of its caller; return whether any stream is still read."""
+    for channel, value in zip(batch.waiters, values, strict=True):
+        if channel.is_read:
+            is_end = value is DONE
+            if is_end or is_error(value):
+                channel.end(None if is_end else translate_exception(value, batch.name, on_loop=False))
+                # The batch is abandoned when all other callers have left.
+                batch.left_count += 1
             else:
-                feed.put(value)
-    return listened(feeds)
+                channel.put(value)
+    return is_read(batch)
 
 
-def listened(feeds: Sequence[Feed]) -> bool:
-    """Say whether anybody waits for more."""
-    return any(feed.listens for feed in feeds)
+def is_read(batch: Batch) -> bool:
+    """Return whether any stream of the batch is still read."""
+    return any(channel.is_read for channel in batch.waiters)
 
 
-def is_done(feeds: Sequence[Feed]) -> bool:
-    """Say whether nobody waits for more, though not all have left: if they have, an engine sees it."""
-    return any(feed.ended for feed in feeds) and not listened(feeds)
-
-
-def settled(name: str, feeds: Sequence[Feed], error: Exception) -> bool:
-    """Say whether ``error`` is not for all callers, as some streams had ended before; if so, give it to the others.
-
-    If it is for nobody, as when the generator is closed and raises, it is logged.
-    """
-    if not any(feed.ended for feed in feeds):
+def fail_open_streams(batch: Batch, error: Exception) -> bool:
+    """Give ``error`` to the open streams if others have ended before; return ``False`` if it is for all callers."""
+    if not any(channel.ended for channel in batch.waiters):
         return False
-    if not listened(feeds):
-        log.error("%s() raised when nobody listened any more", name, exc_info=error)
-    for position, feed in enumerate(feeds):
-        if feed.listens:
-            feed.answer = exception_for(error, name, position, len(feeds), on_loop=False)
+    if not is_read(batch):
+        log.error("%s() raised after all streams of its batch had ended", batch.name, exc_info=error)
+    for position, channel in enumerate(batch.waiters):
+        if channel.is_read:
+            channel.error = exception_for(error, batch.name, position, batch.size, on_loop=False)
     return True

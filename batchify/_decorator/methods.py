@@ -44,7 +44,7 @@ class BatchedFunction(Batched):
         call = Call(function, config.name)
         batcher = make_batcher(partial(call.batch, function), call.for_items(config))
         scope = Instances(function, config, make_batcher, batcher)
-        route = Route(lambda: batcher)
+        route = Route(lambda: batcher, on_loop=call.on_loop)
         _, *others = ways(call, route)
         # The shortest way: there is nothing to find.
         self_ways: Ways = (call.bind(batcher.submit, route.requests().submit), *others)
@@ -106,7 +106,7 @@ class BatchedMethod(Batched):
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
         instances = function._self_instances
-        route = Route(partial(instances.of, instance), instance)
+        route = Route(partial(instances.of, instance), instance, on_loop=instances.call.on_loop)
         fn, scope = function.__wrapped__.__get__(instance), InstanceScope(instances, instance)
         super().__init__(fn, function._self_config, instances.call, scope, route, ways(instances.call, route))
         self._self_function = function

@@ -6,7 +6,7 @@ Must not know: how a batcher works, or how Python binds functions.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchify._batcher.registry import configure_lock
 from batchify._batcher.requests import Request
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from batchify._batcher.registry import Batcher
     from batchify._decorator.signature import Call
+    from batchify._threads.batcher import SyncMicrobatcher
 
     # The functions behind ``fn``, ``fn.submit`` and ``fn.acall``.
     Ways: TypeAlias = tuple[Callable[..., Any], ...]
@@ -26,14 +27,16 @@ class Route:
 
     Args:
         find: returns the batcher, and makes it if need be.
+        on_loop: whether the batch function runs on an event loop.
         instance: the instance of a method, which lives at least as long as its calls.
     """
 
-    __slots__ = ("find", "instance")
+    __slots__ = ("find", "instance", "on_loop")
 
-    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
+    def __init__(self, find: Callable[[], Batcher], instance: object = None, *, on_loop: bool) -> None:
         self.find = find
         self.instance = instance
+        self.on_loop = on_loop
 
     def submit(self, row: Any) -> Any:
         return self.find().submit(row, self.instance)
@@ -42,7 +45,12 @@ class Route:
         return self.find()._submit_nowait(row)
 
     def acall(self, row: Any) -> Any:
-        return self.find()._acall(row, self.instance)
+        batcher = self.find()
+        if self.on_loop:
+            return batcher.submit(row, self.instance)
+        from batchify import _bridge  # noqa: PLC0415  # users of threads alone do not import asyncio
+
+        return _bridge.acall(cast("SyncMicrobatcher[Any, Any]", batcher), row, self.instance)
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self.find().submit_many(rows, self.instance)
@@ -63,7 +71,7 @@ class RequestRoute(Route):
     __slots__ = ("priority", "time_limit")
 
     def __init__(self, route: Route, priority: float = 0.0, time_limit: float | None = None) -> None:
-        super().__init__(partial(_find_for_requests, route.find), route.instance)
+        super().__init__(partial(_find_for_requests, route.find), route.instance, on_loop=route.on_loop)
         self.priority = priority
         self.time_limit = time_limit
 

@@ -15,7 +15,7 @@ from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from batchify._batcher.executors import run_in
-from batchify._batcher.functions import is_generator
+from batchify._batcher.functions import is_async, is_async_generator, is_generator
 from batchify._batcher.requests import Request
 from batchify._decorator.call_options import CallOptions
 
@@ -46,11 +46,13 @@ class Call:
         TypeError: there is no column, or a parameter takes any number of them.
     """
 
-    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_signature", "columns")
+    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_signature", "columns", "on_loop")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
+        # Whether the event loop of its callers runs the batch function.
+        self.on_loop = is_async(fn) or is_async_generator(fn)
         self._signature: Signature | None = None
         self._parameters = _parameters(fn)[1:] if bound else _parameters(fn)
         self.columns = [p.name for p in self._parameters if _is_column(p)]

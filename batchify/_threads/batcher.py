@@ -18,6 +18,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
+from batchify._batcher.closing import Closing
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
@@ -26,11 +27,10 @@ from batchify._batcher.functions import is_async
 from batchify._batcher.registry import batchers, register
 from batchify._stats.counters import together
 from batchify._threads.engine import ThreadEngine
-from batchify._threads.waiters import ItemFuture, ThreadWaiter, kept
+from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from weakref import ref
@@ -206,7 +206,7 @@ class SyncMicrobatcher(Generic[T, R]):
             ReentrantCallError: there is no room, and the thread that would wait for it has to make it.
         """
         engine = self._ensure_engine()
-        future = ItemFuture(bounded=self._config.max_pending is not None)
+        future = FutureWaiter(bounded=self._config.max_pending is not None)
         ticket = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
         if future.gate is not None:
@@ -229,17 +229,6 @@ class SyncMicrobatcher(Generic[T, R]):
             # The last first: else each would make way for the next one.
             for future in reversed(futures):
                 future.cancel()
-
-    async def _acall(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # as above
-        """Do what ``submit`` does from a task on any event loop, without blocking it.
-
-        Args:
-            item: one item.
-            keep: anything that must live until then.
-        """
-        from batchify._bridge import asubmit  # noqa: PLC0415  # who has no event loop does not pay for asyncio
-
-        return await asubmit(self._ensure_engine(), item)  # type: ignore[no-any-return]  # as above
 
     def waiting(self) -> list[BatchItem]:
         """Return the items that wait at this moment, in order of arrival."""
@@ -282,18 +271,17 @@ class SyncMicrobatcher(Generic[T, R]):
 
         Called from inside a batch, it does not wait for that batch, but returns at once.
         """
-        drained = threading.Lock()
-        drained.acquire()
-        self._ensure_engine().close(drained.release)
-        drained.acquire()
+        closing = Closing()
+        self._ensure_engine().close(closing.end)
+        closing.wait()
 
     close = stop
 
     async def aclose(self) -> None:
         """Do what ``stop()`` does without blocking the event loop."""
-        from batchify._bridge import aclose  # noqa: PLC0415  # as above
-
-        await aclose(self._ensure_engine())
+        closing = Closing()
+        self._ensure_engine().close(closing.end)
+        await closing.wait_async()
 
     def __enter__(self) -> Self:
         self.start()
@@ -331,7 +319,7 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
 def warn_on_loop(name: str, use: str) -> None:
     """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread, if there is one."""
     asyncio = sys.modules.get("asyncio")
-    loop: AbstractEventLoop | None = None if asyncio is None else asyncio._get_running_loop()
+    loop = None if asyncio is None else asyncio._get_running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: {use}"
         warnings.warn(msg, RuntimeWarning, stacklevel=_depth())

@@ -154,7 +154,7 @@ class ThreadEngine:
         return TIMEOUT_MAX if at is None else at - monotonic()
 
     def _tell_late(self, places: Sequence[Entry]) -> None:
-        late = [place for place in places if place.waiter.starts()]
+        late = [place for place in places if place.waiter.is_open()]
         self.stats.expired(len(late))
         self.stats.left(len(places) - len(late))
         for place in late:
@@ -375,7 +375,7 @@ class ThreadEngine:
 
     def _depart(self, batch: Batch) -> BatchFunction | None:
         """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
-        gone = [not waiter.starts() for waiter in batch.waiters]
+        gone = [not waiter.is_open() for waiter in batch.waiters]
         with self._lock:
             if any(gone):
                 batch.drop(gone)
@@ -391,7 +391,7 @@ class ThreadEngine:
     def _answer(self, batch: Batch, answers: list[Any]) -> None:
         failed = cancelled = 0
         for waiter, answer in zip(batch.waiters, batch.per_caller(answers), strict=True):
-            if not waiter.wanted():
+            if not waiter.is_open():
                 cancelled += 1
             # That is is_error(), without a call for each answer.
             elif issubclass(type(answer), Exception):
@@ -411,7 +411,7 @@ class ThreadEngine:
     def _end(self, batch: Batch, error: BaseException) -> None:
         failed = 0
         for position, waiter in zip(batch.positions, batch.waiters, strict=True):
-            if waiter.wanted():
+            if waiter.is_open():
                 waiter.error = outcome.exception_for(error, self.name, position, batch.size, on_loop=False)
                 failed += 1
         self._finish(batch, failed, len(batch.waiters) - failed, error)

@@ -8,18 +8,20 @@ from __future__ import annotations
 import atexit
 from functools import partial
 from queue import SimpleQueue
-from threading import Lock
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.streams import End, Once, Waiter, run, with_feed
+from batchify._batcher.registry import batchers
+from batchify._batcher.streams import BaseStream, Channel, EndOfStream, run
 from batchify._threads.batcher import SyncMicrobatcher, wait_for_room, warn_on_loop
 from batchify._threads.engine import leave_soon
+from batchify._threads.waiters import held_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from weakref import ref
 
     from typing_extensions import Self
 
@@ -32,184 +34,142 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     @classmethod
     def _from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
-        return super()._from_source(lambda elsewhere: partial(run, config.name, source(elsewhere)), config)
+        return super()._from_source(lambda elsewhere: partial(run, source(elsewhere)), config)
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
-        return Stream(self, item, keep)
+        return Stream(self, item, ThreadChannel(), keep)
 
     def _submit_nowait(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream. Without room for it, it blocks until there is."""
-        gate = Lock() if self._config.max_pending is not None else None
-        stream = Stream(self, item, gate=gate)
+        channel = ThreadChannel(bounded=self._config.max_pending is not None)
+        stream = Stream(self, item, channel)
         stream.begin()
-        if gate is not None:
-            wait_for_room(self._ensure_engine(), gate, stream.close)
+        if channel.gate is not None:
+            wait_for_room(self._ensure_engine(), channel.gate, stream.close)
         return stream
 
     def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # it is kept by being an argument
-        """Return all values for each of ``items``. The first error is raised; the other streams are let go of then."""
+        """Return all values for each of ``items``. The first error is raised, and the other streams are left."""
         streams: list[Stream] = []
         try:
             for item in items:
-                streams.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                streams.append(self._submit_nowait(item))  # noqa: PERF401  # if an item fails, those before it must be known
             return [list(stream) for stream in streams]
         finally:
-            # The last first: else each would make way for the next one.
+            # The last first: each would otherwise make room for the next.
             for stream in reversed(streams):
                 stream.close()
 
-    def _acall(self, item: Any, keep: object = None) -> Any:
-        """Return a stream for a task on any event loop, which is queued when it is first read."""
-        from batchify._asyncio.streams import AsyncStream, BridgedFeed  # noqa: PLC0415  # it is asyncio that costs
 
-        return AsyncStream(lambda: BridgedFeed(self._ensure_engine(), item), keep)
-
-
-class ThreadFeed(Waiter):
-    """The way to a caller that reads in a thread.
+class ThreadChannel(Channel):
+    """A channel that threads read.
 
     Args:
-        engine: where its item is going to be queued.
-        gate: if somebody waits for room, held for as long as there is none.
+        bounded: whether the queue has a bound, so that the caller may block until there is room.
     """
 
-    __slots__ = ("_engine", "_gate", "_ticket", "_values")
+    # Where the item is queued, once it is.
+    _engine: ref[ThreadEngine] | None = None
+    _ticket: int | None = None
 
-    def __init__(self, engine: ThreadEngine, gate: Lock | None) -> None:
-        super().__init__()
+    def __init__(self, *, bounded: bool = False) -> None:
         self._values: SimpleQueue[Any] = SimpleQueue()
-        self._gate = gate
-        if gate is not None:
-            gate.acquire()
-        # Weak: a stream that is kept when it is over must not keep the engine, and its threads, with it.
+        self.put = self._values.put
+        if bounded:
+            self.gate = held_lock()
+
+    def enter(self, batcher: ThreadStreams, item: Any) -> Self:
+        """Queue the item."""
+        if self.gate is None:
+            warn_on_loop(batcher.name, f"async for value in {batcher.name}.acall(item)")
+        engine = batcher._ensure_engine()
+        # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak
-        self._ticket: int | None = None
-
-    def enter(self, engine: ThreadEngine, row: Any) -> None:
-        """Queue a row."""
-        self._ticket = engine.enter(with_feed(row, self), self)
-
-    def put(self, value: Any) -> None:
-        self._values.put(value)
-
-    def admit(self) -> None:
-        if self._gate is not None and self._gate.locked():
-            self._gate.release()
+        self._ticket = engine.enter(item, self)
+        if self.left:
+            # Another thread has closed the stream meanwhile.
+            self.leave()
+        return self
 
     def get(self) -> Any:
         """Return the next value, or the end. Blocks until there is one."""
-        engine = self._engine()
-        # A batch that is over has put everything here.
+        engine = None if self._engine is None else self._engine()
+        # A batch that has ended has put everything here.
         if engine is None or not self._values.empty():
             return self._values.get()
-        if engine.waits_for_this():
+        if get_ident() in engine.threads:
             raise engine.reentrant()
-        if not current():
+        waiting = Wait(engine.queue, engine.name) if current() else None
+        try:
             return self._values.get()
-        with Wait(engine.queue, engine.name):
-            return self._values.get()
+        finally:
+            if waiting is not None:
+                waiting.end()
 
     def leave(self) -> None:
-        """Take the item out if it waits still, and drop what comes if not."""
         self.left = True
         # For another thread that reads.
-        self.put(End())
-        if self._ticket is not None:
+        self.put(EndOfStream())
+        if self._engine is not None and self._ticket is not None:
             leave_soon(self._engine, self._ticket)
 
 
-class Stream(Once):
+class Stream(BaseStream[ThreadChannel]):
     """The values for one item, as they come. It is an iterator, and ends as one.
 
     Args:
-        batcher: where its item is queued.
-        row: the item, and what it is queued with.
-        keep: what must live until the end.
-        gate: if somebody is going to wait for room, what for.
+        batcher: queues the item.
+        item: one item.
+        channel: the channel of the item.
+        keep: an object that must live until the end.
     """
 
-    __slots__ = ("__weakref__", "_feed", "_gate", "_is_closed", "_keep", "_row", "_unbegun")
+    __slots__ = ()
 
-    def __init__(self, batcher: ThreadStreams, row: Any, keep: object = None, gate: Lock | None = None) -> None:
-        self._unbegun: ThreadStreams | None = batcher
-        self._row = row
-        self._keep = keep
-        self._gate = gate
-        self._feed: ThreadFeed | None = None
-        self._is_closed = False
-
-    def begin(self) -> None:
-        """Queue the item, if nobody has done so yet."""
-        batcher, self._unbegun = self._unbegun, None
-        if batcher is None:
-            return
-        if self._gate is None:
-            warn_on_loop(batcher.name, f"async for value in {batcher.name}.acall(item)")
-        itself: Any = self
-        _open[ref(itself, _forget)] = None
-        engine = batcher._ensure_engine()
-        # It is there before the item is queued, so that whatever interrupts that can be left.
-        self._feed = feed = ThreadFeed(engine, self._gate)
-        row, self._row = self._row, None
-        feed.enter(engine, row)
-        if self._is_closed:
-            # By another thread, in between.
-            feed.leave()
+    def __init__(self, batcher: ThreadStreams, item: Any, channel: ThreadChannel, keep: object = None) -> None:
+        super().__init__(partial(channel.enter, batcher, item), keep)
+        # It is here before the item is queued, so that an interrupted call can leave.
+        self._channel = channel
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
         try:
-            self.begin()
-            feed = self._feed
-            value = None if feed is None else feed.get()
+            channel = self.begin()
+            value = None if channel is None else channel.get()
         except BaseException:
-            # Ctrl-C, or what another signal handler raised, too.
+            # An interrupt, such as Ctrl-C, leaves too.
             self.close()
             raise
-        if feed is None:
+        if channel is None:
             raise StopIteration
-        if type(value) is not End:
+        if type(value) is not EndOfStream:
             return value
-        self._over()
+        self._forget()
         # For another thread that reads.
-        feed.put(End())
+        channel.put(EndOfStream())
         try:
             raise StopIteration if value.error is None else value.error
         finally:
-            # Its traceback refers to this frame, which must not refer back.
-            del value, feed
+            # The traceback refers to this frame, which must not refer back.
+            del value, channel
 
     def close(self) -> None:
-        """Let go of the item, and of what it would still yield."""
-        self._is_closed = True
-        feed = self._feed
-        self._over()
-        if feed is not None:
-            feed.leave()
-
-    def _over(self) -> None:
-        self._unbegun = self._row = self._feed = self._keep = None
-
-    def __del__(self) -> None:
-        self.close()
+        """Give up the item and the values that are still to come."""
+        self.leave()
 
 
-# The streams that have begun.
-_open: dict[ref[Any], None] = {}
+def _leave_all() -> None:
+    """Leave all streams: no thread reads them any more, and an endless generator would keep the process alive."""
+    for engine in [e for batcher in batchers() if isinstance(batcher, ThreadStreams) for e in batcher._engines()]:
+        with engine._lock:
+            channels = [channel for _, channel, _ in engine.queue.entries]
+            channels += [channel for batch in engine.queue.running for channel in batch.waiters]
+        for channel in channels:
+            channel.leave()
 
 
-def _forget(gone: ref[Any]) -> None:
-    _open.pop(gone, None)
-
-
-def _end() -> None:
-    """Let go of all streams: nobody reads them any more, and a generator without an end would keep the process."""
-    for stream in [stream for known in list(_open) if (stream := known()) is not None]:
-        stream.close()
-
-
-# The interpreter calls it when all threads but daemons have ended, and before what ``_threads`` has registered.
-atexit.register(_end)
+# The interpreter calls this when only daemon threads are left, and before the exit hooks of ``_threads.batcher``.
+atexit.register(_leave_all)

@@ -1,10 +1,6 @@
-"""How the callers of a thread engine wait, and how they are told.
+"""The waiters of threads: a blocked caller, and a future.
 
 Must not know: batches, the core, event loops.
-
-A waiter is told in two steps, so that everything is counted before anybody wakes: the worker stores ``value`` or
-``error`` in every waiter of a batch, and then calls ``wake()`` on each. ``starts()`` is asked once, when the batch
-leaves; ``wanted()`` when there is an answer; and ``admit()`` is called once, when there is room for its item.
 """
 
 from __future__ import annotations
@@ -15,34 +11,26 @@ from contextlib import suppress
 from threading import Lock, local
 from typing import Any, NoReturn, cast
 
+from batchify._batcher.waiters import Waiter
+
 log = logging.getLogger("batchify")
 
 
-class ThreadWaiter:
-    """A caller that sits in its thread until it is told."""
+class ThreadWaiter(Waiter):
+    """A caller that blocks its thread until it has its answer."""
 
     __slots__ = ("error", "left", "lock", "value", "wake")
 
-    # What its caller could cancel: nothing.
-    future = None
-
     def __init__(self) -> None:
-        # Held while there is no answer. A bare lock: a Condition would make a fresh one for every wait.
-        self.lock = Lock()
-        self.lock.acquire()
+        # A bare lock, held until there is an answer: a Condition would make a new lock for each wait.
+        self.lock = held_lock()
         self.wake = self.lock.release
-        self.value: Any = None
-        self.error: BaseException | None = None
-        # Whether its caller was interrupted, and will not read the answer.
+        self.value = self.error = None
+        # Whether the caller was interrupted and will not read the answer.
         self.left = False
 
-    def admit(self) -> None:
-        """Go on to sit there: room makes no difference."""
-
-    def starts(self) -> bool:
+    def is_open(self) -> bool:
         return not self.left
-
-    wanted = starts
 
     def fail(self) -> NoReturn:
         """Raise the error, and forget it."""
@@ -54,39 +42,33 @@ class ThreadWaiter:
             del error
 
 
-class ItemFuture(Future[Any]):
-    """A caller that asked for a future. It may be cancelled until its batch leaves.
+class FutureWaiter(Waiter, Future[Any]):
+    """A caller that has a future. It can cancel the future until the batch departs.
 
     Args:
-        bounded: whether it may have to wait for room before it gets its future.
+        bounded: whether the queue has a bound, so that the caller may block until there is room.
     """
 
-    value: Any = None
-    error: BaseException | None = None
+    # Whether the batch has not departed yet.
+    _is_queued = True
 
     def __init__(self, *, bounded: bool = False) -> None:
         super().__init__()
-        # Held while there is no room for it.
-        self.gate: Lock | None = None
+        self.value = self.error = None
         if bounded:
-            self.gate = Lock()
-            self.gate.acquire()
-
-    def admit(self) -> None:
-        if self.gate is not None and self.gate.locked():
-            self.gate.release()
+            self.gate = held_lock()
 
     @property
     def future(self) -> Future[Any]:
         return self
 
-    def starts(self) -> bool:
-        # It says so if the one who asked for it has marked or answered it.
-        with suppress(RuntimeError):
-            return self.set_running_or_notify_cancel()
-        return self.wanted()
-
-    def wanted(self) -> bool:
+    def is_open(self) -> bool:
+        if self._is_queued:
+            # The first question comes when the batch departs: from then on, the future cannot be cancelled.
+            self._is_queued = False
+            # An owner may have marked or answered the future itself.
+            with suppress(RuntimeError):
+                return self.set_running_or_notify_cancel()
         return not self.done()
 
     def wake(self) -> None:
@@ -98,8 +80,15 @@ class ItemFuture(Future[Any]):
             else:
                 self.set_exception(self.error)
         except BaseException:
-            # What a callback of this future raises past concurrent.futures must not reach its neighbours.
+            # concurrent.futures lets some exceptions of callbacks pass. They must not reach the other callers.
             log.exception("a callback of a future raised")
+
+
+def held_lock() -> Lock:
+    """Return a new lock that is already held."""
+    lock = Lock()
+    lock.acquire()
+    return lock
 
 
 class Kept(local):

@@ -7,11 +7,12 @@ import contextvars
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from random import Random
 
 import pytest
 
-from batchify import BatchAbortedError, BatcherClosedError, BatchResultError, ReentrantCallError, current_batch
+from batchify import BatchAbortedError, BatcherClosedError, BatchResultError, ReentrantCallError, _bridge, current_batch
 from tests.kit.columns import Acall, AsyncClassOfDef, Blocking, Raised, Returned, Table, check
 from tests.kit.engines import HOUR, doubled
 
@@ -34,7 +35,7 @@ async def in_task(coroutine):
 
 async def asked(column, item):
     """Await the result for an item on a loop that need not be that of the column."""
-    ask = column.fn.acall if hasattr(column.fn, "acall") else column.fn._acall
+    ask = getattr(column.fn, "acall", None) or partial(_bridge.acall, column.fn)
     return await ask(item)
 
 

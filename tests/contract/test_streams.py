@@ -1,4 +1,4 @@
-"""What streams promise, written once and run through both engines, and through the bridge between them."""
+"""The contract of streams, written once and run through both engines and the bridge between them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from batchify import (
     SyncMicrobatcher,
     microbatch,
 )
+from batchify._core.queue import PlainQueue
 from batchify.testing import record
 from tests.kit.engines import PATIENCE, accounted, wait_until
 from tests.kit.processes import printed_by
@@ -36,14 +37,14 @@ TOGETHER = {"max_size": 2, "timeout": 3600}
 
 @pytest.fixture(params=KITS, ids=lambda kind: kind.name)
 def kit(request):
-    """Whichever way to read: blocked threads, tasks, or tasks of what runs in a thread."""
+    """Each way to read: in threads, in tasks, and in tasks whose generator runs in a thread."""
     kit = request.param()
     yield kit
     kit.close()
 
 
 def counting(count):
-    """Return steps that yield for each item as many values, numbered."""
+    """Return steps that yield ``count`` numbered values for each item."""
 
     def steps(items):
         for n in range(count):
@@ -58,7 +59,7 @@ def forever(items):
 
 
 def outcomes(fn):
-    """Return how many streams ended well, with an error, and with a caller who had left."""
+    """Return how many streams ended well, with an error, and with a caller that had left."""
     stats = fn.batch_stats
     return stats.answered_items, stats.failed_items, stats.cancelled_items
 
@@ -93,7 +94,7 @@ def test_a_generator_that_yields_nothing(kit):
 
 
 def test_any_list_of_values_will_do(kit):
-    """What is yielded is anything with a length and an order; ``None`` is a value like others in it."""
+    """A generator may yield anything with a length and an order, and ``None`` is an ordinary value."""
 
     def steps(items):
         yield tuple(items)
@@ -118,7 +119,7 @@ def test_a_stream_that_is_not_read_queues_nothing(kit):
 
 
 def test_submit_queues_at_once(kit):
-    """``submit()`` queues its item before anybody reads."""
+    """``submit()`` queues its item before the stream is read."""
     generate, source = kit.decorate(counting(1), **TOGETHER)
     stream = kit.run(lambda: generate.submit("a"))
     assert 1 == generate.batch_stats.pending
@@ -128,8 +129,8 @@ def test_submit_queues_at_once(kit):
     del stream
 
 
-def test_a_slow_reader_holds_nobody_up(kit):
-    """A generator runs to its end though one stream is not read, and its values are there when it is."""
+def test_a_slow_reader_does_not_delay_others(kit):
+    """A generator runs to its end while one stream is not read, and the values are kept for that stream."""
     generate, source = kit.decorate(counting(100), **TOGETHER)
     source.allow_all()
     slow = kit.run(lambda: generate.submit("a"))
@@ -145,8 +146,8 @@ def test_map(kit):
     assert [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]] == kit.map(generate, "abc")
 
 
-def test_map_with_an_error_lets_go_of_the_rest(kit):
-    """The first error of ``map`` is raised, and what waits then is never run."""
+def test_map_with_an_error_removes_the_rest(kit):
+    """The first error of ``map`` is raised, and items that are still queued then never run."""
 
     def steps(items):
         yield [KeyError("no") for item in items]
@@ -162,7 +163,7 @@ def test_map_with_an_error_lets_go_of_the_rest(kit):
 
 
 def test_map_of_an_item_that_fails(kit):
-    """If an item of ``map`` cannot be queued, those before it are let go of."""
+    """If an item of ``map`` cannot be queued, the items before it are removed."""
     generate, source = kit.decorate(counting(1), timeout=3600, weigh=len, max_weight=10)
     with pytest.raises(ValueError, match="weighs 11, more than max_weight, 10"):
         kit.map(generate, ["a", "b" * 11])
@@ -173,7 +174,7 @@ def test_map_of_an_item_that_fails(kit):
 
 
 def test_done_ends_a_stream(kit):
-    """DONE in a position ends that stream at once, while others go on; what comes after it there is ignored."""
+    """DONE in a position ends that stream at once while others go on, and later values there are ignored."""
 
     def steps(items):
         yield [item + "0" for item in items]
@@ -191,7 +192,7 @@ def test_done_ends_a_stream(kit):
 
 
 def test_when_all_are_done_the_generator_is_closed(kit):
-    """A generator whose callers all have got DONE is closed, however much it would yield."""
+    """When every caller has DONE, the generator is closed, however much more it would yield."""
 
     def steps(items):
         yield [DONE, 1]
@@ -225,7 +226,7 @@ def test_an_exception_as_a_value(kit):
 
 
 def test_an_exception_that_steers_iteration_as_a_value(kit):
-    """``StopIteration`` and its kin in a position are a ``RuntimeError`` from them, not a quiet end."""
+    """``StopIteration`` or ``StopAsyncIteration`` in a position is raised as a ``RuntimeError`` from it."""
     generate, source = kit.decorate(lambda items: [[StopIteration(), StopAsyncIteration()]], **TOGETHER)
     source.allow_all()
     errors = kit.errors(kit.call_waiting(generate, "a", "b"))
@@ -234,7 +235,7 @@ def test_an_exception_that_steers_iteration_as_a_value(kit):
 
 
 def test_an_ended_stream_stays_ended(kit):
-    """Who reads on after the end, or after an error, reads nothing."""
+    """A reader that goes on after the end, or after an error, reads nothing."""
     generate, source = kit.decorate(lambda items: [[KeyError()]])
     source.allow_all()
     kept = []
@@ -285,7 +286,7 @@ def test_an_error_tells_the_position(kit, values):
 
 
 def test_an_error_does_not_disturb_a_stream_that_has_ended(kit):
-    """Who got DONE before the generator failed has had all there was, and counts as answered."""
+    """A stream that ended with DONE before the generator failed is complete, and counts as answered."""
     original = ValueError("no")
     generate, source = kit.decorate(failing_after([[DONE, 1]], original), **TOGETHER)
     source.allow_all()
@@ -318,7 +319,7 @@ def test_an_error_before_the_first_step(kit):
 
 
 def test_a_report_has_the_error(kit):
-    """``on_batch`` is told what ended a batch for all its callers."""
+    """The report of a batch has the error that ended the batch for all its callers."""
     original = ValueError("no")
     reports = []
     generate, source = kit.decorate(failing_after([[1, 2]], original), on_batch=reports.append, **TOGETHER)
@@ -341,7 +342,7 @@ def test_a_report_has_the_error(kit):
     ],
 )
 def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, told):
-    """What is not one value for each item, in order, is an error that says so, and the generator is closed."""
+    """A yield that is not one value for each item is an error that says so, and the generator is closed."""
     generate, source = kit.decorate(lambda items: [[1, 2], values, [3, 4]], **TOGETHER)
     source.allow_all()
     a, b = kit.call_waiting(generate, "a", "b")
@@ -353,8 +354,8 @@ def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, told):
 
 
 @pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
-def test_what_is_no_exception(kit, kind):
-    """What ends programs and generators reaches callers in threads; on a loop their batch was aborted."""
+def test_a_base_exception(kit, kind):
+    """An exception that ends programs or generators reaches callers in threads; on a loop, the batch is aborted."""
     if kit.name == "asyncio" and kind in (KeyboardInterrupt, SystemExit):
         pytest.skip("it ends the loop, as from any task")
     generate, source = kit.decorate(failing_after([[1, 2]], kind()), **TOGETHER)
@@ -366,7 +367,7 @@ def test_what_is_no_exception(kit, kind):
 
 
 def test_stop_iteration_inside(kit):
-    """``StopIteration`` that escapes in a generator is the ``RuntimeError`` that Python makes of it."""
+    """A ``StopIteration`` that escapes from a generator reaches the caller as Python's ``RuntimeError``."""
     generate, source = kit.decorate(failing_after([[1]], StopIteration()))
     source.allow_all()
     reader = kit.call(generate, "a")
@@ -378,7 +379,7 @@ def test_stop_iteration_inside(kit):
 
 
 def test_leaving_while_it_waits(kit):
-    """The item of a caller who leaves before its batch does is taken out and never run."""
+    """If a caller leaves before its batch departs, its item is removed and never run."""
     generate, source = kit.decorate(counting(1), **TOGETHER)
     (a,) = kit.call_waiting(generate, "a")
     a.leave()
@@ -390,7 +391,7 @@ def test_leaving_while_it_waits(kit):
 
 
 def test_leaving_while_it_runs(kit):
-    """Who leaves a running batch is dropped; the others read on."""
+    """A caller that leaves a running batch is dropped, and the others read on."""
     generate, source = kit.decorate(counting(3), **TOGETHER)
     a, b = kit.call_waiting(generate, "a", "b")
     source.allow()
@@ -404,7 +405,7 @@ def test_leaving_while_it_runs(kit):
 
 
 def test_when_all_have_left_the_generator_is_closed(kit):
-    """A generator that nobody listens to any more is closed: at its next step, or where it waits on a loop."""
+    """When all readers have left, the generator is closed: at its next step, or where it waits on a loop."""
     generate, source = kit.decorate(forever, **TOGETHER)
     a, b = kit.call_waiting(generate, "a", "b")
     source.await_begun()
@@ -418,7 +419,7 @@ def test_when_all_have_left_the_generator_is_closed(kit):
 
 
 def test_when_all_are_done_or_have_left_the_generator_is_closed(kit):
-    """If some had DONE and the last of the others leaves, nobody listens any more."""
+    """When some streams have ended with DONE and all other readers have left, the generator is closed."""
 
     def steps(items):
         yield [DONE, 1]
@@ -437,8 +438,8 @@ def test_when_all_are_done_or_have_left_the_generator_is_closed(kit):
     wait_until(lambda: (1, 0, 1) == outcomes(generate))
 
 
-def test_an_error_when_nobody_listens_is_logged(kit, caplog):
-    """A generator that fails while it is closed harms nobody who got DONE; it is logged."""
+def test_an_error_after_all_streams_have_ended_is_logged(kit, caplog):
+    """A generator that fails while it is closed harms no stream that ended with DONE; the error is logged."""
 
     def steps(items):
         yield [DONE]
@@ -449,11 +450,13 @@ def test_an_error_when_nobody_listens_is_logged(kit, caplog):
         source.allow_all()
         assert [] == kit.call(generate, "a").result(PATIENCE)
         wait_until(lambda: (1, 0, 0) == outcomes(generate))
-    assert ["generate() raised when nobody listened any more"] == [record.getMessage() for record in caplog.records]
+    assert ["generate() raised after all streams of its batch had ended"] == [
+        record.getMessage() for record in caplog.records
+    ]
 
 
 def test_a_dropped_stream_leaves(kit):
-    """A stream that was submitted and is dropped, unread or half read, lets go of its item."""
+    """A submitted stream that is dropped, unread or half read, leaves."""
     generate, source = kit.decorate(counting(3), **TOGETHER)
     stream = kit.run(lambda: generate.submit("a"))
     assert 1 == generate.batch_stats.pending
@@ -464,7 +467,7 @@ def test_a_dropped_stream_leaves(kit):
 
 
 def test_closing_twice(kit):
-    """A stream may be closed before it begins, when it is over, and twice."""
+    """A stream may be closed before it begins, after its end, and twice."""
     generate, source = kit.decorate(counting(1))
     source.allow_all()
 
@@ -478,7 +481,7 @@ def test_closing_twice(kit):
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_stream_is_not_copied(kit, again):
-    """A stream is read once: it is neither copied nor pickled, as generators are not."""
+    """A stream is read once, so it can be neither copied nor pickled, like a generator."""
     generate, source = kit.decorate(counting(1))
     source.allow_all()
     stream = kit.run(lambda: generate.submit("a"))
@@ -487,11 +490,11 @@ def test_a_stream_is_not_copied(kit, again):
     assert ["a0"] == kit.read_any(stream).result(PATIENCE)
 
 
-# The rest of what batches are.
+# The same as for other batches.
 
 
 def test_a_batch_is_never_larger_than_max_size(kit):
-    """What does not fit into a batch streams with the next one."""
+    """Items that do not fit into a batch stream with the next one."""
     generate, source = kit.decorate(counting(1), max_size=2)
     callers = kit.call_waiting(generate, "a")
     source.await_begun()
@@ -513,7 +516,7 @@ def test_concurrency(kit):
 
 
 def test_closing_drains(kit):
-    """``close()`` lets open streams run to their end, and then there are no new calls."""
+    """``close()`` lets open streams run to their end and refuses new calls."""
     generate, source = kit.decorate(counting(2), timeout=3600)
     readers = kit.call_waiting(generate, "a", "b")
     source.allow_all()
@@ -523,7 +526,7 @@ def test_closing_drains(kit):
 
 
 def test_the_numbers_add_up_at_any_moment(kit):
-    """A stream counts as running until its batch is over, whether it has ended or been left before."""
+    """A stream counts as running until its batch ends, even if the stream has ended or its reader has left."""
 
     def steps(items):
         yield [DONE, 1, 2]
@@ -544,7 +547,7 @@ def test_the_numbers_add_up_at_any_moment(kit):
 
 
 def test_no_room(kit):
-    """A call that finds no room is a ``QueueFullError`` if so wanted."""
+    """With ``on_full="raise"``, a call that finds no room is a ``QueueFullError``."""
     generate, source = kit.decorate(counting(1), max_size=1, max_pending=1, on_full="raise")
     readers = kit.call_waiting(generate, "a")
     source.await_begun()
@@ -565,7 +568,7 @@ def test_waiting_for_room(kit):
 
 
 def test_reading_its_own_stream_is_refused(kit):
-    """A generator that reads a stream of its own function is told so, instead of waiting for itself for ever."""
+    """A generator that reads a stream of its own function gets an error instead of waiting for itself forever."""
     seen = []
 
     def steps(items):
@@ -582,7 +585,7 @@ def test_reading_its_own_stream_is_refused(kit):
 
 
 def test_the_current_batch(kit):
-    """``current_batch()`` tells about the batch while the generator runs."""
+    """``current_batch()`` describes the batch while the generator runs."""
     generate, source = kit.decorate(lambda items: [[batchify.current_batch()] * 2], **TOGETHER)
     source.allow_all()
     [[current], _] = kit.results(kit.call_waiting(generate, "a", "b"))
@@ -590,7 +593,7 @@ def test_the_current_batch(kit):
 
 
 def test_the_context_of_the_callers(kit):
-    """With ``capture_context`` there is a context for each caller, and rows are still told apart."""
+    """With ``capture_context``, a batch has the context of each caller."""
     generate, source = kit.decorate(
         lambda items: [[len(batchify.current_batch().contexts)] * 2], capture_context=True, **TOGETHER
     )
@@ -599,7 +602,7 @@ def test_the_context_of_the_callers(kit):
 
 
 def test_records_and_waiting_items_show_plain_items(kit):
-    """Who looks at items, of batches or of what waits, sees what callers gave and nothing that is made of it."""
+    """Recorded batches and waiting items show the items as callers gave them."""
     generate, source = kit.decorate(counting(1), **TOGETHER)
     with record() as recorder:
         readers = kit.call_waiting(generate, "a")
@@ -611,14 +614,25 @@ def test_records_and_waiting_items_show_plain_items(kit):
 
 
 def test_groups_and_weights(kit):
-    """``group_by`` and ``weigh`` are asked about plain items."""
+    """``group_by`` and ``weigh`` get the items as callers gave them."""
     generate, source = kit.decorate(counting(1), max_size=4, group_by=len, weigh=len, max_weight=4)
     source.allow_all()
     assert [["aa0"], ["b0"], ["cc0"], ["dd0"]] == kit.map(generate, ["aa", "b", "cc", "dd"])
     assert all(len({len(item) for item in batch}) == 1 and sum(map(len, batch)) <= 4 for batch in source.batches)
 
 
-# What is told at decoration and after.
+def test_streams_use_the_plain_queue(kit):
+    """Plain calls of a generator function are queued like those of any other function."""
+    generate, source = kit.decorate(counting(1), timeout=3600)
+    kit.call_waiting(generate, "a")
+    [batcher] = [batcher for batcher in batchify.batchers() if batcher.name == "generate" and batcher.waiting()]
+    [engine] = batcher._engines() if kit.name != "asyncio" else batcher._engines.values()
+    assert PlainQueue is type(engine.queue)
+    source.allow_all()
+    generate.flush()
+
+
+# Decoration.
 
 
 def yielding(items: list[str], *, n: int = 1) -> Iterator[list[str]]:
@@ -639,7 +653,7 @@ async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
     ],
 )
 def test_what_streams_cannot_do_is_refused(fn, option, reason):
-    """What a generator function cannot have is refused at decoration, with the reason."""
+    """An option that a generator function cannot have is refused at decoration, with the reason."""
     with pytest.raises(TypeError) as caught:
         microbatch(fn, **{option: True})
     assert f"{option} does not work for {fn.__name__}(), a generator function: {reason}" == str(caught.value)
@@ -658,7 +672,7 @@ def test_an_executor_is_refused(fn):
 
 
 def test_urgent_streams(kit):
-    """Calls of a generator function leave by priority, too, and those that come too late are told at the deadline."""
+    """Calls of a generator function leave by priority, and fail at their deadlines."""
     generate, source = kit.decorate(counting(1), max_size=1)
     [first] = kit.call_waiting(generate, "a")
     source.await_begun()
@@ -673,7 +687,7 @@ def test_urgent_streams(kit):
 
 
 def test_all_values_of_urgent_items(kit):
-    """``submit()`` and ``map()`` of a view stream as those of the function do."""
+    """``submit()`` and ``map()`` of a view stream like those of the function."""
     generate, source = kit.decorate(counting(2), max_size=2)
     source.allow_all()
     view = generate.options(priority=1, deadline=60)
@@ -684,7 +698,7 @@ def test_all_values_of_urgent_items(kit):
 @pytest.mark.parametrize("fn", [yielding, ayielding])
 @pytest.mark.parametrize("kind", [SyncMicrobatcher, AsyncMicrobatcher])
 def test_engines_are_not_given_generator_functions(kind, fn):
-    """The engines as classes take functions that return; they name the decorator, which streams."""
+    """The engine classes refuse generator functions with an error that names the decorator."""
     with pytest.raises(TypeError) as caught:
         kind(fn)
     name = fn.__name__
@@ -692,15 +706,15 @@ def test_engines_are_not_given_generator_functions(kind, fn):
     assert expected == str(caught.value)
 
 
-def test_kinds_are_told_truly():
-    """A decorated generator function says that it is one, of its kind."""
+def test_the_kind_of_a_decorated_function():
+    """``inspect`` recognizes a decorated generator function, asynchronous or not."""
     stream, astream = microbatch(yielding), microbatch(ayielding)
     assert (True, False) == (inspect.isgeneratorfunction(stream), inspect.isasyncgenfunction(stream))
     assert (False, True) == (inspect.isgeneratorfunction(astream), inspect.isasyncgenfunction(astream))
 
 
 def test_signatures():
-    """The signature is that of a call: an item for a list of items, an iterator of values for one of lists."""
+    """The signature is that of a call: it takes an item and returns an iterator of values."""
     assert "(items: str, *, n: int = 1) -> collections.abc.Iterator[str]" == str(
         inspect.signature(microbatch(yielding))
     )
@@ -716,13 +730,13 @@ def test_signatures():
 
 
 def test_done_is_one_object():
-    """DONE is itself when copied and pickled, and says what it is."""
+    """Copying and pickling DONE return the same object, and its ``repr`` is its name."""
     assert DONE is copy.copy(DONE) is copy.deepcopy(DONE) is pickle.loads(pickle.dumps(DONE))  # noqa: S301  # ours
     assert ("batchify.DONE", "batchify.DONE") == (repr(DONE), str(DONE))
 
 
 def test_a_process_ends_though_a_stream_has_no_end():
-    """At the end of the process a stream that is held and not read any more does not keep it."""
+    """A stream that is kept but no longer read does not keep the process from ending."""
     script = """
     from batchify import microbatch
 

@@ -1,4 +1,4 @@
-"""Streams in tasks: how they are read, left and torn down on an event loop. What both engines share is elsewhere."""
+"""Streams on an event loop alone: how tasks read, leave and tear them down."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from batchify.testing import inline, run
 
 
 class Log(list):
-    """What happened to a generator."""
+    """The batches and the ends of a generator."""
 
     def generator(self, steps=None, *, pause=1.0):
-        """Return a generator function that yields its items forever, or so many times, with a pause before each."""
+        """Return a generator function that pauses before each yield, for ``steps`` yields or forever."""
 
         async def generate(items):
             self.append(list(items))
@@ -39,7 +39,7 @@ async def values(stream):
 
 
 async def settle():
-    """Let everything happen that can happen by now."""
+    """Run the loop until everything that is due has happened."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -47,8 +47,8 @@ async def settle():
 # Reading.
 
 
-async def test_calls_made_together_travel_together():
-    """Streams that are first read in one iteration of the loop share a batch, and take as long as one."""
+async def test_calls_made_together_share_a_batch():
+    """Streams that are first read in one iteration of the loop share a batch."""
     log = Log()
     generate = microbatch(log.generator(2))
     assert [["a0", "a1"], ["b0", "b1"]] == await asyncio.gather(values(generate("a")), values(generate("b")))
@@ -69,7 +69,7 @@ async def test_two_readers_of_one_stream():
 
 
 async def test_closing_a_stream_that_another_task_reads():
-    """A task that waits for a value when its stream is closed has come to the end of it."""
+    """A task that waits for a value reaches the end when another task closes the stream."""
     stream = microbatch(Log().generator())("a")
     reader = asyncio.ensure_future(values(stream))
     await asyncio.sleep(1.5)
@@ -78,7 +78,7 @@ async def test_closing_a_stream_that_another_task_reads():
 
 
 async def test_a_stream_of_a_loop_that_is_gone():
-    """A call that no loop has seen yet belongs to the loop that first reads it."""
+    """A call belongs to the loop that first reads its stream."""
     generate = microbatch(Log().generator(1))
     stream = generate("a")
     assert ["a0"] == await asyncio.to_thread(lambda: run(values(stream)))
@@ -88,7 +88,7 @@ async def test_a_stream_of_a_loop_that_is_gone():
 
 
 async def test_leaving_the_loop_body():
-    """A stream that is dropped in the middle, by ``break`` or an error, lets go of its item at once."""
+    """A stream that is dropped in the middle, by ``break`` or an error, leaves at once."""
     log = Log()
     generate = microbatch(log.generator())
     async for value in generate("a"):
@@ -110,7 +110,7 @@ async def test_closing_with_aclosing():
 
 
 async def test_a_reader_that_times_out():
-    """A reader that gives up, as with ``wait_for``, has left: that is what cancelling it means."""
+    """A reader that times out, as with ``wait_for``, leaves."""
     log = Log()
     stream = microbatch(log.generator(pause=60))("a")
     with pytest.raises(asyncio.TimeoutError):
@@ -133,7 +133,7 @@ async def test_a_reader_that_is_torn_down():
 
 
 async def test_all_leave_before_the_first_step():
-    """A batch that everybody has left by the time it would begin is never run."""
+    """A batch whose callers have all left before it begins is never run."""
     log = Log()
     generate = microbatch(log.generator())
     for stream in [generate.submit("a"), generate.submit("b")]:
@@ -144,7 +144,7 @@ async def test_all_leave_before_the_first_step():
 
 
 async def test_one_leaves_at_the_last_moment():
-    """Positions are those of the callers that are left when the generator begins."""
+    """The positions of a batch count only callers that have not left before the generator begins."""
     log = Log()
     generate = microbatch(log.generator(1), max_size=3)
     a, b, c = (generate.submit(item) for item in "abc")
@@ -152,8 +152,8 @@ async def test_one_leaves_at_the_last_moment():
     assert [["a0"], ["c0"]] == [await values(a), await values(c)]
 
 
-async def test_a_generator_that_does_not_mind_being_cancelled():
-    """One that goes on when nobody listens is closed where it yields next."""
+async def test_a_generator_that_ignores_its_cancellation():
+    """A generator that goes on after it was cancelled is closed at its next yield."""
     log = []
 
     @microbatch
@@ -179,7 +179,7 @@ async def test_a_generator_that_does_not_mind_being_cancelled():
 
 
 async def test_cleaning_up_is_not_cut_short():
-    """A generator whose callers all got DONE has the time it takes to be closed; then the slot is free."""
+    """A generator whose streams have all ended has time to clean up before its slot is free."""
     log = []
 
     @microbatch
@@ -199,7 +199,7 @@ async def test_cleaning_up_is_not_cut_short():
 
 
 async def test_leaving_from_inside():
-    """A generator may let go of the streams that it is run for, and is closed where it yields next."""
+    """A generator may close the streams of its own batch, and is closed at its next yield."""
     streams = []
 
     async def steps(items):
@@ -220,7 +220,7 @@ async def test_leaving_from_inside():
 
 
 async def test_a_batch_that_is_cancelled():
-    """If its task is cancelled, the batch is aborted for those who read, after the values before it."""
+    """If the task of a batch is cancelled, its readers get the earlier values and then an error."""
     log = Log()
     generate = microbatch(log.generator(), max_size=2)
     a, b = generate.submit("a"), generate.submit("b")
@@ -253,7 +253,7 @@ def test_a_loop_that_ends_with_open_streams(caplog):
 
 
 def test_a_loop_that_is_closed_under_open_streams(caplog):
-    """So it is where nobody cancelled the tasks of the loop, whether streams run or wait."""
+    """Streams of a closed loop count as left, running or queued, even if no task was cancelled."""
     generate = microbatch(Log().generator(pause=60), max_size=1)
     loop = asyncio.new_event_loop()
 
@@ -273,8 +273,8 @@ def test_a_loop_that_is_closed_under_open_streams(caplog):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_program(kind):
-    """What ends the program propagates, as from any task, after the readers were told."""
+def test_an_exception_that_ends_the_program(kind):
+    """An exception that ends the program propagates, as from any task, after the readers have their errors."""
     told = []
 
     @microbatch
@@ -305,7 +305,7 @@ def test_what_ends_the_program(kind):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_eager_tasks():
-    """A generator that has nothing to wait for may be over before its call returns."""
+    """A generator that awaits nothing may end before its call returns."""
 
     @microbatch(max_size=1)
     async def generate(items):
@@ -354,7 +354,7 @@ async def test_closed():
 
 
 async def test_a_circle():
-    """Generators that read each other's streams are told so where they would wait for each other for ever."""
+    """Generators that read each other's streams get an error instead of waiting for each other forever."""
 
     @microbatch
     async def one(items):
@@ -371,7 +371,7 @@ async def test_a_circle():
 
 
 async def test_a_neighbour():
-    """A generator that reads what has been queued for its own function would wait for itself, and is told so."""
+    """A generator that reads a queued stream of its own function gets an error: it would wait for itself."""
     streams = []
 
     @microbatch(max_size=1)
@@ -451,7 +451,7 @@ async def test_a_stream_keeps_its_instance():
 
 
 async def test_a_submitted_stream_is_served_without_its_instance():
-    """What was queued is answered though nobody holds the instance any more."""
+    """A queued item is answered even if its instance is no longer referenced."""
     stream = Model("1").generate.submit("a")
     assert ["1a"] == await values(stream)
 
@@ -465,7 +465,7 @@ class Local:
 
 @pytest.mark.parametrize("end", ["it ends", "it fails", "it yields what is wrong", "all are done", "all have left"])
 def test_nothing_is_left_behind(end):
-    """However a batch ends, nothing keeps its generator, its items and its streams, not even a cycle."""
+    """However a batch ends, no reference keeps its generator, items or streams, not even a cycle."""
     seen = []
 
     @microbatch(max_size=2)
@@ -512,7 +512,7 @@ def test_nothing_is_left_behind(end):
 
 
 def test_a_loop_that_is_closed_under_bridged_streams():
-    """The generator of a ``def`` function is closed if the loop of all who read it is."""
+    """The generator of a ``def`` function is closed after the loop of all its readers is closed."""
     closed = []
 
     @microbatch
@@ -533,7 +533,7 @@ def test_a_loop_that_is_closed_under_bridged_streams():
 
 
 def test_a_dropped_bridged_stream():
-    """A stream of a ``def`` function leaves when it is dropped, though its loop does not run."""
+    """A stream of a ``def`` function leaves when it is dropped, even if its loop does not run."""
     generate = microbatch(endless)
     loop = asyncio.new_event_loop()
     stream = generate.acall("a")
@@ -551,7 +551,7 @@ def endless(items):
 
 
 async def test_inline():
-    """Inline, each stream is a batch of its own; that of a ``def`` function is there whole when it is first read."""
+    """Inline, each stream is a batch of its own, and a ``def`` function has run when its stream is first read."""
     log = Log()
     generate = microbatch(log.generator(2), max_size=8, timeout=60)
 
@@ -573,8 +573,8 @@ async def test_inline():
     assert 5 == asyncio.get_running_loop().time()
 
 
-async def test_leaving_a_stream_that_has_ended_interrupts_nobody():
-    """Who closes a stream whose end waits unread lets the generator clean up, and counts as answered."""
+async def test_closing_a_stream_that_has_ended():
+    """Closing a stream whose end is unread does not interrupt the generator; the call counts as answered."""
     log = []
 
     @microbatch(max_size=1)

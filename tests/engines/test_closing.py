@@ -1,4 +1,4 @@
-"""Closing a batcher while the event loops that have its work end, each at the worst moment."""
+"""Closing a batcher while the event loops that run its batches end, each at the worst moment."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import suppress
 import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, microbatch
-from batchify._batcher.closing import Awaiting, Blocked
+from batchify._batcher.closing import Closing
 from tests.kit.columns import forget_batchers, in_time, settle
 from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 
 
-class Entry:
-    """An event loop in a thread of its own that ends when it is told, by default as ``asyncio.run`` ends."""
+class LoopThread:
+    """An event loop in a thread of its own. ``end()`` ends it, by default as ``asyncio.run`` does."""
 
     def __init__(self, loop=None):
         self.loop = loop or asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="place")
+        self._thread = threading.Thread(target=self._run, name="loop")
         self._main = self.loop.create_future()
 
     def __enter__(self):
@@ -36,7 +36,7 @@ class Entry:
         self.loop.close()
 
     def _run(self):
-        # The second is what a loop that was stopped has to say.
+        # A loop that was stopped raises RuntimeError.
         with suppress(asyncio.CancelledError, RuntimeError):
             self.loop.run_until_complete(self._main)
         if self.clean:
@@ -50,7 +50,7 @@ class Entry:
             with suppress(asyncio.CancelledError):
                 self.loop.run_until_complete(task)
 
-    # Whether it cancels its tasks in the end.
+    # Whether it cancels its tasks at the end.
     clean = True
 
     def call(self, fn, item):
@@ -72,14 +72,14 @@ class Entry:
             self._thread.join(PATIENCE)
 
 
-class Abrupt(Entry):
-    """One whose loop just stops, with tasks that are not over."""
+class Abrupt(LoopThread):
+    """A loop that just stops, with pending tasks."""
 
     clean = False
 
 
 class EndsWhenAsked(asyncio.SelectorEventLoop):
-    """A loop that is closed the moment after somebody from another thread was told that it runs."""
+    """A loop that closes right after it has answered another thread that it runs."""
 
     place = None
 
@@ -98,7 +98,7 @@ def close(fn):
 
 
 def aclose(fn):
-    """Close from an event loop that has nothing to do with it."""
+    """Close from another event loop."""
     asyncio.run(fn.aclose())
 
 
@@ -121,7 +121,7 @@ def never():
 
 
 def ends(closing):
-    """Return what came of closing; it must not hang."""
+    """Return the outcome of closing, which must not hang."""
     try:
         return in_time(lambda: closing.result(PATIENCE))
     except BaseException:
@@ -131,16 +131,16 @@ def ends(closing):
 
 @pytest.fixture(params=[close, aclose])
 def way(request):
-    """Whichever way to close from outside."""
+    """Each way to close from outside."""
     return request.param
 
 
-@pytest.mark.parametrize("place", [Entry, Abrupt])
-def test_a_loop_that_ends_while_its_batch_runs(way, place):
-    """Whoever closes is not cancelled by a loop that ends meanwhile, whether or not it cancels its tasks."""
+@pytest.mark.parametrize("kind", [LoopThread, Abrupt])
+def test_a_loop_that_ends_while_its_batch_runs(way, kind):
+    """A loop that ends meanwhile does not cancel the wait, whether or not it cancels its own tasks."""
     stuck, begun = never()
     fn = microbatch(stuck, timeout=HOUR)
-    with place() as there:
+    with kind() as there:
         caller = there.call(fn, 1)
         closing = settled(lambda: way(fn))
         assert begun.acquire(timeout=PATIENCE)
@@ -150,8 +150,8 @@ def test_a_loop_that_ends_while_its_batch_runs(way, place):
     assert (0, 1) == (fn.batch_stats.running, fn.batch_stats.cancelled_items)
 
 
-def test_a_loop_that_stops_before_it_is_told(way):
-    """Whoever closes does not wait for a loop that stops with its request unread, and may never run again."""
+def test_a_loop_that_stops_before_it_drains(way):
+    """Closing does not wait for a loop that stops before it sees the request to drain."""
     fn = microbatch(never()[0], timeout=HOUR)
     gate = Gate(doubled)
     with Abrupt() as there:
@@ -166,7 +166,7 @@ def test_a_loop_that_stops_before_it_is_told(way):
         gate.shut()
         tell(gate, [])
         gate.await_batch()
-        # The loop stands at the gate, and this is done in the iteration in which it stops.
+        # The loop is blocked at the gate, and drains in the iteration in which it stops.
         there.loop.stop()
         there.loop.call_soon_threadsafe = note
         closing = settled(lambda: way(fn))
@@ -176,30 +176,30 @@ def test_a_loop_that_stops_before_it_is_told(way):
         there.loop.call_soon_threadsafe = tell
 
 
-def test_a_loop_that_is_closed_before_it_is_told(way):
-    """Whoever closes does not mind that a loop was closed after it seemed to run."""
+def test_a_loop_that_is_closed_before_it_drains(way):
+    """Closing works even if a loop is closed right after it was seen running."""
     fn = microbatch(never()[0], timeout=HOUR)
-    with Entry(EndsWhenAsked()) as there:
+    with LoopThread(EndsWhenAsked()) as there:
         there.call(fn, 1)
         there.loop.place = there
         assert None is ends(settled(lambda: way(fn)))
     assert (0, 1) == (fn.batch_stats.pending, fn.batch_stats.cancelled_items)
 
 
-def test_a_loop_that_is_closed_before_it_is_told_to_flush():
-    """``flush()`` does not mind that either."""
+def test_a_loop_that_is_closed_before_it_flushes():
+    """``flush()`` works even if a loop is closed right after it was seen running."""
     fn = microbatch(never()[0], timeout=HOUR)
-    with Entry(EndsWhenAsked()) as there:
+    with LoopThread(EndsWhenAsked()) as there:
         there.call(fn, 1)
         there.loop.place = there
         assert None is ends(settled(fn.flush))
 
 
-def test_a_call_that_is_on_its_way_when_the_batcher_is_closed(way):
-    """An item that comes in at the very moment of closing does not wait out its window."""
+def test_a_call_that_arrives_while_the_batcher_is_closed(way):
+    """An item that arrives at the very moment of closing does not wait for its window to end."""
 
     class Slow(asyncio.SelectorEventLoop):
-        """A loop whose clock can hold up what looks at it."""
+        """A loop whose clock can block its reader."""
 
         at_clock = None
 
@@ -214,10 +214,10 @@ def test_a_call_that_is_on_its_way_when_the_batcher_is_closed(way):
 
     fn = microbatch(double, timeout=HOUR)
     gate = Gate(doubled)
-    with Entry(Slow()) as there:
+    with LoopThread(Slow()) as there:
 
         async def call(item):
-            there.loop.at_clock = gate if item == 2 else None  # the call is open, and not in the line yet
+            there.loop.at_clock = gate if item == 2 else None  # the call is accepted but not queued yet
             return await fn(item)
 
         first = asyncio.run_coroutine_threadsafe(call(1), there.loop)
@@ -234,8 +234,8 @@ def test_a_call_that_is_on_its_way_when_the_batcher_is_closed(way):
 
 
 def test_loops_whose_batches_wait_for_each_other(way):
-    """All loops are told before any is waited for: the batch of one may need that of another."""
-    places = [Entry(), Entry()]
+    """All loops drain before any is waited for: the batch of one may need that of another."""
+    places = [LoopThread(), LoopThread()]
 
     async def double(items):
         if items == [1]:
@@ -250,14 +250,14 @@ def test_loops_whose_batches_wait_for_each_other(way):
 
 
 def test_a_loop_with_nothing_to_do_is_not_waited_for(way):
-    """Closing does not wait for a loop that is busy with something else, and has no item."""
+    """Closing does not wait for a loop that is busy with other work and has no item."""
 
     async def double(items):
         return doubled(items)
 
     fn = microbatch(double)
     gate = Gate(doubled)
-    with Entry() as there:
+    with LoopThread() as there:
         assert 2 == asyncio.run_coroutine_threadsafe(_call(fn, 1), there.loop).result(PATIENCE)
         gate.shut()
         there.loop.call_soon_threadsafe(gate, [])
@@ -271,30 +271,30 @@ async def _call(fn, item):
 
 
 class Looks:
-    """Stands for a loop that runs as long as it has answers."""
+    """A loop that runs as long as it has answers."""
 
     def __init__(self, *answers):
         self.is_running = iter(answers).__next__
 
 
-def test_who_waits_in_a_thread_looks_as_long_as_the_loop_runs():
-    """A thread that is told nothing waits until a look finds the loop ended."""
+def test_a_thread_waits_as_long_as_the_loop_runs():
+    """A thread that waits for the end of an engine stops when the loop of the engine has ended."""
     looks = Looks(True, True, False)
-    Blocked().wait(looks)
+    Closing().wait(looks)
     with pytest.raises(StopIteration):
         looks.is_running()
 
 
-async def test_who_waits_on_a_loop_looks_as_long_as_the_other_runs():
-    """A task that is told nothing waits until a look finds the other loop ended."""
+async def test_a_task_waits_as_long_as_the_loop_runs():
+    """A task that waits for the end of an engine stops when the loop of the engine has ended."""
     looks = Looks(True, True, False)
-    await Awaiting().wait(looks)
+    await Closing().wait_async(looks)
     with pytest.raises(StopIteration):
         looks.is_running()
 
 
-async def test_who_stops_may_be_cancelled():
-    """Cancelling one of those who wait for the end disturbs neither the others nor the batch."""
+async def test_one_of_two_waits_is_cancelled():
+    """Cancelling one task that waits for the end disturbs neither the others nor the batch."""
     gate = asyncio.Event()
 
     async def double(items):
@@ -314,8 +314,8 @@ async def test_who_stops_may_be_cancelled():
     assert (2, None) == (await caller, await stays)
 
 
-def test_who_closes_may_have_gone_with_its_loop(caplog):
-    """A loop that ends while it waits for another one, or for threads, is told nothing any more, in silence."""
+def test_a_closing_task_whose_loop_has_ended(caplog):
+    """A loop that ends while it waits for another loop, or for threads, causes no error."""
     gate = Gate(doubled)
 
     async def double(items):
@@ -323,7 +323,7 @@ def test_who_closes_may_have_gone_with_its_loop(caplog):
 
     of_loop, of_threads = microbatch(double, timeout=HOUR), microbatch(lambda items: gate(items), timeout=HOUR)
     gate.shut()
-    with Entry() as there, Abrupt() as here:
+    with LoopThread() as there, Abrupt() as here:
         callers = [there.call(of_loop, 1), of_threads.submit(2)]
         for fn in of_loop, of_threads:
             asyncio.run_coroutine_threadsafe(_aclose(fn), here.loop)

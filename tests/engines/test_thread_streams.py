@@ -1,9 +1,10 @@
-"""Streams in threads: how they are read and left by threads. What both engines share is elsewhere."""
+"""Streams in threads alone: how threads read and leave them."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from contextlib import closing, suppress
@@ -12,6 +13,7 @@ import pytest
 
 import batchify
 from batchify import DONE, BatcherClosedError, ReentrantCallError, microbatch
+from batchify._threads.streams import ThreadChannel
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, wait_until
 from tests.kit.processes import printed_by
@@ -29,7 +31,7 @@ def endless(items):
 
 
 def source_of(steps, **options):
-    """Return a decorated generator function whose steps need leave, and its source."""
+    """Return a decorated generator function whose steps need permission, and its source."""
     source = ThreadSource(steps)
     return microbatch(source.function(), **{"name": "generate", **options}), source
 
@@ -43,7 +45,7 @@ def numbers(items):
 
 
 def test_two_streams_side_by_side():
-    """One thread may read two streams in turns, whether they share a batch or not."""
+    """One thread may read two streams in turn, whether or not they share a batch."""
     generate = microbatch(letters)
     assert [("a", "x"), ("b", "y")] == in_time(lambda: list(zip(generate("ab"), generate("xy"), strict=True)))
     both = generate.submit("ab"), generate.submit("xy")
@@ -51,7 +53,7 @@ def test_two_streams_side_by_side():
 
 
 def test_two_readers_of_one_stream():
-    """Threads that read one stream share its values, and all come to its end."""
+    """Threads that read one stream share its values, and all reach its end."""
     generate, source = source_of(numbers)
     stream = generate.submit("a")
     read = [[], []]
@@ -66,7 +68,7 @@ def test_two_readers_of_one_stream():
 
 
 def test_closing_a_stream_that_another_thread_reads():
-    """A thread that waits for a value when its stream is closed has come to the end of it."""
+    """A thread that waits for a value reaches the end when another thread closes the stream."""
     generate, source = source_of(numbers)
     stream = generate("a")
     read = []
@@ -81,18 +83,39 @@ def test_closing_a_stream_that_another_thread_reads():
 
 
 def test_a_stream_that_is_closed_while_it_begins():
-    """A stream that another thread closes before it is queued is left as soon as it is."""
+    """A stream that another thread closes while it is queued leaves at once."""
     generate = microbatch(endless, weigh=lambda item: stream.close() or 1, max_weight=1)
     stream = generate("a")
     assert [] == in_time(lambda: list(stream))
     wait_until(lambda: 1 == generate.batch_stats.cancelled_items)
 
 
+def test_a_stream_that_is_read_while_it_begins():
+    """A thread that reads a stream while another thread queues its item waits for the values, too."""
+    begun, go_on = threading.Event(), threading.Event()
+    generate = microbatch(letters, weigh=lambda item: begun.set() or (go_on.wait(PATIENCE) and 1), max_weight=1)
+    stream, read = generate("ab"), [[], []]
+    threads = [threading.Thread(target=values.extend, args=[stream], daemon=True) for values in read]
+    threads[0].start()
+    begun.wait(PATIENCE)
+    threads[1].start()
+    wait_until(lambda: waits_for_a_value(threads[1]))
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ["a", "b"] == sorted(read[0] + read[1])
+
+
+def waits_for_a_value(thread):
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code is ThreadChannel.get.__code__
+
+
 # Leaving.
 
 
 def test_leaving_the_loop_body():
-    """A stream that is dropped in the middle, by ``break`` or an error, lets go of its item at once."""
+    """A stream that is dropped in the middle, by ``break`` or an error, leaves at once."""
     generate, source = source_of(endless)
     source.allow_all()
     for value in generate("a"):
@@ -114,7 +137,7 @@ def test_closing_with_closing():
 
 @pytest.mark.parametrize("begin", ["generate('a')", "generate.submit('a')"])
 def test_a_reader_interrupted_while_it_waits(begin):
-    """Ctrl-C reaches the main thread while it waits for a value, and its item is taken out."""
+    """Ctrl-C reaches the main thread while it waits for a value, and its item is removed."""
     script = f"""
         import os, signal, threading
         from batchify import microbatch
@@ -154,7 +177,7 @@ def test_a_reader_interrupted_while_it_waits(begin):
 
 
 def test_a_finalizer_in_the_middle_of_a_call():
-    """A stream that the collector finds in the middle of a call to its engine leaves soon, and does not wait for it."""
+    """A stream that is collected while its thread holds the engine's lock leaves later, without a deadlock."""
     generate = microbatch(letters, timeout=3600)
     streams = [generate.submit("ab")]
     [engine] = [batcher._ensure_engine() for batcher in batchify.batchers() if batcher.waiting()]
@@ -188,7 +211,7 @@ def test_submit_waits_for_room():
 
 
 def test_no_room_in_the_own_batch():
-    """A hook on the thread that has to make room is refused, and its item is taken out."""
+    """A hook on the thread that has to make room is refused, and its item is removed."""
     refused = []
 
     def hook(_):
@@ -208,7 +231,7 @@ def test_no_room_in_the_own_batch():
 
 
 def test_reading_on_the_own_thread():
-    """A hook that reads a stream on the thread that has to fill it is refused instead of waiting for ever."""
+    """A hook that reads a stream on the thread that has to fill it is refused instead of waiting forever."""
     told = []
 
     def hook(_):
@@ -237,7 +260,7 @@ def test_a_chain():
 
 
 def test_a_circle():
-    """Generators that read each other's streams are told so where they would wait for each other for ever."""
+    """Generators that read each other's streams get an error instead of waiting for each other forever."""
 
     @microbatch
     def one(items):
@@ -255,7 +278,7 @@ def test_a_circle():
 
 
 async def test_blocking_a_loop_is_warned_of():
-    """In the debug mode of asyncio a stream that blocks the loop says so, and names ``acall``."""
+    """In asyncio's debug mode, a stream that blocks the loop warns and names ``acall``."""
     generate = microbatch(letters, name="letters")
     asyncio.get_running_loop().set_debug(True)
     with pytest.warns(RuntimeWarning) as caught:
@@ -266,7 +289,7 @@ async def test_blocking_a_loop_is_warned_of():
 
 
 async def test_threads_and_loops_share_batches():
-    """Streams that are read in threads and on loops travel together."""
+    """Streams that are read in threads and on loops share batches."""
     generate = microbatch(letters, max_size=2, timeout=3600)
     stream = generate.submit("ab")
     assert ["x", "y"] == [value async for value in generate.acall("xy")]
@@ -312,14 +335,14 @@ def test_methods():
 
 
 def test_other_callables():
-    """Bound methods of others, callable objects and partials stream."""
+    """Bound methods of undecorated classes, callable objects and partials stream."""
     model = Model("1")
     assert ["1a"] == list(microbatch(model.plain)("a"))
     assert ["1a"] == list(microbatch(model)("a"))
 
 
 def test_options_and_columns():
-    """Calls with other options do not share a batch, and several columns are told apart."""
+    """Calls with different options do not share a batch, and each column is a list of its own."""
     seen = []
 
     @microbatch(weigh=lambda left, right: left + right, max_weight=10)
@@ -341,7 +364,7 @@ def test_options_and_columns():
 
 
 def test_a_stream_that_is_over_does_not_keep_the_thread():
-    """The thread of a function that is dropped ends, though streams of it are kept, read or not."""
+    """The thread of a dropped function ends even if streams of it are kept, read or not."""
     kept = [microbatch(letters, name="kept")]
     read, unread, closed = (kept[0].submit(word) for word in ("ab", "xy", "cd"))
     assert ["a", "b"] == list(read)
@@ -360,7 +383,7 @@ class Local:
 
 @pytest.mark.parametrize("end", ["it ends", "it fails", "it yields what is wrong", "all are done", "all have left"])
 def test_nothing_is_left_behind(end):
-    """However a batch ends, nothing keeps its generator, its items and its streams, not even a cycle."""
+    """However a batch ends, no reference keeps its generator, items or streams, not even a cycle."""
     seen = []
 
     @microbatch

@@ -18,6 +18,7 @@ from batchify import (
     BatcherClosedError,
     ReentrantCallError,
     SyncMicrobatcher,
+    batchers,
     microbatch,
 )
 from batchify._core.timing import Adaptive
@@ -561,6 +562,18 @@ def test_an_answer_for_a_loop_that_is_gone_is_dropped(kit):
     assert [4] == kit.results(other)
     task.get_coro().close()
     task._log_destroy_pending = False
+
+
+async def test_the_future_of_a_waiting_task():
+    """``waiting()`` shows the future that a task awaits; to cancel that future is to cancel the call."""
+    double = microbatch(doubled, timeout=3600, name="awaited")
+    caller = asyncio.ensure_future(double.acall(1))
+    await asyncio.sleep(0)
+    [item] = [item for batcher in batchers() if batcher.name == "awaited" for item in batcher.waiting()]
+    assert (1, True) == (item.data, item.future.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert (0, 1) == (double.batch_stats.pending, double.batch_stats.cancelled_items)
 
 
 async def test_aclose_does_not_block_the_loop():

@@ -1,4 +1,4 @@
-"""A kit that reads streams of both engines alike: in threads, in tasks, and in tasks of what runs in a thread."""
+"""A kit that reads streams of both engines alike: in threads, in tasks, and in tasks across the bridge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.kit.engines import PATIENCE, Bridged, Tasks, Threads, wait_until
 
 
 class Source:
-    """The steps of a generator function: it waits for leave before each, and notes what it was given and its end."""
+    """The steps of a generator function, which needs permission for each, and a record of its batches."""
 
     def __init__(self, steps):
         self.steps = steps
         self.batches = []
-        # How often it was entered, and how often it was left, however that happened.
+        # How many generators have begun, and how many have ended.
         self.begun = self.ended = 0
         self.is_free = False
 
@@ -54,7 +54,7 @@ class ThreadSource(Source):
             try:
                 for values in self.steps(items):
                     if not self.is_free:
-                        assert self._leave.acquire(timeout=PATIENCE), "nobody let it go on"
+                        assert self._leave.acquire(timeout=PATIENCE), "the generator had no permission to go on"
                     yield values
             finally:
                 self.leave()
@@ -93,7 +93,7 @@ class LoopSource(Source):
 
 
 class Reader(Future):
-    """Somebody who reads a stream to its end. The result is all values; after an error those before it are there."""
+    """Reads a stream to its end. Its result is all values; after an error, ``values`` has those before it."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ class Reader(Future):
 
 
 class Reading:
-    """What the kits below share."""
+    """The members that all kits below share."""
 
     def decorate(self, steps, **options):
         """Return a decorated generator function that yields what ``steps(items)`` yields, and its source."""
@@ -120,12 +120,12 @@ class Reading:
 
 
 class Blocking:
-    """What the kits share whose generator runs in a thread."""
+    """The members of the kits whose generators run in a thread."""
 
     source = staticmethod(ThreadSource)
 
     def read_any(self, stream):
-        """Read a stream that is there, as ``submit()`` makes it."""
+        """Read a stream that exists already, as ``submit()`` returns it."""
         reader = Reader()
 
         def run():
@@ -194,7 +194,7 @@ class ReadingTasks(Reading, Tasks):
         return reader
 
     def read_any(self, stream):
-        """Read a stream that is there, as ``submit()`` makes it."""
+        """Read a stream that exists already, as ``submit()`` returns it."""
         return self.read(lambda: stream)
 
     def map(self, fn, items):

@@ -22,6 +22,12 @@ def test_importing_our_own_modules_is_light():
     assert [] == loaded(f"import wrapt\n{forget}\nimport batchify")
 
 
+def test_threads_alone_do_not_need_asyncio():
+    """An engine of threads that answers a call and stops loads no asyncio."""
+    use = "batcher = SyncMicrobatcher(list)\nassert batcher.submit(1) == 1\nbatcher.stop()"
+    assert [] == loaded(f"from batchify import SyncMicrobatcher\n{use}")
+
+
 def test_the_measure_of_light_is_true():
     """What is loaded is seen, also when it is only a part of something heavy."""
     assert ["asyncio"] == loaded("import asyncio.events")

@@ -82,7 +82,7 @@ def _is_unread(record):
 
 def _is_for_nobody(record):
     """Say whether a generator function raised when all its streams were over, which nobody else is told."""
-    return record.getMessage().endswith("raised when nobody listened any more")
+    return record.getMessage().endswith("raised after all streams of its batch had ended")
 
 
 def _frames(traceback):

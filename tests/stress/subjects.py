@@ -11,7 +11,7 @@ from math import ceil, log2
 import streams
 from ledger import ANSWER, REFUSE, SHORT, Refused
 
-from batchify import AsyncMicrobatcher, BatchResultError, SyncMicrobatcher, microbatch
+from batchify import AsyncMicrobatcher, BatchResultError, SyncMicrobatcher, _bridge, microbatch
 
 SIZES = (1, 2, 3, 8, 32, 100)
 SLOTS = (1, 1, 2, 4)
@@ -120,8 +120,9 @@ class Subject:
 
     def use_class(self, batcher):
         """Offer the members of an engine class under the same names."""
-        self.call, self.submit = batcher.submit, batcher._submit_nowait
-        self.map, self.acall = batcher.submit_many, batcher._acall
+        self.call, self.submit, self.map = batcher.submit, batcher._submit_nowait, batcher.submit_many
+        is_sync = isinstance(batcher, SyncMicrobatcher)
+        self.acall = partial(_bridge.acall, batcher) if is_sync else batcher.submit
         self.flush, self.close, self.aclose = batcher.flush, batcher.close, batcher.aclose
         self.configure = lambda **options: batcher._change(options)
         self.start = batcher.start

@@ -11,10 +11,10 @@ import streams
 from ledger import Interrupted
 
 from batchify import BatcherClosedError, SyncMicrobatcher
-from batchify._threads.streams import ThreadFeed
+from batchify._threads.streams import ThreadChannel
 
 # Where a caller spends its time, and where it can be interrupted without tearing anything.
-WAITS = (SyncMicrobatcher.submit.__code__, ThreadFeed.get.__code__)
+WAITS = (SyncMicrobatcher.submit.__code__, ThreadChannel.get.__code__)
 
 
 class Caller:
