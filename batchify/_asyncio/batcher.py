@@ -25,8 +25,7 @@ from batchify._batcher.config import for_engine
 from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import register
-from batchify._stats.counters import fold, together
+from batchify._batcher.registry import Counted, register
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
@@ -49,7 +47,7 @@ A = TypeVar("A")
 D = TypeVar("D", Awaiting, Blocked)
 
 
-class AsyncMicrobatcher(Generic[T, R]):
+class AsyncMicrobatcher(Counted, Generic[T, R]):
     """Collect single items that tasks submit, and hand them to a batch function together.
 
     It works on any number of event loops, also one after the other: calls on one loop share batches. The first
@@ -152,8 +150,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The engine that was used last. Looking it up is what a call pays for working on any loop.
         self._engine: AsyncEngine | None = None
         self._started = self._closed = False
-        # What all engines counted, also those whose loops are gone: these stay where they are until they are added up.
-        self._counts: list[Stats] = []
+        self._counters = {}
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -172,12 +169,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened on all loops, from whichever thread it is asked for."""
-        return together(self.name, self.parts())
-
-    def parts(self) -> list[Stats]:
-        """Return the counters that ``stats`` adds up."""
-        self._forget_closed_loops()
-        return list(self._counts)
+        self.settle()
+        return self.counters.snapshot(self.name)
 
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile.
@@ -362,12 +355,10 @@ class AsyncMicrobatcher(Generic[T, R]):
             register(self)
         engine = self._engines.get(ref(loop))
         if engine is None:
-            self._forget_closed_loops()
+            self.settle()
             config = self._config
             source = self._source if self._is_async else self.call_captured(self._source, config)
-            engine = self.engine_kind(loop, source, config)
-            # Before anything is counted in it.
-            self._counts.append(engine.stats)
+            engine = self.engine_kind(loop, source, config, self.counters)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         if engine.requested is not self._config:
@@ -376,14 +367,15 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the engines whose loops are not closed, with these."""
-        self._forget_closed_loops()
+        self.settle()
         return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the engines whose loops run, with these."""
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
-    def _forget_closed_loops(self) -> None:
+    def settle(self) -> None:
+        """Forget the loops that are closed, and count the calls on them as cancelled."""
         for key, engine in list(self._engines.items()):
             if engine.ended:
                 self._forget(key)
@@ -395,7 +387,6 @@ class AsyncMicrobatcher(Generic[T, R]):
         if self._engine is engine:
             self._engine = None
         engine.abandon()
-        fold(self._counts, many=2)
 
 
 def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:

@@ -25,7 +25,6 @@ from batchify._core import outcome
 from batchify._core.batch import BatchItem
 from batchify._core.queue import PlainQueue
 from batchify._core.reruns import Reruns
-from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
@@ -71,15 +71,18 @@ class AsyncEngine:
     # Puts an item into the line for a waiter and returns its ticket; who gets one at the alarm or above it rings.
     add: Callable[[Any, Any, float], int]
 
-    def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config, stats: Stats
+    ) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
         # The loop while the engine is awake: from an arrival until it is idle again.
         self.running_loop: AbstractEventLoop | None = None
         # Whether the loop makes plain futures, as asyncio's own and uvloop's do.
         self._is_plain = type(loop.create_future()) is Future
-        self.queue = queue = make_queue(config)
-        self.stats = Stats(lambda: queue.arrivals)
+        self.queue = make_queue(config)
+        self.stats = stats
+        stats.follow(self.queue)
         # The options, as they were given and as this engine goes by them.
         self.requested = self._config = config
         # For the callbacks of futures: each would keep a copy of its caller's context else.
@@ -160,9 +163,9 @@ class AsyncEngine:
     def change(self, config: Config) -> None:
         """Go by these options from now on."""
         self._config = config
-        queue = self.queue = reconfigured(self.queue, config)
+        queue, self.queue = self.queue, reconfigured(self.queue, config)
         self.add = self._adding()
-        self.stats.follow(lambda: queue.arrivals)
+        self.stats.replace(queue, self.queue)
         if not self.idle:
             # Not yet pump(): who changes options holds a lock, and tasks may begin at once.
             self._schedule()
@@ -184,7 +187,7 @@ class AsyncEngine:
         for batch in list(self.queue.running):
             rest = batch.rest
             self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
-        self.stats.final = True
+        self.stats.retire(self.queue)
 
     @property
     def ended(self) -> bool:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
     from batchify._decorator.instances import Engine
-    from batchify._stats.counters import Stats
 
 
 class BatchedFunction(Batched):
@@ -43,7 +42,7 @@ class BatchedFunction(Batched):
         function = fn if self_kind is None else fn.__func__
         call = Call(function, config.name)
         batcher = engine(partial(call.batch, function), call.for_rows(config))
-        instances = Instances(function, config, engine)
+        instances = Instances(function, config, engine, batcher)
         ways = [call.one(batcher.submit), call.one(batcher.put), call.one(batcher.asubmit)]
         if len(call.columns) > 1 and self_kind is not staticmethod:
             # There is room for an instance.
@@ -90,9 +89,6 @@ class BatchedFunction(Batched):
     def _self_change(self, changes: dict[str, Any]) -> None:
         self._self_own.change(changes)
         self._self_instances.change(changes)
-
-    def _self_parts(self) -> list[Stats]:
-        return [*self._self_own.parts(), *self._self_instances.parts()]
 
 
 class BatchedMethod(Batched):

@@ -15,7 +15,7 @@ from batchify._batcher.admission import Prioritized
 from batchify._batcher.config import changes
 from batchify._batcher.registry import configure_lock
 from batchify._core.limits import number, positive
-from batchify._stats.counters import together
+from batchify._stats.snapshot import BatchStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.registry import Batcher
     from batchify._decorator.signature import Call
-    from batchify._stats.counters import Stats
-    from batchify._stats.snapshot import BatchStats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
@@ -79,16 +77,12 @@ class Batched(Proxy):
         return None
 
     def _self_batchers(self) -> list[Batcher]:
-        """Return the batchers that exist."""
+        """Return the batchers that exist. The first one counts for all of them."""
         raise NotImplementedError
 
     def _self_closing(self) -> list[Batcher]:
         """Return the batchers to close so that no call is taken any more."""
         raise NotImplementedError
-
-    def _self_parts(self) -> list[Stats]:
-        """Return the counters of these batchers."""
-        return [part for batcher in self._self_batchers() for part in batcher.parts()]
 
     def map(self, items: Iterable[Any], /, **options: Any) -> Any:
         """Return the results for ``items``, in order: a list, or for an ``async def`` function an awaitable of one.
@@ -126,13 +120,19 @@ class Batched(Proxy):
 
     @property
     def batch_stats(self) -> BatchStats:
-        """A snapshot of what happened so far."""
-        return together(self._self_config.name, self._self_parts())
+        """A snapshot of the statistics."""
+        batchers = self._self_batchers()
+        for batcher in batchers:
+            batcher.settle()
+        return batchers[0].stats if batchers else BatchStats(self._self_config.name)
 
     def reset_stats(self) -> None:
-        """Start counting anew; what waits and runs stays counted."""
-        for part in self._self_parts():
-            part.reset()
+        """Set the statistics to zero; waiting and running calls stay counted.
+
+        Of a method seen from its class, it resets all instances too; of one of an instance, only that instance.
+        """
+        for batcher in self._self_batchers()[:1]:
+            batcher.counters.reset()
 
     def configure(self, **options: Any) -> None:
         """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` while it works; what runs is left alone.
@@ -267,9 +267,6 @@ class BatchedView(Batched):
 
     def _self_change(self, changes: dict[str, Any]) -> None:
         self._self_base._self_change(changes)
-
-    def _self_parts(self) -> list[Stats]:
-        return self._self_base._self_parts()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
         urging = self._self_urging

@@ -23,8 +23,7 @@ from batchify._batcher.current import inside
 from batchify._batcher.cycles import called, calling
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import batchers, register
-from batchify._stats.counters import together
+from batchify._batcher.registry import Counted, batchers, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import ItemFuture, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
@@ -42,14 +41,13 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.report import BatchReport
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class SyncMicrobatcher(Generic[T, R]):
+class SyncMicrobatcher(Counted, Generic[T, R]):
     """Collect single items that threads submit, and hand them to a batch function together.
 
     With ``concurrency=1`` the batch function always runs on one and the same thread. The first ``submit`` starts it.
@@ -148,12 +146,13 @@ class SyncMicrobatcher(Generic[T, R]):
         self._own: dict[None, ThreadEngine] = {}
         # The same, once it is there.
         self._engine: ThreadEngine | None = None
+        self._counters = {}
 
     @property
     def engine(self) -> ThreadEngine:
         """What does the work, made at first use."""
         if self._engine is None:
-            engine = self._own.setdefault(None, self.engine_kind(self._source, self._config))
+            engine = self._own.setdefault(None, self.engine_kind(self._source, self._config, self.counters))
             # Changes that came in between could not see it.
             self._update(engine)
             self._engine = engine
@@ -186,11 +185,7 @@ class SyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened, from whichever thread it is asked for."""
-        return together(self.name, self.parts())
-
-    def parts(self) -> list[Stats]:
-        """Return the counters that ``stats`` adds up."""
-        return [engine.stats for engine in self._engines()]
+        return self.counters.snapshot(self.name)
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.

@@ -22,7 +22,7 @@ from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import as_entry
 from batchify._batcher.current import batch_context
-from batchify._batcher.registry import batchers
+from batchify._batcher.registry import registered
 from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
     from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def inline() -> Generator[None]:
     if SyncMicrobatcher.engine_kind is CallerEngine:
         yield
         return
-    before = [(batcher, dict(vars(batcher))) for batcher in batchers()]
+    before = [(batcher, dict(vars(batcher))) for batcher in registered()]
     SyncMicrobatcher.engine_kind = CallerEngine
     AsyncMicrobatcher.engine_kind = TaskEngine
     AsyncMicrobatcher.call_captured = OnLoop
@@ -72,7 +73,7 @@ def inline() -> Generator[None]:
 
 
 def _reset_after_fork() -> None:
-    for batcher in batchers():
+    for batcher in registered():
         batcher.reset_after_fork()
 
 
@@ -84,8 +85,10 @@ def _alone(config: Config) -> Config:
 class CallerEngine(ThreadEngine):
     """An engine without workers: who enters an item runs it."""
 
-    def __init__(self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config) -> None:
-        super().__init__(source, _alone(config))
+    def __init__(
+        self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config, stats: Stats
+    ) -> None:
+        super().__init__(source, _alone(config), stats)
         # Waiter -> its batch, from where that is taken out of the line until its caller runs it.
         self._taken: dict[Any, Batch] = {}
 
@@ -121,8 +124,8 @@ class TaskEngine(AsyncEngine):
 
     __slots__ = ()
 
-    def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config) -> None:
-        super().__init__(loop, source, _alone(config))
+    def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config, stats: Stats) -> None:
+        super().__init__(loop, source, _alone(config), stats)
 
     def wake(self, loop: AbstractEventLoop) -> None:
         super().wake(loop)

@@ -22,7 +22,6 @@ from batchify.opentelemetry.tracing import NAME, REASON
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
     monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ DASHBOARD = json.loads((Path(__file__).parents[2] / "examples" / "grafana.json")
 def _no_others(monkeypatch):
     """Begin with no batcher, whatever other tests have left."""
     monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 @pytest.fixture
