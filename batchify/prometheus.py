@@ -1,9 +1,9 @@
-"""Metrics for Prometheus, read from the live batchers when it scrapes; calls pay nothing for them.
+"""Metrics for Prometheus, read from the live batchers at each scrape. They add no cost to a call.
 
 Decides: names, types and labels of the metrics.
 Must not know: engines, how totals outlive batchers.
 
-It needs the package ``prometheus-client``, which the extra ``prometheus`` brings.
+It needs the package ``prometheus-client``, which the extra ``prometheus`` installs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from batchify._batcher.registry import register_for_fork, sources
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import CALL_OUTCOMES, Totals
 
@@ -24,31 +25,43 @@ if TYPE_CHECKING:
     from batchify._stats.snapshot import Percentiles
     from batchify._stats.totals import Total
 
-# Powers of two. They are the same for every batcher and at any time: buckets that come and go make nonsense of rates.
+# Powers of two, the same for every batcher at any time: a rate over buckets that come and go is meaningless.
 BUCKETS = [2**power for power in range(13)]
 
 
 class BatchCollector(Collector):
     """Collects the metrics of all batchers of this process: ``REGISTRY.register(BatchCollector())``.
 
-    Each metric has the label ``batcher``, the name of the function or the engine. All of one name are one series: the
-    instances of a class, the event loops of a function, also different functions with the same ``name``.
+    Each metric has the label ``batcher``, the name of the function or the engine. All batchers of one name share a
+    series: the instances of a class, the event loops of a function, and different functions with the same ``name``.
 
-    No counter ever falls: ``reset_stats()`` makes none fall, and what a batcher has counted stays when it is gone. For
-    methods that is exact, however short their instances live, as long as the class lives. Of functions and engines that
-    are dropped, what they did since the last scrape is lost.
+    * Counters of calls: ``batchify_answered_items`` (returned a result), ``batchify_failed_items`` (raised an
+      exception), ``batchify_cancelled_items`` (the caller left before the answer), ``batchify_expired_items`` (dropped
+      at the deadline), ``batchify_rejected_items`` (refused because the queue was full), ``batchify_deduped_items``
+      (shared the item of an equal call).
+    * ``batchify_batches``: a counter of batches that have ended, with the label ``reason``: why they departed.
+    * ``batchify_pending_items`` and ``batchify_running_items``: gauges of calls that wait, and of calls in running
+      batches.
+    * ``batchify_batch_items``: a histogram of the number of items in a batch.
+    * ``batchify_wait_seconds``: a summary of the time from the arrival of a call to the departure of its batch.
+    * ``batchify_run_seconds``: a summary of the run time of a batch.
 
-    Quantiles are those of the newest 10,000 measurements.
+    No counter ever falls or loses a count by ``reset_stats()``, and the counts of a batcher stay when it is gone. They
+    are exact for methods, however short their instances live, as long as the class lives. A function or engine that is
+    dropped loses the counts since the last scrape.
 
-    Several processes must be scraped one by one: what ``prometheus_client`` calls multiprocess mode leaves out all
-    metrics that are collected like these.
+    The quantiles of the summaries are those of the newest 10,000 measurements.
+
+    Scrape each process of an application on its own: the multiprocess mode of ``prometheus_client`` leaves out metrics
+    of custom collectors like this one.
     """
 
     def __init__(self) -> None:
-        self._totals = Totals()
+        self._totals = Totals(sources)
+        register_for_fork(self._totals)
 
     def describe(self) -> list[Metric]:
-        """Return the metrics without a value, so that a registry knows their names and refuses a second collector."""
+        """Return the metrics without values, by which a registry knows their names and refuses a second collector."""
         return _metrics([])
 
     def collect(self) -> list[Metric]:
@@ -59,16 +72,16 @@ class BatchCollector(Collector):
 def _metrics(totals: Iterable[Total]) -> list[Metric]:
     labels = ["batcher"]
     counters = {
-        name: CounterMetricFamily(f"batchify_{name}", documentation, labels=labels)
-        for name, documentation in CALL_OUTCOMES.items()
+        field: CounterMetricFamily(f"batchify_{field}", documentation, labels=labels)
+        for field, documentation in CALL_OUTCOMES.items()
     }
     batches = CounterMetricFamily(
-        "batchify_batches", "Batches that are over, by why they left.", labels=[*labels, "reason"]
+        "batchify_batches", "Batches that have ended, by the reason of their departure.", labels=[*labels, "reason"]
     )
-    pending = GaugeMetricFamily("batchify_pending_items", "Items that wait.", labels=labels)
-    running = GaugeMetricFamily("batchify_running_items", "Items in batches that run.", labels=labels)
-    sizes = HistogramMetricFamily("batchify_batch_items", "Items in a batch.", labels=labels)
-    waits = _summary("wait", "Time from the arrival of an item to the departure of its batch.")
+    pending = GaugeMetricFamily("batchify_pending_items", "Calls that wait.", labels=labels)
+    running = GaugeMetricFamily("batchify_running_items", "Calls in batches that run.", labels=labels)
+    sizes = HistogramMetricFamily("batchify_batch_items", "Number of items in a batch.", labels=labels)
+    waits = _summary("wait", "Time from the arrival of a call to the departure of its batch.")
     runs = _summary("run", "Run time of a batch.")
     for total in totals:
         present = total.present
@@ -76,26 +89,27 @@ def _metrics(totals: Iterable[Total]) -> list[Metric]:
         for field, counter in counters.items():
             counter.add_metric([name], total.counts[field])
         for reason in REASONS:
-            batches.add_metric([name, reason], total.reasons[reason])
+            batches.add_metric([name, reason], total.counts[reason])
         pending.add_metric([name], present.pending)
         running.add_metric([name], present.running)
         sizes.add_metric([name], _buckets(total), total.items)
-        waits.add_metric([name], total.waits, total.wait_ns / 1e9)
-        runs.add_metric([name], total.batches, total.run_ns / 1e9)
+        waits.add_metric([name], total.waits, total.counts["wait_ns"] / 1e9)
+        runs.add_metric([name], total.batches, total.counts["run_ns"] / 1e9)
         if present.total_batches:
-            # Where nothing was measured there is no quantile, and 0 would be a lie.
+            # Without a measurement there is no quantile, and 0 would be wrong.
             _add_quantiles(waits, name, present.wait_ms)
             _add_quantiles(runs, name, present.run_ms)
     return [*counters.values(), batches, pending, running, sizes, waits, runs]
 
 
-def _summary(what: str, documentation: str) -> SummaryMetricFamily:
-    return SummaryMetricFamily(f"batchify_{what}", documentation, labels=["batcher"], unit="seconds")
+def _summary(name: str, documentation: str) -> SummaryMetricFamily:
+    return SummaryMetricFamily(f"batchify_{name}", documentation, labels=["batcher"], unit="seconds")
 
 
 def _buckets(total: Total) -> list[tuple[str, float]]:
-    """Return how many batches have at most so many items."""
-    up_to = [(str(float(most)), sum(total.sizes[size] for size in total.sizes if size <= most)) for most in BUCKETS]
+    """Return the number of batches up to each size."""
+    sizes = total.sizes
+    up_to = [(str(float(most)), sum(sizes[size] for size in sizes if size <= most)) for most in BUCKETS]
     return [*up_to, ("+Inf", total.batches)]
 
 

@@ -69,7 +69,6 @@ def threads():
 def no_others(monkeypatch):
     """Begin with no batcher, whatever batchers other tests have left."""
     monkeypatch.setattr("batchify._batcher.registry._live", {})
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {})
 
 
 @pytest.fixture

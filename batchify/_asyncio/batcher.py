@@ -25,8 +25,7 @@ from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_option
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import register
-from batchify._stats.counters import fold, together
+from batchify._batcher.registry import Counted, register
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
@@ -47,7 +45,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 
-class AsyncMicrobatcher(Generic[T, R]):
+class AsyncMicrobatcher(Counted, Generic[T, R]):
     """Run a batch function for items that tasks submit one at a time.
 
     It works on any number of event loops, at the same time or one after the other. Calls on one loop share batches. The
@@ -113,8 +111,7 @@ class AsyncMicrobatcher(Generic[T, R]):
         # The engine of the latest call. A call on the same loop need not look it up.
         self._engine: AsyncEngine | None = None
         self._started = self._closed = False
-        # The counters of all engines, including those whose loops are gone.
-        self._counts: list[Stats] = []
+        self._own_counters = {}
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -133,12 +130,8 @@ class AsyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of the statistics of all loops. Any thread may read it."""
-        return together(self.name, self._parts())
-
-    def _parts(self) -> list[Stats]:
-        """Return the counters that ``stats`` adds up."""
-        self._forget_closed_loops()
-        return list(self._counts)
+        self._settle()
+        return self._counters.snapshot(self.name)
 
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
         """Return the result for ``item``, which shares a batch with other items submitted meanwhile.
@@ -319,12 +312,10 @@ class AsyncMicrobatcher(Generic[T, R]):
             register(self)
         engine = self._engines.get(ref(loop))
         if engine is None:
-            self._forget_closed_loops()
+            self._settle()
             config = self._config
             source = self._source if self._is_async else self._offload_kind(self._source, config)
-            engine = self._engine_kind(loop, source, config)
-            # Before the engine counts anything.
-            self._counts.append(engine.stats)
+            engine = self._engine_kind(loop, source, config, self._counters)
             self._engines[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         if engine.requested is not self._config:
@@ -333,14 +324,15 @@ class AsyncMicrobatcher(Generic[T, R]):
 
     def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the loops that are not closed, with their engines."""
-        self._forget_closed_loops()
+        self._settle()
         return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         """Return the running loops, with their engines."""
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
-    def _forget_closed_loops(self) -> None:
+    def _settle(self) -> None:
+        """Forget the loops that are closed, and count the calls on them as cancelled."""
         for key, engine in list(self._engines.items()):
             if engine.loop_is_closed:
                 self._forget(key)
@@ -352,7 +344,6 @@ class AsyncMicrobatcher(Generic[T, R]):
         if self._engine is engine:
             self._engine = None
         engine.count_lost_calls()
-        fold(self._counts, many=2)
 
 
 def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:

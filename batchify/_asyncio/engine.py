@@ -23,7 +23,6 @@ from batchify._core import outcome
 from batchify._core.batch import BatchItem
 from batchify._core.queue import PlainQueue
 from batchify._core.reruns import Reruns
-from batchify._stats.counters import Stats
 from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
@@ -68,15 +68,18 @@ class AsyncEngine:
     # Queues an item for a waiter and returns its ticket. From ``wake_ticket`` on, ``start_or_schedule()`` must follow.
     add: Callable[[Any, Any, float], int]
 
-    def __init__(self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config, stats: Stats
+    ) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
         # The loop while the engine is active: from an arrival until nothing waits or runs.
         self.running_loop: AbstractEventLoop | None = None
         # Whether the loop creates plain futures, as asyncio's own loops and uvloop's do.
         self._is_plain = type(loop.create_future()) is Future
-        self.queue = queue = make_queue(config)
-        self.stats = Stats(lambda: queue.arrivals)
+        self.queue = make_queue(config)
+        self.stats = stats
+        stats.follow(self.queue)
         # The options of the batcher, and those that this engine applies: ``inline()`` derives its own from them.
         self.requested = self._config = config
         # An empty context for future callbacks, which would otherwise each keep a copy of their caller's.
@@ -84,7 +87,7 @@ class AsyncEngine:
         # Returns the batch function, which the engine holds only while there is work.
         self.source = source
         self._fn: BatchFunction | None = None
-        self.add = _make_add(queue, self.stats, config)
+        self.add = _make_add(self.queue, stats, config)
         self._tasks: dict[Batch, Task[None]] = {}
         # The one callback that asks the core again, and the time for which it is set.
         self._handle: Handle | None = None
@@ -145,9 +148,9 @@ class AsyncEngine:
     def change(self, config: Config) -> None:
         """Apply other options from now on."""
         self._config = config
-        queue = self.queue = reconfigured(self.queue, config)
-        self.add = _make_add(queue, self.stats, config)
-        self.stats.follow(lambda: queue.arrivals)
+        queue, self.queue = self.queue, reconfigured(self.queue, config)
+        self.add = _make_add(self.queue, self.stats, config)
+        self.stats.replace(queue, self.queue)
         if not self.idle:
             self._schedule()
 
@@ -169,7 +172,7 @@ class AsyncEngine:
         for batch in list(self.queue.running):
             rest = batch.unfinished
             self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
-        self.stats.final = True
+        self.stats.retire(self.queue)
 
     @property
     def loop_is_closed(self) -> bool:

@@ -1,7 +1,7 @@
-"""All live batchers, weakly held, so that they can be listed, measured, drained, and made anew after a fork.
+"""All live batchers, held weakly: to list them, to read and close them all, and to start again after a fork.
 
-Decides: who counts for whom, so that every number is counted once.
-Must not know: the inside of an engine. It lists whatever has announced itself.
+Decides: whose counters together count every call once.
+Must not know: the inside of an engine.
 """
 
 from __future__ import annotations
@@ -9,27 +9,46 @@ from __future__ import annotations
 import os
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakSet, ref
+from weakref import ref
+
+from batchify._stats.counters import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
 
-class Counting(Protocol):
-    """What has counters: a batcher, or what keeps those of batchers that come and go."""
+class Counted:
+    """A batcher that shares one ``Stats`` with its engines."""
+
+    # The batcher that counts the calls of this one too.
+    _parent: Batcher | None = None
+    # Empty until first use. A dict, because the first of several threads that add counters must win.
+    _own_counters: dict[None, Stats]
+
+    @property
+    def _counters(self) -> Stats:
+        """The counters, made at first use."""
+        if not self._own_counters:
+            register(self, listed=False)
+            self._own_counters.setdefault(None, Stats(None if self._parent is None else self._parent._counters))
+        return self._own_counters[None]
+
+    def _settle(self) -> None:
+        """Count calls as cancelled that no engine can answer any more."""
+
+
+class Batcher(Protocol):
+    """The members of both batchers. A member that one of them awaits may return at once in the other."""
+
+    _parent: Batcher | None
 
     @property
     def name(self) -> str: ...
-    def _parts(self) -> list[Stats]: ...
-
-
-class Batcher(Counting, Protocol):
-    """What both engines offer. What is awaited of one may be returned at once by the other."""
-
+    @property
+    def _counters(self) -> Stats: ...
     @property
     def stats(self) -> BatchStats: ...
     @property
@@ -40,27 +59,40 @@ class Batcher(Counting, Protocol):
     def _submit_nowait(self, item: Any) -> Any: ...
     def submit_many(self, items: Iterable[Any], keep: object = None) -> Any: ...
     def waiting(self) -> list[BatchItem]: ...
-    def _change(self, changes: dict[str, Any]) -> None: ...
+    def _settle(self) -> None: ...
+    def _change(self, _changes: dict[str, Any]) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
     async def aclose(self) -> None: ...
     def _reset_after_fork(self) -> None: ...
 
 
-# Held by who changes options of batchers: of two at a time each would undo what the other does.
+# Held while options of batchers change: of two changes at a time, each would undo the other.
 configure_lock = RLock()
-# Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
-_live: dict[ref[Any], None] = {}
-# What counts for batchers that come and go, and those batchers.
-_keepers: dict[ref[Any], None] = {}
-_kept: WeakSet[Any] = WeakSet()
-# What reads counters, under a lock of its own.
-_readers: dict[ref[Any], None] = {}
+# All batchers, and whether ``batchers()`` lists them. A dict of weak references is copied in one step, also while other
+# threads add to it.
+_live: dict[ref[Any], bool] = {}
+# Other objects that start again after a fork.
+_others: dict[ref[Any], None] = {}
 
 
-def register(batcher: Batcher) -> None:
-    """Remember ``batcher`` for as long as it lives."""
-    _live[ref(batcher, lambda gone: _live.pop(gone, None))] = None
+def register(batcher: Counted, *, listed: bool = True) -> None:
+    """Remember ``batcher`` for as long as it lives; once it is listed, it stays so."""
+    known = ref(batcher, lambda gone: _live.pop(gone, None))
+    if listed:
+        _live[known] = True
+    else:
+        _live.setdefault(known, False)
+
+
+def register_for_fork(other: Any) -> None:
+    """Call ``other.reset_after_fork()`` in the child of a fork, for as long as ``other`` lives."""
+    _others[ref(other, lambda gone: _others.pop(gone, None))] = None
+
+
+def registered() -> list[Batcher]:
+    """Return all live batchers, oldest first: also those that only count for others."""
+    return [batcher for known in list(_live) if (batcher := known()) is not None]
 
 
 def batchers() -> list[Batcher]:
@@ -69,38 +101,29 @@ def batchers() -> list[Batcher]:
     A decorated function has one once it has been called, a decorated method one for each instance; the classes
     ``AsyncMicrobatcher`` and ``SyncMicrobatcher`` are their own. Each has ``name`` and ``stats``.
     """
-    return [batcher for known in list(_live) if (batcher := known()) is not None]
+    return [batcher for known, listed in _live.copy().items() if listed and (batcher := known()) is not None]
 
 
-def keep(keeper: Counting, batcher: Batcher) -> None:
-    """Let ``keeper`` count for ``batcher``, also when that is gone. Must come before the batcher announces itself."""
-    _kept.add(batcher)
-    _keepers[ref(keeper, lambda gone: _keepers.pop(gone, None))] = None
-
-
-def register_reader(reader: Any) -> None:
-    """Let ``reader`` begin anew in the child of a fork, for as long as it lives."""
-    _readers[ref(reader, lambda gone: _readers.pop(gone, None))] = None
-
-
-def counting() -> list[Counting]:
-    """Return what has all counters, each once: the batchers, but for those that are kept their keepers."""
-    free = [batcher for batcher in batchers() if batcher not in _kept]
-    return [*free, *(keeper for known in list(_keepers) if (keeper := known()) is not None)]
+def sources() -> list[Batcher]:
+    """Return the batchers whose counters together count every call once."""
+    live = registered()
+    for batcher in live:
+        batcher._settle()
+    return [batcher for batcher in live if batcher._parent is None]
 
 
 def close_all() -> None:
-    """Close every live batcher: no new calls, what waits runs now, return when all is answered.
+    """Close every live batcher: refuse new calls, run the waiting ones now, and return when all are answered.
 
     Raises:
-        RuntimeError: called on an event loop that has to run some of the batches; await ``aclose_all()`` there. All
+        RuntimeError: the caller is an event loop that has to run some of the batches; await ``aclose_all()`` there. All
             other batchers are closed first.
     """
     failed = None
     for batcher in batchers():
         try:
             batcher.close()
-        except RuntimeError as error:  # noqa: PERF203  # one that fails must not keep the others open
+        except RuntimeError as error:  # noqa: PERF203  # an error of one must not keep the others open
             failed = error
     if failed is not None:
         raise failed
@@ -113,15 +136,15 @@ async def aclose_all() -> None:
 
 
 def _reset_after_fork() -> None:
-    """Let the child of a fork begin anew: it has the parent's items and locks, but none of its threads."""
-    for batcher in batchers():
-        batcher._reset_after_fork()
-    for other in [other for known in (*_keepers, *_readers) if (other := known()) is not None]:
-        other.reset_after_fork()
+    """Start again in the child of a fork, which has the items and locks of its parent, but none of its threads."""
+    for known in (*_live, *_others):
+        live = known()
+        if live is not None:
+            live._reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # not on Windows
-    # Nobody is in the middle of a change when the child begins.
+    # No thread is in the middle of a change when the child begins.
     os.register_at_fork(
         before=configure_lock.acquire, after_in_parent=configure_lock.release, after_in_child=configure_lock.release
     )

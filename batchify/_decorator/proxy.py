@@ -15,7 +15,7 @@ from batchify._batcher.config import changes
 from batchify._batcher.registry import configure_lock
 from batchify._core.limits import number, positive
 from batchify._decorator.routes import RequestRoute, ways
-from batchify._stats.counters import together
+from batchify._stats.snapshot import BatchStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from batchify._batcher.registry import Batcher
     from batchify._decorator.routes import Route, Ways
     from batchify._decorator.signature import Call
-    from batchify._stats.counters import Stats
-    from batchify._stats.snapshot import BatchStats
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
@@ -38,11 +36,11 @@ else:
 class Scope(Protocol):
     """The batchers that a decorated function or a bound method stands for."""
 
+    # The first one counts for all of them.
     def batchers(self) -> list[Batcher]: ...
     # Accepts no batcher that is made later, and returns the batchers to close.
     def close(self) -> list[Batcher]: ...
     def change(self, changes: dict[str, Any]) -> None: ...
-    def _parts(self) -> list[Stats]: ...
 
 
 class Batched(Proxy):
@@ -125,12 +123,18 @@ class Batched(Proxy):
     @property
     def batch_stats(self) -> BatchStats:
         """A snapshot of the statistics."""
-        return together(self._self_config.name, self._self_scope._parts())
+        batchers = self._self_scope.batchers()
+        for batcher in batchers:
+            batcher._settle()
+        return batchers[0].stats if batchers else BatchStats(self._self_config.name)
 
     def reset_stats(self) -> None:
-        """Reset the counters; queued and running items stay counted."""
-        for part in self._self_scope._parts():
-            part.reset()
+        """Reset the counters; queued and running calls stay counted.
+
+        ``Class.method.reset_stats()`` resets all instances, and ``instance.method.reset_stats()`` that instance.
+        """
+        for batcher in self._self_scope.batchers()[:1]:
+            batcher._counters.reset()
 
     def configure(self, **options: Any) -> None:
         """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` from now on.

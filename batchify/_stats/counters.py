@@ -1,233 +1,224 @@
-"""What happened, in numbers.
+"""The counters of one batcher, shared by its engines.
 
-Decides: what is counted, and what a snapshot of it says.
-Must not know: engines, clocks. Whoever knows the time says how long things took.
+Decides: what is counted, and how many calls wait.
+Must not know: engines, clocks. Engines pass durations.
 
-An engine feeds the counters once or twice a batch, never once an item: times of arrival are kept as the core recorded
-them, and turned into waits when somebody looks. The number of waiting items is not counted at all but derived, so that
-waiting + running + answered + failed + cancelled + expired is the number of calls, at any moment, read from any thread.
+Rules
+-----
+1. An engine updates the counters once or twice a batch, never once an item. Arrival times are kept as the core recorded
+   them; a reader turns them into wait times.
+2. The number of waiting calls is derived: all arrivals, less the calls that no longer wait. So waiting + running +
+   answered + failed + cancelled + expired is the number of calls made, at any moment, read from any thread.
+3. The counters of an instance have those of the decorated function as their parent. Both share one lock, and one update
+   counts in both, so the parent keeps the numbers of an instance that is gone. Only waiting calls are summed.
+4. ``reset()`` forgets no count: exporters need numbers that never fall.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from itertools import takewhile
-from threading import Lock, RLock
-from typing import TYPE_CHECKING
+from collections import deque
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from batchify._stats.snapshot import REASONS, BatchStats, percentiles
+from batchify._stats.snapshot import RECENT, Counts, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from batchify._core.batch import Batch
+    from batchify._core.slots import Slots
+    from batchify._stats.snapshot import BatchStats
 
-# How many of the newest items (for waits) and batches (for run times) percentiles are taken from.
-RECENT = 10_000
-# How many counters of engines that are gone are kept apart.
-MANY = 64
-_folding = Lock()
+COUNTED = (
+    "answered_items",
+    "failed_items",
+    "cancelled_items",
+    "expired_items",
+    "rejected_items",
+    "deduped_items",
+    "isolation_runs",
+    "room",
+)
 
 
 class Stats:
-    """The counters of one engine, or of several together.
+    """The counters of one batcher.
 
-    One lock guards them, taken a few times a batch. It is reentrant, so that a signal handler or a finalizer that reads
-    statistics in the middle of an update can't stop the world.
+    The lock is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
 
     Args:
-        arrivals: tells how many items ever arrived; may be called from any thread.
+        parent: counters that count everything that these count.
     """
 
-    # What is simply added up when engines are seen together.
-    SUMS = (
-        "_gone",
-        "_running",
-        "_items",
-        "_deduped",
-        "_rejected",
-        "_isolation",
+    __slots__ = (
+        *COUNTED,
+        "__weakref__",
         "_batches",
-        "_room",
-        "_answered",
-        "_failed",
-        "_cancelled",
-        "_expired",
-        "_wait_total",
-        "_sizes",
-        "_reasons",
-        "_waits",
+        "_before",
+        "_children",
+        "_gone",
+        "_lock",
+        "_longest_run",
+        "_longest_wait",
+        "_parent",
+        "_queues",
         "_recent",
+        "_run_time",
+        "_running",
         "_runs",
-        "_run_total",
+        "_wait_time",
+        "_waits",
     )
-    PEAKS = ("_largest", "_wait_max", "_run_max")
-    __slots__ = (*SUMS, *PEAKS, "_arrivals", "_lock", "final")
 
-    def __init__(self, arrivals: Callable[[], int] = int) -> None:
-        self._arrivals = arrivals
-        self._lock = RLock()
-        # Whether its engine will not work any more, and nothing more is to be counted.
-        self.final = False
-        # Items that no longer wait, and those of them that run: they describe the present, and outlive reset().
-        self._gone = 0
-        self._running = 0
-        self.reset()
+    _lock: RLock
+
+    def __init__(self, parent: Stats | None = None) -> None:
+        self._parent = parent
+        self._lock = RLock() if parent is None else parent._lock
+        # Weak references. As for the queues, a dict is copied in one step while a finalizer changes it.
+        self._children: dict[ref[Any], None] = {}
+        self._queues: dict[Slots, None] = {}
+        # Calls that arrived in these queues and no longer wait, and calls that run. Both outlive a reset.
+        self._gone = self._running = 0
+        self._before = Counts()
+        self._clear()
+        if parent is not None:
+            parent._children[ref(self, parent._children.pop)] = None
+
+    def _clear(self) -> None:
+        self.answered_items = self.failed_items = self.cancelled_items = self.expired_items = 0
+        self.rejected_items = self.deduped_items = self.isolation_runs = self.room = 0
+        # The number of batches by reason and by size.
+        self._batches = Counts()
+        # Sums and maxima, in seconds.
+        self._wait_time = self._run_time = self._longest_wait = self._longest_run = 0.0
+        # The departure and the arrivals of the newest batches, and the number of these arrivals.
+        self._waits: deque[tuple[float, list[float]]] = deque()
+        self._recent = 0
+        self._runs: deque[float] = deque(maxlen=RECENT)
 
     def reset(self) -> None:
-        """Forget the past; what waits and what runs stays counted."""
+        """Start again at zero, with the children; waiting and running calls stay counted."""
         with self._lock:
-            self._items = self._deduped = self._rejected = self._batches = self._largest = self._room = 0
-            self._isolation = 0
-            self._answered = self._failed = self._cancelled = self._expired = 0
-            self._wait_total = self._wait_max = self._run_max = 0.0
-            self._sizes: Counter[int] = Counter()
-            self._reasons: Counter[str] = Counter()
-            # Time of departure and times of arrival of the newest batches, and how many items they have.
-            self._waits: deque[tuple[float, list[float]]] = deque()
-            self._recent = 0
-            self._runs: deque[float] = deque()
-            self._run_total = 0.0
+            self._before = self._before + self._counts()
+            self._clear()
+            for child in self._live_children():
+                child.reset()
 
-    def follow(self, arrivals: Callable[[], int]) -> None:
-        """Ask another one for the arrivals, who goes on from the same number."""
-        self._arrivals = arrivals
+    def follow(self, queue: Slots) -> None:
+        """Count the arrivals in ``queue``."""
+        with self._lock:
+            self._queues[queue] = None
+
+    def replace(self, queue: Slots, other: Slots) -> None:
+        """Count the arrivals in ``other``, which continues ``queue``."""
+        with self._lock:
+            del self._queues[queue]
+            self._queues[other] = None
+
+    def retire(self, queue: Slots) -> None:
+        """Stop following ``queue``, once none of its calls waits."""
+        with self._lock:
+            arrivals = queue.arrivals
+            self._gone -= arrivals
+            del self._queues[queue]
 
     def left(self, count: int = 1) -> None:
         """Count callers that left while their items waited."""
-        with self._lock:
-            self._gone += count
-            self._cancelled += count
+        self._count("cancelled_items", count, gone=count)
 
     def expired(self, count: int) -> None:
-        """Count callers whose deadlines were over while their items waited."""
-        with self._lock:
-            self._gone += count
-            self._expired += count
+        """Count calls that were dropped at their deadline."""
+        self._count("expired_items", count, gone=count)
 
     def refused(self) -> None:
         """Count a call that found no room."""
-        with self._lock:
-            self._rejected += 1
+        self._count("rejected_items", 1)
 
     def isolated(self) -> None:
-        """Count the two halves of what failed, which are run again."""
+        """Count the two halves of a failed batch, which run again."""
+        self._count("isolation_runs", 2)
+
+    def _count(self, what: str, count: int, *, gone: int = 0) -> None:
         with self._lock:
-            self._isolation += 2
+            self._gone += gone
+            stats: Stats | None = self
+            while stats is not None:
+                setattr(stats, what, getattr(stats, what) + count)
+                stats = stats._parent
 
     def departed(self, batch: Batch) -> None:
-        """Count the items of a batch as running."""
+        """Count the calls of a batch as running."""
+        calls = len(batch.waiters)
         with self._lock:
-            self._gone += len(batch.waiters)
-            self._running += len(batch.waiters)
+            self._gone += calls
+            stats: Stats | None = self
+            while stats is not None:
+                stats._running += calls
+                stats = stats._parent
 
     def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
-        """Count a batch, or a part of one, that is over; ``failed`` of its callers had an error, ``cancelled`` left."""
-        calls, size = len(batch.waiters), batch.size
+        """Count a batch, or a part of one, that ended with an error for ``failed`` and no answer for ``cancelled``."""
+        calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
+        # Rounding may take a sum of large times below 0.
+        wait_time = max(0.0, calls * departed - sum(arrived))
+        longest_wait = departed - min(arrived)
         with self._lock:
-            self._running -= calls
-            self._items += size
-            self._deduped += calls - size
-            self._batches += 1
-            self._room += batch.max_size
-            self._answered += calls - failed - cancelled
-            self._failed += failed
-            self._cancelled += cancelled
-            self._sizes[size] += 1
-            self._reasons[batch.reason] += 1
-            self._largest = max(self._largest, size)
-            self._time(batch, run_time)
+            stats: Stats | None = self
+            while stats is not None:
+                stats._running -= calls
+                stats.answered_items += calls - failed - cancelled
+                stats.failed_items += failed
+                stats.cancelled_items += cancelled
+                stats.deduped_items += calls - size
+                stats.room += batch.max_size
+                stats._batches[batch.reason] += 1
+                stats._batches[size] += 1
+                stats._wait_time += wait_time
+                stats._run_time += run_time
+                stats._longest_wait = max(stats._longest_wait, longest_wait)
+                stats._longest_run = max(stats._longest_run, run_time)
+                stats._runs.append(run_time)
+                stats._waits.append((departed, arrived))
+                stats._recent += calls
+                # Batches are dropped whole, so that a departure pays for no single item.
+                while stats._recent > RECENT and stats._recent - len(stats._waits[0][1]) >= RECENT:
+                    stats._recent -= len(stats._waits.popleft()[1])
+                stats = stats._parent
 
-    def _time(self, batch: Batch, run_time: float) -> None:
-        # Not below 0, where rounding may take a sum of large times.
-        self._wait_total += max(0.0, len(batch.arrived) * batch.departed - sum(batch.arrived))
-        self._wait_max = max(self._wait_max, batch.departed - min(batch.arrived))
-        self._run_max = max(self._run_max, run_time)
-        self._runs.append(run_time)
-        self._run_total += run_time
-        self._waits.append((batch.departed, batch.arrived))
-        self._recent += len(batch.arrived)
-        self._forget_old()
-
-    def _forget_old(self) -> None:
-        # Batches are dropped whole, so that a departure pays for no single item.
-        while self._recent > RECENT and self._recent - len(self._waits[0][1]) >= RECENT:
-            self._recent -= len(self._waits.popleft()[1])
-        while len(self._runs) > RECENT:
-            self._runs.popleft()
-
-    def absorb(self, other: Stats) -> None:
-        """Add what ``other`` has counted."""
-        with other._lock, self._lock:
-            for name in self.SUMS:
-                total = getattr(self, name)
-                # In place: what thousands of engines have added up to is not copied for each of them.
-                total += getattr(other, name)
-                setattr(self, name, total)
-            for name in self.PEAKS:
-                setattr(self, name, max(getattr(self, name), getattr(other, name)))
-            self._gone -= other._arrivals()
-            self._forget_old()
-
-    def snapshot(self, name: str) -> BatchStats:
-        """Return what has been counted, under the name of the batcher."""
+    def read(self) -> Reading:
+        """Return the counters of this moment."""
         with self._lock:
-            waits = [departed - arrived for departed, times in self._waits for arrived in times]
-            return BatchStats(
-                name=name,
-                total_items=self._items,
-                total_batches=self._batches,
-                avg_batch_size=self._items / max(1, self._batches),
-                avg_wait_time_ms=1000 * self._wait_total / max(1, self._items + self._deduped),
-                max_batch_size_seen=self._largest,
-                # Read last: items that arrive meanwhile are pending, and none is counted twice.
-                pending=self._arrivals() - self._gone,
+            return Reading(
+                before=self._before,
+                counts=self._counts(),
                 running=self._running,
-                answered_items=self._answered,
-                failed_items=self._failed,
-                cancelled_items=self._cancelled,
-                expired_items=self._expired,
-                isolation_runs=self._isolation,
-                rejected_items=self._rejected,
-                deduped_items=self._deduped,
-                wait_ms=percentiles(waits, self._wait_max),
-                run_ms=percentiles(list(self._runs), self._run_max),
-                avg_run_time_ms=1000 * self._run_total / max(1, self._batches),
-                size_histogram=dict(sorted(self._sizes.items())),
-                reasons={reason: self._reasons[reason] for reason in REASONS},
-                fill_ratio=self._items / max(1, self._room),
+                waits=list(self._waits),
+                runs=list(self._runs),
+                longest_wait=self._longest_wait,
+                longest_run=self._longest_run,
+                # Last: a call that arrives meanwhile waits, and no call counts twice.
+                pending=self._pending(),
             )
 
+    def snapshot(self, name: str) -> BatchStats:
+        """Return the counters of this moment as a snapshot under the name of the batcher."""
+        return self.read().snapshot(name)
 
-def fold(parts: list[Stats], many: int = MANY) -> None:
-    """Add up neighbours in ``parts`` that are final, when there are ``many``; but one thread at a time.
+    def _counts(self) -> Counts:
+        counts = Counts(self._batches)
+        for what in COUNTED:
+            counts[what] = getattr(self, what)
+        counts["wait_ns"] = round(1e9 * self._wait_time)
+        counts["run_ns"] = round(1e9 * self._run_time)
+        return counts
 
-    It takes one step for all of them, so that who copies the list finds each call in it once; others may append.
-    """
-    if len(parts) < many or not _folding.acquire(blocking=False):
-        return
-    try:
-        begin = 0
-        while begin < len(parts):
-            final = list(takewhile(lambda part: part.final, parts[begin:]))
-            if len(final) > 1:
-                parts[begin : begin + len(final)] = [_sum(final)]
-            begin += 1
-    finally:
-        _folding.release()
+    def _pending(self) -> int:
+        pending = 0
+        for stats in (self, *self._live_children()):
+            pending -= stats._gone
+            for queue in list(stats._queues):
+                pending += queue.arrivals
+        return pending
 
-
-def _sum(parts: list[Stats]) -> Stats:
-    total = Stats()
-    for part in parts:
-        total.absorb(part)
-    total.final = True
-    return total
-
-
-def together(name: str, parts: Iterable[Stats]) -> BatchStats:
-    """Return one snapshot of several engines."""
-    total = Stats()
-    for part in parts:
-        total.absorb(part)
-    return total.snapshot(name)
+    def _live_children(self) -> list[Stats]:
+        return [child for known in list(self._children) if (child := known()) is not None]

@@ -1,21 +1,44 @@
-"""A snapshot of what a batcher has done, and which of its figures are shown under which label."""
+"""The numbers of a batcher at one moment: as the counters have them, as users see them, and with which labels.
+
+Decides: how averages and percentiles follow from counts, and which figure has which label.
+Must not know: locks, engines, clocks.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchify._stats.drawing import Figures
+
+# Numbers that only grow, by the field of a snapshot, by the reason of a departure, or (an int) by the size of a batch.
+# "room" is the sum of max_size over all batches; "wait_ns" and "run_ns" are sums in nanoseconds, which are ints because
+# a difference of floats may lose what came last.
+Counts: TypeAlias = Counter[str | int]
+# Percentiles are those of this many of the newest calls (wait times) and batches (run times).
+RECENT = 10_000
 
 REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Percentiles of the newest 10,000 measurements, and the maximum of all of them, in milliseconds."""
+    """Nearest-rank percentiles of the newest 10,000 measurements, and the maximum of all, in milliseconds.
+
+    All are 0 if nothing was measured.
+
+    Attributes:
+        p50: half of the measurements are at most this: the median.
+        p90: 90 % of the measurements are at most this.
+        p99: 99 % of the measurements are at most this.
+        max: the highest measurement since the counters were reset.
+    """
 
     p50: float = 0.0
     p90: float = 0.0
@@ -25,35 +48,37 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class BatchStats:
-    """A snapshot of what a batcher has done. Times are in milliseconds.
+    """A snapshot of the statistics of a batcher.
 
-    Calls are always accounted for: ``pending + running + answered_items + failed_items + cancelled_items +
-    expired_items`` is the number of calls made, at the moment of the snapshot.
+    A call is one item of one caller. Every call is accounted for: ``pending + running + answered_items + failed_items +
+    cancelled_items + expired_items`` is the number of calls made, at the moment of the snapshot. ``reset_stats()`` sets
+    everything but ``pending`` and ``running`` to 0.
 
     Attributes:
-        name: the batcher's name.
-        total_items: items of all batches that are over.
-        total_batches: batches that are over.
-        avg_batch_size: items in a batch, on average.
-        avg_wait_time_ms: time from the arrival of an item to the departure of its batch, on average.
-        avg_run_time_ms: run time of a batch, on average.
-        max_batch_size_seen: the largest batch.
-        pending: items that wait.
-        running: items in batches that run.
-        answered_items: calls that had a result.
-        failed_items: calls that had an exception.
+        name: the name of the batcher.
+        total_items: items in all batches that have ended; calls that share an item count once.
+        total_batches: batches that have ended.
+        avg_batch_size: mean number of items in a batch.
+        avg_wait_time_ms: mean time from the arrival of a call to the departure of its batch, in milliseconds.
+        avg_run_time_ms: mean run time of a batch, in milliseconds.
+        max_batch_size_seen: number of items in the largest batch.
+        pending: calls that wait at this moment.
+        running: calls in batches that run at this moment.
+        answered_items: calls that returned a result.
+        failed_items: calls that raised an exception.
         cancelled_items: calls whose caller left before the answer.
         expired_items: calls that were dropped at their deadline.
-        isolation_runs: runs of parts of batches that had failed, to isolate errors.
-        rejected_items: calls that were refused because too many items waited; they do not count as calls made.
+        isolation_runs: runs of the halves of failed batches (``isolate_errors``); each half also counts as a batch.
+        rejected_items: calls that were refused because the queue was full; they do not count as calls made.
         deduped_items: calls that shared the item of an equal call.
-        wait_ms: percentiles of the time from arrival to departure.
-        run_ms: percentiles of the run time of a batch.
-        size_histogram: the number of batches of each size.
-        reasons: the number of batches by why they left: ``full``; ``timeout`` (the window had passed; with adaptive
-            timing and several slots, the distance between departures); ``idle`` (nothing was running); ``slot`` (all
-            slots were busy and a batch ended); ``weight``; ``deadline``; ``flush``; ``close``.
-        fill_ratio: items in a batch as a share of ``max_size``, on average.
+        wait_ms: percentiles of the time from the arrival of a call to the departure of its batch, in milliseconds.
+        run_ms: percentiles of the run time of a batch, in milliseconds.
+        size_histogram: the number of batches of each size, smallest size first.
+        reasons: the number of batches by the reason of their departure: ``full``; ``timeout`` (the window had passed;
+            with adaptive timing and several slots, the distance between departures); ``idle`` (no batch was running);
+            ``slot`` (all slots were busy and a batch ended); ``weight`` (``max_weight`` was reached); ``deadline`` (a
+            deadline was near); ``flush``; ``close``.
+        fill_ratio: ``total_items`` as a share of the items that would have filled these batches to ``max_size``.
     """
 
     name: str
@@ -85,7 +110,7 @@ class BatchStats:
         return plain
 
     def __str__(self) -> str:
-        from batchify._stats.drawing import as_text  # noqa: PLC0415  # only who looks pays for the drawing
+        from batchify._stats.drawing import as_text  # noqa: PLC0415  # only a drawn snapshot pays for the import
 
         return as_text(_figures(self))
 
@@ -93,6 +118,80 @@ class BatchStats:
         from batchify._stats.drawing import as_html  # noqa: PLC0415  # as above
 
         return as_html(_figures(self))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counters of one batcher, or the sum of several, at one moment.
+
+    Attributes:
+        counts: the counts since the last reset.
+        before: the counts until then.
+        pending: calls that wait.
+        running: calls in batches that run.
+        waits: the departure of each of the newest batches, and the arrivals of its calls, in seconds.
+        runs: the run times of the newest batches, in seconds.
+        longest_wait: the longest wait since the last reset, in seconds.
+        longest_run: the longest run since the last reset, in seconds.
+    """
+
+    counts: Counts
+    before: Counts
+    pending: int
+    running: int
+    waits: list[tuple[float, list[float]]]
+    runs: list[float]
+    longest_wait: float
+    longest_run: float
+
+    def snapshot(self, name: str) -> BatchStats:
+        """Return the counts since the last reset as a snapshot under this name."""
+        counts = self.counts
+        sizes = batch_sizes(counts)
+        batches, items = sum(sizes.values()), sum(size * count for size, count in sizes.items())
+        waits = (departed - arrived for departed, times in reversed(self.waits) for arrived in times)
+        return BatchStats(
+            name=name,
+            total_items=items,
+            total_batches=batches,
+            avg_batch_size=items / max(1, batches),
+            avg_wait_time_ms=counts["wait_ns"] / 1e6 / max(1, items + counts["deduped_items"]),
+            avg_run_time_ms=counts["run_ns"] / 1e6 / max(1, batches),
+            max_batch_size_seen=max(sizes, default=0),
+            pending=self.pending,
+            running=self.running,
+            answered_items=counts["answered_items"],
+            failed_items=counts["failed_items"],
+            cancelled_items=counts["cancelled_items"],
+            expired_items=counts["expired_items"],
+            isolation_runs=counts["isolation_runs"],
+            rejected_items=counts["rejected_items"],
+            deduped_items=counts["deduped_items"],
+            wait_ms=percentiles(list(islice(waits, RECENT)), self.longest_wait),
+            run_ms=percentiles(self.runs[-RECENT:], self.longest_run),
+            size_histogram=sizes,
+            reasons={reason: counts[reason] for reason in REASONS},
+            fill_ratio=items / max(1, counts["room"]),
+        )
+
+
+def combined(readings: Sequence[Reading]) -> Reading:
+    """Return the sum of the readings of several batchers."""
+    return Reading(
+        counts=sum((reading.counts for reading in readings), Counts()),
+        before=sum((reading.before for reading in readings), Counts()),
+        pending=sum(reading.pending for reading in readings),
+        running=sum(reading.running for reading in readings),
+        waits=list(chain.from_iterable(reading.waits for reading in readings)),
+        runs=list(chain.from_iterable(reading.runs for reading in readings)),
+        longest_wait=max((reading.longest_wait for reading in readings), default=0.0),
+        longest_run=max((reading.longest_run for reading in readings), default=0.0),
+    )
+
+
+def batch_sizes(counts: Counts) -> dict[int, int]:
+    """Return the number of batches of each size, smallest size first."""
+    return dict(sorted((size, count) for size, count in counts.items() if isinstance(size, int)))
 
 
 def percentiles(measured: list[float], highest: float) -> Percentiles:

@@ -1,138 +1,109 @@
-"""What batchers did, added up by name, for those who export it as counters.
+"""The statistics of all batchers, added up by name, for exporters of counters.
 
 Decides: how numbers outlive the batchers that counted them.
-Must not know: engines, and the format of any exporter.
+Must not know: where batchers are found, the format of any exporter.
 
-Whoever reads an exported counter takes a fall of it for a restart, and counts its whole value once more. A plain sum
-over batchers would fall whenever one of them is gone or starts over. Therefore what is added up is how far each has
-come since it was last read, and a total never falls.
+A reader of an exported counter takes a fall for a restart of the process and counts the whole value again. A plain sum
+over batchers would fall whenever one of them is gone. So each reading adds to a total what was counted since the last.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from batchify._batcher.registry import counting, register_reader
-from batchify._stats.counters import together
-from batchify._stats.snapshot import BatchStats
+from batchify._stats.snapshot import Counts, batch_sizes, combined
 
 if TYPE_CHECKING:
-    from batchify._batcher.registry import Counting
-    from batchify._stats.counters import Stats
+    from collections.abc import Callable, Iterable
 
-# What may become of a call, by field of a snapshot.
+    from batchify._stats.counters import Stats
+    from batchify._stats.snapshot import BatchStats, Reading
+
+# The ends of a call, by field of a snapshot.
 CALL_OUTCOMES = {
-    "answered_items": "Calls that had a result.",
-    "failed_items": "Calls that had an exception.",
+    "answered_items": "Calls that returned a result.",
+    "failed_items": "Calls that raised an exception.",
     "cancelled_items": "Calls whose caller left before the answer.",
     "expired_items": "Calls that were dropped at their deadline.",
-    "rejected_items": "Calls that were refused because too many items waited.",
+    "rejected_items": "Calls that were refused because the queue was full.",
     "deduped_items": "Calls that shared the item of an equal call.",
 }
-# Fields that only grow, until they are reset.
-COUNTS = (*CALL_OUTCOMES, "total_items")
+
+
+class Source(Protocol):
+    """A batcher, as far as its statistics are concerned."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def _counters(self) -> Stats: ...
 
 
 @dataclass(frozen=True)
 class Total:
-    """What all batchers of one name have done, those that are gone included.
+    """The statistics of all batchers of one name, also of those that are gone.
 
     Attributes:
-        present: what those that live are at, and their percentiles.
-        counts: the counts of a snapshot, by field.
-        reasons: the number of batches by why they left.
-        sizes: the number of batches of each size.
-        wait_ns: the time that calls have waited, in nanoseconds: a sum of floats may fall, if only by a rounding error.
-        run_ns: the time that batches have run, likewise.
+        present: a snapshot of the live batchers, for numbers that may fall: waiting and running calls, percentiles.
+        counts: everything that was ever counted. It never falls.
     """
 
     present: BatchStats
-    counts: Counter[str] = field(default_factory=Counter[str])
-    reasons: Counter[str] = field(default_factory=Counter[str])
-    sizes: Counter[int] = field(default_factory=Counter[int])
-    wait_ns: int = 0
-    run_ns: int = 0
+    counts: Counts
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """The number of batches of each size, smallest size first."""
+        return batch_sizes(self.counts)
 
     @property
     def batches(self) -> int:
-        """How many batches are over."""
-        return self.sizes.total()
+        """The number of batches that have ended."""
+        return sum(self.sizes.values())
 
     @property
     def items(self) -> int:
-        """How many items these batches had."""
-        return self.counts["total_items"]
+        """The number of items in these batches."""
+        return sum(size * count for size, count in self.sizes.items())
 
     @property
     def waits(self) -> int:
-        """How many calls have waited: those that shared an item too."""
+        """The number of calls in these batches, which is higher if calls shared items."""
         return self.items + self.counts["deduped_items"]
-
-    def advanced(self, before: BatchStats, after: BatchStats) -> Total:
-        """Return this total with what one batcher has counted between two snapshots."""
-        # A difference of counters has nothing below 0.
-        return replace(
-            self,
-            counts=self.counts + (_counts(after) - _counts(before)),
-            reasons=self.reasons + (Counter(after.reasons) - Counter(before.reasons)),
-            sizes=self.sizes + (Counter(after.size_histogram) - Counter(before.size_histogram)),
-            wait_ns=self.wait_ns + max(0, _wait_ns(after) - _wait_ns(before)),
-            run_ns=self.run_ns + max(0, _run_ns(after) - _run_ns(before)),
-        )
 
 
 class Totals:
-    """Adds up what batchers do, for one reader. Any thread may read."""
+    """Adds up the statistics of batchers, for one exporter. Any thread may read.
 
-    def __init__(self) -> None:
-        register_reader(self)
-        self.reset_after_fork()
+    Args:
+        sources: returns the batchers whose counters together count every call once.
+    """
 
-    def reset_after_fork(self) -> None:
-        """Begin from nothing. The child of a fork needs it: somebody may have been reading."""
-        # Guards all that follows.
+    def __init__(self, sources: Callable[[], Iterable[Source]]) -> None:
+        self._sources = sources
+        self._reset_after_fork()
+
+    def _reset_after_fork(self) -> None:
+        """Start again at zero, with a lock of its own: another thread of the parent may have held the old one."""
+        # Guards the rest.
         self._lock = Lock()
-        self._last: WeakKeyDictionary[Counting, BatchStats] = WeakKeyDictionary()
-        self._totals: dict[str, Total] = {}
+        # What the counters had counted when they were last read.
+        self._last: WeakKeyDictionary[Stats, Counts] = WeakKeyDictionary()
+        self._counts: defaultdict[str, Counts] = defaultdict(Counts)
 
     def read(self) -> list[Total]:
         """Return the totals of all names that were ever seen."""
         with self._lock:
-            live: defaultdict[str, list[tuple[BatchStats, list[Stats]]]] = defaultdict(list)
-            for source in counting():
-                parts = source._parts()
-                now = together(source.name, parts)
-                self._add(source, now)
-                live[now.name].append((now, parts))
-            return [replace(total, present=_present(name, live[name])) for name, total in self._totals.items()]
-
-    def _add(self, source: Counting, now: BatchStats) -> None:
-        nothing = BatchStats(now.name)
-        last = self._last.get(source, nothing)
-        if now.total_batches < last.total_batches:
-            # It has been reset, or is that of a child after a fork.
-            last = nothing
-        self._totals[now.name] = self._totals.get(now.name, Total(nothing)).advanced(last, now)
-        self._last[source] = now
-
-
-def _present(name: str, live: list[tuple[BatchStats, list[Stats]]]) -> BatchStats:
-    """Return one snapshot of several, each with the counters that it is made of."""
-    # Percentiles have to be taken anew, unless there is only one.
-    return live[0][0] if len(live) == 1 else together(name, [part for _, parts in live for part in parts])
-
-
-def _counts(stats: BatchStats) -> Counter[str]:
-    return Counter({name: getattr(stats, name) for name in COUNTS})
-
-
-def _wait_ns(stats: BatchStats) -> int:
-    return round(1e6 * stats.avg_wait_time_ms * (stats.total_items + stats.deduped_items))
-
-
-def _run_ns(stats: BatchStats) -> int:
-    return round(1e6 * stats.avg_run_time_ms * stats.total_batches)
+            live: defaultdict[str, list[Reading]] = defaultdict(list)
+            for source in self._sources():
+                name, counters = source.name, source._counters
+                reading = counters.read()
+                counts = reading.before + reading.counts
+                self._counts[name] += counts - self._last.get(counters, Counts())
+                self._last[counters] = counts
+                live[name].append(reading)
+            return [Total(combined(live[name]).snapshot(name), Counts(counts)) for name, counts in self._counts.items()]

@@ -24,8 +24,7 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import batchers, register
-from batchify._stats.counters import together
+from batchify._batcher.registry import Counted, batchers, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
@@ -42,14 +41,13 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
-    from batchify._stats.counters import Stats
     from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class SyncMicrobatcher(Generic[T, R]):
+class SyncMicrobatcher(Counted, Generic[T, R]):
     """Run a batch function for items that threads submit one at a time.
 
     With ``concurrency=1``, the batch function always runs on one and the same thread. The first ``submit`` starts it.
@@ -111,11 +109,12 @@ class SyncMicrobatcher(Generic[T, R]):
         self._own: dict[None, ThreadEngine] = {}
         # The same, once it is there.
         self._engine: ThreadEngine | None = None
+        self._own_counters = {}
 
     def _ensure_engine(self) -> ThreadEngine:
         """Return the engine, made at first use."""
         if self._engine is None:
-            engine = self._own.setdefault(None, self._engine_kind(self._source, self._config))
+            engine = self._own.setdefault(None, self._engine_kind(self._source, self._config, self._counters))
             # Changes that came in between could not see it.
             self._update(engine)
             self._engine = engine
@@ -148,11 +147,7 @@ class SyncMicrobatcher(Generic[T, R]):
     @property
     def stats(self) -> BatchStats:
         """A snapshot of what happened, from whichever thread it is asked for."""
-        return together(self.name, self._parts())
-
-    def _parts(self) -> list[Stats]:
-        """Return the counters that ``stats`` adds up."""
-        return [engine.stats for engine in self._engines()]
+        return self._counters.snapshot(self.name)
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
         """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.

@@ -33,7 +33,6 @@ from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.queue import PlainQueue
 from batchify._core.reruns import Reruns
-from batchify._stats.counters import Stats
 from batchify._threads.deadlines import DeadlineThread
 from batchify._threads.workers import Workers
 from batchify.errors import (
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from batchify._batcher.executors import BatchExecutor
     from batchify._core.entries import Entry
     from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
     from batchify._threads.workers import WakeSignal
 
     BatchFunction = Callable[[list[Any]], Any]
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 class ThreadEngine:
     """The line of one batcher, its slots and its workers."""
 
-    def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config) -> None:
+    def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
         self.name = config.name
         # The options, as they were given and as this engine goes by them.
         self.requested = self._config = config
@@ -72,9 +72,10 @@ class ThreadEngine:
         # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
         # For their sake a thread can tell whether it has it.
         self._lock = RLock()
-        self.queue = queue = make_queue(config)
+        self.queue = make_queue(config)
         self._prepare = entry_factory(config)
-        self.stats = Stats(lambda: queue.arrivals)
+        self.stats = stats
+        stats.follow(self.queue)
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
         self._fn: BatchFunction | None = None
@@ -218,8 +219,8 @@ class ThreadEngine:
             if config.takes_requests and not self._config.takes_requests:
                 self._prepare = grouped_entry_factory(self._prepare, config)
             self._config = config
-            queue = self.queue = reconfigured(self.queue, config)
-            self.stats.follow(lambda: queue.arrivals)
+            queue, self.queue = self.queue, reconfigured(self.queue, config)
+            self.stats.replace(queue, self.queue)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
             self.workers.wake_all()

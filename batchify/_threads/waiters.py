@@ -80,8 +80,10 @@ class FutureWaiter(Waiter, Future[Any]):
             else:
                 self.set_exception(self.error)
         except BaseException:
-            # concurrent.futures lets some exceptions of callbacks pass. They must not reach the other callers.
-            log.exception("a callback of a future raised")
+            # concurrent.futures lets some exceptions of callbacks pass. They must not reach the other callers, nor must
+            # an error of a logging filter.
+            with suppress(Exception):
+                log.exception("a callback of a future raised")
 
 
 def held_lock() -> Lock:

@@ -19,7 +19,7 @@ from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import as_entry
-from batchify._batcher.registry import batchers
+from batchify._batcher.registry import registered
 from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
     from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def inline() -> Generator[None]:
     if SyncMicrobatcher._engine_kind is CallerEngine:
         yield
         return
-    before = [(batcher, dict(vars(batcher))) for batcher in batchers()]
+    before = [(batcher, dict(vars(batcher))) for batcher in registered()]
     SyncMicrobatcher._engine_kind = CallerEngine
     AsyncMicrobatcher._engine_kind = TaskEngine
     AsyncMicrobatcher._offload_kind = OnLoop
@@ -68,7 +69,7 @@ def inline() -> Generator[None]:
 
 
 def _reset_after_fork() -> None:
-    for batcher in batchers():
+    for batcher in registered():
         batcher._reset_after_fork()
 
 
@@ -80,8 +81,10 @@ def _alone(config: Config) -> Config:
 class CallerEngine(ThreadEngine):
     """An engine without workers: the caller that enters an item runs it."""
 
-    def __init__(self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config) -> None:
-        super().__init__(source, _alone(config))
+    def __init__(
+        self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config, stats: Stats
+    ) -> None:
+        super().__init__(source, _alone(config), stats)
         # Waiter -> its batch, between taking it from the queue and running it.
         self._taken: dict[Any, Batch] = {}
 
@@ -117,8 +120,8 @@ class TaskEngine(AsyncEngine):
 
     __slots__ = ()
 
-    def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config) -> None:
-        super().__init__(loop, source, _alone(config))
+    def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config, stats: Stats) -> None:
+        super().__init__(loop, source, _alone(config), stats)
 
     def change(self, config: Config) -> None:
         super().change(_alone(config))

@@ -7,18 +7,29 @@ import gc
 import pytest
 
 from batchify._batcher import registry
-from batchify._batcher.registry import aclose_all, batchers, close_all, counting, keep, register
+from batchify._batcher.registry import (
+    Counted,
+    aclose_all,
+    batchers,
+    close_all,
+    register,
+    register_for_fork,
+    registered,
+    sources,
+)
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
 
-class Batcher:
-    """Notes that it was closed, and how."""
+class Batcher(Counted):
+    """Logs what is called."""
 
-    def __init__(self, name, log=None):
+    def __init__(self, name, log=None, parent=None, *, listed=True):
         self.name = name
         self.log = log
-        register(self)
+        self._parent = parent
+        self._own_counters = {}
+        register(self, listed=listed)
 
     def __repr__(self):
         return self.name
@@ -27,14 +38,18 @@ class Batcher:
         self.log.append(f"{self.name} closed")
 
     def _reset_after_fork(self):
-        self.log.append(f"{self.name} renewed")
+        self.log.append(f"{self.name} reset")
+
+    def _settle(self):
+        if self.log is not None:
+            self.log.append(f"{self.name} settled")
 
     async def aclose(self):
         self.log.append(f"{self.name} closed on the loop")
 
 
-def test_nothing_is_there_at_first():
-    """Before any batcher is made the list is empty."""
+def test_the_list_is_empty_at_first():
+    """Before any batcher is made, the list is empty."""
     assert [] == batchers()
 
 
@@ -44,22 +59,22 @@ def test_batchers_are_listed_oldest_first():
     assert made == batchers()
 
 
-def test_announcing_twice_lists_once():
-    """A batcher that announces itself again stays where it was."""
+def test_a_batcher_that_is_registered_twice_is_listed_once():
+    """A batcher that is registered again keeps its place."""
     made = [Batcher("first"), Batcher("second")]
     register(made[0])
     assert made == batchers()
 
 
-def test_the_list_belongs_to_its_reader():
-    """What somebody does to the list changes nobody's batchers."""
+def test_the_list_is_a_copy():
+    """A change of the returned list does not affect the registered batchers."""
     made = [Batcher("first")]
     batchers().clear()
     assert made == batchers()
 
 
 def test_batchers_are_held_weakly():
-    """A batcher that nobody holds is no longer listed, and its neighbours are."""
+    """A batcher without references is no longer listed, and its neighbours are."""
     made = [Batcher("first"), Batcher("second")]
     del made[0]
     gc.collect()
@@ -67,48 +82,50 @@ def test_batchers_are_held_weakly():
 
 
 def test_nothing_is_left_of_a_batcher():
-    """What was known of a batcher goes with it, so that thousands of them can come and go."""
+    """The registry keeps nothing of a batcher that is gone, so that thousands of them can come and go."""
     Batcher("first")
     gc.collect()
     assert {} == registry._live
 
 
-def test_a_batcher_whose_end_is_not_yet_known_is_not_listed(monkeypatch):
-    """Between the end of a batcher and the note of it, the list leaves it out."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {lambda: None: None})
-    assert [] == batchers()
+def test_a_batcher_that_is_about_to_be_forgotten_is_not_listed(monkeypatch):
+    """A batcher is not listed between its end and the callback of its weak reference."""
+    monkeypatch.setattr("batchify._batcher.registry._live", {lambda: None: True})
+    registry._reset_after_fork()
+    assert [[], [], []] == [batchers(), registered(), sources()]
 
 
-class Keeper:
-    """Counts for others."""
+def test_a_batcher_need_not_be_listed():
+    """A batcher that only counts for others is registered and not listed, until it is registered as listed."""
+    made = [Batcher("first", listed=False), Batcher("second")]
+    assert (made, [made[1]]) == (registered(), batchers())
+    register(made[0])
+    assert made == batchers()
+    register(made[0], listed=False)
+    assert made == batchers()
 
 
-def test_batchers_count_for_themselves():
-    """What counts are the batchers, oldest first, unless somebody else counts for them."""
-    made = [Batcher("first"), Batcher("second")]
-    assert made == counting()
+def test_counters_are_made_once():
+    """Counters are made at first use, and the batcher is registered with them."""
+    batcher = Batcher("first")
+    assert batcher._counters is batcher._counters
+    registry._live.clear()
+    batcher._own_counters.clear()
+    assert [] == registered()
+    _ = batcher.counters
+    assert ([batcher], []) == (registered(), batchers())
 
 
-def test_a_keeper_counts_in_the_place_of_batchers():
-    """A keeper counts once, however many it keeps, and those it keeps are listed and do not count."""
-    keeper = Keeper()
-    made = [Batcher("first"), Batcher("second"), Batcher("third")]
-    keep(keeper, made[0])
-    keep(keeper, made[2])
-    assert ([made[1], keeper], made) == (counting(), batchers())
-
-
-def test_keepers_are_held_weakly():
-    """A keeper that nobody holds no longer counts, and nothing is left of it."""
-    keep(Keeper(), Batcher("first"))
-    gc.collect()
-    assert ([], {}) == (counting(), registry._keepers)
-
-
-def test_a_keeper_whose_end_is_not_yet_known_does_not_count(monkeypatch):
-    """Between the end of a keeper and the note of it, it is left out."""
-    monkeypatch.setattr("batchify._batcher.registry._keepers", {lambda: None: None})
-    assert [] == counting()
+def test_sources_have_no_parent():
+    """The sources of all counts are the batchers without a parent, listed or not, and they are settled first."""
+    log = []
+    parent = Batcher("parent", log, listed=False)
+    made = [parent, Batcher("alone", log)]
+    child = Batcher("child", log, parent)
+    assert made == sources()
+    assert ["parent settled", "alone settled", "child settled"] == log
+    child.counters.left()
+    assert [1, 1] == [batcher.counters.snapshot("").cancelled_items for batcher in (parent, child)]
 
 
 def test_close_all_closes_all_oldest_first():
@@ -127,9 +144,19 @@ async def test_aclose_all_closes_all_oldest_first():
     assert [f"{batcher} closed on the loop" for batcher in made] == log
 
 
-def test_a_fork_renews_all():
-    """What is called in the child of a fork lets every live batcher begin anew."""
+def test_a_fork_resets_everything():
+    """In the child of a fork, every live batcher and every other registered object is reset."""
     log = []
-    made = [Batcher("first", log), Batcher("second", log)]
+    made = [Batcher("first", log), Batcher("second", log, listed=False), Batcher("other", log)]
+    registry._live.popitem()
+    register_for_fork(made[2])
     registry._reset_after_fork()
-    assert [f"{batcher} renewed" for batcher in made] == log
+    assert [f"{batcher} reset" for batcher in made] == log
+
+
+def test_other_objects_are_held_weakly():
+    """The registry keeps nothing of an object that is gone."""
+    before = len(registry._others)
+    register_for_fork(Batcher("other"))
+    gc.collect()
+    assert before >= len(registry._others)

@@ -16,7 +16,7 @@ import pytest
 
 import batchify
 from batchify import BatchStats, microbatch
-from batchify._stats.counters import together
+from batchify.testing import VirtualLoop
 from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
 from tests.kit.processes import printed_by
 
@@ -368,8 +368,8 @@ def test_a_class_counts_failures_of_its_dead():
     assert (1, 1, 0) == (stats.failed_items, stats.cancelled_items, stats.pending)
 
 
-def test_a_class_starts_counting_anew():
-    """``reset_stats()`` of a class forgets its dead and resets its living; of an instance, only that instance."""
+def test_statistics_of_a_class_are_reset():
+    """``reset_stats()`` of a class resets all its instances; of an instance, only that instance."""
 
     class Kind:
         @microbatch(name="echo")
@@ -380,35 +380,10 @@ def test_a_class_starts_counting_anew():
     assert [1, 1, 1] == [Kind().echo(1), one.echo(1), two.echo(1)]
     wait_until(lambda: gc.collect() >= 0 and 3 == total(Kind.echo))
     one.echo.reset_stats()
-    assert [0, 1, 2] == [total(one.echo), total(two.echo), total(Kind.echo)]
+    assert [0, 1, 3] == [total(one.echo), total(two.echo), total(Kind.echo)]
     Kind.echo.reset_stats()
     assert BatchStats("echo") == Kind.echo.batch_stats
     assert 0 == total(two.echo)
-
-
-def test_an_instance_that_goes_while_its_class_is_counted_counts_once(monkeypatch):
-    """An instance that is collected in the middle of a sum is neither missing from it nor in it twice."""
-
-    class Kind:
-        @microbatch
-        def echo(self, items):
-            return items
-
-    earlier, later = Kind(), Kind()
-    assert [1, 1] == [earlier.echo(1), later.echo(1)]
-    dead = [weakref.ref(earlier), weakref.ref(later)]
-    del earlier
-    wait_until(lambda: is_gone(dead[0]))
-    alive = [later]
-    del later
-
-    def die_first(name, parts):
-        alive.clear()
-        wait_until(lambda: is_gone(dead[1]))
-        return together(name, parts)
-
-    monkeypatch.setattr("batchify._decorator.proxy.together", die_first)
-    assert [2, 2] == [total(Kind.echo), total(Kind.echo)]
 
 
 def test_an_instance_that_goes_before_its_loop_counts_once():
@@ -425,13 +400,13 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     # As somebody who was about to look at the numbers.
     _, batcher = Kind.double._self_scope.batchers()
     del one
-    assert [] == Kind.double._self_scope.batchers()
+    assert [] == Kind.double._self_scope.batchers()[1:]
     loop.close()
     assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
 
 
 def test_the_numbers_of_a_class_never_decrease():
-    """Whoever reads the numbers of a class while its instances come and go never sees them fall."""
+    """The numbers of a class never fall while its instances come and go."""
 
     class Kind:
         @microbatch
@@ -460,26 +435,64 @@ def test_the_numbers_of_a_class_never_decrease():
     assert 500 == total(Kind.echo)
 
 
-def test_numbers_that_move_while_they_are_read():
-    """What an instance counted is counted once, also if the instance goes at the moment when somebody looks."""
+def test_an_instance_that_goes_while_its_class_is_read_counts_once(name):
+    """An instance that is collected in the middle of a reading is neither missing from it nor in it twice."""
+    fn = getattr(Scaler, name)
+    fn.reset_stats()
+    scalers = [Scaler(2), Scaler(2)]
+    assert [6, 6] == [call(getattr(scaler, name), 3) for scaler in scalers]
+    dead = [weakref.ref(scaler) for scaler in scalers]
+
+    class Last:
+        @property
+        def arrivals(self):
+            scalers.clear()
+            wait_until(lambda: is_gone(dead[1]))
+            return 0
+
+    fn._self_route.find()._counters.follow(last := Last())
+    assert [(2, 0)] * 2 == [(fn.batch_stats.answered_items, fn.batch_stats.pending) for _ in range(2)]
+    fn._self_route.find()._counters.retire(last)
+
+
+@pytest.mark.parametrize("read", [lambda model: model.double, lambda model: type(model).double], ids=["own", "class"])
+def test_calls_on_a_closed_loop_are_cancelled(read):
+    """Calls that a closed loop leaves unanswered count as cancelled, for the instance and for its class."""
 
     class Model:
-        @microbatch
-        def double(self, items):
-            return [item * 2 for item in items]
+        @microbatch(max_size=2)
+        async def double(self, items):
+            await asyncio.sleep(3600)
 
     model = Model()
-    model.double(1)
-    instances = Model.double._self_scope
-    batchers = instances.batchers
+    loop = VirtualLoop()
 
-    def look_and_drop():
-        nonlocal model
-        seen = batchers()
-        if model is not None:
-            model = None
-            gc.collect()
-        return seen
+    async def main():
+        return [model.double.submit(item) for item in (1, 2, 3)], await asyncio.sleep(1)
 
-    instances.batchers = look_and_drop
-    assert 1 == Model.double.batch_stats.total_items
+    assert 3 == len(loop.run_until_complete(main())[0])
+    stats = read(model).batch_stats
+    assert (1, 2, 0) == (stats.pending, stats.running, stats.cancelled_items)
+    loop.close()
+    stats = read(model).batch_stats
+    assert (0, 0, 3) == (stats.pending, stats.running, stats.cancelled_items)
+
+
+def test_statistics_of_many_instances():
+    """The statistics of a class are those of all its instances, live or gone, and they add up while calls wait."""
+
+    class Model:
+        @microbatch(timeout=3600)
+        def double(self, items):
+            return doubled(items)
+
+    models = [Model() for _ in range(100)]
+    futures = [model.double.submit(1) for model in models]
+    stats = Model.double.batch_stats
+    assert (100, 0) == (stats.pending, stats.answered_items)
+    Model.double.close()
+    assert {2} == {future.result(PATIENCE) for future in futures}
+    del models[1:], futures
+    wait_until(lambda: gc.collect() >= 0 and 2 == len(Model.double._self_scope.batchers()))
+    stats = Model.double.batch_stats
+    assert (0, 100, 1) == (stats.pending, stats.answered_items, total(models[0].double))

@@ -880,6 +880,7 @@ def test_a_fork_while_counters_are_read():
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
+        from batchify._batcher.registry import register_for_fork, sources
         from batchify._stats.totals import Totals
 
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -894,13 +895,13 @@ def test_a_fork_while_counters_are_read():
 
         Model().run(1)
         Model.run.close()
-        totals = Totals()
+        totals = Totals(sources)
+        register_for_fork(totals)
         print(called(), Model.run.batch_stats.total_items)
         held, forked = threading.Event(), threading.Event()
 
         def hold():
-            (past,) = vars(Model)["run"]._self_scope._past
-            with past._lock, totals._lock:
+            with Model.run._self_route.find()._counters._lock, totals._lock:
                 held.set()
                 forked.wait()
 

@@ -322,6 +322,25 @@ class TestInline:
         assert worker == fn(3)
         assert 2 == fn.batch_stats.total_items
 
+    def test_a_class_ends_where_it_began(self):
+        """Inside, the statistics of a class start at zero; afterwards they are as before, and count on."""
+
+        class Model:
+            @microbatch
+            def double(self, items):
+                return [2 * item for item in items]
+
+        models = [Model(), Model()]
+        models[0].double(1)
+        with inline():
+            assert 0 == Model.double.batch_stats.total_items
+            assert [2, 4, 6] == [model.double(item) for item, model in enumerate([*models, Model()], 1)]
+            assert 3 == Model.double.batch_stats.total_items
+        assert 1 == Model.double.batch_stats.total_items
+        assert [4, 4] == [model.double(2) for model in models]
+        assert [2, 1, 3] == [fn.batch_stats.total_items for fn in (models[0].double, models[1].double, Model.double)]
+        Model.double.close()
+
     def test_a_function_first_used_inside_works_outside(self):
         """A function that was first called, and closed, inside is open and unused outside."""
         fn = microbatch(whose_thread)

@@ -1,9 +1,8 @@
-"""What batchers did, added up by name."""
+"""The statistics of all batchers, added up by name."""
 
 from __future__ import annotations
 
 import gc
-from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -11,139 +10,135 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchify import BatchStats, microbatch
-from batchify._batcher import registry
-from batchify._batcher.registry import keep, register
-from batchify._stats.counters import Stats
+from batchify._batcher.registry import Counted, register, sources
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import COUNTS, Totals
+from batchify._stats.totals import CALL_OUTCOMES, Totals
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
 
-class Batcher:
-    """Has counters, and can run made-up batches."""
+class Batcher(Counted):
+    """Has counters, and counts batches that never ran."""
 
-    def __init__(self, name="embed"):
+    def __init__(self, name="embed", parent=None):
         self.name = name
-        # Not an attribute of its own: a cycle would let it live on when nobody holds it.
-        self.arrived = arrived = []
-        self.counters = Stats(lambda: len(arrived))
-
-    def _parts(self):
-        return [self.counters]
+        self._parent = parent
+        self._own_counters = {}
+        self.queue = Queue()
+        self._counters.follow(self.queue)
 
     def run(self, size=1, *, wait=1.0, run_time=2.0, failed=0, cancelled=0, reason="full"):
-        self.arrived += ["item"] * size
+        self.queue.arrivals += size
         some = batch(size, wait, reason)
-        self.counters.departed(some)
-        self.counters.ended(some, run_time, failed=failed, cancelled=cancelled)
+        self._counters.departed(some)
+        self._counters.ended(some, run_time, failed=failed, cancelled=cancelled)
         return self
 
 
-class Keeper:
-    """Counts for others, those included that are gone."""
+class Queue:
+    """A queue in which items arrive."""
 
-    name = "embed"
-
-    def __init__(self, *kept):
-        self.counters = [part for batcher in kept for part in batcher._parts()]
-        for batcher in kept:
-            keep(self, batcher)
-
-    def _parts(self):
-        return self.counters
+    arrivals = 0
 
 
 def batch(size, wait, reason):
-    """Return a batch that left after all its items had waited so many seconds."""
+    """Return a batch that departed after each of its items had waited so many seconds."""
     return SimpleNamespace(
         waiters=["caller"] * size, arrived=[0.0] * size, size=size, max_size=4, reason=reason, departed=wait
     )
 
 
 def live(name="embed"):
-    """Return a batcher that has announced itself."""
+    """Return a registered batcher."""
     batcher = Batcher(name)
     register(batcher)
     return batcher
 
 
+def totals_of_all():
+    """Return totals of all registered batchers."""
+    return Totals(sources)
+
+
 def only(totals):
-    """Return the total of the one name that there is."""
+    """Return the total of the only name."""
     [total] = totals.read()
     return total
 
 
 def numbers(total):
-    """Return all numbers of a total that must never fall, by what they are."""
-    return {
-        **{name: total.counts[name] for name in COUNTS},
-        **{reason: total.reasons[reason] for reason in REASONS},
-        **total.sizes,
-        "wait": total.wait_ns,
-        "run": total.run_ns,
-    }
+    """Return all numbers of a total that must never fall, by name."""
+    counts = {what: total.counts[what] for what in (*CALL_OUTCOMES, *REASONS, "wait_ns", "run_ns")}
+    return {**counts, **total.sizes, "items": total.items}
 
 
-def test_nothing_is_there_at_first():
-    """Without a batcher there is no total."""
-    assert [] == Totals().read()
+def test_without_a_batcher_there_is_no_total():
+    """Before any batcher is registered, there is no total."""
+    assert [] == totals_of_all().read()
 
 
 def test_an_idle_batcher_has_a_total():
-    """A batcher that was never called has a total, all zeros, so that the first call is seen as a rise."""
+    """A batcher that was never called has a total of zeros, so an exporter sees the first call as a rise."""
     idle = live()
-    total = only(Totals())
+    total = only(totals_of_all())
     assert (BatchStats(idle.name), 0, {}) == (total.present, total.batches, total.counts)
 
 
 def test_a_batcher_is_counted():
-    """The total of a batcher that is alone is what its own snapshot says."""
+    """The total of a single batcher agrees with its own snapshot."""
     batcher = live()
     batcher.run(4, failed=1, cancelled=1).run(2, reason="idle")
-    total = only(Totals())
-    expected = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1, "total_items": 6}
-    assert (expected, {"full": 1, "idle": 1}, {2: 1, 4: 1}) == (total.counts, total.reasons, total.sizes)
+    total = only(totals_of_all())
+    calls = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1}
+    times = {"wait_ns": 6_000_000_000, "run_ns": 4_000_000_000}
+    assert {**calls, **times, "room": 8, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
+    assert batcher._counters.snapshot("embed") == total.present
 
 
 def test_derived_numbers():
-    """A total says how many batches and items there were, and how long they took, in nanoseconds."""
+    """A total has the number of batches, of items and of calls that waited, and sums of times in nanoseconds."""
     batcher = live()
     batcher.run(3, wait=0.5, run_time=2.0).run(1, wait=1.5, run_time=0.25)
-    total = only(Totals())
+    total = only(totals_of_all())
     expected = (2, 4, 4, 3_000_000_000, 2_250_000_000)
-    assert expected == (total.batches, total.items, total.waits, total.wait_ns, total.run_ns)
+    assert expected == (
+        total.batches,
+        total.items,
+        total.waits,
+        total.counts["wait_ns"],
+        total.counts["run_ns"],
+    )
 
 
 def test_one_name_is_one_total():
-    """Batchers of one name are added up, in what they did and in what they are at."""
+    """Batchers of one name are added up, in their past and in their present."""
     both = [live().run(1, wait=1.0), live().run(2, wait=3.0)]
-    both[0].arrived += ["item"] * 5
-    total = only(Totals())
+    both[0].queue.arrivals += 5
+    total = only(totals_of_all())
     assert (3, 5, 3000.0) == (total.items, total.present.pending, total.present.wait_ms.p90)
 
 
 def test_other_names_are_other_totals():
-    """Batchers of different names stay apart."""
+    """Batchers of different names have different totals."""
     several = [live("tokenize").run(1), live("embed").run(2)]
-    totals = {total.present.name: total.items for total in Totals().read()}
+    totals = {total.present.name: total.items for total in totals_of_all().read()}
     assert {"tokenize": 1, "embed": 2} == totals
     assert 2 == len(several)
 
 
 def test_reading_twice_counts_once():
-    """What was read is not added again, and what came since is."""
+    """A second reading adds only what was counted since the first."""
     batcher = live().run(3)
-    totals = Totals()
+    totals = totals_of_all()
     assert [3, 3] == [only(totals).items for _ in range(2)]
     batcher.run(2)
     assert 5 == only(totals).items
 
 
-def test_what_was_read_stays_as_it_is():
-    """Later batches do not change a total that somebody has read."""
+def test_a_total_does_not_change():
+    """Later batches do not change a total that was read before."""
     batcher = live().run(3)
-    totals = Totals()
+    totals = totals_of_all()
     before = only(totals)
     batcher.run(2)
     totals.read()
@@ -151,16 +146,16 @@ def test_what_was_read_stays_as_it_is():
 
 
 def test_readers_have_their_own_totals():
-    """What one reader has seen is news to another."""
+    """Each exporter counts everything, whatever another one has read."""
     batcher = live().run(3)
-    assert [3, 3] == [only(Totals()).items for _ in range(2)]
+    assert [3, 3] == [only(totals_of_all()).items for _ in range(2)]
     del batcher
 
 
-def test_a_batcher_that_is_gone_has_been_counted():
-    """The total stays when its batcher is gone, and there is nothing present any more."""
+def test_a_batcher_that_is_gone_stays_counted():
+    """The total stays when its batcher is gone, and the present is empty."""
     batcher = live().run(3)
-    totals = Totals()
+    totals = totals_of_all()
     before = numbers(only(totals))
     del batcher
     after = only(totals)
@@ -168,51 +163,42 @@ def test_a_batcher_that_is_gone_has_been_counted():
 
 
 def test_a_batcher_after_one_that_is_gone():
-    """A new batcher of the same name goes on where the last one has ended."""
+    """A new batcher of the same name adds to the total of the last one."""
     batcher = live().run(3)
-    totals = Totals()
+    totals = totals_of_all()
     totals.read()
     batcher = live().run(2)
     assert 5 == only(totals).items
     del batcher
 
 
-def test_a_reset_does_not_show():
-    """A batcher that starts over is added up from there."""
-    batcher = live().run(3).run(1, wait=5.0)
-    totals = Totals()
+def test_a_reset_loses_no_count():
+    """Everything that a batcher counted is in the total, also between the last reading and a reset."""
+    batcher = live().run(3)
+    totals = totals_of_all()
     totals.read()
-    batcher.counters.reset()
-    assert 4 == only(totals).items
+    batcher.run(1, wait=5.0)
+    batcher._counters.reset()
+    assert (4, 0) == ((total := only(totals)).items, total.present.total_items)
     batcher.run(2)
-    assert (6, {1: 1, 2: 1, 3: 1}, 10) == (only(totals).items, only(totals).sizes, only(totals).wait_ns // 10**9)
+    total = only(totals)
+    assert (6, {1: 1, 2: 1, 3: 1}, 10_000_000_000) == (total.items, total.sizes, total.counts["wait_ns"])
 
 
-def test_who_is_kept_is_counted_once():
-    """A batcher that is listed and kept counts once, at its keeper, and there it stays when it is gone."""
-    batcher = Batcher()
-    keeper = Keeper(batcher)
-    register(batcher)
-    batcher.run(3)
-    totals = Totals()
+def test_a_batcher_with_a_parent_counts_once():
+    """The calls of a batcher with a parent count in the total of its parent, also when the batcher is gone."""
+    parent = Batcher()
+    child = Batcher("child", parent).run(3)
+    register(child)
+    totals = totals_of_all()
     assert 3 == only(totals).items
-    batcher.run(2)
-    del batcher
-    assert 5 == only(totals).items
-    del keeper
-
-
-def test_a_keeper_that_is_gone_has_been_counted():
-    """The total stays when the keeper is gone, and nothing of it is left behind."""
-    keeper = Keeper(Batcher().run(3))
-    totals = Totals()
-    totals.read()
-    del keeper
-    assert (3, {}) == (only(totals).items, registry._keepers)
+    child.run(2)
+    del child
+    assert (5, "embed") == ((total := only(totals)).items, total.present.name)
 
 
 def test_a_method_is_counted_exactly():
-    """Every call of a method is in the total, also where the instance came and went between two readings."""
+    """Every call of a method is in the total, also if its instance lived only between two readings."""
 
     class Model:
         @microbatch
@@ -224,7 +210,7 @@ def test_a_method_is_counted_exactly():
         model.double.map(range(calls))
         model.double.close()
 
-    totals = Totals()
+    totals = totals_of_all()
     seen = []
     for calls in (1, 2, 3):
         use(calls)
@@ -234,56 +220,29 @@ def test_a_method_is_counted_exactly():
     assert [2, 6, 12] == seen
 
 
-def test_instances_and_the_past_are_one_total():
-    """Instances that live and those that are gone are added up under the name of their method."""
-
-    class Model:
-        @microbatch(name="double")
-        def double(self, items):
-            return [2 * item for item in items]
-
-    models = [Model(), Model()]
-    for model in models:
-        model.double(1)
-        model.double.close()
-    totals = Totals()
-    assert 2 == only(totals).counts["answered_items"]
-    models.pop()
-    del model
-    gc.collect()
-    assert 2 == only(totals).counts["answered_items"]
-
-
-def test_one_thread_reads_at_a_time(monkeypatch):
-    """While somebody reads, nobody else does: two that add the same rise would count it twice."""
-    batcher = live()
-    totals = Totals()
+def test_one_thread_reads_at_a_time():
+    """Only one thread reads at a time: two that add the same rise would count it twice."""
     locked = []
-    monkeypatch.setattr(batcher, "_parts", lambda: locked.append(totals._lock.locked()) or [])
+    totals = Totals(lambda: locked.append(totals._lock.locked()) or [])
     totals.read()
     assert [True] == locked
-
-
-def test_every_count_of_a_snapshot_is_a_number_of_it():
-    """What is added up are fields of a snapshot."""
-    assert set() == set(COUNTS) - {field.name for field in fields(BatchStats)}
 
 
 SECONDS = st.floats(0, 1e6)
 STEPS = st.one_of(
     st.tuples(st.just("run"), st.integers(0, 2), st.integers(1, 5), SECONDS, SECONDS),
-    st.tuples(st.sampled_from(["renew", "reset"]), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["replace", "reset"]), st.integers(0, 2)),
 )
 
 
 @given(st.lists(STEPS, max_size=40))
 def test_totals_never_fall(steps):
-    """Whatever batchers do, also when they come, go and start over, every number of a total is as high as before.
+    """No number of a total ever falls, while batchers run, come, go and are reset.
 
-    Read after every step, a total misses nothing.
+    A total that is read after every step has every item.
     """
     known = [live() for _ in range(3)]
-    totals = Totals()
+    totals = totals_of_all()
     before, items = numbers(only(totals)), 0
     for step, which, *arguments in steps:
         if step == "run":
@@ -291,10 +250,10 @@ def test_totals_never_fall(steps):
             known[which].run(size, wait=wait, run_time=run_time)
             items += size
         elif step == "reset":
-            known[which].counters.reset()
+            known[which]._counters.reset()
         else:
             known[which] = live()
         after = numbers(only(totals))
         assert set() == {key for key, value in before.items() if after[key] < value}
-        assert items == after["total_items"]
+        assert items == after["items"]
         before = after
