@@ -112,7 +112,7 @@ def test_counters_are_made_once():
     registry._live.clear()
     batcher._own_counters.clear()
     assert [] == registered()
-    _ = batcher.counters
+    _ = batcher._counters
     assert ([batcher], []) == (registered(), batchers())
 
 
@@ -124,8 +124,8 @@ def test_sources_have_no_parent():
     child = Batcher("child", log, parent)
     assert made == sources()
     assert ["parent settled", "alone settled", "child settled"] == log
-    child.counters.left()
-    assert [1, 1] == [batcher.counters.snapshot("").cancelled_items for batcher in (parent, child)]
+    child._counters.left()
+    assert [1, 1] == [batcher._counters.snapshot("").cancelled_items for batcher in (parent, child)]
 
 
 def test_close_all_closes_all_oldest_first():
