@@ -10,7 +10,6 @@ import atexit
 import sys
 import threading
 import warnings
-from _thread import start_new_thread
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -236,7 +235,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
             ReentrantCallError: an urgent call comes in the middle of another one in this thread.
         """
         # Any other change can be made a moment later, but this one would be too late for the next call.
-        if "takes_requests" in changes and any(engine.reentered for engine in self._engines()):
+        if "takes_requests" in changes and any(engine.reentered() for engine in self._engines()):
             raise ReentrantCallError(interrupting(self.name))
         self._config = replace(self._config, **changes)
         drain_before_exit_of(self._config.executor)
@@ -255,7 +254,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
     def flush(self) -> None:
         """Let what waits leave now, as far as there are slots."""
         for engine in self._engines():
-            engine.push("flush")
+            engine.flush("flush")
 
     def start(self) -> None:
         """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
@@ -304,10 +303,12 @@ def wait_for_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[]
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
     """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
     engine = weak()
-    if engine is not None and engine.reentered:
-        start_new_thread(_leave_if_cancelled, (weak, ticket, future))
-    elif engine is not None and future.cancelled() and engine.leave(ticket):
-        # No batch will: only now it is done for who waits for it with concurrent.futures.wait() or as_completed().
+    if engine is None or not future.cancelled():
+        return
+    if engine.reentered():
+        engine.deferred.append(partial(_leave_if_cancelled, weak, ticket, future))
+    elif engine.leave(ticket):
+        # As no batch will do it: concurrent.futures.wait() and as_completed() wait for this.
         future.set_running_or_notify_cancel()
 
 

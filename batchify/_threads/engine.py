@@ -1,20 +1,23 @@
-"""One batcher's line and its worker threads: does with threads what the core says.
+"""The engine of one batcher on threads: carries out the decisions of the core.
 
-Decides: nothing about batches. It wakes workers when the core has something for them, and callers when they have
-their answers.
+Decides: nothing about batches. It wakes a worker when a batch may leave, and the callers when they have their answers.
 Must not know: how a caller waits, event loops, decorators.
 
-Workers are daemon threads, started when they are first needed, at most ``concurrency`` of them. A worker ends
+Workers are daemon threads. The engine starts at most ``concurrency`` of them, each when it is first needed, and one
+more to watch deadlines from the first call that has one. A worker ends
 
 * when the engine is gone,
-* when the engine is closed and nothing waits,
-* with the process, after what was submitted is answered.
+* when the engine is closed and no item is queued,
+* when ``concurrency`` is lowered and the worker is idle,
+* with the process, after all submitted calls are answered.
 """
 
 from __future__ import annotations
 
-from _thread import start_new_thread
-from threading import TIMEOUT_MAX, RLock, get_ident
+from collections import deque
+from functools import partial
+from math import inf
+from threading import RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +36,6 @@ from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.queue import PlainQueue
 from batchify._core.reruns import Reruns
-from batchify._threads.deadlines import DeadlineThread
 from batchify._threads.workers import Workers
 from batchify.errors import (
     BatcherClosedError,
@@ -61,17 +63,48 @@ if TYPE_CHECKING:
     BatchFunction = Callable[[list[Any]], Any]
 
 
+class DeferredActions(deque["Callable[[], object]"]):
+    """Actions of finalizers and signal handlers that came while their own thread held the lock of the engine.
+
+    ``with deferred, lock:`` runs them after it has released the lock. The check must come after the release: a signal
+    handler may add an action at any moment before it.
+    """
+
+    def __init__(self, is_owned: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_owned = is_owned
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        if self:
+            self.run()
+
+    def run(self) -> None:
+        """Run all actions, unless this thread still holds the lock."""
+        while self and not self._is_owned():
+            try:
+                action = self.popleft()
+            except IndexError:
+                # Another thread was faster.
+                return
+            action()
+
+
 class ThreadEngine:
-    """The line of one batcher, its slots and its workers."""
+    """The queue of one batcher, its slots and its workers."""
 
     def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
-        self.name = config.name
         # The options, as they were given and as this engine goes by them.
         self.requested = self._config = config
         self._source = source
-        # Guards all below. Nothing of the user's runs under it but what comes unasked: finalizers and signal handlers.
-        # For their sake a thread can tell whether it has it.
+        # Guards all attributes below. No user code runs under it except finalizers and signal handlers, so it is
+        # reentrant, and its owner is known.
         self._lock = RLock()
+        # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
+        self.reentered: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        self.deferred = DeferredActions(self.reentered)
         self.queue = make_queue(config)
         self._prepare = entry_factory(config)
         self.stats = stats
@@ -79,99 +112,110 @@ class ThreadEngine:
         self.started = self.closed = False
         # The batch function, held only while there is something to run it for.
         self._fn: BatchFunction | None = None
-        self.workers = Workers(self)
-        # Their threads, once they run.
+        self.workers = Workers(self, ThreadEngine.run_batches, config.name)
+        self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
+        # The identifiers of the threads that run batches or callbacks of futures.
         self.threads: set[int] = set()
-        # Who minds deadlines, from the first call that has one, and how many callers are about to be told of theirs.
-        self._deadline_thread: DeadlineThread | None = None
+        # How many callers have missed their deadlines and are not notified yet.
         self._notifying = 0
-        # Who is to be told when nothing waits and nothing runs; under the lock, as nobody who is told comes back.
+        # Called, under the lock, when no item is queued and no batch runs. They must not call the engine.
         self._drains: list[Callable[[], None]] = []
 
+    @property
+    def name(self) -> str:
+        """The name of the batcher."""
+        return self._config.name
+
     def enter(self, item: Any, waiter: Any) -> int:
-        """Put ``item`` into the line for ``waiter``; return the ticket to ``leave()`` with.
+        """Queue ``item`` for ``waiter`` and return the ticket for ``leave()``.
 
         Raises:
             BatcherClosedError: the engine is closed.
-            QueueFullError: there is no room, and nobody may wait for it.
-            ReentrantCallError: a batch of this engine waits for the item.
+            QueueFullError: the queue is full, and calls may not wait for room.
+            ReentrantCallError: a batch of this engine waits for the item, or the call interrupts the engine.
             RuntimeError: the item needs a worker, and no thread can be started.
         """
         if current() and belongs_to(self.queue.running):
             raise self.reentrant()
-        if self.reentered:
+        if self.reentered():
             raise ReentrantCallError(interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
-        with self._lock:
-            if self.closed:
-                raise BatcherClosedError(closed(self.name))
-            self.started = True
-            queue = self.queue
-            ticket = (
-                queue.add(data, waiter, monotonic())
-                if isinstance(queue, PlainQueue)
-                else self._stand(data, waiter, queue)
-            )
-            if ticket >= queue.wake_ticket:
-                self._ensure_worker(ticket)
+        try:
+            with self._lock:
+                if self.closed:
+                    raise BatcherClosedError(closed(self.name))
+                self.started = True
+                queue = self.queue
+                ticket = (
+                    queue.add(data, waiter, monotonic())
+                    if isinstance(queue, PlainQueue)
+                    else self._add_entry(data, waiter, queue)
+                )
+                if ticket >= queue.wake_ticket:
+                    self._ensure_worker(ticket)
+        finally:
+            # Not a context manager, which would add two frames to every call.
+            if self.deferred:
+                self.deferred.run()
         return ticket
 
-    def _stand(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
-        """Put an item that asks for more into the line, or at the door, and return its ticket. Needs the lock."""
+    def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
+        """Queue an item of a call that asks for more, or let it wait for room. Needs the lock."""
         if queue.refuses:
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
-        place = as_entry(data)
-        if place.time_limit is not None and self._deadline_thread is None:
-            self._deadline_thread = DeadlineThread(self, f"{self.name}-deadlines")
-        ticket = queue.add(place, waiter, monotonic())
+        entry, now, expires_at = as_entry(data), monotonic(), queue.expires_at
+        if entry.time_limit is not None and (expires_at is None or now + entry.time_limit < expires_at):
+            self._deadline_workers.wake_one(self, 1)
+        ticket = queue.add(entry, waiter, now)
         self._admit_waiting()
-        if self._deadline_thread is not None and queue.expires_at == place.deadline:
-            self._deadline_thread.wake()
         return ticket
 
-    def expire(self) -> float:
-        """Tell those whose deadlines are over, on the thread that minds them; return the seconds to the next one."""
-        # As on a worker, callbacks of futures must not wait for what waits for them.
+    def watch_deadlines(self, signal: WakeSignal) -> float | None:
+        """Drop the items whose deadlines are over; return the seconds until the next deadline.
+
+        This is the step of a worker that takes no batch: all others may be busy at a deadline.
+        """
+        # As on other workers, callbacks of futures must not wait for calls that wait for them.
         self.threads.add(get_ident())
-        try:
-            return self._expire()
-        finally:
-            self.threads.discard(get_ident())
+        self._expire()
+        with self.deferred, self._lock:
+            workers = self._deadline_workers
+            workers.idle.pop(signal, None)
+            if self.closed and not self.queue.waiting:
+                workers.count -= 1
+                self.threads.discard(get_ident())
+                return None
+            workers.idle[signal] = None
+            expires_at = self.queue.expires_at
+            return inf if expires_at is None else expires_at - monotonic()
 
-    def _expire(self) -> float:
-        with self._lock:
-            dropped = self.queue.expire(monotonic())
-            self._notifying += len(dropped)
+    def _expire(self) -> None:
+        """Drop the items whose deadlines are over, and notify their callers."""
+        with self.deferred, self._lock:
+            expired = self.queue.expire(monotonic())
+            self._notifying += len(expired)
             self._admit_waiting()
-            if dropped:
+            if expired:
                 self._recheck()
-        self._tell_late(dropped)
-        with self._lock:
-            self._notifying -= len(dropped)
+        self._fail_expired(expired)
+        with self.deferred, self._lock:
+            self._notifying -= len(expired)
             fn = self._go_idle_if_done()
-            at = self.queue.expires_at
         del fn
-        return TIMEOUT_MAX if at is None else at - monotonic()
 
-    def _tell_late(self, places: Sequence[Entry]) -> None:
-        late = [place for place in places if place.waiter.is_open()]
+    def _fail_expired(self, entries: Sequence[Entry]) -> None:
+        late = [entry for entry in entries if entry.waiter.is_open()]
         self.stats.expired(len(late))
-        self.stats.left(len(places) - len(late))
-        for place in late:
-            place.waiter.error = DeadlineError(overdue(self.name, place.time_limit))
-        for place in places:
-            place.waiter.admit()
-            place.waiter.wake()
-
-    @property
-    def reentered(self) -> bool:
-        """Whether the running code came in the middle of what its thread does here, and must not change anything."""
-        # threading.Condition relies on this too.
-        return cast("bool", self._lock._is_owned())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        self.stats.left(len(entries) - len(late))
+        for entry in late:
+            entry.waiter.error = DeadlineError(overdue(self.name, entry.time_limit))
+        for entry in entries:
+            entry.waiter.admit()
+            entry.waiter.wake()
 
     def waits_for_this(self) -> bool:
-        """Say whether a batch waits for the running code: it is part of the batch, or a callback on its thread."""
+        """Return whether a batch waits for the running code, as part of the batch or as a callback on its thread."""
         return get_ident() in self.threads or belongs_to(self.queue.running)
 
     def reentrant(self) -> ReentrantCallError:
@@ -179,20 +223,23 @@ class ThreadEngine:
         return ReentrantCallError(reentrant(self.name))
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items that wait, in order of arrival."""
-        with self._lock:
+        """Return the queued items, in order of arrival."""
+        with self.deferred, self._lock:
             entries = self.queue.entries
         return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in entries]
 
     def leave(self, ticket: int) -> bool:
-        """Let go of a caller that will not read its answer; say whether its item still waited."""
-        with self._lock:
+        """Drop a caller that will not read its answer; return whether this withdrew its item from the queue."""
+        if self.reentered():
+            self.deferred.append(partial(self.leave, ticket))
+            return False
+        with self.deferred, self._lock:
             place = self.queue.withdraw(ticket)
             fn = None
             if place is not None:
                 self.stats.left()
                 _, waiter, _ = place
-                # Who waits at the door is not to wait any more.
+                # A caller that waits for room stops waiting.
                 waiter.admit()
                 self._admit_waiting()
                 self._recheck()
@@ -200,22 +247,22 @@ class ThreadEngine:
         del fn
         return place is not None
 
-    def push(self, reason: str) -> None:
-        """Let what waits leave now, as far as there are slots."""
-        if self.reentered:
-            start_new_thread(self.push, (reason,))
+    def flush(self, reason: str) -> None:
+        """Let the queued items leave now, as far as slots are free."""
+        if self.reentered():
+            self.deferred.append(partial(self.flush, reason))
             return
-        with self._lock:
+        with self.deferred, self._lock:
             self.queue.flush(reason)
             if self.queue.wake_at is not None:
                 self._wake_another()
 
     def change(self, config: Config) -> None:
-        """Go by these options from now on. Workers that are too many then end when they have nothing to do."""
-        if self.reentered:
-            start_new_thread(self.change, (config,))
+        """Apply new options. Workers above a lower ``concurrency`` end when they are idle."""
+        if self.reentered():
+            self.deferred.append(partial(self.change, config))
             return
-        with self._lock:
+        with self.deferred, self._lock:
             if config.takes_requests and not self._config.takes_requests:
                 self._prepare = grouped_entry_factory(self._prepare, config)
             self._config = config
@@ -223,46 +270,49 @@ class ThreadEngine:
             self.stats.replace(queue, self.queue)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
-            self.workers.wake_all()
+            self.workers.wake_all(self)
             if self.queue.wake_at is not None:
                 self._wake_another()
 
     def open(self) -> None:
-        """Take items again."""
-        with self._lock:
+        """Accept items again."""
+        with self.deferred, self._lock:
             self.started, self.closed = True, False
 
-    def close(self, tell: Callable[[], None]) -> None:
-        """Take no more items, and ``tell`` when all is answered, or at once if that waits for the caller."""
-        if self.reentered:
+    def close(self, tell: Callable[[], None] | None = None) -> None:
+        """Refuse new items, run the queued ones, and call ``tell`` when all are answered.
+
+        If the caller would wait for itself, ``tell`` is called at once.
+        """
+        if tell is not None and (self.reentered() or self.waits_for_this()):
             tell()
-            start_new_thread(self.close, (_nobody,))
+            tell = None
+        if self.reentered():
+            self.deferred.append(self.close)
             return
-        waits = self.waits_for_this()
-        with self._lock:
+        with self.deferred, self._lock:
             self.closed = True
-            if not waits:
+            if tell is not None:
                 self._drains.append(tell)
             fn = self._go_idle_if_done()
         del fn
-        self.push("close")
-        if waits:
-            tell()
+        self.flush("close")
 
-    def work(self, signal: WakeSignal) -> bool:
-        """Run all batches that may leave, and say whether the worker is to wait for its bell, and not to end."""
-        while isinstance(batch := self._next(signal), Batch):
-            self.run(batch)
-            self.yield_to_callers(batch)
-        return batch
+    def run_batches(self, signal: WakeSignal) -> float | None:
+        """Run all batches that may leave; return the seconds until the next one may, or ``None`` to end the worker."""
+        while isinstance(step := self._next(signal), Batch):
+            self.run(step)
+            self.yield_to_callers(step)
+        return step
 
-    def _next(self, signal: WakeSignal) -> Batch | bool:
-        """Return the next batch for this thread; ``True`` if it is to wait for its bell, ``False`` if it is to end."""
+    def _next(self, signal: WakeSignal) -> Batch | float | None:
+        """Return the next batch, or else what ``run_batches()`` returns."""
         self.threads.add(get_ident())
-        while True:
-            if self._deadline_thread is not None:
-                self._expire()
+        if self._deadline_workers.count:
+            self._expire()
+        try:
             with self._lock:
+                self.workers.idle.pop(signal, None)
                 now = monotonic()
                 batch = self.queue.take(now)
                 self._admit_waiting()
@@ -274,62 +324,65 @@ class ThreadEngine:
                 if (self.closed and not self.queue.waiting) or self.workers.count > self._config.concurrency:
                     self.workers.count -= 1
                     self.threads.discard(get_ident())
-                    return False
-                self.workers.idle.append(signal)
+                    return None
+                self.workers.idle[signal] = None
                 if wake_at is None:
-                    return True
-            if not signal.wait_for(wake_at - now):
-                with self._lock:
-                    self.workers.cancel_wait(signal)
+                    return inf
+                # Queued items keep the engine alive.
+                signal.engine = self
+                return wake_at - now
+        finally:
+            if self.deferred:
+                self.deferred.run()
 
     def _ensure_worker(self, ticket: int) -> None:
-        """Find a worker for what rang the core's alarm. Needs the lock."""
+        """Wake or start a worker for the arrival with this ticket. Needs the lock."""
         try:
             if self._fn is None:
                 self._fn = self._source(self._config.executor)
-            self._ring()
+            self._wake_worker()
             self.queue.reset_wake_ticket()
         except BaseException as error:
-            # If no thread can be started, workers that are there will come to it. Otherwise this call has failed.
+            # If no thread can be started, the existing workers will take the item. Without any, this call has failed.
             if not isinstance(error, RuntimeError) or not self.workers.count:
                 self.queue.withdraw(ticket)
                 self.stats.left()
                 raise
 
     def _admit_waiting(self) -> None:
-        """Tell those for whom there is room now. Needs the lock."""
+        """Notify the callers whose items have room now. Needs the lock."""
         for waiter in self.queue.admit_waiting():
             waiter.admit()
 
     def _wake_another(self) -> None:
-        """Let another worker see to what waits, if there may be one more. Needs the lock."""
+        """Wake or start one more worker for the queued items, if possible. Needs the lock."""
         try:
-            self._ring()
+            self._wake_worker()
         except RuntimeError:
-            # Something waits, so there is a worker, and it will come to that.
+            # Items are queued, so there is a worker, and it will take them.
             return
 
     def _recheck(self) -> None:
-        """Let workers see what is to be done after somebody left. Needs the lock."""
+        """Let workers look again after an item was withdrawn. Needs the lock."""
         if self.queue.wake_at is not None:
             self._wake_another()
         else:
-            # One that waits for the time of who left would keep the engine until then.
-            self.workers.wake_all()
+            # A worker that waits for the window of the withdrawn item would keep the engine alive until then.
+            self.workers.wake_all(self)
 
-    def _ring(self) -> None:
-        """Wake a worker, or start one if there may be more. Needs the lock.
+    def _wake_worker(self) -> None:
+        """Wake an idle worker, or start one if ``concurrency`` allows. Needs the lock.
 
         Raises:
-            RuntimeError: the thread can't be started.
+            RuntimeError: the thread cannot be started.
         """
-        self.workers.ring(self, self._config.concurrency)
+        self.workers.wake_one(self, self._config.concurrency)
 
     def _go_idle_if_done(self) -> BatchFunction | None:
-        """Let go of all that is only needed while there is work. Needs the lock.
+        """Drop all that is needed only while there is work. Needs the lock.
 
-        Return the batch function, to be dropped when the lock is free: it may be what keeps an instance alive, and that
-        may have a finalizer.
+        Return the batch function, to be dropped after the lock is released: it may be the last reference to an
+        instance, which may have a finalizer.
         """
         if self.queue.waiting or self.queue.running or self._notifying:
             return None
@@ -337,15 +390,15 @@ class ThreadEngine:
         while self._drains:
             self._drains.pop()()
         if self.closed:
-            self.workers.wake_all()
-            if self._deadline_thread is not None:
-                self._deadline_thread.end()
-                self._deadline_thread = None
+            self.workers.wake_all(self)
+            self._deadline_workers.wake_all(self)
         return fn
 
     def run(self, batch: Batch) -> None:
         """Run ``batch`` and answer its callers."""
         fn = self._depart(batch)
+        if self.deferred:
+            self.deferred.run()
         if fn is None:
             return
         depart(batch, self._config)
@@ -353,20 +406,20 @@ class ThreadEngine:
         for part in parts:
             try:
                 context = batch_context(part)
-                answers = outcome.results(self.name, part.size, context.run(fn, parts.items))
+                answers = outcome.results(self._config.name, part.size, context.run(fn, parts.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
                 outcome.drop_engine_frame(error)
                 self._fail(parts, error)
             else:
                 self._answer(part, answers)
-        # Who keeps an exception of the batch function keeps this frame, and must not keep the engine and its threads.
+        # An exception that the batch function keeps holds this frame, which must not hold the engine and its threads.
         del self, batch, fn
 
     def yield_to_callers(self, batch: Batch) -> None:
-        """Let those who were just answered call again before the next batch leaves, as they can on a loop.
+        """Yield to the answered callers before the next batch, so that they can call again and share it.
 
-        They are about to, but whoever answers them has the interpreter. There is nothing to gain if a full batch waits,
-        or for a caller who was alone and still is.
+        They need the interpreter, which this thread holds. There is nothing to gain if a full batch is queued, or if
+        the batch had one caller and no other has come.
         """
         with self._lock:
             is_alone = batch.size == 1 and not self.queue.waiting
@@ -375,7 +428,7 @@ class ThreadEngine:
         sleep(0)
 
     def _depart(self, batch: Batch) -> BatchFunction | None:
-        """Drop who left at the last moment; return the function to run for the others, ``None`` if there are none."""
+        """Drop the callers that left at the last moment; return the function to run for the others, if any."""
         gone = [not waiter.is_open() for waiter in batch.waiters]
         with self._lock:
             if any(gone):
@@ -418,7 +471,7 @@ class ThreadEngine:
         self._finish(batch, failed, len(batch.waiters) - failed, error)
 
     def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
-        """Count, wake who was answered, report, and only then free the slot: an engine is idle when all is done."""
+        """Count, wake the callers, report, and only then free the slot: an idle engine has nothing left to do."""
         now = monotonic()
         run_time = now - batch.departed
         self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
@@ -427,23 +480,19 @@ class ThreadEngine:
         report(self._config, batch, run_time, error, on_loop=False)
         over = batch.part_finished(len(batch.waiters) - cancelled)
         if over is not None:
-            # Before it forgets whom it had: one that nobody waited for would tell nothing of run times.
+            # Before it forgets its callers: the queue learns no run time from a batch without callers.
             with self._lock:
                 self.queue.finish(over, now)
                 fn = self._go_idle_if_done()
             del fn
             over.forget()
         batch.forget()
-
-
-def _nobody() -> None:
-    """Stand for somebody who has been told already."""
+        if self.deferred:
+            self.deferred.run()
 
 
 def leave_soon(weak: ref[ThreadEngine], ticket: int) -> None:
-    """Leave an engine, if it is still there, from wherever a finalizer may run."""
+    """Leave an engine, if it still exists, from wherever a finalizer may run."""
     engine = weak()
-    if engine is not None and engine.reentered:
-        start_new_thread(leave_soon, (weak, ticket))
-    elif engine is not None:
+    if engine is not None:
         engine.leave(ticket)

@@ -1,114 +1,107 @@
-"""Worker threads: what they wait for, and who wakes and starts them.
+"""Worker threads: how an idle one waits, is woken, and ends.
 
-Decides: which worker sees to what there is, and when there is one more.
-Must not know: batches, the core, what there is to do.
+Decides: which idle thread wakes, and when another one starts.
+Must not know: batches, the core, deadlines.
 
-Each worker waits for a bell of its own, and holds its engine weakly meanwhile: who rings a bell for work hands the
-engine over with it. When the engine is gone, its weak reference rings all bells, and the workers end.
+A thread repeats one step of its engine. Between two steps it waits for its own signal and holds the engine weakly, so
+the code that sets a signal passes the engine along. When the engine is gone, its weak reference sets all signals, and
+the threads end.
 """
 
 from __future__ import annotations
 
+from math import inf
 from threading import TIMEOUT_MAX, Lock, Thread
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Engine(Protocol):
-    """What workers work for."""
-
-    name: str
-
-    def work(self, signal: WakeSignal) -> bool:
-        """Do all there is to do, and say whether the worker is to wait for its bell, and not to end."""
-        ...
-
-
-E = TypeVar("E", bound=Engine)
+E = TypeVar("E")
 
 
 class WakeSignal:
-    """What a worker waits for. Who rings it for work gives it the engine: when it wakes, nobody else may hold that."""
+    """Wakes one thread.
 
-    __slots__ = ("_engine", "_lock")
+    Args:
+        engine: kept alive until the thread has stopped waiting.
+    """
 
-    def __init__(self) -> None:
-        # Held while it has not been rung.
+    __slots__ = ("_lock", "engine")
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        # Held until the signal is set. A bare lock: the collector may drop the engine, and so set the signal, in the
+        # middle of a wait, where an Event would deadlock.
         self._lock = Lock()
         self._lock.acquire()
-        self._engine: Engine | None = None
 
-    def ring(self, engine: Engine | None = None) -> None:
-        self._engine = engine
-        self._lock.release()
+    def set(self, engine: Any = None) -> None:
+        """Wake the thread and pass it ``engine``."""
+        self.engine = engine
+        # A signal that comes as a wait times out remains set, and the next wait returns at once.
+        if self._lock.locked():
+            self._lock.release()
 
-    def wait(self) -> Engine | None:
-        """Wait until it is rung, and return the engine if there is work."""
-        self._lock.acquire()
-        engine, self._engine = self._engine, None
+    def wait(self, seconds: float) -> Any:
+        """Wait until the signal is set, at most ``seconds``, and return the engine if it was passed along."""
+        if seconds == inf:
+            self._lock.acquire()
+        else:
+            self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
+        engine, self.engine = self.engine, None
         return engine
-
-    def wait_for(self, seconds: float) -> bool:
-        """Wait until it is rung, but no longer than this, and say whether it was."""
-        rung = self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
-        if rung:
-            self._engine = None
-        return rung
 
 
 class Workers(Generic[E]):
-    """The workers of an engine. What is done with them needs the engine's lock."""
+    """Threads that repeat one step of an engine. All methods and attributes need the engine's lock.
 
-    __slots__ = ("count", "idle", "weak")
+    Args:
+        engine: the engine, which is held weakly.
+        step: what a thread does when it wakes. It returns the seconds until it is due again, or ``None`` to end the
+            thread.
+        name: the first part of the names of the threads.
+    """
 
-    def __init__(self, engine: E) -> None:
+    __slots__ = ("_name", "_step", "count", "idle", "weak")
+
+    def __init__(self, engine: E, step: Callable[[E, WakeSignal], float | None], name: str) -> None:
+        self._step = step
+        self._name = name
         self.count = 0
-        # The bells of those that wait. Who rings one takes it out.
-        self.idle: list[WakeSignal] = []
+        # The signals of the threads that wait. A signal that is set is taken out.
+        self.idle: dict[WakeSignal, None] = {}
         idle = self.idle
-        # One for all workers, so that each bell is rung once.
-        self.weak: ref[E] = ref(engine, lambda _: _wake_all(idle))
+        self.weak: ref[E] = ref(engine, lambda _: _set_all(idle, None))
 
-    def ring(self, engine: E, most: int) -> None:
-        """Wake a worker that waits, or start one if there are fewer than ``most``.
+    def wake_one(self, engine: E, limit: int) -> None:
+        """Wake an idle thread, or start one if there are fewer than ``limit``.
 
         Raises:
-            RuntimeError: the thread can't be started.
+            RuntimeError: the thread cannot be started.
         """
         if self.idle:
-            self.idle.pop().ring(engine)
-        elif self.count < most:
-            name = f"{engine.name}-{self.count}"
+            signal, _ = self.idle.popitem()
+            signal.set(engine)
+        elif self.count < limit:
+            args = self.weak, self._step, WakeSignal(engine)
+            Thread(target=_run, args=args, name=f"{self._name}-{self.count}", daemon=True).start()
             self.count += 1
-            signal = WakeSignal()
-            signal.ring(engine)
-            try:
-                Thread(target=_work, args=(self.weak, signal), name=name, daemon=True).start()
-            except RuntimeError:
-                self.count -= 1
-                raise
 
-    def wake_all(self) -> None:
-        """Let all that wait see what has changed."""
-        _wake_all(self.idle)
-
-    def cancel_wait(self, signal: WakeSignal) -> None:
-        """Note that the time of the worker with ``signal`` was over before that rang."""
-        if signal in self.idle:
-            self.idle.remove(signal)
-        else:
-            # It was rung just after: take the ring with it.
-            signal.wait()
+    def wake_all(self, engine: E) -> None:
+        """Wake all idle threads."""
+        _set_all(self.idle, engine)
 
 
-def _work(weak: ref[Any], signal: WakeSignal) -> None:
-    while (engine := signal.wait() or weak()) is not None:
-        goes_on = engine.work(signal)
+def _run(weak: ref[E], step: Callable[[E, WakeSignal], float | None], signal: WakeSignal) -> None:
+    seconds: float | None = 0
+    while seconds is not None and (engine := signal.wait(seconds) or weak()) is not None:
+        seconds = step(engine, signal)
         del engine
-        if not goes_on:
-            return
 
 
-def _wake_all(signals: list[WakeSignal]) -> None:
-    while signals:
-        signals.pop().ring()
+def _set_all(idle: dict[WakeSignal, None], engine: Any) -> None:
+    while idle:
+        signal, _ = idle.popitem()
+        signal.set(engine)

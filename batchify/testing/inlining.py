@@ -96,13 +96,13 @@ class CallerEngine(ThreadEngine):
     def change(self, config: Config) -> None:
         super().change(_alone(config))
 
-    def _stand(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
+    def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
         # Its caller runs it at once, so it meets any deadline.
         place = as_entry(data)
         place.time_limit = None
-        return super()._stand(place, waiter, queue)
+        return super()._add_entry(place, waiter, queue)
 
-    def _ring(self) -> None:
+    def _wake_worker(self) -> None:
         """Take the batch that a worker would run. Under the lock, this is the batch of the item just entered."""
         batch = cast("Batch", self.queue.take(monotonic()))
         self._taken[batch.waiters[0]] = batch

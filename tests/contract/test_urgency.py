@@ -14,7 +14,7 @@ import pytest
 
 import batchify
 from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
-from batchify._threads import deadlines
+from batchify._threads import workers
 from batchify.testing import inline, run
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
@@ -489,7 +489,7 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     # As when the worker that waits for the window overslept the deadline, and the window is over.
     queue.flush("flush")
     monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
-    engine.expire()
+    engine._expire()
     monkeypatch.undo()
     assert DeadlineError is type(late.exception(PATIENCE))
     assert 4 == other.result(PATIENCE)
@@ -503,12 +503,12 @@ def test_the_watch_ends_with_its_engine():
 
     double = microbatch(doubled, name="watched")
     assert 2 == double.options(deadline=HOUR)(1)
-    assert ["watched-deadlines"] == watching()
+    assert ["watched-deadlines-0"] == watching()
     double.close()
     wait_until(lambda: not watching())
     other = microbatch(doubled, name="dropped")
     assert 2 == other.options(deadline=HOUR)(1)
-    assert ["dropped-deadlines"] == watching()
+    assert ["dropped-deadlines-0"] == watching()
     del other
     wait_until(lambda: not watching())
 
@@ -544,7 +544,7 @@ def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
         raise RuntimeError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deadlines.Thread, "start", fail)
+        patch.setattr(workers.Thread, "start", fail)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             double.options(deadline=HOUR)(1)
     assert 2 == double.options(deadline=HOUR)(1)

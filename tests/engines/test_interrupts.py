@@ -1,4 +1,4 @@
-"""The collector, or a signal, comes in the middle of a call to the thread engine, and uses the same batcher."""
+"""A finalizer or a signal handler interrupts its own thread inside the thread engine and uses the same batcher."""
 
 from __future__ import annotations
 
@@ -6,77 +6,219 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from batchify import ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify import QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from batchify._core.slots import Slots
+from batchify._stats.counters import Stats
+from batchify._threads.engine import DeferredActions, ThreadEngine
+from batchify.testing import inline
 from tests.kit.columns import in_time
-from tests.kit.engines import PATIENCE, doubled
+from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
 
-# What a finalizer or a signal handler may do with a batcher and a future that waits in it, and how that future ends.
-MEANWHILE = {
+HOUR = 3600
+# What an interrupt may do with a batcher and with a future that is queued in it, and how that future ends.
+ACTIONS = {
     "flushes": (lambda batcher, future: batcher.flush(), 2),
     "closes": (lambda batcher, future: batcher.close(), 2),
-    "looks": (lambda batcher, future: batcher.waiting() and batcher.stats, 2),
+    "reads": (lambda batcher, future: batcher.waiting() and batcher.stats, 2),
     "configures": (lambda batcher, future: batcher._change({"max_size": 8}), 2),
     "cancels": (lambda batcher, future: future.cancel(), CancelledError),
 }
+# Calls that hold the lock of the engine, each with a method of the queue that it uses meanwhile.
+CALLS = {
+    "submit": (PlainQueue, "add", lambda batcher, other: batcher._submit_nowait(3)),
+    "waiting": (PlainQueue, "places", lambda batcher, other: batcher.waiting()),
+    "cancel": (PlainQueue, "withdraw", lambda batcher, other: other.cancel()),
+    "flush": (Slots, "push", lambda batcher, other: batcher.flush()),
+    "configure": (Slots, "change", lambda batcher, other: batcher._change({"max_size": 8})),
+}
 
 
-def told(future):
+def ended(future):
+    """Return how a future ended that is done."""
     try:
         return future.result(0)
     except BaseException as error:
         return type(error)
 
 
-def interrupt_next_arrival(queue, do):
-    """Let something be done in the middle of the next arrival at a core."""
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Return a function that lets an action interrupt the next use of a method or property of a class."""
 
-    class Interrupted(PlainQueue):
-        __slots__ = ()
+    def interrupt(owner, name, action):
+        attribute = vars(owner)[name]
 
-        def add(self, *arguments):
-            self.__class__ = PlainQueue
-            # It may come whenever something is called or allocated.
-            do()
-            return self.add(*arguments)
+        def interrupted(self, *arguments):
+            monkeypatch.setattr(owner, name, attribute)
+            action()
+            return attribute.fget(self) if isinstance(attribute, property) else attribute(self, *arguments)
 
-    queue.__class__ = Interrupted
+        monkeypatch.setattr(owner, name, property(interrupted) if isinstance(attribute, property) else interrupted)
+
+    return interrupt
 
 
-def interrupted(meanwhile):
-    """Return a future that waited, and one that was put into the line when ``meanwhile`` was done, both over."""
-    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
+@pytest.mark.parametrize("how", ACTIONS)
+def test_an_interrupt_does_not_wait_for_the_call_that_it_interrupts(how, interrupt):
+    """An interrupt may use the batcher; an action that is impossible under the lock follows when the call returns."""
+    action, expected = ACTIONS[how]
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     first = batcher._submit_nowait(1)
-    interrupt_next_arrival(batcher._ensure_engine().queue, lambda: meanwhile(batcher, first))
-    second = batcher._submit_nowait(2)
-    # What could not be done at once is done by now, or soon.
-    wait([first], 0.01)
+    interrupt(PlainQueue, "add", lambda: action(batcher, first))
+    second = in_time(lambda: batcher._submit_nowait(2))
     batcher.flush()
     assert {first, second} == wait([first, second], PATIENCE).done
-    batcher.close()
-    return first, second
+    assert (expected, 4) == (ended(first), ended(second))
 
 
-@pytest.mark.parametrize("how", MEANWHILE)
-def test_who_comes_in_the_middle_of_a_call_does_not_wait_for_it(how):
-    """Finalizers and signal handlers may use a batcher at any moment; what can't be done at once is done soon."""
-    meanwhile, expected = MEANWHILE[how]
-    first, second = in_time(lambda: interrupted(meanwhile))
-    assert (expected, 4) == (told(first), told(second))
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_loses_the_action_of_an_interrupt(call, interrupt):
+    """Whichever call an interrupt comes in, its action follows, though nothing else uses the batcher any more."""
+    owner, name, use = CALLS[call]
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
+    first, other = batcher._submit_nowait(1), batcher._submit_nowait(2)
+    interrupt(owner, name, batcher.close)
+    in_time(lambda: use(batcher, other))
+    # A worker may run the action.
+    wait_until(lambda: not batcher.is_running)
+    assert 2 == first.result(PATIENCE)
 
 
-@pytest.mark.parametrize("way", ["_submit_nowait", "submit"])
-def test_who_comes_in_the_middle_of_a_call_can_not_call(way):
-    """A call from there would wait for the one that it interrupts, or overtake it, and is refused."""
+def test_closing_loses_no_action_of_an_interrupt(interrupt):
+    """An interrupt of ``close()`` may cancel a future, and its item is not run."""
+    gate = Gate(doubled)
+    batcher = SyncMicrobatcher(gate, batch_wait_timeout_s=HOUR)
+    first, second = batcher._submit_nowait(1), batcher._submit_nowait(2)
+    interrupt(PlainQueue, "waiting", first.cancel)
+    in_time(batcher.close)
+    assert {first, second} == wait([first, second], PATIENCE).done
+    assert [[2]] == gate.batches
+
+
+def test_a_call_that_fails_loses_no_action_of_an_interrupt(interrupt):
+    """An action follows also when the interrupted call is refused."""
+    gate = Gate(doubled)
+    gate.shut()
+    batcher = SyncMicrobatcher(gate, max_pending=1, on_full="raise")
+    running, queued = batcher._submit_nowait(1), None
+    gate.await_batch()
+    queued = batcher._submit_nowait(2)
+    interrupt(GroupedQueue, "refuses", queued.cancel)
+    with pytest.raises(QueueFullError):
+        in_time(lambda: batcher._submit_nowait(3))
+    assert {queued} == wait([queued], PATIENCE).done
+    gate.open()
+    assert 2 == running.result(PATIENCE)
+
+
+def test_an_interrupt_that_raises_loses_no_action(interrupt):
+    """A signal handler may flush a batcher and then raise ``KeyboardInterrupt``."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
+    first = batcher._submit_nowait(1)
+
+    def flush_and_raise():
+        batcher.flush()
+        raise KeyboardInterrupt
+
+    interrupt(PlainQueue, "add", flush_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        in_time(lambda: batcher.submit(2))
+    assert 2 == first.result(PATIENCE)
+
+
+def test_a_worker_that_waits_loses_no_action_of_a_finalizer(interrupt):
+    """An action follows before the worker waits for the end of a window."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
+    interrupt(PlainQueue, "take", batcher.flush)
+    assert 2 == batcher._submit_nowait(1).result(PATIENCE)
+
+
+def test_a_worker_that_runs_a_batch_loses_no_action_of_a_finalizer(interrupt, monkeypatch):
+    """An action follows before the batch function runs, and not after it."""
+    gate = Gate(doubled)
+    gate.shut()
+    batcher = SyncMicrobatcher(gate, max_batch_size=2, batch_wait_timeout_s=HOUR, concurrency=2)
+    futures, depart = [], ThreadEngine._depart
+
+    def depart_later(self, batch):
+        monkeypatch.setattr(ThreadEngine, "_depart", depart)
+        futures.append(batcher._submit_nowait(3))
+        # The other worker waits for the window, and runs no action any more.
+        wait_until(lambda: self.workers.idle)
+        interrupt(Stats, "departed", batcher.flush)
+        return depart(self, batch)
+
+    monkeypatch.setattr(ThreadEngine, "_depart", depart_later)
+    futures += [batcher._submit_nowait(1), batcher._submit_nowait(2)]
+    gate.await_batch()
+    gate.await_batch()
+    assert [[1, 2], [3]] == sorted(gate.batches)
+    gate.open()
+    assert {2, 4, 6} == {future.result(PATIENCE) for future in futures}
+
+
+def test_a_worker_that_ends_a_batch_loses_no_action_of_a_finalizer(interrupt):
+    """An action follows after the batch that a finalizer came in."""
+    gate = Gate(doubled)
+    gate.shut()
+    batcher = SyncMicrobatcher(gate, 1, HOUR)
+    first = batcher._submit_nowait(1)
+    gate.await_batch()
+    batcher._change({"max_size": 8})
+    second = batcher._submit_nowait(2)
+    interrupt(Slots, "finish", batcher.flush)
+    gate.open()
+    assert (2, 4) == (first.result(PATIENCE), second.result(PATIENCE))
+
+
+def test_an_inline_call_loses_no_action_of_an_interrupt(interrupt):
+    """An action follows before a call returns that runs its own batch."""
+    with inline():
+        batcher = SyncMicrobatcher(doubled)
+        interrupt(Slots, "finish", batcher.close)
+        assert 2 == batcher.submit(1)
+        assert not batcher.is_running
+
+
+def test_the_deadline_worker_loses_no_action_of_a_finalizer(interrupt):
+    """An action follows before the worker waits for the next deadline."""
+    double = microbatch(doubled, timeout=HOUR)
+    interrupt(GroupedQueue, "expire", double.flush)
+    assert 2 == double.options(deadline=HOUR).submit(1).result(PATIENCE)
+
+
+def test_another_thread_may_run_a_deferred_action():
+    """A thread that finds no action left, as another one has just run the last, goes on."""
+    ran = []
+
+    def is_owned():
+        if len(ran) == 1:
+            deferred.pop()()
+        return False
+
+    deferred = DeferredActions(is_owned)
+    with deferred:
+        deferred += [lambda: ran.append("first"), lambda: ran.append("last")]
+    assert ["first", "last"] == ran
+
+
+@pytest.mark.parametrize("call", ["_submit_nowait", "submit"])
+def test_an_interrupt_cannot_call_the_function(call, interrupt):
+    """A call from an interrupt would wait for the interrupted call, or overtake it, and is refused."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     errors = []
 
-    def call(batcher, _):
+    def refused():
         with pytest.raises(ReentrantCallError) as caught:
-            getattr(batcher, way)(3)
+            getattr(batcher, call)(3)
         errors.append(str(caught.value))
 
-    first, second = in_time(lambda: interrupted(call))
-    assert (2, 4) == (told(first), told(second))
+    interrupt(PlainQueue, "add", refused)
+    future = in_time(lambda: batcher._submit_nowait(1))
+    batcher.close()
+    assert 2 == future.result(PATIENCE)
     expected = (
         "doubled() was called by a finalizer or signal handler in the middle of another call in this thread; "
         "make the call in another thread"
@@ -84,8 +226,8 @@ def test_who_comes_in_the_middle_of_a_call_can_not_call(way):
     assert [expected] == errors
 
 
-def test_the_first_urgent_call_in_the_middle_of_a_call():
-    """It is refused as any other call from there, and leaves the batcher as it was; the next urgent call is taken."""
+def test_the_first_call_with_a_priority_from_an_interrupt(interrupt):
+    """Such a call is refused and changes nothing. The next call with a priority is accepted."""
     fn = microbatch(doubled)
     assert 2 == fn(1)
     (batcher,) = fn._self_scope.batchers()
@@ -96,6 +238,6 @@ def test_the_first_urgent_call_in_the_middle_of_a_call():
             urgent.submit(2)
         assert not batcher._takes_requests
 
-    interrupt_next_arrival(batcher._ensure_engine().queue, call)
+    interrupt(PlainQueue, "add", call)
     assert 6 == in_time(lambda: fn(3))
     assert 8 == in_time(lambda: urgent(4))

@@ -261,11 +261,8 @@ class Lock:
             self._held = False
             self._clock._changed.notify_all()
 
-    def __enter__(self):
-        self.acquire()
-
-    def __exit__(self, *error):
-        self.release()
+    def locked(self):
+        return self._held
 
 
 class InThreads:

@@ -183,7 +183,7 @@ def test_a_finalizer_in_the_middle_of_a_call():
     [engine] = [batcher._ensure_engine() for batcher in batchify.batchers() if batcher.waiting()]
 
     def interrupt():
-        with engine._lock:
+        with engine.deferred, engine._lock:
             streams.pop()
             gc.collect()
 

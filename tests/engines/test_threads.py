@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from math import inf
 
 import pytest
 
@@ -123,11 +124,8 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
         def release(self):
             self._lock.release()
 
-        def __enter__(self):
-            self._lock.acquire()
-
-        def __exit__(self, *error):
-            self._lock.release()
+        def locked(self):
+            return self._lock.locked()
 
     monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
     double = microbatch(doubled)
@@ -697,15 +695,13 @@ def test_a_signal_handler_that_raises():
     assert [[2]] == gate.batches
 
 
-def test_a_bell_that_rings_when_the_time_is_over():
-    """A worker that is rung just after it stopped waiting takes the ring with it, and does not wake for it later."""
-    engine = SyncMicrobatcher(doubled)._ensure_engine()
-    bell = WakeSignal()
-    engine.workers.idle.append(bell)
-    assert not bell.wait_for(0)
-    engine.workers.ring(engine, 1)
-    engine.workers.cancel_wait(bell)
-    assert (False, None, []) == (bell.wait_for(0), bell._engine, engine.workers.idle)
+def test_a_signal_that_is_set_as_its_wait_times_out():
+    """Such a signal remains set, even if it is set again, and only the next wait returns at once."""
+    signal = WakeSignal(None)
+    assert signal.wait(0) is None
+    signal.set("first")
+    signal.set("second")
+    assert ("second", None) == (signal.wait(inf), signal.wait(0))
 
 
 async def test_a_failed_batch_leaves_who_has_left_alone():
