@@ -1,6 +1,6 @@
-"""The thread engine: one batcher, for callers in any thread and, through a narrow bridge, on any event loop.
+"""The batcher on threads, for callers in any thread and, through the bridge, on any event loop.
 
-Decides: how a caller waits, and what happens to batchers when the process ends.
+Decides: how a caller waits.
 Must not know: batches, event loops, decorators.
 """
 
@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
@@ -23,7 +23,7 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import Counted, batchers, register
+from batchify._batcher.registry import Counted, batchers, configure_lock, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
@@ -66,7 +66,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         ValueError: an argument is out of range.
     """
 
-    # What does the work. ``_inline`` puts another one in its place.
+    # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
 
     @shows_options(*ENGINE_OPTIONS)
@@ -86,9 +86,9 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
     @classmethod
     def _from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that asks ``source`` for its batch function when there is work, and holds it only then.
+        """Return a batcher that gets its batch function from ``source``, and holds it only while there is work.
 
-        It makes itself known at its first use.
+        The batcher registers at its first call.
         """
         self = cls.__new__(cls)
         self._build(source, config)
@@ -97,35 +97,25 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
     def _build(self, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
-        # Whether calls may have priorities and deadlines.
-        self._takes_requests = config.takes_requests
         drain_before_exit_of(config.executor)
         self._reset_after_fork()
 
     def _reset_after_fork(self) -> None:
-        """Begin from nothing: no item, no thread, no lock that somebody holds. The child of a fork needs it."""
-        # Empty until it is needed. A dict because the first of several threads to put an engine there must win.
-        self._own: dict[None, ThreadEngine] = {}
-        # The same, once it is there.
+        """Start afresh in the child of a fork, which has the parent's items and locks, but none of its threads."""
         self._engine: ThreadEngine | None = None
         self._own_counters = {}
 
     def _ensure_engine(self) -> ThreadEngine:
-        """Return the engine, made at first use."""
+        """Return the engine, made at the first call."""
         if self._engine is None:
-            engine = self._own.setdefault(None, self._engine_kind(self._source, self._config, self._counters))
-            # Changes that came in between could not see it.
-            self._update(engine)
-            self._engine = engine
-            register(self)
+            with configure_lock:
+                if self._engine is None:
+                    self._engine = self._engine_kind(self._source, self._config, self._counters)
+                    register(self)
         return self._engine
 
-    def _engines(self) -> list[ThreadEngine]:
-        """Return the engine if there is one: a copy, as another thread may be making it."""
-        return list(self._own.values())
-
     def __repr__(self) -> str:
-        state = "closed" if any(engine.closed for engine in self._engines()) else "open"
+        state = "closed" if self._engine is not None and self._engine.closed else "open"
         return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
@@ -135,32 +125,35 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
     @property
     def _is_elsewhere(self) -> bool:
-        """Whether an executor runs its batches."""
         return self._config.executor is not None
 
     @property
+    def _takes_requests(self) -> bool:
+        return self._config.takes_requests
+
+    @property
     def is_running(self) -> bool:
-        """Whether it takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        return any(engine.started and not engine.closed for engine in self._engines())
+        """Whether it accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        return self._engine is not None and self._engine.started and not self._engine.closed
 
     @property
     def stats(self) -> BatchStats:
-        """A snapshot of what happened, from whichever thread it is asked for."""
+        """A snapshot of the counters. Any thread may read it."""
         return self._counters.snapshot(self.name)
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
-        """Return the result for ``item``, which travels with what else is submitted meanwhile. Blocks until then.
+        """Return the result for ``item``, which shares a batch with other submitted items. Block until then.
 
         Args:
             item: one item.
-            keep: anything that must live until then.
+            keep: any object that must live until then.
 
         Raises:
-            BatcherClosedError: it has been stopped.
-            ReentrantCallError: called from inside one of its own batches, itself or through another batcher, which
-                would wait for itself.
+            BatcherClosedError: the batcher is stopped.
+            ReentrantCallError: the call comes from inside a batch of this batcher, directly or through another
+                batcher, and would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
-            BaseException: whatever the batch function raised, as an exception object of this caller's own.
+            BaseException: the error of the batch function, as an exception object of this caller's own.
         """
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -175,7 +168,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
             ticket = engine.enter(item, blocked)
             blocked.lock.acquire()
         except BaseException:
-            # Ctrl-C, or what another signal handler raised. The waiter is not kept: it may still be told.
+            # Ctrl-C, or an error of another signal handler. The waiter is not reused: a worker may still wake it.
             blocked.left = True
             if ticket is not None:
                 engine.leave(ticket)
@@ -192,12 +185,12 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result.
 
-        Cancelling the future takes the item out if it has not left yet. Without room for it, it blocks until there is.
+        Cancelling the future withdraws the item if it is still queued. Without room for the item, the call blocks.
 
         Raises:
-            BatcherClosedError: it has been stopped.
-            QueueFullError: there is no room, and ``on_full`` is ``"raise"``.
-            ReentrantCallError: there is no room, and the thread that would wait for it has to make it.
+            BatcherClosedError: the batcher is stopped.
+            QueueFullError: the queue is full, and ``on_full`` is ``"raise"``.
+            ReentrantCallError: the queue is full, and only the calling thread can make room.
         """
         engine = self._ensure_engine()
         future = FutureWaiter(bounded=self._config.max_pending is not None)
@@ -208,62 +201,55 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         return future
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
-        """Return the results for ``items``, in order. The first error is raised; what still waits then is taken out.
+        """Return the results for ``items``, in order. The first error is raised, and withdraws the items still queued.
 
         Args:
             items: any number of items.
-            keep: anything that must live until then.
+            keep: any object that must live until then.
         """
         futures: list[Future[R]] = []
         try:
             for item in items:
-                futures.append(self._submit_nowait(item))  # noqa: PERF401  # what is queued when an item fails must be known
+                futures.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
             return [future.result() for future in futures]
         finally:
-            # The last first: else each would make way for the next one.
+            # The last first: otherwise each would make room for the next one.
             for future in reversed(futures):
                 future.cancel()
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items that wait at this moment, in order of arrival."""
-        return [item for engine in self._engines() for item in engine.waiting()]
+        """Return the items queued at this moment, in order of arrival."""
+        return [] if self._engine is None else self._engine.waiting()
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Go by other options, which are valid, from now on.
+        """Apply validated option changes. Needs ``configure_lock``.
 
         Raises:
-            ReentrantCallError: an urgent call comes in the middle of another one in this thread.
+            ReentrantCallError: a call with a priority or deadline interrupts the engine in its own thread.
         """
-        # Any other change can be made a moment later, but this one would be too late for the next call.
-        if "takes_requests" in changes and any(engine.reentered() for engine in self._engines()):
-            raise ReentrantCallError(interrupting(self.name))
-        self._config = replace(self._config, **changes)
-        drain_before_exit_of(self._config.executor)
-        for engine in self._engines():
-            self._update(engine)
-        # Only now, when nobody can meet an engine that does not expect it.
-        self._takes_requests = self._config.takes_requests
-
-    def _update(self, engine: ThreadEngine) -> None:
-        """Let ``engine`` go by the options as they are now, whoever else does so at this moment."""
-        while engine.requested is not self._config:
-            config = self._config
+        config, engine = replace(self._config, **changes), self._engine
+        drain_before_exit_of(config.executor)
+        if engine is not None:
+            # Other changes can be deferred, but this one would be too late for the next call.
+            if "takes_requests" in changes and engine.reentered():
+                raise ReentrantCallError(interrupting(self.name))
             engine.change(config)
-            engine.requested = config
+        # Last, so that no call with a priority meets an engine that does not expect it.
+        self._config = config
 
     def flush(self) -> None:
-        """Let what waits leave now, as far as there are slots."""
-        for engine in self._engines():
-            engine.flush("flush")
+        """Let the queued items leave now, as far as slots are free."""
+        if self._engine is not None:
+            self._engine.flush("flush")
 
     def start(self) -> None:
-        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` does it."""
+        """Accept items, also after ``stop()``. This is optional for a new batcher: the first ``submit`` starts it."""
         self._ensure_engine().open()
 
     def stop(self) -> None:
-        """Take no more items, run what waits, and return when all is answered. Stopping twice is fine.
+        """Refuse new items, run the queued ones, and return when all are answered. Stopping twice is fine.
 
-        Called from inside a batch, it does not wait for that batch, but returns at once.
+        A call from inside a batch returns at once, and does not wait for that batch.
         """
         closing = Closing()
         self._ensure_engine().close(closing.end)
@@ -272,7 +258,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
     close = stop
 
     async def aclose(self) -> None:
-        """Do what ``stop()`` does without blocking the event loop."""
+        """Stop without blocking the event loop."""
         closing = Closing()
         self._ensure_engine().close(closing.end)
         await closing.wait_async()
@@ -285,23 +271,23 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         self.stop()
 
 
-def wait_for_room(engine: ThreadEngine, gate: threading.Lock, leave: Callable[[], object]) -> None:
+def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
     """Block until there is room for an item, or ``leave``."""
     if gate.acquire(blocking=False):
         return
     try:
         if get_ident() in engine.threads:
-            raise engine.reentrant()  # noqa: TRY301  # it takes the item out, as all that is raised here does
+            raise engine.reentrant()  # noqa: TRY301  # it withdraws the item, as every error here does
         with Wait(engine.queue, engine.name):
             gate.acquire()
     except BaseException:
-        # Ctrl-C, or what another signal handler raised, too.
+        # Also Ctrl-C, or an error of another signal handler.
         leave()
         raise
 
 
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
-    """Take a cancelled item out. A future keeps its callbacks, and must not keep the engine with them."""
+    """Withdraw a cancelled item. The engine is held weakly, as a future keeps its callbacks."""
     engine = weak()
     if engine is None or not future.cancelled():
         return
@@ -313,7 +299,7 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
 
 
 def warn_on_loop(name: str, use: str) -> None:
-    """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its thread, if there is one."""
+    """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its own thread."""
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
     if loop is not None and loop.get_debug():
@@ -322,7 +308,7 @@ def warn_on_loop(name: str, use: str) -> None:
 
 
 def _depth() -> int:
-    """Return how many frames above who asks the first one is that is not of this package."""
+    """Return the number of frames from the caller up to the first frame outside of this package."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("batchify."):
         depth, frame = depth + 1, frame.f_back

@@ -96,8 +96,7 @@ class ThreadEngine:
     """The queue of one batcher, its slots and its workers."""
 
     def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
-        # The options, as they were given and as this engine goes by them.
-        self.requested = self._config = config
+        self._config = config
         self._source = source
         # Guards all attributes below. No user code runs under it except finalizers and signal handlers, so it is
         # reentrant, and its owner is known.

@@ -163,8 +163,11 @@ class Stream(BaseStream[ThreadChannel]):
 
 def _leave_all() -> None:
     """Leave all streams: no thread reads them any more, and an endless generator would keep the process alive."""
-    for engine in [e for batcher in batchers() if isinstance(batcher, ThreadStreams) for e in batcher._engines()]:
-        with engine._lock:
+    for batcher in batchers():
+        engine = batcher._engine if isinstance(batcher, ThreadStreams) else None
+        if engine is None:
+            continue
+        with engine.deferred, engine._lock:
             channels = [channel for _, channel, _ in engine.queue.entries]
             channels += [channel for batch in engine.queue.running for channel in batch.waiters]
         for channel in channels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -131,14 +132,19 @@ def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
     batcher = type(kit.decorate()[0]._self_route.find())
     make = batcher._engine_kind
 
+    threads = []
+
     def make_and_configure(*args):
         engine = make(*args)
-        double.configure(max_size=1)
+        threads.append(threading.Thread(target=double.configure, kwargs={"max_size": 1}))
+        threads[0].start()
         return engine
 
     monkeypatch.setattr(batcher, "_engine_kind", staticmethod(make_and_configure))
     double, gate = kit.decorate(timeout=3600)
-    assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
+    first = kit.call_waiting(double, 1)
+    threads[0].join(PATIENCE)
+    assert [2, 4] == kit.results([*first, *kit.call_waiting(double, 2)])
     assert [[1], [2]] == gate.batches
 
 

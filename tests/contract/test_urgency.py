@@ -15,6 +15,7 @@ import pytest
 import batchify
 from batchify import DeadlineError, QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
 from batchify._threads import workers
+from batchify._threads.engine import ThreadEngine
 from batchify.testing import inline, run
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
@@ -557,24 +558,21 @@ def in_another_thread(do):
     return thread
 
 
-def test_an_engine_that_is_just_being_made_is_told():
-    """An urgent call that comes while another thread makes the engine, by the old options, is understood."""
+def test_an_urgent_call_while_the_engine_is_made():
+    """A first call with a priority waits while another thread makes the engine by the old options."""
     double = microbatch(doubled)
-    view, futures = double.options(priority=1), []
+    batcher, answers, callers = double._self_route.find(), [], []
 
-    class Own(dict):
-        def setdefault(self, key, engine):
-            if not futures:
-                futures.append(None)
-                in_another_thread(view._self_route.find).join(PATIENCE)
-                made = super().setdefault(key, engine)
-                in_another_thread(lambda: futures.append(view.submit(1))).join(PATIENCE)
-                return made
-            return super().setdefault(key, engine)
+    def make(*args):
+        callers.append(in_another_thread(lambda: answers.append(double.options(priority=1)(1))))
+        # Long enough for it to be queued, if nothing keeps it.
+        callers[0].join(SOON)
+        return ThreadEngine(*args)
 
-    double._self_route.find()._own = Own()
+    batcher._engine_kind = make
     assert 0 == double(0)
-    assert 2 == futures[1].result(PATIENCE)
+    callers[0].join(PATIENCE)
+    assert ([2], 1) == (answers, len(callers))
 
 
 def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
