@@ -6,16 +6,12 @@ Must not know: batches, event loops, decorators.
 
 from __future__ import annotations
 
-import atexit
 import sys
-import threading
 import warnings
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-from weakref import WeakSet
 
 from batchify._batcher.closing import Closing
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
@@ -23,8 +19,9 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import Counted, batchers, configure_lock, register
+from batchify._batcher.registry import Counted, configure_lock, register
 from batchify._threads.engine import ThreadEngine
+from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
 from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
 from batchify.errors import ReentrantCallError, interrupting
 
@@ -112,6 +109,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
                 if self._engine is None:
                     self._engine = self._engine_kind(self._source, self._config, self._counters)
                     register(self)
+                    drain_at_exit(self)
         return self._engine
 
     def __repr__(self) -> str:
@@ -124,7 +122,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         return self._config.name
 
     @property
-    def _is_elsewhere(self) -> bool:
+    def _uses_executor(self) -> bool:
         return self._config.executor is not None
 
     @property
@@ -313,47 +311,3 @@ def _depth() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("batchify."):
         depth, frame = depth + 1, frame.f_back
     return depth
-
-
-def _live() -> list[SyncMicrobatcher[Any, Any]]:
-    return [batcher for batcher in batchers() if isinstance(batcher, SyncMicrobatcher)]
-
-
-def _flush() -> None:
-    """Let no window keep a thread, and so the process, from ending."""
-    for batcher in _live():
-        batcher.flush()
-
-
-def _drain() -> None:
-    """Answer what was submitted before the process ends and takes the workers with it."""
-    for batcher in _live():
-        batcher.stop()
-
-
-def _drain_executors() -> None:
-    """Answer what was submitted before an executor ends: after that it takes no batch."""
-    for batcher in _live():
-        if batcher._is_elsewhere:
-            batcher.stop()
-
-
-def drain_before_exit_of(elsewhere: BatchExecutor | None) -> None:
-    """Have ``_drain_executors`` called before the end of this executor. Who came last is called first.
-
-    Executors see to their end when their module is imported, so once for each type is enough.
-    """
-    if elsewhere is not None and elsewhere.type not in _outlasted:
-        _outlasted.add(elsewhere.type)
-        # At the end of the process it is too late, and so it is for the executor.
-        with suppress(RuntimeError):
-            _register_atexit(_drain_executors)
-
-
-_outlasted: WeakSet[type] = WeakSet()
-# Once for all batchers. The interpreter calls the first before it joins its threads, of which some may be blocked in a
-# call for the length of a window; its name is private, and what concurrent.futures relies on. It calls the second when
-# all other threads have ended, and before it stops daemons.
-_register_atexit = getattr(threading, "_register_atexit", atexit.register)
-_register_atexit(_flush)
-atexit.register(_drain)

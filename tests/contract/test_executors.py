@@ -17,7 +17,7 @@ import pytest
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
 from batchify._batcher.executors import BatchExecutor, LocalCall
-from batchify._threads.batcher import _drain_executors
+from batchify._threads.shutdown import _drain_executors
 from batchify.testing import inline
 from tests.kit import processes
 from tests.kit.engines import PATIENCE, doubled, wait_until
@@ -629,7 +629,7 @@ def test_an_executor_is_known_by_what_it_is(pool):
 def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
     """However often executors of a type are given, what happens at the end of the process is registered once."""
     registered = []
-    monkeypatch.setattr("batchify._threads.batcher._register_atexit", registered.append)
+    monkeypatch.setattr("batchify._threads.shutdown._register_atexit", registered.append)
 
     class Own(Refusing):
         pass
