@@ -109,16 +109,16 @@ class ThreadEngine:
         self.stats = stats
         stats.follow(self.queue)
         self.started = self.closed = False
-        # The batch function, held only while there is something to run it for.
+        # The batch function, held only while there is work: it may be the last reference to an instance.
         self._fn: BatchFunction | None = None
         self.workers = Workers(self, ThreadEngine.run_batches, config.name)
         self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
         # The identifiers of the threads that run batches or callbacks of futures.
         self.threads: set[int] = set()
-        # How many callers have missed their deadlines and are not notified yet.
+        # The number of callers that have missed their deadlines and are not notified yet.
         self._notifying = 0
         # Called, under the lock, when no item is queued and no batch runs. They must not call the engine.
-        self._drains: list[Callable[[], None]] = []
+        self._on_drained: list[Callable[[], None]] = []
 
     @property
     def name(self) -> str:
@@ -233,18 +233,18 @@ class ThreadEngine:
             self.deferred.append(partial(self.leave, ticket))
             return False
         with self.deferred, self._lock:
-            place = self.queue.withdraw(ticket)
+            entry = self.queue.withdraw(ticket)
             fn = None
-            if place is not None:
+            if entry is not None:
                 self.stats.left()
-                _, waiter, _ = place
+                _, waiter, _ = entry
                 # A caller that waits for room stops waiting.
                 waiter.admit()
                 self._admit_waiting()
                 self._recheck()
                 fn = self._go_idle_if_done()
         del fn
-        return place is not None
+        return entry is not None
 
     def flush(self, reason: str) -> None:
         """Let the queued items leave now, as far as slots are free."""
@@ -278,21 +278,21 @@ class ThreadEngine:
         with self.deferred, self._lock:
             self.started, self.closed = True, False
 
-    def close(self, tell: Callable[[], None] | None = None) -> None:
-        """Refuse new items, run the queued ones, and call ``tell`` when all are answered.
+    def close(self, on_drained: Callable[[], None] | None = None) -> None:
+        """Refuse new items, run the queued ones, and call ``on_drained`` when all are answered.
 
-        If the caller would wait for itself, ``tell`` is called at once.
+        If the caller would wait for itself, ``on_drained`` is called at once.
         """
-        if tell is not None and (self.reentered() or self.waits_for_this()):
-            tell()
-            tell = None
+        if on_drained is not None and (self.reentered() or self.waits_for_this()):
+            on_drained()
+            on_drained = None
         if self.reentered():
             self.deferred.append(self.close)
             return
         with self.deferred, self._lock:
             self.closed = True
-            if tell is not None:
-                self._drains.append(tell)
+            if on_drained is not None:
+                self._on_drained.append(on_drained)
             fn = self._go_idle_if_done()
         del fn
         self.flush("close")
@@ -305,7 +305,7 @@ class ThreadEngine:
         return step
 
     def _next(self, signal: WakeSignal) -> Batch | float | None:
-        """Return the next batch, or else what ``run_batches()`` returns."""
+        """Return the next batch; without one, the seconds until one may leave, or ``None`` to end the worker."""
         self.threads.add(get_ident())
         if self._deadline_workers.count:
             self._expire()
@@ -386,8 +386,8 @@ class ThreadEngine:
         if self.queue.waiting or self.queue.running or self._notifying:
             return None
         fn, self._fn = self._fn, None
-        while self._drains:
-            self._drains.pop()()
+        while self._on_drained:
+            self._on_drained.pop()()
         if self.closed:
             self.workers.wake_all(self)
             self._deadline_workers.wake_all(self)

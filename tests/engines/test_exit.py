@@ -1,4 +1,4 @@
-"""However a process ends, what was submitted is answered first, nothing hangs, and the exit code is as it would be."""
+"""Submitted items are answered before a process ends. Nothing hangs, and the exit code is unaffected."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ BLOCKED = """
 """
 # How the main thread ends, the exit code, and the last line on the error stream.
 ENDS = {
-    "of itself": ("pass", 0, ""),
+    "at its last line": ("pass", 0, ""),
     "with sys.exit": ("sys.exit(3)", 3, ""),
     "with an unhandled exception": ("raise KeyError('mine')", 1, "KeyError: 'mine'"),
     "with KeyboardInterrupt": ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
 }
-# What waits, by who let it.
+# How an item is queued, by the thread that submits it.
 WAITING = {
     "the main thread": "wait()",
     "another thread": "thread = threading.Thread(target=wait); thread.start(); thread.join()",
     "a thread that is blocked": BLOCKED.format(daemon=False),
     "a daemon that is blocked": BLOCKED.format(daemon=True),
 }
-# In the same ways as any other script: with asserts gone, and with all that may be warned of an error.
+# Flags of the interpreter: without asserts, with warnings as errors, in development mode.
 FLAGS = {"": [], "-O": ["-O"], "-W error": ["-W", "error"], "-X dev": ["-X", "dev"]}
 
 
@@ -75,26 +75,26 @@ def last_line(text):
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("waiting", WAITING)
-def test_what_was_submitted_to_threads_is_answered(waiting, end):
-    """Whoever submitted and however the main thread ends, the items are run first."""
-    how, code, told = ENDS[end]
+def test_items_submitted_to_threads_are_answered(waiting, end):
+    """Whichever thread submits and however the main thread ends, the items run first."""
+    how, code, message = ENDS[end]
     done = run(THREADS, WAITING[waiting], how)
-    # A daemon may be ended before it has read its answer.
+    # A daemon may end before it has read its answer.
     assert "answered 2\n" == done.stdout or "daemon" in waiting
-    assert (code, told) == (done.returncode, last_line(done.stderr))
+    assert (code, message) == (done.returncode, last_line(done.stderr))
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_what_waits_on_a_loop_ends_with_it(end):
-    """However a loop with items waiting ends, the process does, and only what is its own is on its error stream."""
-    how, code, told = ENDS[end]
+def test_a_loop_ends_with_queued_items(end):
+    """However a loop with queued items ends, the process ends too, and batchify writes nothing to its error stream."""
+    how, code, message = ENDS[end]
     done = run(ASYNCIO, f"async def end(): {how}", "asyncio.run(main())")
-    assert (code, told, "") == (done.returncode, last_line(done.stderr), done.stdout)
+    assert (code, message, "") == (done.returncode, last_line(done.stderr), done.stdout)
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_python_may_be_run_in_any_mode(flags):
-    """Optimised, in development mode, and with warnings as errors, both engines answer, and nothing is told."""
+def test_every_mode_of_the_interpreter(flags):
+    """Optimised, in development mode, and with warnings as errors, both engines answer and write no warning."""
     calls = "double.flush(); print(double.map([3, 4]))"
     done = run(THREADS.replace("3600", "0"), WAITING["another thread"], calls, flags=flags)
     assert (0, "answered 2\n[6, 8]\n", "") == (done.returncode, done.stdout, done.stderr)
@@ -115,7 +115,7 @@ INTERRUPTING = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_in_a_blocked_call():
-    """Ctrl-C ends a call that is blocked for the length of a window, and with it the process; its item is not run."""
+    """Ctrl-C ends a call that is blocked for the length of a window, and the process. The item is not run."""
     done = run(
         THREADS, "double.__wrapped__.__code__ = (lambda items: print('ran')).__code__", INTERRUPTING, "double(1)"
     )

@@ -1,4 +1,4 @@
-"""The thread engine."""
+"""The thread engine: workers, futures, callers on event loops, forks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def workers(name):
 
 
 def test_one_thread_runs_all_batches(kit):
-    """With ``concurrency=1`` the function runs on one and the same thread, which bears its name."""
+    """With ``concurrency=1`` the function runs on one and the same thread, which has the name of the function."""
     seen = set()
     double, _ = kit.decorate(lambda items: seen.add(threading.current_thread()) or items, max_size=1, name="one thread")
     kit.results(kit.call_waiting(double, *range(20)))
@@ -48,7 +48,7 @@ def test_one_thread_runs_all_batches(kit):
 
 
 def test_a_lone_caller_waits_for_its_window(kit):
-    """With a fixed window a lone caller is answered when the window is over."""
+    """With a fixed window, a lone caller gets its answer when the window ends."""
     double, _ = kit.decorate(timeout=0.05)
     assert 2 == kit.call(double, 1).result(PATIENCE)
     assert 1 == double.batch_stats.reasons["timeout"]
@@ -56,7 +56,7 @@ def test_a_lone_caller_waits_for_its_window(kit):
 
 
 def test_no_thread_before_the_first_call(kit):
-    """Decorating a function and looking at its numbers starts no thread."""
+    """Decorating a function and reading its statistics starts no thread."""
     before = threading.active_count()
     double, _ = kit.decorate()
     assert 0 == double.batch_stats.total_items
@@ -64,7 +64,7 @@ def test_no_thread_before_the_first_call(kit):
 
 
 def test_a_dropped_function_ends_its_thread():
-    """When the last reference to a function is gone, its thread ends."""
+    """A function's thread ends with the last reference to the function."""
     double = microbatch(doubled, name="dropped")
     assert 2 == double(1)
     assert 1 == len(workers("dropped"))
@@ -72,8 +72,8 @@ def test_a_dropped_function_ends_its_thread():
     wait_until(lambda: gc.collect() >= 0 and not workers("dropped"))
 
 
-def test_a_dropped_function_answers_what_it_owes():
-    """A function that is dropped while an item waits for its batch still answers it, and then ends its thread."""
+def test_a_dropped_function_answers_its_queued_items():
+    """A function that is dropped while an item is queued still answers it, and then its thread ends."""
     gate = Gate(doubled)
     gate.shut()
     double = microbatch(gate, name="owing")
@@ -88,7 +88,7 @@ def test_a_dropped_function_answers_what_it_owes():
 
 
 def test_a_function_dropped_before_its_thread_begins(monkeypatch):
-    """What was submitted is answered, although nobody holds the function any more when its thread begins."""
+    """A submitted item is answered, although the function is dropped before its thread begins."""
     begin = threading.Event()
 
     class Late(threading.Thread):
@@ -104,11 +104,11 @@ def test_a_function_dropped_before_its_thread_begins(monkeypatch):
 
 
 def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
-    """The same, if the thread was there and waited."""
+    """A submitted item is answered, although the function is dropped before its idle thread wakes."""
     locks = []
 
     class Slow:
-        """A lock that lets those go late who waited for it."""
+        """A lock whose ``acquire()`` returns late."""
 
         def __init__(self):
             self._lock = threading.Lock()
@@ -142,8 +142,8 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
     assert 4 == future.result(PATIENCE)
 
 
-def test_a_dropped_function_whose_callers_left_ends_its_thread():
-    """A worker that waited for the time of an item does not wait on when nobody else is there."""
+def test_a_dropped_function_without_callers_ends_its_thread():
+    """A worker that waits for the window of an item stops waiting when the only caller leaves."""
     echo = microbatch(lambda items: items, timeout=3600, name="left")
     future = echo.submit(1)
     # The worker waits for the window.
@@ -155,7 +155,7 @@ def test_a_dropped_function_whose_callers_left_ends_its_thread():
 
 
 def test_a_dropped_instance_ends_its_thread():
-    """When an instance is gone, so is the thread of its decorated method; the class keeps the numbers."""
+    """The thread of a decorated method ends with its instance, and the class keeps the counters."""
 
     class Model:
         @microbatch(name="instance")
@@ -171,7 +171,7 @@ def test_a_dropped_instance_ends_its_thread():
 
 
 def test_a_thread_that_cannot_be_started(monkeypatch):
-    """When no thread can be started the call fails, and the next call tries again."""
+    """When no thread can be started, the call fails, and the next call tries again."""
     double = microbatch(doubled)
 
     def fail(self):
@@ -187,7 +187,7 @@ def test_a_thread_that_cannot_be_started(monkeypatch):
 
 
 def test_a_second_thread_that_cannot_be_started(monkeypatch, kit):
-    """Without a second worker, the first one comes to what waits, also when it finds that out itself."""
+    """When a second worker cannot be started, the first one runs the queued items."""
     double, gate = kit.decorate(concurrency=2, max_size=1, timeout=0)
     gate.shut()
     callers = kit.call_waiting(double, 1)
@@ -205,8 +205,8 @@ def test_a_second_thread_that_cannot_be_started(monkeypatch, kit):
     assert [2] == kit.results(callers)
 
 
-def test_the_next_worker_sees_to_the_rest(kit):
-    """A worker that takes a batch wakes another one for what else may leave."""
+def test_a_worker_wakes_the_next_one(kit):
+    """A worker that takes a batch wakes another one if more items may leave."""
     double, gate = kit.decorate(concurrency=2, timeout=3600, max_size=2)
     gate.shut()
     callers = kit.call_waiting(double, 1, 2)
@@ -218,14 +218,14 @@ def test_the_next_worker_sees_to_the_rest(kit):
     assert [2, 4, 6] == kit.results(callers)
 
 
-def test_who_was_just_answered_may_come_back(kit, monkeypatch):
-    """Two callers that call again as soon as they have an answer stay together, though nobody has to wait for them."""
+def test_answered_callers_can_call_again_before_the_next_batch(kit, monkeypatch):
+    """Two callers that call again as soon as they have an answer share the next batch."""
     double, gate = kit.decorate()
-    given = []
+    yields = []
 
     def yield_to_callers(seconds):
-        given.append(seconds)
-        if len(given) == 2:
+        yields.append(seconds)
+        if len(yields) == 2:
             wait_until(lambda: double.batch_stats.pending == 2)
 
     monkeypatch.setattr("batchify._threads.engine.sleep", yield_to_callers)
@@ -241,27 +241,27 @@ def test_who_was_just_answered_may_come_back(kit, monkeypatch):
     gate.open()
     assert [0, [2, 2], [4, 4]] == kit.results([opener, *callers])
     assert [[0], [1, 2], [1, 2]] == [sorted(batch) for batch in gate.batches]
-    assert len(given) >= 2
+    assert len(yields) >= 2
 
 
-def test_no_way_is_given_where_nobody_can_come(kit, monkeypatch):
-    """Neither after a caller who is alone, nor while a full batch waits."""
+def test_a_worker_yields_only_if_a_caller_may_call_again(kit, monkeypatch):
+    """A worker does not yield after a lone caller, nor while a full batch is queued."""
     double, gate = kit.decorate(max_size=2)
-    given = []
-    monkeypatch.setattr("batchify._threads.engine.sleep", given.append)
+    yields = []
+    monkeypatch.setattr("batchify._threads.engine.sleep", yields.append)
     gate.shut()
     callers = kit.call_waiting(double, 0)
     gate.await_batch()
     callers += kit.call_waiting(double, 1, 2, 3, 4)
     gate.open()
     assert [0, 2, 4, 6, 8] == kit.results(callers)
-    # The one thread is through with the others by then.
+    # The only worker has finished the other batches by now.
     assert [10, 12] == [double(5), double(6)]
-    assert [0] == given
+    assert [0] == yields
 
 
 def test_a_future_can_be_cancelled_until_its_batch_leaves(kit):
-    """``Future.cancel()`` works while the item waits, and no longer when it runs, as ``concurrent.futures`` has it."""
+    """``Future.cancel()`` works while the item is queued, and not while it runs, as in ``concurrent.futures``."""
     double, gate = kit.decorate()
     gate.shut()
     running = double.submit(1)
@@ -275,7 +275,7 @@ def test_a_future_can_be_cancelled_until_its_batch_leaves(kit):
 
 
 def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
-    """A future that is cancelled between the departure of its batch and its run is dropped from the batch."""
+    """A batch drops a future that is cancelled between the departure of the batch and its run."""
     double, gate = kit.decorate(timeout=3600)
     gone, stays = double.submit(1), double.submit(2)
     depart = ThreadEngine._depart
@@ -291,8 +291,8 @@ def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
 
 
-def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run(kit, monkeypatch):
-    """When nobody is left at its departure, a batch is dropped whole and its slot is free."""
+def test_a_batch_without_callers_is_not_run(kit, monkeypatch):
+    """A batch whose callers have all left before its run is dropped, and its slot is free."""
     double, gate = kit.decorate(timeout=3600)
     gone = double.submit(1)
     depart = ThreadEngine._depart
@@ -308,7 +308,7 @@ def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run(kit, monke
 
 
 def test_waiting_for_a_future_may_time_out(kit):
-    """``result(timeout)`` that runs out leaves the item where it is."""
+    """An item stays queued when ``result(timeout)`` times out."""
     double, gate = kit.decorate()
     gate.shut()
     future = double.submit(1)
@@ -318,8 +318,8 @@ def test_waiting_for_a_future_may_time_out(kit):
     assert 2 == future.result(PATIENCE)
 
 
-def test_a_future_that_its_owner_answered_is_left_alone(kit):
-    """A future that somebody else has set is not touched, and its neighbour is answered."""
+def test_a_running_future_that_its_owner_sets(kit):
+    """A future that its owner sets while its batch runs keeps that result, and its neighbour is answered."""
     double, gate = kit.decorate(timeout=3600)
     mine, other = double.submit(1), double.submit(2)
     gate.shut()
@@ -333,8 +333,8 @@ def test_a_future_that_its_owner_answered_is_left_alone(kit):
 
 
 @pytest.mark.parametrize("mark", [False, True], ids=["still pending", "marked as running"])
-def test_a_future_that_its_owner_answered_while_it_waits(kit, mark, caplog):
-    """A future that somebody else has set before its batch leaves harms neither its neighbour nor the worker."""
+def test_a_queued_future_that_its_owner_sets(kit, mark, caplog):
+    """A future that its owner sets while it is queued harms neither its neighbour nor the worker."""
     double, _ = kit.decorate(timeout=3600)
     mine, other = double.submit(1), double.submit(2)
     if mark:
@@ -342,12 +342,12 @@ def test_a_future_that_its_owner_answered_while_it_waits(kit, mark, caplog):
     mine.set_result("mine")
     double.flush()
     assert ("mine", 4) == (mine.result(PATIENCE), other.result(PATIENCE))
-    # concurrent.futures complains of what its owner has done.
+    # concurrent.futures logs the mistake of the owner.
     assert ["concurrent.futures"] == [record.name for record in caplog.records]
 
 
 def test_a_future_that_its_owner_marked_as_running_is_answered(kit, caplog):
-    """A future that somebody else has marked as running is answered all the same."""
+    """A future that its owner has marked as running is still answered."""
     double, _ = kit.decorate(timeout=3600)
     future = double.submit(1)
     future.set_running_or_notify_cancel()
@@ -356,35 +356,35 @@ def test_a_future_that_its_owner_marked_as_running_is_answered(kit, caplog):
     assert ["concurrent.futures"] == [record.name for record in caplog.records]
 
 
-@pytest.mark.parametrize("renewed", [False, True], ids=["same", "renewed"])
-def test_who_waits_for_a_cancelled_future_is_told(kit, renewed):
-    """``concurrent.futures.wait`` and ``as_completed`` return a future that was cancelled while it waited."""
+@pytest.mark.parametrize("reset", [False, True], ids=["same engine", "after a reset"])
+def test_waiting_for_a_cancelled_future_ends(kit, reset):
+    """``concurrent.futures.wait`` and ``as_completed`` return a future that was cancelled while it was queued."""
     double, _ = kit.decorate(timeout=3600)
     future = double.submit(1)
-    if renewed:
-        # As in the child of a fork: no batch will have it.
+    if reset:
+        # As in the child of a fork, where no batch takes it.
         double._self_route.find()._reset_after_fork()
     assert future.cancel()
     assert {future} == wait([future], PATIENCE).done
     assert [future] == list(as_completed([future], PATIENCE))
 
 
-def test_a_callback_that_raises_harms_nobody(kit, caplog):
-    """What the callback of a future raises past ``concurrent.futures`` is logged, and the others are answered."""
+def test_an_error_in_a_callback_is_logged(kit, caplog):
+    """An error that the callback of a future raises past ``concurrent.futures`` harms no other caller."""
     double, gate = kit.decorate(timeout=3600)
     first, second = double.submit(1), double.submit(2)
 
-    def leave(_):
+    def end(_):
         raise SystemExit
 
-    first.add_done_callback(leave)
+    first.add_done_callback(end)
     double.flush()
     assert [2, 4] == [first.result(PATIENCE), second.result(PATIENCE)]
     assert ["a callback of a future raised"] == [record.message for record in caplog.records]
 
 
-def test_a_callback_that_would_wait_for_its_own_thread(kit):
-    """A callback of a future may submit and close; a blocking call, which could not return, is an error at once."""
+def test_a_callback_must_not_wait_for_its_own_thread(kit):
+    """A callback of a future may submit and close. A blocking call, which could not return, is refused."""
     double, gate = kit.decorate()
     gate.shut()
     done = []
@@ -406,14 +406,14 @@ def test_a_callback_that_would_wait_for_its_own_thread(kit):
 
 
 def test_map_returns_results_in_order(kit):
-    """``map`` returns all results, in order; after an error what still waits is taken out."""
+    """``map`` returns all results, in order."""
     double, _ = kit.decorate(max_size=2)
     assert [2, 4, 6] == double.map([1, 2, 3])
     assert [] == double.map([])
 
 
-def test_map_takes_out_what_waits_after_an_error(kit):
-    """After the first error of ``map``, what still waits is never run."""
+def test_map_withdraws_queued_items_after_an_error(kit):
+    """After the first error, ``map`` withdraws the items that are still queued."""
 
     def fail_on_one(items):
         if items == [1]:
@@ -428,24 +428,24 @@ def test_map_takes_out_what_waits_after_an_error(kit):
     assert isinstance(caller.exception(PATIENCE), KeyError)
 
 
-def test_base_exceptions_reach_the_callers_and_the_worker_lives(kit):
-    """``SystemExit`` in a batch function is delivered to its callers, and the same thread runs the next batch."""
+def test_a_worker_survives_a_base_exception(kit):
+    """``SystemExit`` in a batch function reaches its callers, and the same thread runs the next batch."""
     threads = set()
 
-    def leave(items):
+    def end(items):
         threads.add(threading.current_thread())
         if items == [1]:
             raise SystemExit(3)
         return items
 
-    double, _ = kit.decorate(leave)
+    double, _ = kit.decorate(end)
     assert 3 == kit.call(double, 1).exception(PATIENCE).code
     assert 2 == kit.call(double, 2).result(PATIENCE)
     assert 1 == len(threads)
 
 
 async def test_a_base_exception_does_not_end_the_task_of_a_caller():
-    """Callers on a loop are told that their batch was aborted when a worker raised ``KeyboardInterrupt``."""
+    """Callers on a loop get ``BatchAbortedError`` when a worker raises ``KeyboardInterrupt``."""
 
     @microbatch
     def interrupt(items):
@@ -457,7 +457,7 @@ async def test_a_base_exception_does_not_end_the_task_of_a_caller():
 
 
 def test_an_exception_leaves_no_frame_alive():
-    """When callers have dealt with their exception, nothing of the batch is kept alive by it, without a collection."""
+    """After callers have handled their exceptions, these keep no frame of the batch alive, without a collection."""
     fail, seen = failing()
     fail = microbatch(fail, timeout=0)
     gc.disable()
@@ -485,24 +485,24 @@ def test_stop_iteration_is_a_runtime_error(kit):
 
 
 def test_batches_run_in_a_neutral_context(kit):
-    """Nothing of the context of a caller is visible in a batch, and nothing of a batch in the next one."""
-    tenant = contextvars.ContextVar("tenant", default="nobody")
+    """A batch sees no context variable of a caller, nor one of the batch before."""
+    tenant = contextvars.ContextVar("tenant", default="none")
     seen = []
 
-    def look(items):
+    def read(items):
         seen.append(tenant.get())
         tenant.set("batch")
         return items
 
-    double, _ = kit.decorate(look)
+    double, _ = kit.decorate(read)
     tenant.set("caller")
     double(1)
     double(2)
-    assert ["nobody", "nobody"] == seen
+    assert ["none", "none"] == seen
 
 
 def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
-    """Calls of a ``def`` function from threads and from several loops travel together."""
+    """Calls of a ``def`` function from threads and from several loops share a batch."""
     double, gate = kit.decorate()
     gate.shut()
     first = kit.call_waiting(double, 0)
@@ -510,15 +510,15 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
     others = []
     for n in (1, 2):
         others.append(kit.call(asyncio.run, double.acall(n)))
-        wait_until(lambda: double.batch_stats.pending == n)  # noqa: B023  # it is called before the loop goes on
+        wait_until(lambda: double.batch_stats.pending == n)  # noqa: B023  # the function is called in the same iteration
     others += kit.call_waiting(double, 3)
     gate.open()
     assert [0, 2, 4, 6] == kit.results(first + others)
     assert [[0], [1, 2, 3]] == gate.batches
 
 
-async def test_a_cancelled_task_is_taken_out_of_the_line():
-    """Cancelling a task that waits for a ``def`` function takes its item out."""
+async def test_cancelling_a_task_withdraws_its_item():
+    """Cancelling a task that waits for a ``def`` function withdraws its queued item."""
     double = microbatch(doubled, timeout=3600)
     gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
     await asyncio.sleep(0)
@@ -529,8 +529,8 @@ async def test_a_cancelled_task_is_taken_out_of_the_line():
     assert 4 == await stays
 
 
-async def test_a_task_cancelled_while_its_batch_runs_harms_nobody():
-    """The result for a cancelled task is dropped; its neighbour gets its own."""
+async def test_a_task_cancelled_while_its_batch_runs():
+    """The result for a cancelled task is dropped, and its neighbour gets its own."""
     gate = Gate(doubled)
     double = microbatch(gate, timeout=3600)
     gate.shut()
@@ -545,8 +545,8 @@ async def test_a_task_cancelled_while_its_batch_runs_harms_nobody():
     assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
 
 
-def test_an_answer_for_a_loop_that_is_gone_is_dropped(kit):
-    """A loop that was closed while its item ran does not keep the others from their answers."""
+def test_an_answer_for_a_closed_loop_is_dropped(kit):
+    """Other callers get their answers, although a loop was closed while its item ran."""
     double, gate = kit.decorate(timeout=3600)
     gate.shut()
     loop = asyncio.new_event_loop()
@@ -589,8 +589,8 @@ async def test_aclose_does_not_block_the_loop():
     assert 2 == await caller
 
 
-def test_a_caller_interrupted_while_it_waits():
-    """Ctrl-C reaches the main thread while it is blocked in a call, and its item is taken out."""
+def test_ctrl_c_in_a_blocked_call():
+    """Ctrl-C reaches the main thread while it is blocked in a call, and its item is withdrawn."""
     script = """
         import os, signal, threading
         from batchify import microbatch
@@ -609,7 +609,7 @@ def test_a_caller_interrupted_while_it_waits():
         def interrupt():
             while not echo.batch_stats.pending:
                 pass
-            # Again and again: CPython does not notice a signal that comes just before a thread blocks.
+            # Repeatedly, as CPython does not notice a signal that comes just before a thread blocks.
             while not raised:
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -628,14 +628,14 @@ def test_a_caller_interrupted_while_it_waits():
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal that Windows does not have")
 def test_a_call_within_a_call(kit):
-    """A signal handler that calls the function while its thread is blocked in it gets its own answer."""
+    """A signal handler may call the function while its thread is blocked in a call, and gets its own answer."""
     double, gate = kit.decorate()
     inner = []
     gate.shut()
 
     def handler(*_):
-        # One is enough. Another one, noted while the main thread is blocked, makes Python 3.11 hang: a thread that is
-        # traced, as for coverage, does not leave the start of a function as long as a signal is to be handled.
+        # One signal is enough. Another one that comes while the main thread is blocked makes Python 3.11 hang: a traced
+        # thread, as under coverage, does not leave the start of a function while a signal is pending.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         if not gate.is_open():
             gate.open()
@@ -654,7 +654,7 @@ def test_a_call_within_a_call(kit):
         helper.join(PATIENCE)
         wait_until(lambda: inner)
     finally:
-        # One that has come meanwhile is dropped.
+        # A signal that is still pending is dropped.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         signal.signal(signal.SIGUSR1, before)
@@ -663,24 +663,24 @@ def test_a_call_within_a_call(kit):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs a signal that Windows does not have")
 def test_a_signal_handler_that_raises():
-    """What a signal handler raises in a blocked call ends the call, and its item is never run."""
+    """An error that a signal handler raises in a blocked call ends the call, and its item is not run."""
     gate = Gate(doubled)
     double = microbatch(gate, timeout=3600)
     main = threading.get_ident()
 
     raised = []
 
-    def wake_ticket(*_):
+    def handler(*_):
         if not raised:
             raised.append(True)
             raise TimeoutError
 
     def interrupt():
-        # The last line that this thread runs before it blocks is in submit().
+        # The last line that the main thread runs before it blocks is in submit().
         wait_until(lambda: double.batch_stats.pending and sys._current_frames()[main].f_code.co_name == "submit")
         wait_until(lambda: signal.pthread_kill(main, signal.SIGUSR1) or raised)
 
-    before = signal.signal(signal.SIGUSR1, wake_ticket)
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
         helper = threading.Thread(target=interrupt)
         helper.start()
@@ -704,8 +704,8 @@ def test_a_signal_that_is_set_as_its_wait_times_out():
     assert ("second", None) == (signal.wait(inf), signal.wait(0))
 
 
-async def test_a_failed_batch_leaves_who_has_left_alone():
-    """When a batch fails, a task that was cancelled while it ran is not told; the other is."""
+async def test_a_failed_batch_with_a_cancelled_task():
+    """When a batch fails, only the tasks that were not cancelled while it ran get the error."""
 
     def fail(items):
         raise KeyError
@@ -725,8 +725,8 @@ async def test_a_failed_batch_leaves_who_has_left_alone():
     assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.failed_items)
 
 
-def test_at_exit_what_was_submitted_is_answered():
-    """The interpreter ends after what was submitted is answered, with nothing on its error stream."""
+def test_submitted_items_are_answered_at_exit():
+    """The interpreter ends after all submitted items are answered, and writes nothing to its error stream."""
     script = """
         from batchify import microbatch
 
@@ -741,8 +741,8 @@ def test_at_exit_what_was_submitted_is_answered():
     assert "ran [1]\nanswered 1\n" == printed_by(script)
 
 
-def test_at_exit_no_window_keeps_a_thread_waiting():
-    """A thread that is blocked in a long window when the main thread ends is answered, and the process ends."""
+def test_windows_end_at_exit():
+    """A thread that is blocked for a long window gets its answer when the main thread ends."""
     script = """
         import threading
         from batchify import microbatch
@@ -759,19 +759,19 @@ def test_at_exit_no_window_keeps_a_thread_waiting():
 
 
 async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
-    """In asyncio's debug mode a blocking call from a loop's own thread warns, and names what to use."""
+    """In asyncio's debug mode, a blocking call from a loop's own thread warns and names the alternative."""
     double = microbatch(doubled)
     assert 2 == double(1)
     asyncio.get_running_loop().set_debug(True)
     with pytest.warns(RuntimeWarning) as caught:
         assert 2 == double(1)
-    told = "doubled() blocks the event loop that it is called from; use: await doubled.acall(item)"
-    assert [(told, __file__)] == [(str(warning.message), warning.filename) for warning in caught]
+    message = "doubled() blocks the event loop that it is called from; use: await doubled.acall(item)"
+    assert [(message, __file__)] == [(str(warning.message), warning.filename) for warning in caught]
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_forked_child_has_batchers_of_its_own():
-    """After a fork with items waiting and threads alive, both processes answer their own calls, on both engines."""
+    """After a fork with queued items and live threads, both processes answer their own calls, on both engines."""
     script = """
         import asyncio, os, sys, warnings
         from batchify import AsyncMicrobatcher, microbatch
@@ -801,7 +801,7 @@ def test_a_forked_child_has_batchers_of_its_own():
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_fork_while_options_change():
-    """A fork waits for a change in another thread, so that the child may change options too."""
+    """A fork waits for an option change in another thread, so that the child can change options too."""
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
@@ -823,7 +823,7 @@ def test_a_fork_while_options_change():
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait()
-        # The last one that is registered comes first: the lock is held when the fork begins.
+        # The last registered hook is called first, so the lock is held when the fork begins.
         os.register_at_fork(before=leave.set)
         child = os.fork()
         if not child:
@@ -837,7 +837,7 @@ def test_a_fork_while_options_change():
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_fork_while_locks_are_held():
-    """The child of a fork does not wait for locks that threads of the parent held, and the parent is as before."""
+    """The child of a fork does not wait for locks that threads of the parent hold, and the parent is unaffected."""
     script = """
         import os, threading, warnings
         from batchify import microbatch
@@ -872,7 +872,7 @@ def test_a_fork_while_locks_are_held():
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_fork_while_counters_are_read():
-    """A child has no numbers of instances that are gone, and waits for no lock under which another thread read some."""
+    """A child has no counters of dropped instances, and waits for no lock under which another thread reads counters."""
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
@@ -917,7 +917,7 @@ def test_a_fork_while_counters_are_read():
 
 
 class TestSyncMicrobatcher:
-    """The engine as a class."""
+    """The batcher as a class."""
 
     def test_submit(self):
         """``submit`` blocks for the result for one item, ``submit_many`` for several."""
@@ -927,7 +927,7 @@ class TestSyncMicrobatcher:
             assert ("doubled", 3) == (batcher.name, batcher.stats.total_items)
 
     def test_starting_and_stopping(self):
-        """The first ``submit`` starts it, ``stop()`` ends it and its thread, ``start()`` opens it again."""
+        """The first ``submit`` starts the batcher, ``stop()`` ends it and its thread, ``start()`` opens it again."""
         batcher = SyncMicrobatcher(doubled, name="restarted")
         assert not batcher.is_running
         assert 2 == batcher.submit(1)
@@ -941,8 +941,8 @@ class TestSyncMicrobatcher:
         batcher.start()
         assert 6 == batcher.submit(3)
 
-    def test_it_takes_no_coroutine_function(self):
-        """An ``async def`` function is refused with the name of the class that takes it."""
+    def test_a_coroutine_function_is_refused(self):
+        """The error for an ``async def`` function names the class that accepts it."""
 
         async def echo(items):
             return items
@@ -952,7 +952,7 @@ class TestSyncMicrobatcher:
         assert "SyncMicrobatcher runs def functions, and echo is async def; use AsyncMicrobatcher" == str(caught.value)
 
     def test_its_repr_shows_its_state(self):
-        """``repr`` shows the name, whether it is open, and how much there is to do."""
+        """``repr`` shows the name, whether the batcher is open, and how many items it has."""
         batcher = SyncMicrobatcher(doubled)
         assert "<SyncMicrobatcher doubled: open, 0 pending, 0 running>" == repr(batcher)
         batcher.stop()
@@ -960,7 +960,7 @@ class TestSyncMicrobatcher:
 
 
 def test_run_times_are_learnt(monkeypatch):
-    """A batch that is over tells the core of its run time, by which batches of several slots keep their distance."""
+    """The core learns the run time of each batch, by which it spaces the batches of several slots."""
     learnt = []
     monkeypatch.setattr(Adaptive, "ended", lambda self, run_time, size: learnt.append(size))
     double = microbatch(lambda items: [2 * item for item in items], max_size=3, concurrency=2)
