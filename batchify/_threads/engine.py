@@ -102,7 +102,7 @@ class ThreadEngine:
         # reentrant, and its owner is known.
         self._lock = RLock()
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
-        self.reentered: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         self.deferred = DeferredActions(self.reentered)
         self.queue = make_queue(config)
         self._prepare = entry_factory(config)
