@@ -605,6 +605,12 @@ class TestPlugin:
         assert "2 passed" in pytest_run(path, mode).stdout
 
 
+def test_an_unknown_name_is_an_error():
+    """A name that the package does not have is an ``AttributeError``, as in any module."""
+    with pytest.raises(AttributeError, match=r"module 'batchify\.testing' has no attribute 'nothing'"):
+        batchify.testing.nothing  # noqa: B018
+
+
 def test_nothing_is_left_inline():
     """After all these tests, a function runs in a thread of its own."""
     fn = microbatch(whose_thread)
