@@ -233,7 +233,7 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
     def flush(self) -> None:
         """Start the waiting items of every loop now, as far as slots are free."""
         for loop, engine in self._reachable():
-            _call_on(loop, engine.push, "flush")
+            _call_on(loop, engine.flush, "flush")
 
     async def start(self) -> None:
         """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` starts it."""

@@ -139,7 +139,7 @@ class AsyncEngine:
         elif (batch := self.queue.abandon(ticket)) is not None:
             self._tasks[batch].cancel()
 
-    def push(self, reason: str) -> None:
+    def flush(self, reason: str) -> None:
         """Start the waiting items now, as far as slots are free."""
         if not self.idle:
             self.queue.flush(reason)
@@ -164,7 +164,7 @@ class AsyncEngine:
             when_idle()
         else:
             self._drains.append(when_idle)
-        self.push("close")
+        self.flush("close")
 
     def count_lost_calls(self) -> None:
         """Count all waiting and running calls as cancelled: the loop is closed and can answer none of them."""

@@ -28,9 +28,9 @@ ACTIONS = {
 # Calls that hold the lock of the engine, each with a method of the queue that it uses meanwhile.
 CALLS = {
     "submit": (PlainQueue, "add", lambda batcher, other: batcher._submit_nowait(3)),
-    "waiting": (PlainQueue, "places", lambda batcher, other: batcher.waiting()),
+    "waiting": (PlainQueue, "entries", lambda batcher, other: batcher.waiting()),
     "cancel": (PlainQueue, "withdraw", lambda batcher, other: other.cancel()),
-    "flush": (Slots, "push", lambda batcher, other: batcher.flush()),
+    "flush": (Slots, "flush", lambda batcher, other: batcher.flush()),
     "configure": (Slots, "change", lambda batcher, other: batcher._change({"max_size": 8})),
 }
 

@@ -252,6 +252,7 @@ class TestInlineTasks:
         fn = window(slow)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(fn(1), 1)
+        await asyncio.sleep(0)
         assert ([[1]], 1, 0) == (ended, fn.batch_stats.cancelled_items, fn.batch_stats.failed_items)
 
     async def test_a_batch_may_outlive_its_cancelled_caller(self):
