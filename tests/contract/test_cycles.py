@@ -1,4 +1,4 @@
-"""Batches that call each other in a circle: the call that closes it is refused, and no other."""
+"""Batches that wait for each other in a cycle: the call that closes it is refused, and no other one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, wait_until
 
 
-def told(name, other):
+def message(name, other):
     return (
         f"{name}() was called from inside a batch of {other}() that a batch of {name}() is waiting for: a deadlock; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
     )
 
 
-class Circle:
-    """Functions of which each calls the next, and the last one the first, until ``depth`` calls are made."""
+class Cycle:
+    """Functions of which each calls the next one, and the last calls the first, until ``depth`` calls are made."""
 
     def __init__(self, kind, count, depth, **options):
         self.depth = depth
@@ -31,35 +31,35 @@ class Circle:
         return self.functions[(place + 1) % len(self.functions)]
 
 
-def blocking(circle, place):
+def blocking(cycle, place):
     """Return a batch function that calls the next one and blocks."""
 
     def batch(items):
-        return [circle.next(place)(item + 1) if item + 1 < circle.depth else "end" for item in items]
+        return [cycle.next(place)(item + 1) if item + 1 < cycle.depth else "end" for item in items]
 
     return batch
 
 
-def on_loop(circle, place):
+def on_loop(cycle, place):
     """Return a batch function that awaits the next one."""
 
     async def batch(items):
-        return [await circle.next(place)(item + 1) if item + 1 < circle.depth else "end" for item in items]
+        return [await cycle.next(place)(item + 1) if item + 1 < cycle.depth else "end" for item in items]
 
     return batch
 
 
-def bridged(circle, place):
+def bridged(cycle, place):
     """Return a plain batch function that awaits the next one on a loop of its own."""
 
     def batch(items):
-        return [asyncio.run(circle.next(place).acall(item + 1)) if item + 1 < circle.depth else "end" for item in items]
+        return [asyncio.run(cycle.next(place).acall(item + 1)) if item + 1 < cycle.depth else "end" for item in items]
 
     return batch
 
 
 def ask(function):
-    """Return what comes of a call from outside, an answer or an error."""
+    """Return the answer or the error of a call from outside."""
 
     async def call():
         return await function.acall(0)
@@ -75,30 +75,30 @@ KINDS = pytest.mark.parametrize("kind", [blocking, on_loop, bridged])
 
 @KINDS
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_call_that_closes_a_circle_is_refused(kind, count):
-    """A function whose batch calls another one, whose batch calls the first, is told at once, instead of a deadlock."""
-    circle = Circle(kind, count, depth=count + 1)
-    error = ask(circle.functions[0])
-    assert (ReentrantCallError, told("f0", f"f{count - 1}")) == (type(error), str(error))
-    assert [1] * count == [function.batch_stats.failed_items for function in circle.functions]
+def test_the_call_that_closes_a_cycle_is_refused(kind, count):
+    """The call that would come back to its own batch is refused at once instead of a deadlock."""
+    cycle = Cycle(kind, count, depth=count + 1)
+    error = ask(cycle.functions[0])
+    assert (ReentrantCallError, message("f0", f"f{count - 1}")) == (type(error), str(error))
+    assert [1] * count == [function.batch_stats.failed_items for function in cycle.functions]
 
 
 @KINDS
-def test_a_chain_that_is_no_circle(kind):
+def test_a_chain_is_no_cycle(kind):
     """Batches may call other functions as deep as they like."""
-    circle = Circle(kind, 4, depth=4)
-    assert ["end", "end"] == [ask(circle.functions[0]), ask(circle.functions[0])]
+    cycle = Cycle(kind, 4, depth=4)
+    assert ["end", "end"] == [ask(cycle.functions[0]), ask(cycle.functions[0])]
 
 
 @KINDS
-def test_a_circle_with_slots_left(kind):
-    """Where another batch of the first function may run meanwhile, it does."""
-    circle = Circle(kind, 2, depth=4, concurrency=2)
-    assert "end" == ask(circle.functions[0])
+def test_a_cycle_with_a_free_slot(kind):
+    """If the first function has another slot, the call runs there."""
+    cycle = Cycle(kind, 2, depth=4, concurrency=2)
+    assert "end" == ask(cycle.functions[0])
 
 
-def test_a_call_that_is_over_closes_no_circle():
-    """A batch that has its answer from another function does not wait for that any more."""
+def test_an_answered_call_closes_no_cycle():
+    """A batch that has its answer from another function does not wait for that function."""
     over, go_on = threading.Event(), threading.Event()
 
     @microbatch
@@ -121,8 +121,8 @@ def test_a_call_that_is_over_closes_no_circle():
     assert ["begin", "late"] == [begun.result(PATIENCE), called.result(PATIENCE)]
 
 
-def test_two_that_wait_for_each_other():
-    """If batches of two functions call each other's at the same time, at least one of them is told."""
+def test_two_batches_that_wait_for_each_other():
+    """If batches of two functions call each other at the same time, at least one of the calls is refused."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
     def meeting(other):

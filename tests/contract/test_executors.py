@@ -1,4 +1,4 @@
-"""``executor``: batches run in threads or processes of somebody else; callers are answered whatever happens there."""
+"""``executor``: batches run in an executor of the user, and callers are answered whatever happens there."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ request = ContextVar("request", default=None)
 
 
 class Pool(ThreadPoolExecutor):
-    """An executor that counts what it is given."""
+    """An executor that counts the calls it gets."""
 
     def __init__(self, workers=1):
         super().__init__(workers, thread_name_prefix="theirs")
-        self.jobs = 0
+        self.calls = 0
 
     def submit(self, fn, /, *args, **kwargs):
-        self.jobs += 1
+        self.calls += 1
         return super().submit(fn, *args, **kwargs)
 
 
@@ -45,7 +45,7 @@ def pool():
 
 @contextmanager
 def by_class(kind, fn, executor, **options):
-    """Return a function that runs one item in a batcher of ``kind``, and one that runs several together."""
+    """Return a function that runs several items in a batcher of ``kind``."""
     if kind is SyncMicrobatcher:
         with SyncMicrobatcher(fn, executor=executor, **options) as batcher:
             yield batcher.submit_many
@@ -61,7 +61,7 @@ def by_class(kind, fn, executor, **options):
 
 
 class Runner:
-    """What ``asyncio.Runner`` is, for Python 3.10."""
+    """Replaces ``asyncio.Runner`` on Python 3.10."""
 
     def __enter__(self):
         self._loop = asyncio.new_event_loop()
@@ -75,31 +75,31 @@ class Runner:
 
 
 async def until(condition):
-    """Wait until other tasks have made ``condition()`` true."""
+    """Wait until other tasks make ``condition()`` true."""
     for _ in range(100):
         await asyncio.sleep(0)
         if condition():
             return
-    pytest.fail("it never came true")
+    pytest.fail("the condition never came true")
 
 
 KINDS = [SyncMicrobatcher, AsyncMicrobatcher]
 
 
 def test_batches_run_in_the_executor(pool):
-    """A decorated function runs in the threads of the executor, and as often as it has batches."""
+    """A decorated function runs in the threads of the executor, once for each batch."""
 
     @microbatch(executor=pool, timeout=3600, max_size=3)
     def where(items):
         return [(item, threading.current_thread().name) for item in items]
 
     assert [(item, "theirs_0") for item in range(6)] == where.map(range(6))
-    assert (2, 2) == (pool.jobs, where.batch_stats.total_batches)
+    assert (2, 2) == (pool.calls, where.batch_stats.total_batches)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_class_runs_in_the_executor(kind, pool):
-    """Both engine classes hand the batches of a ``def`` function to the executor."""
+    """Both engine classes run the batches of a ``def`` function in the executor."""
     seen = []
 
     def double(items):
@@ -112,7 +112,7 @@ def test_a_class_runs_in_the_executor(kind, pool):
 
 
 def test_as_many_batches_as_slots_are_given_to_it():
-    """With ``concurrency``, that many batches are in the executor at once."""
+    """With ``concurrency=2``, two batches are in the executor at once."""
     both = threading.Barrier(2)
 
     def meet(items):
@@ -125,8 +125,8 @@ def test_as_many_batches_as_slots_are_given_to_it():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_runs_in_the_context_of_the_batch(kind, pool):
-    """In a thread of an executor the batch is the current one, and nothing of its callers is visible."""
+def test_the_function_runs_in_the_context_of_the_batch(kind, pool):
+    """In a thread of an executor, the batch is the current one, and no variable of its callers is visible."""
     seen = []
 
     def look(items):
@@ -140,8 +140,8 @@ def test_it_runs_in_the_context_of_the_batch(kind, pool):
     assert ("look", 1, None) == (current.name, current.size, visible)
 
 
-def test_its_own_function_is_refused_in_it(pool):
-    """A call from inside a batch that an executor runs would wait for itself, there too."""
+def test_a_batch_in_an_executor_cannot_call_its_own_function(pool):
+    """A call from inside its own batch is refused, if an executor runs the batch, too."""
 
     @microbatch(executor=pool)
     def double(items):
@@ -156,7 +156,7 @@ def test_its_own_function_is_refused_in_it(pool):
     "error", [ValueError(1), KeyboardInterrupt(), SystemExit(1), StopIteration(), CancelledError()]
 )
 def test_an_error_comes_back(kind, pool, error):
-    """What the function raises in an executor reaches its caller as it does from a thread of our own."""
+    """An error in an executor reaches its caller as an error in a worker thread does."""
 
     def fail(items):
         raise error
@@ -173,7 +173,7 @@ def test_an_error_comes_back(kind, pool, error):
 
 
 class Refusing(Executor):
-    """An executor that has died."""
+    """An executor that refuses every call."""
 
     def submit(self, fn, /, *args, **kwargs):
         msg = "it is dead"
@@ -182,13 +182,13 @@ class Refusing(Executor):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_executor_that_refuses_answers_with_its_error(kind):
-    """Who asks a dead executor is told by its own error."""
+    """The error of a broken executor reaches the caller."""
     with by_class(kind, doubled, Refusing()) as submit_many, pytest.raises(BrokenExecutor, match="it is dead"):
         submit_many([1])
 
 
 def test_a_new_executor_can_be_given(pool):
-    """After ``configure(executor=)`` batches run in the new one, and after ``None`` in a thread of our own."""
+    """After ``configure(executor=)``, batches run in the new executor, and after ``None`` in a worker thread."""
 
     @microbatch(executor=Refusing())
     def where(items):
@@ -202,8 +202,8 @@ def test_a_new_executor_can_be_given(pool):
     assert where(1).startswith("test_a_new_executor")
 
 
-def test_what_waits_goes_to_the_new_executor(pool):
-    """Items that wait when a new executor is given run in it."""
+def test_waiting_items_run_in_the_new_executor(pool):
+    """Items that wait when the executor changes run in the new one."""
     gate = threading.Event()
 
     @microbatch
@@ -221,7 +221,7 @@ def test_what_waits_goes_to_the_new_executor(pool):
 
 
 async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
-    """The batcher of a plain function on a loop changes between its own threads and executors."""
+    """The batcher of a ``def`` function on a loop changes between its own threads and an executor."""
     batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
     names = []
     for executor in (None, BatchExecutor(pool), None):
@@ -232,23 +232,23 @@ async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_an_executor_gives_up_is_told(kind):
-    """Callers whose batch is cancelled in the executor are told so: they did not cancel anything."""
-    jobs = []
+def test_a_batch_cancelled_by_its_executor_is_aborted(kind):
+    """Callers whose batch is cancelled in the executor get a ``BatchAbortedError``, because they did not cancel it."""
+    calls = []
 
     class Lazy(Executor):
         def submit(self, fn, /, *args, **kwargs):
-            jobs.append(Future())
-            threading.Timer(0, jobs[-1].cancel).start()
-            return jobs[-1]
+            calls.append(Future())
+            threading.Timer(0, calls[-1].cancel).start()
+            return calls[-1]
 
     expected = "the Lazy was shut down before the batch was done; close the batcher before its executor"
     with by_class(kind, doubled, Lazy()) as submit_many, pytest.raises(BatchAbortedError, match=expected):
         submit_many([1])
 
 
-async def test_a_batch_that_all_have_left_is_given_up(pool):
-    """On a loop, what nobody waits for any more is taken back from an executor that has not begun with it."""
+async def test_an_abandoned_batch_is_cancelled_in_the_executor(pool):
+    """On a loop, a batch without callers is cancelled in an executor that has not started it."""
     gate = threading.Event()
     pool.submit(gate.wait, PATIENCE)
     ran = []
@@ -264,7 +264,7 @@ async def test_a_batch_that_all_have_left_is_given_up(pool):
 
 
 def test_a_loop_may_end_before_the_executor_does(pool):
-    """An answer that comes when the loop is closed disturbs nobody."""
+    """An answer for a closed loop is dropped."""
     gate = threading.Event()
 
     async def main():
@@ -281,26 +281,26 @@ def test_a_loop_may_end_before_the_executor_does(pool):
 
 
 def test_reports_name_the_executor(pool):
-    """``on_batch`` is told what ran the batch."""
-    told = []
-    fn = microbatch(doubled, executor=pool, on_batch=told.append)
+    """A report has the type of the executor."""
+    reports = []
+    fn = microbatch(doubled, executor=pool, on_batch=reports.append)
     fn(1)
     fn.configure(executor=None)
     fn(1)
     fn.close()
-    assert ["Pool", None] == [report.executor for report in told]
+    assert ["Pool", None] == [report.executor for report in reports]
 
 
-def test_inline_runs_nothing_elsewhere(pool):
-    """In tests that run inline, the caller runs its own item, not an executor."""
+def test_inline_runs_nothing_in_the_executor(pool):
+    """With ``inline()``, the caller runs its item, and the executor runs nothing."""
     fn = microbatch(doubled, executor=pool)
     with inline():
         assert 2 == fn(1)
-    assert 0 == pool.jobs
+    assert 0 == pool.calls
 
 
 def test_async_functions_have_none(pool):
-    """An executor for an ``async def`` function is refused, at decoration and later."""
+    """An executor for an ``async def`` function is refused, at decoration and by ``configure()``."""
 
     async def embed(items):
         return items
@@ -321,10 +321,10 @@ def test_errors_of_isolated_parts(pool):
     )
     futures = [fn.submit(item) for item in (1, 0, 2)]
     assert [None, ZeroDivisionError, None] == [e and type(e) for e in (f.exception(PATIENCE) for f in futures)]
-    assert 5 == pool.jobs
+    assert 5 == pool.calls
 
 
-# What travels to other processes.
+# Calls that travel to other processes.
 
 
 @microbatch
@@ -333,7 +333,7 @@ def squares(numbers):
 
 
 class Model:
-    """Batch functions of every kind that a class may have."""
+    """Has batch functions of every kind."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -369,59 +369,59 @@ class Model:
     ],
     ids=["function", "method", "bound method", "static method", "class method", "undecorated", "builtin"],
 )
-def test_what_travels_is_the_batch_function(fn, expected):
-    """A batch function is found by name where it is unpickled, however it was decorated."""
-    assert expected == pickle.loads(pickle.dumps(LocalCall(fn, ([2, 3],), {})))()  # noqa: S301  # our own
+def test_the_batch_function_travels_by_name(fn, expected):
+    """The process that unpickles a batch function finds it by name, however it was decorated."""
+    assert expected == pickle.loads(pickle.dumps(LocalCall(fn, ([2, 3],), {})))()  # noqa: S301  # our own bytes
 
 
-def test_what_is_not_there_is_told(monkeypatch):
-    """If the other process does not know the function, its callers are told what is missing."""
-    job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+def test_a_missing_function_is_named(monkeypatch):
+    """If the other process lacks the function, the error names it."""
+    call = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
     monkeypatch.delattr(sys.modules[__name__], "squares")
     expected = (
         "the process that runs the batch finds no decorated function squares in test_executors; define it in a "
         "module that can be imported there"
     )
-    with pytest.raises(RuntimeError, match=expected) as told:
-        job()
-    assert told.value.__cause__ is None
+    with pytest.raises(RuntimeError, match=expected) as caught:
+        call()
+    assert caught.value.__cause__ is None
 
 
-def test_a_module_that_is_not_there_is_told(monkeypatch):
-    """If the other process cannot import the module, its callers are told of the function, and of the reason."""
-    job = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+def test_a_missing_module_is_named(monkeypatch):
+    """If the other process cannot import the module, the error names the function, caused by the failed import."""
+    call = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
     monkeypatch.setitem(sys.modules, __name__, None)
-    with pytest.raises(RuntimeError, match="finds no decorated function squares in test_executors;") as told:
-        job()
-    assert isinstance(told.value.__cause__, ImportError)
+    with pytest.raises(RuntimeError, match="finds no decorated function squares in test_executors;") as caught:
+        call()
+    assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_a_method_that_is_not_there_is_told(monkeypatch):
-    """If the class lacks the method in the other process, its callers are told of the class, not of the instance."""
-    job = pickle.loads(pickle.dumps(LocalCall(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own
+def test_a_missing_method_is_named(monkeypatch):
+    """If the class lacks the method in the other process, the error names the class, and not the instance."""
+    call = pickle.loads(pickle.dumps(LocalCall(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
     monkeypatch.delattr(Model, "times")
     with pytest.raises(RuntimeError, match="finds no decorated function times in Model;"):
-        job()
+        call()
 
 
-def test_what_passes_through_is_as_it_was(monkeypatch):
-    """A process that only passes a job on need not have its function."""
-    job = pickle.dumps(LocalCall(squares.__wrapped__, ([2, 3],), {}))
+def test_a_call_may_pass_through_a_process(monkeypatch):
+    """A process that only passes a call on need not have its function."""
+    call = pickle.dumps(LocalCall(squares.__wrapped__, ([2, 3],), {}))
     with monkeypatch.context() as elsewhere:
         elsewhere.delattr(sys.modules[__name__], "squares")
-        job = pickle.dumps(pickle.loads(job))  # noqa: S301  # our own
-    assert [4, 9] == pickle.loads(job)()  # noqa: S301  # our own
+        call = pickle.dumps(pickle.loads(call))  # noqa: S301  # our own bytes
+    assert [4, 9] == pickle.loads(call)()  # noqa: S301  # our own bytes
 
 
 def test_items_are_not_shown_on_the_way():
-    """What an executor may log of a job tells no items, neither here nor in the other process."""
-    job = LocalCall(squares.__wrapped__, (["private"],), {})
-    there = pickle.loads(pickle.dumps(job))  # noqa: S301  # our own
-    assert "private" not in repr(job) + repr(there)
+    """The representation of a call has no items, neither here nor in the other process."""
+    call = LocalCall(squares.__wrapped__, (["private"],), {})
+    there = pickle.loads(pickle.dumps(call))  # noqa: S301  # our own bytes
+    assert "private" not in repr(call) + repr(there)
 
 
 def test_an_executor_sees_no_arguments():
-    """Options of a batch function are none of the executor's, whatever it has by the same names."""
+    """Options of a batch function never reach the executor, even if it has options of the same names."""
     seen = []
 
     class Prioritizing(Executor):
@@ -440,26 +440,26 @@ def test_an_executor_sees_no_arguments():
 
 
 def test_the_current_batch_travels():
-    """In another process the batch is the current one, too, but for the contexts of its callers."""
+    """In another process, the batch is the current one, too, without the contexts of its callers."""
     seen = []
 
     class Copying(Executor):
         def submit(self, fn, /, *args, **kwargs):
             future = Future()
-            future.set_result(pickle.loads(pickle.dumps(fn))(*args, **kwargs))  # noqa: S301  # our own
+            future.set_result(pickle.loads(pickle.dumps(fn))(*args, **kwargs))  # noqa: S301  # our own bytes
             return future
 
     current = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
     seen = current(1)
     assert ("look", 1, "idle", (), None) == seen
-    assert (None, None) == pickle.loads(pickle.dumps(LocalCall(look_around, ([1],), {})))()[0]  # noqa: S301  # our own
+    assert (None, None) == pickle.loads(pickle.dumps(LocalCall(look_around, ([1],), {})))()[0]  # noqa: S301  # our own bytes
 
 
 def look_around(items):
     current = batchify.current_batch()
     if current is None:
         return [(None, request.get())]
-    # A call of another function, from inside a batch of another process.
+    # This is a call of another function, from inside a batch of another process.
     assert [1] == squares.map([1])
     return [(current.name, current.size, current.reason, current.contexts, request.get())] * len(items)
 
@@ -533,21 +533,21 @@ def run_script(folder, source, *args):
 @pytest.mark.skipif(os.name != "posix", reason="processes are killed by signal")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_pool_of_processes(tmp_path, method):
-    """Functions and methods run in other processes; when one dies all callers are told, and a new pool works."""
+    """Functions and methods run in other processes. If one dies, all callers get the error, and a new pool works."""
     assert (0, ["died", "done"], "") == run_script(tmp_path, MAIN, method)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_pool_of_forked_processes(tmp_path):
-    """The same where processes are forked, with a worker thread about, of which newer Pythons warn."""
+    """The same holds for forked processes, though newer Pythons warn about the worker thread."""
     source = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + dedent(MAIN)
     assert (0, ["died", "done"], "") == run_script(tmp_path, source, "fork")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor(1)", "ProcessPoolExecutor(1, mp_context=get_context('spawn'))"])
-def test_what_waits_at_the_end_is_answered(tmp_path, kind, when):
-    """A process that ends answers what was submitted, before its executor ends, whichever was there first."""
+def test_calls_are_answered_at_the_end_of_the_process(tmp_path, kind, when):
+    """A process that ends answers submitted calls before its executor ends, in either order of creation."""
     imports = """
         from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
         from multiprocessing import get_context
@@ -558,7 +558,7 @@ def test_what_waits_at_the_end_is_answered(tmp_path, kind, when):
         if __name__ == "__main__":
             theirs.Model.halves(1)
             theirs.score.configure(executor={kind})
-            # Python 3.12 starts no thread at its end, not even for an executor: it has to have begun.
+            # Python 3.12 starts no thread at its end, not even for an executor, so the executor must have begun.
             theirs.score.map(range(4))
             for number in range(3):
                 theirs.score.submit(number).add_done_callback(lambda future: print(future.result()[0], flush=True))
@@ -569,8 +569,8 @@ def test_what_waits_at_the_end_is_answered(tmp_path, kind, when):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_is_told_that_the_executor_is_not_its(tmp_path):
-    """In the child of a fork a call is refused by name instead of waiting for threads of the parent."""
+def test_a_forked_child_cannot_use_the_executor(tmp_path):
+    """In the child of a fork, a call is refused instead of waiting for threads of the parent."""
     source = """
         import os, warnings
         from concurrent.futures import ThreadPoolExecutor
@@ -597,8 +597,8 @@ def test_a_forked_child_is_told_that_the_executor_is_not_its(tmp_path):
     assert (0, ["4", "6", "True"], "") == (code, sorted(said), errors)
 
 
-def test_a_pool_that_dies_for_real_is_told_to_a_loop(tmp_path):
-    """On an event loop, all callers of a batch whose process dies get the error of the pool."""
+def test_a_pool_that_dies_is_an_error_on_a_loop(tmp_path):
+    """On an event loop, all callers of a batch get the error of the pool if its process dies."""
     source = """
         import asyncio, multiprocessing
         from concurrent.futures import ProcessPoolExecutor
@@ -617,8 +617,8 @@ def test_a_pool_that_dies_for_real_is_told_to_a_loop(tmp_path):
     assert (0, ["BrokenProcessPool"], "") == run_script(tmp_path, source)
 
 
-def test_an_executor_is_known_by_what_it_is(pool):
-    """Two mentions of one executor are the same, so that nothing is made anew for it."""
+def test_references_to_one_executor_are_equal(pool):
+    """Two references to one executor are equal, so nothing is made anew for it."""
     one, same = (BatchExecutor(pool) for _ in range(2))
     other = BatchExecutor(Refusing())
     assert (one, hash(one)) == (same, hash(same))
@@ -626,8 +626,8 @@ def test_an_executor_is_known_by_what_it_is(pool):
     assert ProcessPoolExecutor is not type(other)
 
 
-def test_the_end_of_the_process_is_seen_to_once(monkeypatch):
-    """However often executors of a type are given, what happens at the end of the process is registered once."""
+def test_the_exit_hook_is_registered_once(monkeypatch):
+    """For all executors of one type, the exit hook is registered once."""
     registered = []
     monkeypatch.setattr("batchify._threads.shutdown._register_atexit", registered.append)
 

@@ -1,4 +1,4 @@
-"""The fault table, continued: batch functions that use their own batcher or their own task, and what they can see."""
+"""The fault table, continued: batch functions that use their own batcher, their own task or context variables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def asked(column, item):
     return await ask(item)
 
 
-# How a batch function on a loop, or in a thread, may call its own one-item function, wherever that can be told.
+# The ways in which a batch function on a loop, or in a thread, may call its own one-item function, if that is detected.
 RECURSION = [
     ("directly", on_loop, lambda column: column.ask(3)),
     ("through another task", on_loop, lambda column: in_task(column.ask(3))),
@@ -62,23 +62,23 @@ async def recursing(column, call):
         return [await call(column)] * len(items)
 
     column.build(recurse_on_loop if column.on_loop else lambda items: [call(column)] * len(items))
-    told = (
+    expected = (
         "double() was called with one item from inside its own batch, and would wait for itself; "
         "call the batch function with a list instead: double.__wrapped__([item])"
     )
     errors = await column.errors(await column.call(1, 2))
-    assert [(ReentrantCallError, told)] * 2 == [(type(error), str(error)) for error in errors]
+    assert [(ReentrantCallError, expected)] * 2 == [(type(error), str(error)) for error in errors]
     assert [[1, 2]] == column.batches
 
 
 for how, where, call in RECURSION:
-    promise = "It is told at once, instead of a deadlock, and so are its callers."
+    promise = "The call is refused at once instead of a deadlock, and the callers get that error."
     table.row(f"batch calls its own function {how}", promise, call, where=where)(recursing)
 
 
 @table.row(
     "batch calls its own function on a loop of its own",
-    "Another loop has a line of its own, and batches of its own, that wait for nobody.",
+    "Another loop has a queue and batches of its own, which wait for no other batch.",
     where=lambda column: issubclass(column, AsyncClassOfDef),
 )
 async def recursing_elsewhere(column):
@@ -90,7 +90,7 @@ async def recursing_elsewhere(column):
     column.calls = 3
 
 
-@table.row("batch flushes its batcher", "What waits leaves when the slot is free.")
+@table.row("batch flushes its batcher", "Queued items leave when the slot is free.")
 async def flushing(column):
     column.build(lambda items: column.flush() or doubled(items))
     column.shut()
@@ -131,28 +131,28 @@ async def closing_inside(column, close):
 
 
 for how, where, close in CLOSING:
-    promise = "What waits is run, the batch does not wait for itself, and no more calls are taken."
+    promise = "Queued items run, the batch does not wait for itself, and later calls are refused."
     table.row(f"batch closes its batcher {how}", promise, close, where=where)(closing_inside)
 
 
 @table.row(
     "batch closes its batcher and would block its loop",
-    "It is told what to use instead, and so are its callers.",
+    "The error names the method to use instead, and the callers get that error.",
     where=on_loop,
 )
 async def closing_on_loop(column):
     column.build(lambda items: column.close())
-    told = "double.close() would block the event loop that has to run its batches; use: await aclose()"
+    expected = "double.close() would block the event loop that has to run its batches; use: await aclose()"
     errors = await column.errors(await column.call(1, 2))
-    assert [(RuntimeError, told)] * 2 == [(type(error), str(error)) for error in errors]
+    assert [(RuntimeError, expected)] * 2 == [(type(error), str(error)) for error in errors]
 
 
 @table.row(
     "closed while all callers leave",
-    "Closing ends when nobody is left to be answered.",
+    "Closing ends when no caller is left.",
     where=lambda column: column.tasks,
 )
-async def closing_for_nobody(column):
+async def closing_without_callers(column):
     column.build()
     column.shut()
     callers = await column.call(1, 2)
@@ -167,7 +167,7 @@ async def closing_for_nobody(column):
     column.closed = True
 
 
-@table.row("closing is cancelled", "The callers are answered all the same, and closing again ends.")
+@table.row("closing is cancelled", "The callers are answered, and closing again ends.")
 async def closing_cancelled(column):
     column.build()
     column.shut()
@@ -185,7 +185,7 @@ async def closing_cancelled(column):
     column.closed = True
 
 
-@table.row("closed by many at once", "All of them return when everybody is answered.")
+@table.row("closed by many at once", "All of them return when every caller is answered.")
 async def closing_together(column):
     column.build()
     column.shut()
@@ -201,7 +201,7 @@ async def closing_together(column):
     column.closed = True
 
 
-@table.row("closed while its batch fails", "The callers are told, and closing ends.")
+@table.row("closed while its batch fails", "The callers get the error, and closing ends.")
 async def closing_failing(column):
     def fail(items):
         raise KeyError
@@ -220,7 +220,7 @@ async def closing_failing(column):
 
 @table.row(
     "started again while it is being stopped",
-    "What comes after the start is answered, and stopping ends.",
+    "Calls after the start are answered, and stopping ends.",
     where=lambda column: column.restarts,
 )
 async def restarting(column):
@@ -241,7 +241,7 @@ async def restarting(column):
 
 @table.row(
     "started and stopped twenty times",
-    "Every call in between is answered, and every call after a stop refused.",
+    "Every call in between is answered, and every call after a stop is refused.",
     where=lambda column: column.restarts,
 )
 async def cycling(column):
@@ -266,8 +266,8 @@ async def racing(column):
         await asyncio.gather(*closing)
         outcomes = [await column.outcome(caller) for caller in callers]
         for item, outcome in zip([*range(8), *range(8)], outcomes, strict=True):
-            told = outcome.value if isinstance(outcome, Returned) else type(outcome.error)
-            assert told in (2 * item, BatcherClosedError)
+            answer = outcome.value if isinstance(outcome, Returned) else type(outcome.error)
+            assert answer in (2 * item, BatcherClosedError)
         answered = sum(isinstance(outcome, Returned) for outcome in outcomes)
         assert answered == column.stats.answered_items == column.accounted()
         column.calls = answered
@@ -279,7 +279,7 @@ async def wait_for_ever():
 
 
 @table.row(
-    "batch goes on when it is cancelled for want of callers",
+    "batch continues when it is cancelled for lack of callers",
     "Its slot is free when it ends, and the next batch is answered.",
     where=on_loop,
 )
@@ -298,8 +298,8 @@ async def swallowing(column):
     assert 2 == column.stats.cancelled_items
 
 
-@table.row("batch goes on when it is cancelled by others", "Its callers are answered.", where=on_loop)
-async def swallowing_for_all(column):
+@table.row("batch continues when other code cancels it", "Its callers are answered.", where=on_loop)
+async def swallowing_for_callers(column):
     async def go_on(items):
         column.loop.call_soon(asyncio.current_task().cancel)
         with suppress(asyncio.CancelledError):
@@ -310,8 +310,12 @@ async def swallowing_for_all(column):
     assert [2, 4] == await column.answers(await column.call(1, 2))
 
 
-@table.row("batch fails when it is cancelled for want of callers", "Nobody is told, and nothing logged.", where=on_loop)
-async def failing_for_nobody(column):
+@table.row(
+    "batch fails when it is cancelled for lack of callers",
+    "No caller gets the error, and nothing is logged.",
+    where=on_loop,
+)
+async def failing_without_callers(column):
     async def fail(items):
         try:
             await wait_for_ever()
@@ -345,15 +349,15 @@ async def aborted(column, answer):
     neighbours = await column.call(3)
     column.open()
     errors = await column.errors(callers)
-    told = "the batch of double() was ended by CancelledError before its callers had their results"
-    assert [(BatchAbortedError, told)] * 2 == [(type(error), str(error)) for error in errors]
+    expected = "the batch of double() was ended by CancelledError before its callers had their results"
+    assert [(BatchAbortedError, expected)] * 2 == [(type(error), str(error)) for error in errors]
     assert all(isinstance(error.__cause__, asyncio.CancelledError) for error in errors)
     column.answer = doubled
     column.flush()
     assert [6] == await column.answers(neighbours)
 
 
-ABORTS = "Its callers are told that it was, and are not cancelled themselves; those of the next batch are answered."
+ABORTS = "Its callers get a ``BatchAbortedError`` and are not cancelled. Those of the next batch are answered."
 
 
 @table.row("batch cancels its own task and waits", ABORTS, where=on_loop)
@@ -365,7 +369,7 @@ async def cancelling_itself_to_wait(column):
     await aborted(column, cancel)
 
 
-@table.row("batch is cancelled by others", ABORTS, where=on_loop)
+@table.row("other code cancels the batch", ABORTS, where=on_loop)
 async def cancelled_by_others(column):
     async def be_cancelled(items):
         column.loop.call_soon(asyncio.current_task().cancel)
@@ -374,7 +378,7 @@ async def cancelled_by_others(column):
     await aborted(column, be_cancelled)
 
 
-@table.row("batch waits for itself", "asyncio tells it, and so are its callers.", where=on_loop)
+@table.row("batch waits for itself", "asyncio raises an error, and the callers get it.", where=on_loop)
 async def awaiting_itself(column):
     async def wait(items):
         await asyncio.current_task()
@@ -385,7 +389,7 @@ async def awaiting_itself(column):
 
 
 class Awaitable:
-    """What can be awaited, and is neither a coroutine nor a future."""
+    """Can be awaited, and is neither a coroutine nor a future."""
 
     def __init__(self, result, *awaited):
         self.result = result
@@ -396,7 +400,7 @@ class Awaitable:
         return self.result
 
 
-@table.row("batch awaits nonsense", "asyncio tells it, and so are its callers.", where=on_loop)
+@table.row("batch awaits nonsense", "asyncio raises an error, and the callers get it.", where=on_loop)
 async def awaiting_nonsense(column):
     async def wait(items):
         return await Awaitable(items, "nonsense")
@@ -406,16 +410,16 @@ async def awaiting_nonsense(column):
     assert [RuntimeError, RuntimeError] == [type(error) for error in errors]
 
 
-@table.row("batch returns an awaitable", "It is not awaited, and is no list of results.")
+@table.row("batch returns an awaitable", "It is not awaited, and is refused as a result.")
 async def returning_awaitable(column):
     column.build(Awaitable)
-    told = "double() was given 2 items and returned a Awaitable, which has no length"
+    expected = "double() was given 2 items and returned a Awaitable, which has no length"
     for error in await column.errors(await column.call(1, 2)):
-        assert (BatchResultError, told) == (type(error), str(error).partition(";")[0])
+        assert (BatchResultError, expected) == (type(error), str(error).partition(";")[0])
 
 
 class Callable:
-    """A batch function that is an object with a length, or something like it, that nobody should ask for."""
+    """A batch function that is an object and raises when it is tested for truth, shown or hashed."""
 
     def __init__(self, call):
         self.call = call
@@ -431,7 +435,7 @@ class Callable:
 
 
 class AsyncCallable(Callable):
-    """The same for loops."""
+    """The same for event loops."""
 
     async def __call__(self, items):
         return await self.call(items)
@@ -444,8 +448,8 @@ async def calling_object(column):
 
 
 @table.row(
-    "batch function returns no coroutine but another awaitable",
-    "It is awaited, if the function says that it is one to await.",
+    "batch function returns an awaitable that is no coroutine",
+    "It is awaited, if the function is marked as a coroutine function.",
     where=lambda column: column.on_loop and sys.version_info >= (3, 12),
 )
 async def returning_no_coroutine(column):
@@ -459,7 +463,7 @@ async def returning_no_coroutine(column):
 
 @contextmanager
 def no_threads():
-    """Let no thread of the batcher be started."""
+    """Make every start of a thread of the batcher fail."""
     start = threading.Thread.start
 
     def fail(thread):
@@ -475,7 +479,7 @@ def no_threads():
 
 @table.row(
     "no thread can be started",
-    "The callers are told, their items are not run, and the next call tries again.",
+    "The callers get the error, their items do not run, and the next call tries again.",
     where=lambda column: not column.on_loop,
 )
 async def without_threads(column):
@@ -503,7 +507,7 @@ async def without_second_thread(column, leave):
     await leaving
 
 
-@table.row("no second thread can be started to flush", "The first thread sees to it.", where=in_thread)
+@table.row("no second thread can be started to flush", "The first thread runs the items.", where=in_thread)
 async def flushing_without_second_thread(column):
     async def flush(column):
         column.flush()
@@ -512,7 +516,7 @@ async def flushing_without_second_thread(column):
 
 
 @table.row(
-    "no second thread can be started to close", "The first thread sees to it, and closing ends.", where=in_thread
+    "no second thread can be started to close", "The first thread runs the items, and closing ends.", where=in_thread
 )
 async def closing_without_second_thread(column):
     await without_second_thread(column, lambda column: column.loop.create_task(column.aclose()))
@@ -520,8 +524,8 @@ async def closing_without_second_thread(column):
 
 
 @table.row(
-    "items of map can't be had",
-    "The caller is told, and what was queued by then is taken out.",
+    "items of map raise",
+    "The caller gets the error, and the items queued by then are removed.",
     where=lambda column: not issubclass(column, Acall),
 )
 async def mapping_nothing(column):
@@ -567,13 +571,13 @@ async def looking(column, options):
 for options in ({"max_size": 1}, {"timeout": 0}, {"timeout": 0.01}, {"timeout": None}):
     table.row(
         f"batch and callers set a context variable, {options}",
-        "Nothing of a caller is seen in a batch, and nothing of a batch in the next one or by a caller.",
+        "A batch sees no variable of a caller, and neither the next batch nor a caller sees one of a batch.",
         options,
     )(looking)
 
 
 async def mixing(column, seed):
-    random = Random(seed)  # the same mix each time
+    random = Random(seed)
 
     def answer(items):
         if any(item % 17 == 0 for item in items):
@@ -598,7 +602,7 @@ async def mixing(column, seed):
 
 
 def expect_own(item, outcome):
-    """Find that a caller got what belongs to its own item, or was told, or left."""
+    """Check that a caller got the answer or the error of its own item, or left."""
     if isinstance(outcome, Returned):
         assert ("answer", item) == outcome.value
         assert item % 7
@@ -612,7 +616,7 @@ def expect_own(item, outcome):
 
 
 for seed in range(4):
-    table.row(f"a random mix of faults, {seed}", "Nobody gets the answer of another.", seed)(mixing)
+    table.row(f"a random mix of faults, {seed}", "No caller gets the answer of another one.", seed)(mixing)
 
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())

@@ -1,4 +1,4 @@
-"""``isolate_errors``: of a batch that fails only bad items fail, through both engines and the bridge."""
+"""``isolate_errors``: only the bad items of a failing batch fail, through both engines and the bridge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kit.engines import PATIENCE, doubled
 
 
 def refusing(*bad):
-    """Return a batch function's answer that fails when one of ``bad`` is among its items."""
+    """Return a batch function that fails if one of ``bad`` is among its items."""
 
     def answer(items):
         for item in items:
@@ -31,13 +31,13 @@ def refusing(*bad):
 
 
 def together(kit, answer, items, **options):
-    """Return the callers of ``items``, which travel in one batch, the gate, and the function."""
+    """Return the callers of ``items``, which share a batch, the gate, and the function."""
     fn, gate = kit.decorate(answer, timeout=3600, max_size=len(items), isolate_errors=True, **options)
     return kit.call_waiting(fn, *items), gate, fn
 
 
 def test_only_bad_items_fail(kit):
-    """The halves of a batch that fails are run again until bad items are alone; all others are answered."""
+    """The halves of a failing batch run again until the bad items are alone, and all others are answered."""
     callers, gate, fn = together(kit, refusing(2, 5), range(8))
     errors = kit.errors(callers)
     assert [2, 5] == [item for item, error in enumerate(errors) if error is not None]
@@ -49,7 +49,7 @@ def test_only_bad_items_fail(kit):
 
 
 def test_a_batch_that_succeeds_is_run_once(kit):
-    """Without an error nothing is run again."""
+    """Without an error, nothing runs again."""
     callers, gate, fn = together(kit, doubled, [1, 2, 3])
     assert [2, 4, 6] == kit.results(callers)
     assert [[1, 2, 3]] == gate.batches
@@ -57,14 +57,14 @@ def test_a_batch_that_succeeds_is_run_once(kit):
 
 
 def test_a_single_item_that_fails_is_not_run_again(kit):
-    """There is nothing to isolate in a batch of one."""
+    """A batch of one item has nothing to isolate."""
     callers, gate, fn = together(kit, refusing(1), [1])
     assert [ValueError] == list(map(type, kit.errors(callers)))
     assert ([[1]], 0) == (gate.batches, fn.batch_stats.isolation_runs)
 
 
 def test_every_call_is_counted_once(kit):
-    """What failed, what was answered and what left add up to the calls, in parts of the batch."""
+    """The calls of all parts add up to the calls of the batch."""
     callers, _, fn = together(kit, refusing(3), range(4))
     kit.errors(callers)
     fn.close()
@@ -79,14 +79,14 @@ def test_every_call_is_counted_once(kit):
     assert {1: 2, 2: 1} == stats.size_histogram
 
 
-def test_results_that_are_wrong_are_isolated(kit):
-    """A part for which not one result for each item comes is run again in halves, too."""
+def test_wrong_results_are_isolated(kit):
+    """A part with a wrong number of results runs again in halves, too."""
     callers, _, _ = together(kit, lambda items: [item * 2 for item in items if item != 2], range(4))
     assert [None, None, BatchResultError, None] == [e and type(e) for e in kit.errors(callers)]
 
 
 def test_the_batch_function_may_change_its_list(kit):
-    """What it does to the list it gets changes nobody's answer, also if it fails then."""
+    """A change of its list affects no answer, even if the function then fails."""
 
     def consume(items):
         answers = []
@@ -102,23 +102,23 @@ def test_the_batch_function_may_change_its_list(kit):
 
 
 def test_good_items_do_not_wait_for_bad_ones(kit):
-    """A part that succeeds is answered, and counted, while the rest of its batch goes on."""
-    told = threading.Event()
+    """A part that succeeds is answered and counted while the rest of its batch still runs."""
+    answered = threading.Event()
 
     def answer(items):
         if items == [2, 3]:
-            assert told.wait(PATIENCE), "nobody was told"
+            assert answered.wait(PATIENCE), "no caller was answered"
         return refusing(3)(items)
 
     callers, _, fn = together(kit, answer, range(4))
     assert [0, 2] == kit.results(callers[:2])
     assert (2, 2) == (fn.batch_stats.answered_items, fn.batch_stats.running)
-    told.set()
+    answered.set()
     assert [None, ValueError] == [error and type(error) for error in kit.errors(callers[2:])]
 
 
-def test_who_shares_an_item_shares_its_fate(kit):
-    """Equal items are one in the parts, too, and each of their callers gets an exception of its own."""
+def test_duplicates_share_their_outcome(kit):
+    """Equal items are one item in the parts, too, and each of their callers gets its own exception."""
     callers, _, fn = together(kit, refusing(1), [1, 2, 1, 3, 4, 2], dedupe=True)
     # Four items do not fill a batch of six.
     fn.flush()
@@ -128,8 +128,8 @@ def test_who_shares_an_item_shares_its_fate(kit):
     assert [4, 6, 8, 4] == kit.results([c for c, e in zip(callers, errors, strict=True) if e is None])
 
 
-def test_inside_a_part_it_is_the_current_batch(kit):
-    """``current_batch()`` and a recorder show the part that runs, with the contexts of its items."""
+def test_a_part_is_the_current_batch(kit):
+    """``current_batch()`` and a recorder have the part that runs, with the contexts of its items."""
     seen = []
 
     def answer(items):
@@ -158,16 +158,16 @@ def test_a_part_cannot_call_its_own_function(kit):
 
 
 def test_reports_are_of_parts(kit):
-    """``on_batch`` is told of each part that ends, with its error if it had one."""
-    told = []
-    callers, _, fn = together(kit, refusing(1), range(3), on_batch=told.append)
+    """``on_batch`` gets a report of each part that ends, with its error."""
+    reports = []
+    callers, _, fn = together(kit, refusing(1), range(3), on_batch=reports.append)
     kit.errors(callers)
     fn.close()
-    assert [(1, None), (1, ValueError), (1, None)] == [(r.size, r.error and type(r.error)) for r in told]
+    assert [(1, None), (1, ValueError), (1, None)] == [(r.size, r.error and type(r.error)) for r in reports]
 
 
-def test_what_is_no_exception_ends_all_that_is_left():
-    """A batch that is cancelled in a part of it is told so to everybody who has no answer yet."""
+def test_an_error_that_is_no_exception_ends_all_parts():
+    """A batch that is cancelled in one of its parts is aborted for all callers without an answer."""
 
     @microbatch(max_size=4, isolate_errors=True)
     async def double(items):
@@ -190,8 +190,8 @@ def test_what_is_no_exception_ends_all_that_is_left():
     )
 
 
-def test_system_exit_in_a_part_lives_on_in_a_thread():
-    """In a worker thread every caller without an answer is told, and the next batch runs."""
+def test_a_thread_survives_a_system_exit_in_a_part():
+    """In a worker thread, every caller without an answer gets the error, and the next batch runs."""
 
     @microbatch(max_size=4, timeout=3600, isolate_errors=True)
     def double(items):
@@ -207,8 +207,8 @@ def test_system_exit_in_a_part_lives_on_in_a_thread():
     assert 14 == double(7)
 
 
-def test_a_batch_that_all_have_left_is_cancelled():
-    """Callers that are answered do not keep a batch running that all others have left."""
+def test_an_abandoned_batch_is_cancelled():
+    """A batch is cancelled when all callers without an answer have left."""
     cancelled = []
 
     @microbatch(max_size=4, isolate_errors=True)
@@ -237,8 +237,8 @@ def test_a_batch_that_all_have_left_is_cancelled():
     assert (2, 2) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
 
 
-def test_who_is_cancelled_with_an_answer_has_not_left():
-    """A caller that is cancelled between its answer and its next step does not count twice, and ends nobody's batch."""
+def test_an_answered_caller_that_is_cancelled_has_not_left():
+    """A caller that is cancelled after its answer does not count twice, and ends no batch."""
     tasks = []
 
     @microbatch(max_size=3, isolate_errors=True)
@@ -246,7 +246,7 @@ def test_who_is_cancelled_with_an_answer_has_not_left():
         if len(items) == 3:
             raise ValueError
         if 0 not in items:
-            # The first has its answer by now, and has not seen it.
+            # The first caller has its answer, and has not resumed yet.
             tasks[0].cancel()
             tasks[1].cancel()
             await asyncio.sleep(1)
@@ -262,8 +262,8 @@ def test_who_is_cancelled_with_an_answer_has_not_left():
     assert (2, 1) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
 
 
-def test_a_batch_that_all_have_left_is_not_run_again():
-    """Nothing is isolated for nobody: a batch that is cancelled, and raises something else then, is over."""
+def test_an_abandoned_batch_does_not_run_again():
+    """A batch without callers that is cancelled and raises another error does not run again."""
     runs = []
 
     @microbatch(max_size=4, isolate_errors=True)
@@ -292,11 +292,11 @@ def test_a_batch_that_all_have_left_is_not_run_again():
 
 
 def test_a_hook_that_ends_the_program_ends_no_batch():
-    """What ``on_batch`` raises after a part at the loop reaches the loop, and all other parts are run and answered."""
+    """A hook that ends the loop after a part does not end the other parts."""
     reports = []
 
-    def end(told):
-        reports.append(told.size)
+    def end(report):
+        reports.append(report.size)
         if len(reports) == 1:
             raise SystemExit(3)
 
@@ -325,7 +325,7 @@ def test_a_hook_that_ends_the_program_ends_no_batch():
 
 
 def test_one_slot_runs_one_part_at_a_time(kit):
-    """Parts run in the slot of their batch: the next batch waits for the last of them."""
+    """Parts run in the slot of their batch, and the next batch waits for the last of them."""
     callers, gate, fn = together(kit, refusing(0), range(4))
     gate.shut()
     later = kit.call_waiting(fn, 10, 11, 12, 13)
@@ -338,7 +338,7 @@ def test_one_slot_runs_one_part_at_a_time(kit):
 @settings(max_examples=300)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_the_promised_bound(drawn):
-    """All bad items, and none other, are found with no more additional runs than promised."""
+    """The search finds exactly the bad items, with no more additional runs than promised."""
     size, bad = drawn
     batch = Batch([*range(size)], [*range(size)], [0.0] * size, range(size), "full", size, 0.0)
     runs, ended, answered = 0, [], []

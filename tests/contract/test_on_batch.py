@@ -1,4 +1,4 @@
-"""The hook that is called after each batch."""
+"""``on_batch``: the hook that is called after each batch."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from tests.kit.engines import PATIENCE, doubled
 
 @pytest.fixture
 def hook(kit):
-    """Return ``decorate()``, which gives a function a hook, and a way to await the next report."""
+    """Return ``decorate()``, which adds a hook, and a function that waits for the next report."""
     reports = []
-    told = threading.Semaphore(0)
+    reported = threading.Semaphore(0)
 
     def on_batch(report):
         reports.append(report)
-        told.release()
+        reported.release()
 
     def decorate(answer=doubled, **options):
         return kit.decorate(answer, on_batch=on_batch, **options)
 
     def next_report():
-        assert told.acquire(timeout=PATIENCE), "nothing was reported"
+        assert reported.acquire(timeout=PATIENCE), "nothing was reported"
         return reports.pop(0)
 
     return decorate, next_report
 
 
 def test_each_batch_is_reported(kit, hook):
-    """The hook is told name, size, weight, reason, times and thread of each batch that is over."""
+    """A report has name, size, weight, reason, times and thread of a finished batch."""
     decorate, next_report = hook
     double, _ = decorate(max_size=2, timeout=3600, weigh=lambda item: item, max_weight=100)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
@@ -48,7 +48,7 @@ def test_each_batch_is_reported(kit, hook):
 
 
 def test_an_error_is_reported(kit, hook):
-    """The hook is told what ended a batch: the very error that the batch function raised."""
+    """The report of a failed batch has the error that the batch function raised."""
     error = KeyError("failed")
 
     def fail(items):
@@ -60,8 +60,8 @@ def test_an_error_is_reported(kit, hook):
     assert error is next_report().error
 
 
-def test_an_error_of_one_item_is_none_of_the_batch(kit, hook):
-    """An exception in the place of a result ends nothing for the others, and is not reported."""
+def test_an_error_of_one_item_is_not_reported(kit, hook):
+    """An exception in the place of a result is not an error of the batch."""
     decorate, next_report = hook
     double, _ = decorate(lambda items: [ValueError() for _ in items])
     kit.errors([kit.call(double, 1)])
@@ -70,7 +70,7 @@ def test_an_error_of_one_item_is_none_of_the_batch(kit, hook):
 
 @pytest.mark.parametrize("kind", [KeyError, SystemExit])
 def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
-    """What a hook raises is logged, and no caller feels it, nor does the next batch."""
+    """An error of the hook is logged, and affects neither callers nor the next batch."""
 
     def fail(report):
         raise kind if kit.name != "asyncio" else KeyError
@@ -78,12 +78,12 @@ def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
     double, _ = kit.decorate(on_batch=fail)
     assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
     double.close()
-    told = [record.getMessage() for record in caplog.records if record.name == "batchify"]
-    assert ["on_batch of double() raised"] * 2 == told
+    logged = [record.getMessage() for record in caplog.records if record.name == "batchify"]
+    assert ["on_batch of double() raised"] * 2 == logged
 
 
-def test_a_hook_that_ends_the_program_ends_it():
-    """Ctrl-C in a hook on an event loop ends the loop, as it would anywhere, when everything is counted."""
+def test_a_hook_may_end_the_program():
+    """Ctrl-C in a hook on an event loop ends the loop, after the batch is counted."""
 
     async def double(items):
         return doubled(items)
@@ -101,20 +101,20 @@ def test_a_hook_that_ends_the_program_ends_it():
     assert (1, 0, 0) == (batcher.stats.answered_items, batcher.stats.running, batcher.stats.pending)
 
 
-def test_the_report_is_of_those_who_stayed():
-    """A caller that leaves at the last moment is in no report; waits are told in order of arrival."""
+def test_the_report_is_of_the_callers_that_stayed():
+    """A caller that leaves at the last moment is not in the report. Waits are in order of arrival."""
     batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], (), "full", 9, 8.0, shares=[0, 0, 1], weights=[1.0, 2.0])
-    told = []
-    options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": told.append}
+    reports = []
+    options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": reports.append}
     report(Config(**options), batch, 1.0, None, on_loop=False)
     batch.drop([False, False, True])
     report(Config(**options), batch, 1.0, None, on_loop=False)
-    seen = [(each.size, each.weight, each.wait_ms) for each in told]
+    seen = [(each.size, each.weight, each.wait_ms) for each in reports]
     assert [(2, 3.0, (3000.0, 2000.0, 1000.0)), (1, 1.0, (3000.0, 1000.0))] == seen
 
 
 def test_the_hook_may_flush_and_close(kit):
-    """The hook may flush and close the function, which does not wait for the batch that is reported."""
+    """The hook may flush and close the function, without waiting for the reported batch."""
     closed = threading.Event()
 
     def close(report):
@@ -131,13 +131,13 @@ def test_the_hook_may_flush_and_close(kit):
 
 
 def test_a_report_does_not_change():
-    """A report is what it was when the batch was over."""
+    """A report cannot be changed."""
     report = BatchReport("double", 1, 0.0, "full", (1.0,), 1.0, None, "main")
     with pytest.raises(FrozenInstanceError):
         report.size = 2
 
 
-def test_without_a_hook_nothing_is_told(caplog):
-    """A function without a hook has its batches unreported."""
+def test_without_a_hook_nothing_is_reported(caplog):
+    """Without a hook, a function reports nothing."""
     assert 2 == microbatch(doubled)(1)
     assert [] == caplog.records

@@ -1,4 +1,4 @@
-"""The core of functions whose calls ask for more: groups, weights, shared items. With a naive model as the oracle."""
+"""The grouped queue: groups, weights, duplicates, room, priorities and deadlines, also against a naive model."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def new(**options):
     return GroupedQueue(limits(**options))
 
 
-def put(queue, place, waiter="caller", now=0.0):
-    """Let an item arrive, as a shell does; return its ticket."""
-    ticket = queue.add(place, waiter, now)
+def put(queue, entry, waiter="caller", now=0.0):
+    """Queue an entry, as a shell does, and return its ticket."""
+    ticket = queue.add(entry, waiter, now)
     queue.admit_waiting()
     return ticket
 
 
 def arrive(queue, items, now=0.0, *, group="g", weight=0.0, equal=None):
-    """Let items arrive, each with a caller that has the letter's capital for a name; return their tickets."""
+    """Queue each letter as an item of the caller named by its capital, and return the tickets."""
     return [put(queue, Entry(item, group, weight, equal), item.upper(), now) for item in items]
 
 
 def busy(**options):
-    """Return a core whose one slot is taken."""
+    """Return a queue whose one slot is taken."""
     queue = new(**options)
     arrive(queue, "x", group="busy")
     queue.flush("flush")
@@ -45,7 +45,7 @@ def busy(**options):
 
 
 def leave(queue, now=0.0):
-    """Return the items of all batches that leave one after the other, each when the one before it is over."""
+    """Return the items of all batches that leave in turn, each after the one before it is finished."""
     left = []
     for batch in list(queue.running):
         queue.finish(batch, now)
@@ -68,7 +68,7 @@ def test_groups_do_not_mix():
 
 
 def test_the_oldest_head_leaves_first():
-    """Of several full groups the one whose head came first leaves first, and then it is the turn of the next head."""
+    """Of several full groups, the one whose head arrived first leaves first, then the one of the next head."""
     queue = busy(max_size=2)
     for item, group in zip("abcdefgh", "12211221", strict=True):
         arrive(queue, item, group=group)
@@ -76,7 +76,7 @@ def test_the_oldest_head_leaves_first():
 
 
 def test_a_full_group_does_not_wait_for_an_older_one():
-    """A group that is full leaves while the head of an older one still waits for company."""
+    """A full group leaves while the head of an older group still waits in its window."""
     queue = new(max_size=2, timeout=5.0, concurrency=9)
     arrive(queue, "a", 0.0, group=1)
     arrive(queue, "bc", 1.0, group=2)
@@ -96,8 +96,8 @@ def test_the_window_is_that_of_each_group():
     assert [None, "timeout", None, "timeout"] == [reason(queue, now) for now in (4.9, 5.0, 6.9, 7.0)]
 
 
-def test_a_push_reaches_all_groups():
-    """What is pushed leaves for the given reason, whichever group it is in; what comes later waits."""
+def test_a_flush_reaches_all_groups():
+    """Flushed items of all groups leave for the given reason, and later items wait."""
     queue = new(max_size=9, timeout=5.0, concurrency=9)
     arrive(queue, "a", group=1)
     arrive(queue, "b", group=2)
@@ -107,7 +107,7 @@ def test_a_push_reaches_all_groups():
 
 
 def test_no_group_starves():
-    """Each of very many groups has its turn, in order of arrival, while new items go on coming for the first."""
+    """Each of very many groups has its turn, in order of arrival, while new items keep coming for the first one."""
     queue = busy(max_size=2)
     for group in range(1000):
         put(queue, Entry(group, group, 0.0, None))
@@ -122,7 +122,7 @@ def test_no_group_starves():
 
 
 def test_empty_groups_are_forgotten():
-    """A group is kept only while something waits in it."""
+    """A group is kept only while an entry of it waits."""
 
     class Group:
         pass
@@ -138,8 +138,8 @@ def test_empty_groups_are_forgotten():
     assert [None, None] == [group() for group in gone]
 
 
-def test_the_alarm_rings_while_a_slot_is_free():
-    """Any arrival may fill a group or be the first of one, unless all slots are busy."""
+def test_every_arrival_wakes_while_a_slot_is_free():
+    """With a slot free, any arrival may fill a group or be the first of one."""
     queue = new(max_size=2, timeout=5.0)
     assert 0 == queue.wake_ticket
     arrive(queue, "ab")
@@ -167,7 +167,7 @@ def test_groups_that_are_full_by_a_new_size():
 # Weights.
 
 
-def test_weights_never_sum_above_the_most():
+def test_weights_never_sum_above_the_maximum():
     """A batch takes items in order as long as their weights fit."""
     queue = busy(max_size=9, max_weight=10.0)
     for item, weight in zip("abcd", (6.0, 4.0, 5.0, 6.0), strict=True):
@@ -176,7 +176,7 @@ def test_weights_never_sum_above_the_most():
 
 
 def test_nothing_overtakes():
-    """An item that would fit waits behind one that does not."""
+    """An item that would fit waits behind an item that does not."""
     queue = busy(max_size=9, max_weight=10.0)
     for item, weight in zip("abc", (6.0, 6.0, 1.0), strict=True):
         arrive(queue, item, weight=weight)
@@ -185,7 +185,7 @@ def test_nothing_overtakes():
 
 @pytest.mark.parametrize(("weights", "expected"), [((4.0, 5.9), None), ((4.0, 6.0), "weight"), ((4.0, 7.0), "weight")])
 def test_enough_weight_does_not_wait(weights, expected):
-    """A group leaves before its time when what waits in it weighs as much as a batch may."""
+    """A group leaves before its time when its items weigh as much as a batch may."""
     queue = new(max_size=9, timeout=5.0, max_weight=10.0)
     for item, weight in zip("ab", weights, strict=True):
         arrive(queue, item, weight=weight)
@@ -194,14 +194,14 @@ def test_enough_weight_does_not_wait(weights, expected):
 
 
 def test_the_weight_of_a_batch():
-    """A batch knows what its items weigh together."""
+    """A batch knows the sum of its weights."""
     queue = new(max_size=2, max_weight=10.0)
     arrive(queue, "ab", weight=1.5)
     assert 3.0 == queue.take(0.0).weight
 
 
 def test_weights_do_not_drift():
-    """Weights that no float holds exactly leave nothing behind when all items are gone."""
+    """After all items are gone, no rounding error is left in the weight of a group."""
     queue = new(max_size=99, timeout=5.0, max_weight=1.0)
     for ticket in arrive(queue, "abc", weight=0.1):
         queue.withdraw(ticket)
@@ -211,18 +211,18 @@ def test_weights_do_not_drift():
     assert "weight" == reason(queue, 0.0)
 
 
-# Shared items.
+# Duplicates.
 
 
 def shared(queue, items, group="g"):
-    """Let items arrive that share with those of the same letter."""
+    """Queue items of which those of the same letter are equal."""
     return [
         put(queue, Entry(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
     ]
 
 
 def test_equal_items_are_sent_once():
-    """Those who share an item travel together, and the first of them sends it."""
+    """Duplicates leave together, and the item of the first is sent."""
     queue = busy(max_size=2)
     shared(queue, "abAcA")
     queue.finish(queue.running[0], 0.0)
@@ -234,7 +234,7 @@ def test_equal_items_are_sent_once():
 
 
 def test_a_group_is_full_of_different_items():
-    """Equal items count once, for the size and for the weight."""
+    """Equal items count once, for size and for weight."""
     queue = new(max_size=2, timeout=5.0, max_weight=9.0)
     shared(queue, "aaaaaaaaaaaa")
     assert None is reason(queue, 0.0)
@@ -242,8 +242,8 @@ def test_a_group_is_full_of_different_items():
     assert "full" == reason(queue, 0.0)
 
 
-def test_who_leaves_disturbs_no_sharer():
-    """When the first of those who share an item leaves, the next one sends it."""
+def test_a_caller_that_leaves_does_not_affect_its_duplicates():
+    """If the first of several duplicates leaves the queue, the item of the next one is sent."""
     queue = new(max_size=9, timeout=5.0, max_weight=9.0)
     tickets = shared(queue, "aAb")
     queue.withdraw(tickets[0])
@@ -252,16 +252,16 @@ def test_who_leaves_disturbs_no_sharer():
     assert (["A", "b"], 2.0) == (batch.items, batch.weight)
 
 
-def test_a_batch_without_sharers_has_no_shares():
-    """Where nobody shares, each waiter has an item of its own."""
+def test_a_batch_without_duplicates_has_no_shares():
+    """Without duplicates, each waiter has an item of its own."""
     queue = new(max_size=2)
     shared(queue, "ab")
     batch = queue.take(0.0)
     assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2]))
 
 
-def test_a_sharer_who_leaves_at_the_last_moment():
-    """An item goes with the last of those who share it, and the others keep theirs."""
+def test_a_duplicate_that_leaves_at_the_last_moment():
+    """An item is dropped with the last caller that shares it, and the others keep theirs."""
     queue = busy(max_size=9)
     shared(queue, "aAbBc")
     queue.finish(queue.running[0], 0.0)
@@ -276,15 +276,15 @@ def test_a_sharer_who_leaves_at_the_last_moment():
 
 
 def bounded(*, room=2, **options):
-    """Return a core with little room, whose window does not end."""
+    """Return a queue with little room, whose window does not end."""
     return new(max_size=9, timeout=100.0, max_pending=room, **options)
 
 
-def test_who_finds_no_room_waits_for_it():
-    """What finds no room waits, in order of arrival, until something leaves."""
+def test_a_call_without_room_waits_for_it():
+    """Items without room wait, in order of arrival, until a batch leaves."""
     queue = bounded()
     arrive(queue, "abcde")
-    assert (5, [*"abcde"]) == (queue.waiting, [place.item for place in queue.entries])
+    assert (5, [*"abcde"]) == (queue.waiting, [entry.item for entry in queue.entries])
     assert ["ab"] == ["".join(queue.take(0.0).items)]
     assert ["C", "D"] == queue.admit_waiting()
     queue.finish(queue.running[0], 0.0)
@@ -292,8 +292,8 @@ def test_who_finds_no_room_waits_for_it():
     assert ["E"] == queue.admit_waiting()
 
 
-def test_a_full_room_does_not_wait_for_company():
-    """When there is no room, company cannot come, and the oldest group leaves as if it were full."""
+def test_a_batch_does_not_wait_when_there_is_no_room():
+    """Without room, no further items can come, and the oldest group leaves as if it were full."""
     queue = bounded()
     arrive(queue, "a", 1.0, group=1)
     queue.reset_wake_ticket()
@@ -307,8 +307,8 @@ def test_a_full_room_does_not_wait_for_company():
     assert None is queue.take(2.0)
 
 
-def test_who_leaves_makes_room():
-    """One that is let in takes the place of one that left, and one at the door leaves no trace."""
+def test_a_caller_that_leaves_makes_room():
+    """A caller that leaves makes room for the next one, and one that leaves the overflow leaves no trace."""
     queue = bounded()
     first, _, third, _ = arrive(queue, "abcd")
     assert "c" == queue.withdraw(third).item
@@ -321,7 +321,7 @@ def test_who_leaves_makes_room():
 
 @pytest.mark.parametrize(("on_full", "expected"), [("raise", True), ("wait", False)])
 def test_whether_it_refuses(on_full, expected):
-    """Without room a core refuses, or lets one wait, as it was told."""
+    """Without room, a queue refuses an item or lets it wait, by ``on_full``."""
     queue = bounded(on_full=on_full)
     arrive(queue, "a")
     assert not queue.refuses
@@ -329,8 +329,8 @@ def test_whether_it_refuses(on_full, expected):
     assert expected is queue.refuses
 
 
-def test_a_push_reaches_the_door():
-    """What waits for room is flushed as well, when it is let in."""
+def test_a_flush_reaches_items_that_wait_for_room():
+    """Items that wait for room are flushed as well, when they are admitted."""
     queue = bounded()
     arrive(queue, "abc")
     queue.flush("flush")
@@ -339,11 +339,11 @@ def test_a_push_reaches_the_door():
     assert "flush" == reason(queue, 0.0)
 
 
-# Leaving, and looking.
+# Withdrawal and inspection.
 
 
 def test_withdrawing_twice_does_no_harm():
-    """Who has left, or whose batch has, cannot leave again."""
+    """A withdrawn or departed item cannot be withdrawn again."""
     queue = new(max_size=1)
     (ticket,) = arrive(queue, "a")
     assert "a" == queue.withdraw(ticket).item
@@ -354,25 +354,25 @@ def test_withdrawing_twice_does_no_harm():
 
 
 def test_the_last_caller_of_a_running_batch():
-    """A batch is told to be abandoned when all its callers have left."""
+    """``abandon()`` returns a batch when all its callers have left."""
     queue = new(max_size=2)
     first, second = arrive(queue, "ab")
     batch = queue.take(0.0)
     assert (None, batch, None) == (queue.abandon(first), queue.abandon(second), queue.abandon(99))
 
 
-def test_what_waits_is_seen_in_order_of_arrival():
-    """``places`` shows items, waiters and times, whichever group they are in."""
+def test_entries_are_in_order_of_arrival():
+    """``entries`` has items, waiters and times of all groups."""
     queue = busy()
     arrive(queue, "a", 1.0, group=1)
     arrive(queue, "b", 2.0, group=2)
-    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(place) for place in queue.entries]
+    assert [("a", "A", 1.0), ("b", "B", 2.0)] == [tuple(entry) for entry in queue.entries]
     assert (2, 3) == (queue.waiting, queue.arrivals)
     assert "<GroupedQueue: 2 waiting, 1 of 1 running>" == repr(queue)
 
 
-def test_the_batch_keeps_what_it_leaves_out():
-    """Items that are not sent, as an equal one is, live until the batch is forgotten: a finalizer may be anybody's."""
+def test_the_batch_keeps_its_duplicates():
+    """Duplicates that are not sent live until the batch is forgotten, because their finalizers are user code."""
 
     class Item:
         pass
@@ -390,8 +390,8 @@ def test_the_batch_keeps_what_it_leaves_out():
     assert None is gone()
 
 
-def test_a_heap_forgets_those_who_left():
-    """Callers that come and leave behind a head that stays leave nothing behind."""
+def test_a_heap_forgets_callers_that_left():
+    """Callers that come and leave behind a head that stays do not accumulate in a heap."""
     queue = new(max_size=9, timeout=5.0)
     arrive(queue, "a", group="first")
     for number in range(1000):
@@ -402,9 +402,9 @@ def test_a_heap_forgets_those_who_left():
 # Priorities and deadlines.
 
 
-def urgent(queue, item, now=0.0, *, group="g", priority=0.0, patience=None):
-    """Let an item arrive that is more or less urgent; return its ticket."""
-    return put(queue, Entry(item, group, 0.0, None, priority, patience), item.upper(), now)
+def urgent(queue, item, now=0.0, *, group="g", priority=0.0, time_limit=None):
+    """Queue an item with a priority and a deadline, and return its ticket."""
+    return put(queue, Entry(item, group, 0.0, None, priority, time_limit), item.upper(), now)
 
 
 def test_the_higher_priority_leaves_first():
@@ -416,7 +416,7 @@ def test_the_higher_priority_leaves_first():
 
 
 def test_waiting_counts_as_priority():
-    """A point of priority overtakes a second of waiting, not more."""
+    """A point of priority overtakes a second of waiting, and no more."""
     queue = busy(max_size=1)
     urgent(queue, "a", 0.0)
     urgent(queue, "b", 0.5)
@@ -424,8 +424,8 @@ def test_waiting_counts_as_priority():
     assert ["a", "c", "b"] == leave(queue, 2.0)
 
 
-def test_nobody_starves_behind_a_higher_priority():
-    """However many of a higher priority come, who has waited long enough leaves."""
+def test_no_item_starves_behind_a_higher_priority():
+    """However many items of higher priority come, an item that has waited long enough leaves."""
     queue = busy(max_size=1)
     urgent(queue, "z", 0.0)
     left = ""
@@ -438,7 +438,7 @@ def test_nobody_starves_behind_a_higher_priority():
 
 
 def test_the_oldest_keeps_its_window():
-    """That somebody overtakes changes nothing of when a batch leaves."""
+    """An item that overtakes others does not change the time of departure."""
     queue = new(max_size=9, timeout=5.0)
     urgent(queue, "a", 0.0)
     urgent(queue, "b", 4.0, priority=100)
@@ -448,8 +448,8 @@ def test_the_oldest_keeps_its_window():
     assert (["b", "a"], "timeout") == (batch.items, batch.reason)
 
 
-def test_a_group_whose_time_has_come_does_not_wait_for_a_higher_one():
-    """A group may leave though one of a higher priority may not yet."""
+def test_a_due_group_does_not_wait_for_one_of_higher_priority():
+    """A group that is due leaves, though a group of higher priority may not leave yet."""
     queue = new(max_size=9, timeout=5.0)
     urgent(queue, "a", 0.0, group=1)
     urgent(queue, "b", 4.0, group=2, priority=100)
@@ -457,77 +457,77 @@ def test_a_group_whose_time_has_come_does_not_wait_for_a_higher_one():
 
 
 def test_an_item_is_dropped_at_its_deadline():
-    """What waits is dropped at its deadline, not before, and not what has none."""
+    """An item is dropped at its deadline and not before, and an item without one is kept."""
     queue = busy(max_size=9)
-    urgent(queue, "a", 0.0, patience=2.0)
+    urgent(queue, "a", 0.0, time_limit=2.0)
     urgent(queue, "b", 0.0)
-    urgent(queue, "c", 0.0, patience=1.0)
+    urgent(queue, "c", 0.0, time_limit=1.0)
     assert 1.0 == queue.expires_at
     assert [] == queue.expire(0.999)
-    assert ["C"] == [place.waiter for place in queue.expire(1.0)]
+    assert ["C"] == [entry.waiter for entry in queue.expire(1.0)]
     assert 2.0 == queue.expires_at
     assert ["ab"] == leave(queue, 1.5)
     assert None is queue.expires_at
 
 
-def test_who_waits_for_room_is_dropped_as_well():
-    """A deadline holds at the door, too, and who is behind comes in."""
+def test_an_item_that_waits_for_room_is_dropped_as_well():
+    """A deadline also holds for an item that waits for room, and the items behind it are admitted."""
     queue = new(max_pending=1, max_size=9, timeout=60.0)
     urgent(queue, "x")
     queue.take(0.0)
-    urgent(queue, "a", patience=1.0)
-    urgent(queue, "b", patience=2.0)
+    urgent(queue, "a", time_limit=1.0)
+    urgent(queue, "b", time_limit=2.0)
     urgent(queue, "c")
-    assert ["A", "B"] == [place.waiter for place in queue.expire(2.0)]
+    assert ["A", "B"] == [entry.waiter for entry in queue.expire(2.0)]
     queue.admit_waiting()
-    assert ["c"] == [place.item for place in queue.entries]
+    assert ["c"] == [entry.item for entry in queue.entries]
 
 
-@pytest.mark.parametrize(("patience", "expected"), [(1.0, 0.9), (0.02, 0.015), (0.004, 0.002)])
-def test_a_batch_leaves_in_time_for_a_deadline(patience, expected):
-    """With a slot free, a batch leaves some time before the first deadline in it, and before its window."""
+@pytest.mark.parametrize(("time_limit", "expected"), [(1.0, 0.9), (0.02, 0.015), (0.004, 0.002)])
+def test_a_batch_leaves_in_time_for_a_deadline(time_limit, expected):
+    """With a slot free, a batch leaves some time before its first deadline, even within its window."""
     queue = new(max_size=9, timeout=60.0)
     urgent(queue, "a")
-    urgent(queue, "b", patience=patience)
+    urgent(queue, "b", time_limit=time_limit)
     assert expected == queue.wake_at
     assert None is queue.take(expected - 0.001)
     batch = queue.take(expected)
     assert (["a", "b"], "deadline") == (batch.items, batch.reason)
 
 
-def test_the_alarm_rings_for_a_sooner_deadline():
-    """While all slots are busy, an arrival is heard if its deadline comes before all others, and only then."""
+def test_an_earlier_deadline_wakes():
+    """While all slots are taken, only an arrival with the first of all deadlines wakes the shell."""
     queue = busy(max_size=9)
     queue.reset_wake_ticket()
-    for item, patience, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
-        assert heard == (urgent(queue, item, patience=patience) >= queue.wake_ticket)
+    for item, time_limit, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
+        assert heard == (urgent(queue, item, time_limit=time_limit) >= queue.wake_ticket)
         queue.reset_wake_ticket()
 
 
 # Against a naive model.
 
 
-def by_rank(place):
-    return place["rank"], place["ticket"]
+def by_rank(entry):
+    return entry["rank"], entry["ticket"]
 
 
 class Model:
-    """The same rules, by looking through one list each time."""
+    """The same rules, by a search through one list each time."""
 
     def __init__(self, max_size, timeout, max_weight, concurrency, room):
         self.max_size, self.timeout, self.max_weight, self.concurrency = max_size, timeout, max_weight, concurrency
         self.room = room
         self.waiting = []
-        self.door = []
-        self.pushed = set()
+        self.overflow = []
+        self.flushed = set()
 
     def members(self, group):
-        return sorted((place for place in self.waiting if place["group"] == group), key=by_rank)
+        return sorted((entry for entry in self.waiting if entry["group"] == group), key=by_rank)
 
     def fullness(self, group):
         items = {}
-        for place in self.members(group):
-            items.setdefault(place["equal"] or place["ticket"], place["weight"])
+        for entry in self.members(group):
+            items.setdefault(entry["equal"] or entry["ticket"], entry["weight"])
         if len(items) >= self.max_size:
             return "full"
         return "weight" if sum(items.values()) >= self.max_weight else None
@@ -535,23 +535,23 @@ class Model:
     def why(self, group, now):
         if self.fullness(group) or len(self.waiting) == self.room:
             return self.fullness(group) or "full"
-        oldest = next(place for place in self.waiting if place["group"] == group)
-        if oldest["ticket"] in self.pushed:
+        oldest = next(entry for entry in self.waiting if entry["group"] == group)
+        if oldest["ticket"] in self.flushed:
             return "flush"
         return "timed" if oldest["arrived"] + self.timeout <= now else None
 
     def candidates(self, now):
-        """Return the groups that may leave, the one that leaves first before the others, and why each may."""
+        """Return the groups that may leave, with their reasons, in the order in which they leave."""
         ranked = sorted(self.waiting, key=by_rank)
-        for place in (ranked[0], self.waiting[0]):
-            yield place["group"], self.why(place["group"], now)
-        for place in ranked:
-            yield place["group"], self.fullness(place["group"])
-        soonest = min(self.waiting, key=lambda place: (place["deadline"], place["ticket"]))
-        yield soonest["group"], "deadline" if soonest["leaves_by"] <= now else None
+        for entry in (ranked[0], self.waiting[0]):
+            yield entry["group"], self.why(entry["group"], now)
+        for entry in ranked:
+            yield entry["group"], self.fullness(entry["group"])
+        earliest = min(self.waiting, key=lambda entry: (entry["deadline"], entry["ticket"]))
+        yield earliest["group"], "deadline" if earliest["leaves_by"] <= now else None
 
     def next(self, now, running):
-        """Return the reason and the tickets of each item of the next batch, or ``None``."""
+        """Return the reason of the next batch and the tickets of each of its items, or ``None``."""
         if running >= self.concurrency or not self.waiting:
             return None
         group, reason = next(((group, why) for group, why in self.candidates(now) if why), (None, None))
@@ -559,32 +559,32 @@ class Model:
             return None
         taken, weight = [], 0.0
         members = self.members(group)
-        for place in members:
-            mates = next((some for some in taken if place["equal"] and some[0]["equal"] == place["equal"]), None)
+        for entry in members:
+            mates = next((some for some in taken if entry["equal"] and some[0]["equal"] == entry["equal"]), None)
             if mates is not None:
                 continue
-            if len(taken) == self.max_size or (taken and weight + place["weight"] > self.max_weight):
+            if len(taken) == self.max_size or (taken and weight + entry["weight"] > self.max_weight):
                 break
-            weight += place["weight"]
-            same = [p for p in members if place["equal"] and p["equal"] == place["equal"]]
-            taken.append(sorted(same, key=lambda sharer: sharer["ticket"]) or [place])
-        return reason, [[place["ticket"] for place in some] for some in taken]
+            weight += entry["weight"]
+            same = [p for p in members if entry["equal"] and p["equal"] == entry["equal"]]
+            taken.append(sorted(same, key=lambda duplicate: duplicate["ticket"]) or [entry])
+        return reason, [[entry["ticket"] for entry in some] for some in taken]
 
     def late(self, now):
-        return {place["ticket"] for place in self.waiting + self.door if place["deadline"] <= now}
+        return {entry["ticket"] for entry in self.waiting + self.overflow if entry["deadline"] <= now}
 
     def remove(self, tickets):
-        self.waiting = [place for place in self.waiting if place["ticket"] not in tickets]
-        self.door = [place for place in self.door if place["ticket"] not in tickets]
+        self.waiting = [entry for entry in self.waiting if entry["ticket"] not in tickets]
+        self.overflow = [entry for entry in self.overflow if entry["ticket"] not in tickets]
         self.admit_waiting()
 
     def admit_waiting(self):
-        while self.door and len(self.waiting) < self.room:
-            self.waiting.append(self.door.pop(0))
+        while self.overflow and len(self.waiting) < self.room:
+            self.waiting.append(self.overflow.pop(0))
 
 
 class GroupsMachine(RuleBasedStateMachine):
-    """Drives the core and the model with the same arrivals, departures and times."""
+    """Drives the queue and the model with the same arrivals, departures and times."""
 
     @initialize(
         max_size=st.integers(1, 4),
@@ -603,15 +603,15 @@ class GroupsMachine(RuleBasedStateMachine):
         weight=st.integers(0, 4),
         equal=st.none() | st.integers(1, 2),
         priority=st.sampled_from([0.0, 0.0, 1.0, -0.5]),
-        patience=st.none() | st.sampled_from([0.004, 0.5, 3.0]),
+        time_limit=st.none() | st.sampled_from([0.004, 0.5, 3.0]),
     )
-    def arrive(self, group, weight, equal, priority, patience):
+    def arrive(self, group, weight, equal, priority, time_limit):
         # Equal items weigh the same.
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
-        ticket = put(self.queue, Entry("item", group, weight, key, priority, patience), "waiter", self.now)
-        deadline = inf if patience is None else self.now + patience
-        self.model.door.append(
+        ticket = put(self.queue, Entry("item", group, weight, key, priority, time_limit), "waiter", self.now)
+        deadline = inf if time_limit is None else self.now + time_limit
+        self.model.overflow.append(
             {
                 "ticket": ticket,
                 "group": group,
@@ -620,7 +620,7 @@ class GroupsMachine(RuleBasedStateMachine):
                 "arrived": self.now,
                 "rank": self.now - priority,
                 "deadline": deadline,
-                "leaves_by": deadline - min(max(0.1 * (patience or 0), 0.005), (patience or 0) / 2),
+                "leaves_by": deadline - min(max(0.1 * (time_limit or 0), 0.005), (time_limit or 0) / 2),
             },
         )
         self.model.admit_waiting()
@@ -628,8 +628,8 @@ class GroupsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.waiting)
     @rule(data=st.data())
     def withdraw(self, data):
-        places = self.model.waiting + self.model.door
-        ticket = data.draw(st.sampled_from([place["ticket"] for place in places]))
+        waiting = self.model.waiting + self.model.overflow
+        ticket = data.draw(st.sampled_from([entry["ticket"] for entry in waiting]))
         assert ticket == self.queue.withdraw(ticket).ticket
         self.queue.admit_waiting()
         self.model.remove({ticket})
@@ -637,7 +637,7 @@ class GroupsMachine(RuleBasedStateMachine):
     @rule()
     def push(self):
         self.queue.flush("flush")
-        self.model.pushed = {place["ticket"] for place in self.model.waiting + self.model.door}
+        self.model.flushed = {entry["ticket"] for entry in self.model.waiting + self.model.overflow}
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
     def pass_time(self, seconds):
@@ -650,7 +650,7 @@ class GroupsMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self):
-        dropped = [place.ticket for place in self.queue.expire(self.now)]
+        dropped = [entry.ticket for entry in self.queue.expire(self.now)]
         self.queue.admit_waiting()
         assert self.model.late(self.now) == set(dropped)
         self.model.remove(set(dropped))
@@ -676,13 +676,13 @@ class GroupsMachine(RuleBasedStateMachine):
     def same(self):
         if not hasattr(self, "queue"):
             return
-        waiting = [place["ticket"] for place in self.model.waiting + self.model.door]
-        assert waiting == [place.ticket for place in self.queue.entries]
+        waiting = [entry["ticket"] for entry in self.model.waiting + self.model.overflow]
+        assert waiting == [entry.ticket for entry in self.queue.entries]
         due = self.model.next(self.now, len(self.queue.running)) is not None
         wake_at = self.queue.wake_at
         assert due == (wake_at is not None and wake_at <= self.now)
-        assert {place["group"] for place in self.model.waiting} == set(self.queue._groups)
-        deadlines = [place["deadline"] for place in self.model.waiting + self.model.door]
+        assert {entry["group"] for entry in self.model.waiting} == set(self.queue._groups)
+        deadlines = [entry["deadline"] for entry in self.model.waiting + self.model.overflow]
         assert min(deadlines, default=inf) == (inf if self.queue.expires_at is None else self.queue.expires_at)
 
 

@@ -1,4 +1,4 @@
-"""What came back from the batch function, and what each caller is told."""
+"""The outcome of a batch: the results or the error of its function, and the answer of each caller."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refusal(returned, size=3):
 
 
 class Column:
-    """Has a length and can be read in order, and is no sequence, as an array is."""
+    """Has a length and an order and is no sequence, like an array."""
 
     def __init__(self, *values):
         self.values = values
@@ -74,16 +74,16 @@ def test_anything_with_a_length_and_an_order_is_taken(returned):
     assert [1, 2, 3] == results("embed", 3, returned)
 
 
-def test_the_list_of_results_is_our_own():
-    """What the batch function does to its list later changes nobody's result."""
+def test_the_list_of_results_is_a_new_one():
+    """A later change of the returned list does not change any result."""
     returned = [1, 2, 3]
     answers = results("embed", 3, returned)
     returned.clear()
     assert [1, 2, 3] == answers
 
 
-def test_results_are_handed_over_as_they_are():
-    """Results are not looked at: the very objects are handed over."""
+def test_results_are_passed_on_as_they_are():
+    """The returned objects themselves are the results, and nothing looks at them."""
     returned = [Untouchable(), None, ValueError("mine")]
     assert [id(result) for result in returned] == [id(result) for result in results("embed", 3, returned)]
 
@@ -99,7 +99,7 @@ def test_results_are_handed_over_as_they_are():
     ],
 )
 def test_a_wrong_number_of_results_is_refused(size, returned, message):
-    """Too many results, or too few, are an error that gives both numbers and the rule."""
+    """Too many or too few results are an error with both numbers and the rule."""
     assert message == refusal(returned, size)
 
 
@@ -118,7 +118,7 @@ def test_a_wrong_number_of_results_is_refused(size, returned, message):
         (memoryview(b"abc"), "a memoryview"),
     ],
 )
-def test_what_has_no_order_or_is_one_value_is_refused(returned, shown):
+def test_a_value_without_an_order_is_refused(returned, shown):
     """A mapping, a set, a string or bytes is refused even when it has the right length."""
     assert f"embed() was given 3 items and returned {shown}; {RULE}" == refusal(returned)
 
@@ -132,68 +132,68 @@ def test_what_has_no_order_or_is_one_value_is_refused(returned, shown):
         (3.0, "a float"),
     ],
 )
-def test_what_has_no_length_is_refused(returned, shown):
-    """An iterator that can be read only once, or a single value, is refused."""
+def test_a_value_without_a_length_is_refused(returned, shown):
+    """An iterator or a single value is refused."""
     assert f"embed() was given 3 items and returned {shown}, which has no length; {RULE}" == refusal(returned)
 
 
 def test_an_iterator_is_not_read():
-    """What is refused for its lack of a length is left as it was."""
+    """An iterator that is refused is not consumed."""
     returned = iter([1, 2, 3])
     refusal(returned)
     assert [1, 2, 3] == list(returned)
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_a_length_that_lies_is_refused(size):
-    """What has another number of results than it says is refused, whichever of the two numbers is right."""
+def test_a_wrong_length_is_refused(size):
+    """An object with another number of results than its length is refused, whichever number is right."""
     assert f"embed() was given {size} items and returned 2 results; {RULE}" == refusal(Boast(1, 2), size)
 
 
 def test_a_refusal_has_no_context():
-    """That asking for a length failed is our business, and no part of what callers read."""
+    """The failed ``len()`` is not part of the error that callers read."""
     with pytest.raises(BatchResultError) as caught:
         results("embed", 1, 3.0)
     assert caught.value.__suppress_context__
 
 
 def test_results_are_never_shown():
-    """The message tells the type of what came back, never what it holds."""
+    """The message has the type of the returned object, and never its content."""
     assert "private" not in refusal("private")
 
 
 @pytest.mark.parametrize("on_loop", [True, False])
-def test_an_exception_is_told_as_it_is(on_loop):
-    """Callers are told the ``Exception`` that ended their batch, wherever they are."""
+def test_an_exception_stays_as_it_is(on_loop):
+    """An ``Exception`` stays as it is, on a loop and in a thread."""
     error = ValueError("bad")
     assert error is translate_exception(error, "embed", on_loop=on_loop)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
-def test_threads_are_told_what_would_end_a_task(error):
-    """Callers in threads are told the very exception even if it is no ``Exception``."""
+def test_threads_get_errors_that_would_end_a_task(error):
+    """In a thread, an error that is no ``Exception`` stays as it is, too."""
     assert error is translate_exception(error, "embed", on_loop=False)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
 def test_tasks_are_not_ended_with_their_batch(error):
-    """Callers on a loop are told that their batch was aborted, and by what: nobody cancelled or ended them."""
-    told = translate_exception(error, "embed", on_loop=True)
+    """On a loop, an error that would end a task becomes a ``BatchAbortedError`` from it."""
+    translated = translate_exception(error, "embed", on_loop=True)
     message = f"the batch of embed() was ended by {type(error).__name__} before its callers had their results"
-    assert (BatchAbortedError, message, error) == (type(told), str(told), told.__cause__)
+    assert (BatchAbortedError, message, error) == (type(translated), str(translated), translated.__cause__)
 
 
 @pytest.mark.parametrize("on_loop", [True, False])
 @pytest.mark.parametrize("error", [StopIteration(1), StopAsyncIteration()])
-def test_what_steers_generators_is_wrapped(error, on_loop):
-    """``StopIteration`` and its kin become a ``RuntimeError`` from it, as in a generator."""
-    told = translate_exception(error, "embed", on_loop=on_loop)
+def test_stop_iteration_is_wrapped(error, on_loop):
+    """``StopIteration`` and ``StopAsyncIteration`` become a ``RuntimeError`` from them, as in a generator."""
+    translated = translate_exception(error, "embed", on_loop=on_loop)
     expected = (RuntimeError, f"embed() raised {type(error).__name__}", error)
-    assert expected == (type(told), str(told), told.__cause__)
+    assert expected == (type(translated), str(translated), translated.__cause__)
 
 
 def test_a_thread_works_for_a_loop():
-    """A function that is called in a thread on behalf of a loop gets the items and returns its result."""
+    """A function called in a thread for a loop gets the items, and its result is returned."""
     assert [3, 2, 1] == call_captured(lambda items: items[::-1], [1, 2, 3])
 
 
@@ -207,7 +207,7 @@ def fail(error):
 
 
 def carried(error):
-    """Return what brings ``error`` to its loop when a function raises it in a thread."""
+    """Return the exception that carries ``error`` to its loop, when a function raises it in a thread."""
     with pytest.raises(RaisedInThread) as caught:
         call_captured(fail(error), [1])
     return caught.value
@@ -219,19 +219,19 @@ def frames(error):
 
 
 @pytest.mark.parametrize("kind", [ValueError, StopIteration, SystemExit, KeyboardInterrupt])
-def test_a_thread_hands_any_error_to_its_loop(kind):
-    """Whatever a function raises in a thread is brought to the loop as it is, with the function's own frames."""
+def test_a_thread_carries_any_error_to_its_loop(kind):
+    """Any error of a function in a thread reaches the loop as it is, with the function's own frames."""
     error = kind(1)
     assert (error, ["embed"]) == (carried(error).error, frames(error))
 
 
-def test_what_brings_an_error_is_not_explained_by_it():
-    """An error that is brought to a loop is not printed twice."""
+def test_a_carried_error_is_not_shown_twice():
+    """The carrying exception has no visible context, so the error is not printed twice."""
     assert carried(ValueError("bad")).__suppress_context__
 
 
 class PlainError(Exception):
-    """As simple as they come."""
+    """A plain exception."""
 
 
 class PickyError(Exception):
@@ -243,14 +243,14 @@ class PickyError(Exception):
 
 
 class TardyError(PickyError):
-    """Forgets its ``args`` until it is ready."""
+    """Has no ``args`` before its constructor runs."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
 
 
 class DividedError(Exception):
-    """One half of its constructor needs its ``args``, and the other half is not content with them."""
+    """Its ``__new__`` needs its ``args``, and its ``__init__`` needs more."""
 
     def __new__(cls, message, **kwargs):
         return super().__new__(cls, message)
@@ -260,7 +260,7 @@ class DividedError(Exception):
 
 
 class CarefulError(Exception):
-    """Says how it is copied: with a list of its own."""
+    """Has a ``__copy__`` that gives the copy a list of its own."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -279,7 +279,7 @@ class WordingError(Exception):
 
 
 class SharedError(Exception):
-    """Says that it is its own copy."""
+    """Its copy is itself."""
 
     def __copy__(self):
         return self
@@ -300,7 +300,7 @@ class MuddledError(Exception):
 
 
 class OtherError(Exception):
-    """Its copy is something else."""
+    """Its copy has another type."""
 
     def __copy__(self):
         return ValueError(*self.args)
@@ -314,14 +314,14 @@ class BrokenError(Exception):
 
 
 class RefusingError(Exception):
-    """Lets nobody set anything on it."""
+    """Refuses to set attributes."""
 
     def __setattr__(self, name, value):
         raise AttributeError(name)
 
 
 class MisusedError(Exception):
-    """Has no list of notes where there should be one."""
+    """Has ``None`` in the place of its list of notes."""
 
     def __init__(self):
         super().__init__()
@@ -330,11 +330,11 @@ class MisusedError(Exception):
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """Can't be changed, as dataclasses may be."""
+    """Cannot be changed, because it is a frozen dataclass."""
 
 
 class UndecidedError(Exception):
-    """Is neither true nor false, as an array is."""
+    """Is neither true nor false, like an array."""
 
     def __bool__(self):
         msg = "the truth value of an array is ambiguous"
@@ -367,19 +367,19 @@ def kind_of(error):
 
 
 def copy_for(error, position=0, size=2):
-    """Return the copy for one caller of a batch of ``embed()``."""
+    """Return the exception for one caller of a batch of ``embed()``."""
     return copy_exception(error, "embed", position, size)
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
 def test_a_caller_gets_an_exception_of_its_own(error):
-    """Each caller gets another object, however hard the exception is to copy."""
+    """Each caller gets an object of its own, however hard the exception is to copy."""
     assert error is not copy_for(error)
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
 def test_a_copy_says_what_the_original_said(error):
-    """A copy has the type, the arguments and the words of the original."""
+    """A copy has the type, the arguments and the message of the original."""
     twin = copy_for(error)
     assert (type(error), error.args, str(error)) == (type(twin), twin.args, str(twin))
 
@@ -392,21 +392,21 @@ def test_a_copy_comes_from_the_original(error):
 
 @pytest.mark.parametrize("kind", [PlainError, SharedError, WordingError], ids=lambda kind: kind.__name__)
 def test_a_copy_has_the_attributes_of_the_original(kind):
-    """What was set on the original is found on the copy."""
+    """Attributes of the original are on the copy."""
     error = kind("bad")
     error.status = 503
     assert 503 == copy_for(error).status
 
 
-def test_who_says_how_it_is_copied_is_copied_like_that():
-    """An exception's own way to be copied is preferred to ours, which would share what it keeps to itself."""
+def test_an_exception_may_copy_itself():
+    """The ``__copy__`` of an exception is preferred, because only it knows what must not be shared."""
     error = CarefulError("bad")
     copy_for(error).tried.append("there")
     assert ["here"] == error.tried
 
 
 def test_a_copy_has_a_life_of_its_own():
-    """What one caller sets on its copy is seen by no other."""
+    """An attribute set on one copy is on no other."""
     error = PlainError("bad")
     copy_for(error).status = 503
     assert not hasattr(error, "status")
@@ -428,7 +428,7 @@ def test_a_copy_says_where_it_came_from():
 
 @notes
 def test_a_copy_keeps_the_notes_of_the_original():
-    """Notes of the original come first."""
+    """The notes of the original come first."""
     error = PlainError("bad")
     error.add_note("while reading")
     assert ["while reading", "raised by embed() for item 1 of a batch of 2"] == copy_for(error).__notes__
@@ -436,7 +436,7 @@ def test_a_copy_keeps_the_notes_of_the_original():
 
 @notes
 def test_a_note_is_for_one_caller():
-    """The note for one caller is neither on the original nor on the copy of the next."""
+    """The note for one caller is not on the original."""
     error = PlainError("bad")
     error.add_note("while reading")
     copy_for(error)
@@ -449,8 +449,8 @@ def test_before_there_were_notes(monkeypatch):
     assert not hasattr(copy_for(PlainError("bad")), "__notes__")
 
 
-def test_what_can_not_be_copied_is_handed_out_itself():
-    """An exception that can't be made again reaches its callers as it is."""
+def test_an_exception_that_cannot_be_copied_is_shared():
+    """An exception that cannot be copied reaches its callers as it is."""
 
     class UniqueError(Exception):
         def __new__(cls, *args):
@@ -465,8 +465,8 @@ def test_what_can_not_be_copied_is_handed_out_itself():
 
 
 @pytest.mark.parametrize("error", [FrozenError(), RefusingError("bad"), MisusedError()], ids=kind_of)
-def test_what_can_not_be_changed_is_told_all_the_same(error):
-    """An exception whose copy takes no cause or no note reaches its callers, and is no error within the library."""
+def test_an_exception_that_cannot_be_changed_reaches_its_callers(error):
+    """An exception whose copy takes no cause or no note reaches its callers without an internal error."""
     assert (type(error), error.args) == (type(copy_for(error)), copy_for(error).args)
 
 
@@ -477,21 +477,21 @@ def test_an_exception_is_not_tested_for_truth():
 
 
 def caught(error):
-    """Return ``error`` after it was raised by a batch function and caught here."""
+    """Return ``error`` after a batch function raised it and this function caught it."""
     try:
         fail(error)([1])
     except BaseException as raised:
         return raised
 
 
-def test_the_frame_that_caught_an_error_is_trimmed():
-    """The frame of the engine goes out of the traceback, and that of the batch function stays."""
+def test_the_frame_that_caught_an_error_is_removed():
+    """The frame of the engine is removed from the traceback, and the frame of the batch function stays."""
     error = caught(PlainError("bad"))
     drop_engine_frame(error)
     assert ["embed"] == frames(error)
 
 
-def test_without_a_traceback_there_is_nothing_to_trim():
+def test_without_a_traceback_no_frame_is_removed():
     """An error that was never raised stays as it is."""
     error = PlainError("bad")
     drop_engine_frame(error)
@@ -499,8 +499,8 @@ def test_without_a_traceback_there_is_nothing_to_trim():
 
 
 @pytest.mark.parametrize("kind", [FrozenError, RefusingError])
-def test_what_can_not_be_changed_is_trimmed_all_the_same(kind):
-    """An error that lets nobody set anything on it is no error within the library."""
+def test_an_exception_that_cannot_be_changed_loses_the_frame_too(kind):
+    """An exception that refuses attributes loses its engine frame like any other."""
     error = caught(kind())
     drop_engine_frame(error)
     assert ["embed"] == frames(error)
@@ -515,17 +515,17 @@ def test_copies_do_not_share_a_traceback():
 
 
 def test_every_caller_gets_a_copy():
-    """The callers of a batch that an ``Exception`` ended get copies of it."""
+    """The callers of a batch that an ``Exception`` ended get copies of the exception."""
     error = PlainError("bad")
-    told = exception_for(error, "embed", 0, 2, on_loop=True)
-    assert (error, error.args) == (told.__cause__, told.args)
+    own = exception_for(error, "embed", 0, 2, on_loop=True)
+    assert (error, error.args) == (own.__cause__, own.args)
 
 
 @notes
 def test_every_caller_reads_which_item_was_its_own():
-    """What a caller is told has the note with the function, its item and the size of its batch."""
-    told = exception_for(PlainError("bad"), "embed", 2, 8, on_loop=True)
-    assert ["raised by embed() for item 3 of a batch of 8"] == told.__notes__
+    """The exception of a caller has the note with the function, its item and the size of its batch."""
+    own = exception_for(PlainError("bad"), "embed", 2, 8, on_loop=True)
+    assert ["raised by embed() for item 3 of a batch of 8"] == own.__notes__
 
 
 @pytest.mark.parametrize(
@@ -533,10 +533,10 @@ def test_every_caller_reads_which_item_was_its_own():
     [(StopIteration(), RuntimeError), (asyncio.CancelledError(), BatchAbortedError)],
     ids=["StopIteration", "CancelledError"],
 )
-def test_what_is_wrapped_comes_from_what_ended_the_batch(error, kind):
-    """The error that stands for another one has that one for its cause, with none in between."""
-    told = exception_for(error, "embed", 0, 2, on_loop=True)
-    assert (kind, error) == (type(told), told.__cause__)
+def test_a_wrapper_comes_from_the_error_of_the_batch(error, kind):
+    """The cause of a wrapper is the wrapped error, with none in between."""
+    own = exception_for(error, "embed", 0, 2, on_loop=True)
+    assert (kind, error) == (type(own), own.__cause__)
 
 
 @pytest.mark.parametrize(
@@ -544,18 +544,18 @@ def test_what_is_wrapped_comes_from_what_ended_the_batch(error, kind):
     [(StopIteration(), RuntimeError), (SystemExit(1), BatchAbortedError)],
     ids=["StopIteration", "SystemExit"],
 )
-def test_what_a_thread_wraps_comes_from_what_ended_the_batch(error, kind):
-    """A function that a loop runs in a thread is no exception to that."""
-    told = exception_for(carried(error).error, "embed", 0, 2, on_loop=True)
-    assert (kind, error) == (type(told), told.__cause__)
+def test_a_wrapper_comes_from_the_error_in_a_thread(error, kind):
+    """The same is true for a function that a loop runs in a thread."""
+    own = exception_for(carried(error).error, "embed", 0, 2, on_loop=True)
+    assert (kind, error) == (type(own), own.__cause__)
 
 
-def test_what_is_wrapped_names_the_function():
-    """A caller that is told another error than the one that ended its batch reads which function it was."""
+def test_a_wrapper_names_the_function():
+    """The message of a wrapper names the function."""
     assert "embed() raised StopIteration" == str(exception_for(StopIteration(), "embed", 0, 2, on_loop=True))
 
 
-def test_what_is_wrapped_is_wrapped_for_each_caller():
-    """Callers of an aborted batch do not share an exception either."""
+def test_each_caller_gets_a_wrapper_of_its_own():
+    """Callers of an aborted batch get exceptions of their own, too."""
     error = asyncio.CancelledError()
     assert exception_for(error, "embed", 0, 2, on_loop=True) is not exception_for(error, "embed", 1, 2, on_loop=True)

@@ -1,4 +1,4 @@
-"""Which items leave together, when, and why."""
+"""The plain queue: which items leave together, when, and why."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def new(**options):
 
 
 def arrive(queue, items, now=0.0):
-    """Let items arrive, each with a caller that has the letter's capital for a name; return their tickets."""
+    """Queue each letter as an item of the caller named by its capital, and return the tickets."""
     return [queue.add(item, item.upper(), now) for item in items]
 
 
 def busy(*, slots=1, now=0.0, **options):
-    """Return a core of which so many slots are taken, by one item each."""
+    """Return a queue of which ``slots`` are taken, by a batch of one item each."""
     queue = new(**options)
     for _ in range(slots):
         arrive(queue, "x", now)
@@ -36,12 +36,12 @@ def busy(*, slots=1, now=0.0, **options):
 
 
 def free(queue, now, number=0):
-    """End one of the running batches, the oldest unless told otherwise."""
+    """Finish a running batch, the oldest by default."""
     queue.finish(queue.running[number], now)
 
 
 def free_after(queue, now):
-    """Let a batch leave and end."""
+    """Take a batch and finish it."""
     queue.finish(queue.take(now), now)
 
 
@@ -53,13 +53,13 @@ def leave(queue, now=0.0):
 # What leaves together.
 
 
-def test_nothing_leaves_an_empty_line():
+def test_nothing_leaves_an_empty_queue():
     """Without an arrival there is no batch."""
     assert None is new().take(0.0)
 
 
 def test_items_leave_in_order_of_arrival():
-    """The first items of the line make a batch, and the next ones the next."""
+    """The first items of the queue make a batch, and the next items make the next one."""
     queue = new(concurrency=3)
     arrive(queue, "abcde")
     assert ["ab", "cd", "e"] == leave(queue)
@@ -81,21 +81,21 @@ def test_times_of_arrival_leave_with_their_items():
 
 
 def test_a_batch_knows_when_it_departed():
-    """The time of departure is that at which the batch was taken, not that at which it might have been."""
+    """The time of departure is the time at which the batch was taken, not the time at which it was due."""
     queue = new()
     arrive(queue, "ab", 1.0)
     assert 3.0 == queue.take(3.0).departed
 
 
 def test_a_batch_knows_the_largest_size():
-    """A batch that is not full knows how many items would have filled it."""
+    """A batch that is not full still has the size of a full one."""
     queue = new(max_size=8)
     arrive(queue, "a")
     assert 8 == queue.take(0.0).max_size
 
 
 def test_equal_items_are_different_arrivals():
-    """Items and callers that are equal, or the same object, leave one for each arrival."""
+    """Items and callers that are equal, or the same object, leave once for each arrival."""
     queue = new(max_size=3)
     arrive(queue, "aaa")
     assert (["a"] * 3, ["A"] * 3) == ((batch := queue.take(0.0)).items, batch.waiters)
@@ -109,7 +109,7 @@ def test_none_is_an_item_like_any_other():
 
 
 def test_items_are_never_looked_at():
-    """Items and callers are neither compared, hashed nor tested for truth on their way."""
+    """The queue does not compare, hash or test items and callers for truth."""
     queue = new(max_size=2, concurrency=2)
     tickets = [queue.add(Untouchable(), Untouchable(), 0.0) for _ in range(5)]
     queue.withdraw(tickets[1])
@@ -121,7 +121,7 @@ def test_items_are_never_looked_at():
 
 
 def test_the_batch_function_owns_its_list():
-    """What is done to the items of a batch changes neither its callers nor what still waits."""
+    """A change of a batch's items affects neither its callers nor the queue."""
     queue = new(concurrency=2)
     arrive(queue, "abc")
     batch = queue.take(0.0)
@@ -131,14 +131,14 @@ def test_the_batch_function_owns_its_list():
 
 
 def test_no_more_batches_run_than_there_are_slots():
-    """With all slots taken even a full batch stays."""
+    """With all slots taken, even a full batch stays."""
     queue = new(max_size=1, concurrency=2)
     arrive(queue, "abc")
     assert (["a", "b"], 1) == (leave(queue), queue.waiting)
 
 
 def test_a_free_slot_is_taken_again():
-    """When a batch is over, another may leave."""
+    """When a batch is finished, another one may leave."""
     queue = new(max_size=1, concurrency=2)
     arrive(queue, "abc")
     leave(queue)
@@ -147,7 +147,7 @@ def test_a_free_slot_is_taken_again():
 
 
 def test_batches_may_end_in_any_order():
-    """Ending a younger batch frees its slot, and the older one runs on."""
+    """Finishing a younger batch frees its slot, and the older one continues."""
     queue = new(max_size=1, concurrency=2)
     arrive(queue, "abc")
     first, second = queue.take(0.0), queue.take(0.0)
@@ -156,11 +156,11 @@ def test_batches_may_end_in_any_order():
     assert [first, third] == queue.running
 
 
-# When a batch leaves, and why.
+# When a batch leaves, and for which reason.
 
 
 def test_a_full_batch_leaves_at_once():
-    """As many items as fill a batch do not wait for the end of their window."""
+    """A full batch does not wait for the end of its window."""
     queue = new(timeout=5.0)
     arrive(queue, "ab")
     assert "full" == reason(queue, 0.0)
@@ -174,14 +174,14 @@ def test_a_batch_that_is_not_full_waits_for_its_window():
 
 
 def test_a_batch_leaves_at_the_end_of_its_window():
-    """At the very end of the window, what is there leaves."""
+    """At the very end of the window, the queued items leave."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
     assert "timeout" == reason(queue, 6.0)
 
 
 def test_later_arrivals_do_not_push_the_window_back():
-    """The window is that of the first item."""
+    """The window begins with the first item."""
     queue = new(timeout=5.0, max_size=3)
     arrive(queue, "a", 1.0)
     arrive(queue, "b", 5.0)
@@ -189,7 +189,7 @@ def test_later_arrivals_do_not_push_the_window_back():
 
 
 def test_the_rest_has_a_window_of_its_own():
-    """What a full batch leaves behind waits from its own arrival, not from that of the first."""
+    """Items left behind by a full batch wait from their own arrival, not from that of the first item."""
     queue = new(timeout=5.0, concurrency=2)
     arrive(queue, "ab", 1.0)
     arrive(queue, "c", 2.0)
@@ -204,22 +204,22 @@ def test_a_timeout_of_nothing():
 
 
 def test_idle_means_at_once():
-    """With adaptive timing and nothing running, what is there leaves at once."""
+    """With adaptive timing and no running batch, queued items leave at once."""
     queue = new()
     arrive(queue, "a", 1.0)
     assert "idle" == reason(queue, 1.0)
 
 
 def test_waiting_for_a_slot_counts():
-    """Time spent waiting for a busy function is part of the window: when a slot falls free, what is due leaves."""
+    """Time spent waiting for a busy function is part of the window: a due item leaves as soon as a slot is free."""
     queue = busy(timeout=5.0)
     arrive(queue, "a", 1.0)
     free(queue, 7.0)
     assert "slot" == reason(queue, 7.0)
 
 
-def test_a_slot_that_falls_free_beside_another_is_no_reason():
-    """With a second slot free all along, who leaves late leaves because its window is over."""
+def test_a_slot_that_becomes_free_beside_another_is_no_reason():
+    """If a second slot was free all along, an item leaves because its window is over."""
     queue = busy(timeout=4.0, concurrency=2)
     arrive(queue, "a", 5.0)
     free(queue, 10.0)
@@ -227,15 +227,15 @@ def test_a_slot_that_falls_free_beside_another_is_no_reason():
 
 
 def test_a_free_slot_does_not_end_a_window():
-    """When a slot falls free, an item whose window is not over waits on, and leaves because it is."""
+    """An item waits for the end of its window even if a slot becomes free before."""
     queue = busy(timeout=5.0)
     arrive(queue, "a", 3.0)
     free(queue, 7.0)
     assert (None, "timeout") == (reason(queue, 7.0), reason(queue, 8.0))
 
 
-def test_a_window_that_ends_when_a_slot_falls_free_waited_for_it():
-    """At the very end of its window an item may leave, so that a slot that falls free then is what it waited for."""
+def test_a_window_that_ends_when_a_slot_becomes_free_waited_for_it():
+    """An item may leave at the very end of its window, so a slot that becomes free then is its reason."""
     queue = busy(timeout=5.0)
     arrive(queue, "a", 2.0)
     free(queue, 7.0)
@@ -243,7 +243,7 @@ def test_a_window_that_ends_when_a_slot_falls_free_waited_for_it():
 
 
 def test_an_arrival_at_a_free_slot_did_not_wait_for_it():
-    """What arrives when a slot has just fallen free leaves for another reason."""
+    """An item that arrives just after a slot was freed leaves for another reason."""
     queue = busy(timeout=0.0)
     free(queue, 7.0)
     arrive(queue, "a", 7.0)
@@ -251,15 +251,15 @@ def test_an_arrival_at_a_free_slot_did_not_wait_for_it():
 
 
 def test_a_free_slot_among_free_slots_is_no_reason():
-    """A batch that ends while another slot is free has kept nobody waiting."""
+    """A batch that ends while another slot is free kept no item waiting."""
     queue = busy(timeout=5.0, concurrency=2)
     arrive(queue, "a", 0.0)
     free(queue, 1.0)
     assert "timeout" == reason(queue, 5.0)
 
 
-def test_adaptive_batches_leave_when_a_slot_falls_free():
-    """With adaptive timing and one slot, what gathered meanwhile leaves when the running batch is over."""
+def test_adaptive_batches_leave_when_a_slot_becomes_free():
+    """With adaptive timing and one slot, items queued during a run leave when that run ends."""
     queue = busy(max_size=8)
     arrive(queue, "ab", 1.0)
     free(queue, 7.0)
@@ -267,7 +267,7 @@ def test_adaptive_batches_leave_when_a_slot_falls_free():
 
 
 def test_adaptive_departures_keep_a_distance():
-    """With two slots and a run time of 8 s, the next batch leaves 4 s after the last one while that one runs."""
+    """With two slots and runs of 8 s, a batch leaves 4 s after the one that still runs."""
     queue = busy(max_size=8, concurrency=2)
     free(queue, 8.0)
     arrive(queue, "a", 10.0)
@@ -277,7 +277,7 @@ def test_adaptive_departures_keep_a_distance():
 
 
 def test_a_batch_that_did_not_run_has_no_run_time():
-    """A batch whose callers all left before it ran does not shorten the distance that departures keep."""
+    """A batch that lost all its callers before its run does not shorten the distance between departures."""
     queue = busy(max_size=8, concurrency=2)
     free(queue, 8.0)
     arrive(queue, "a", 9.0)
@@ -291,7 +291,7 @@ def test_a_batch_that_did_not_run_has_no_run_time():
 
 
 def test_a_full_batch_keeps_no_distance():
-    """With a slot free, a full batch leaves at once however short ago the last one left."""
+    """With a slot free, a full batch leaves at once, however recent the last departure is."""
     queue = busy(concurrency=2)
     free(queue, 8.0)
     arrive(queue, "a", 10.0)
@@ -301,7 +301,7 @@ def test_a_full_batch_keeps_no_distance():
 
 
 def test_full_goes_before_all_other_reasons():
-    """A full batch that waited for a slot, and was told to leave, left because it was full."""
+    """A full batch that waited for a slot and was flushed leaves because it is full."""
     queue = busy()
     arrive(queue, "ab")
     queue.flush("flush")
@@ -310,16 +310,16 @@ def test_full_goes_before_all_other_reasons():
 
 
 @pytest.mark.parametrize("why", ["flush", "close"])
-def test_what_is_told_to_leave_leaves(why):
-    """What waits when it is told to leave does so before its window is over, for the reason given."""
+def test_flushed_items_leave(why):
+    """A flush lets queued items leave before their window is over, for the given reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
     queue.flush(why)
     assert why == reason(queue, 1.0)
 
 
-def test_what_arrives_later_was_not_told_to_leave():
-    """Who arrives after the others were told to leave has its whole window."""
+def test_later_arrivals_are_not_flushed():
+    """An item that arrives after a flush has its whole window."""
     queue = new(timeout=5.0, concurrency=2)
     arrive(queue, "a", 0.0)
     queue.flush("flush")
@@ -328,8 +328,8 @@ def test_what_arrives_later_was_not_told_to_leave():
     assert (None, 7.0) == (queue.take(2.0), queue.wake_at)
 
 
-def test_who_is_told_to_leave_takes_others_along():
-    """A batch that was told to leave is filled up with what arrived since."""
+def test_a_flushed_batch_takes_later_arrivals_along():
+    """A flushed batch is filled up with later arrivals."""
     queue = busy(timeout=5.0, max_size=3)
     arrive(queue, "a")
     queue.flush("flush")
@@ -338,16 +338,16 @@ def test_who_is_told_to_leave_takes_others_along():
     assert ["ab"] == leave(queue, 1.0)
 
 
-def test_a_slot_is_needed_even_so():
-    """What was told to leave waits for a slot."""
+def test_a_flush_needs_a_slot():
+    """Flushed items wait for a slot."""
     queue = busy(timeout=5.0)
     arrive(queue, "a")
     queue.flush("flush")
     assert (None, None) == (reason(queue, 1.0), queue.wake_at)
 
 
-def test_the_order_to_leave_lasts():
-    """What was told to leave while all slots were busy does so when one falls free, window or no window."""
+def test_a_flush_lasts_until_a_slot_is_free():
+    """Items flushed while all slots were taken leave when one becomes free, even within their window."""
     queue = busy(timeout=50.0)
     arrive(queue, "a")
     queue.flush("flush")
@@ -355,8 +355,8 @@ def test_the_order_to_leave_lasts():
     assert "flush" == reason(queue, 1.0)
 
 
-def test_the_last_order_counts():
-    """Who is told to leave twice leaves for the second reason."""
+def test_the_last_flush_counts():
+    """Items flushed twice leave for the second reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
     queue.flush("flush")
@@ -364,30 +364,30 @@ def test_the_last_order_counts():
     assert "close" == reason(queue, 1.0)
 
 
-# When to ask.
+# When to ask for a batch.
 
 
-def test_an_empty_line_needs_no_waking():
-    """With nobody waiting there is no time to ask at."""
+def test_an_empty_queue_needs_no_waking():
+    """An empty queue has no time to wake at."""
     assert None is new().wake_at
 
 
 def test_busy_slots_need_no_waking():
-    """While all slots are busy there is no time to ask at, even for a full batch."""
+    """While all slots are taken, there is no time to wake at, even for a full batch."""
     queue = busy()
     arrive(queue, "ab")
     assert None is queue.wake_at
 
 
 def test_wake_at_the_end_of_the_window():
-    """The time to ask at is the end of the window of the first item."""
+    """The time to wake at is the end of the first item's window."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
     assert 6.0 == queue.wake_at
 
 
 def test_wake_at_the_end_of_the_next_window():
-    """When the first item is withdrawn, the window of the next one counts."""
+    """After the first item is withdrawn, the window of the next one counts."""
     queue = new(timeout=5.0, max_size=3)
     first, _ = [*arrive(queue, "a", 1.0), *arrive(queue, "b", 3.0)]
     queue.withdraw(first)
@@ -395,28 +395,28 @@ def test_wake_at_the_end_of_the_next_window():
 
 
 def test_a_full_batch_is_overdue():
-    """For a full batch the time to ask at is past."""
+    """For a full batch, the time to wake at is past."""
     queue = new(timeout=5.0)
     arrive(queue, "ab", 1.0)
     assert 1.0 == queue.wake_at
 
 
-def test_what_is_told_to_leave_is_overdue():
-    """For what was told to leave the time to ask at is past."""
+def test_flushed_items_are_overdue():
+    """For flushed items, the time to wake at is past."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
     queue.flush("flush")
     assert 1.0 == queue.wake_at
 
 
-def test_the_first_arrival_rings():
-    """The first arrival at an empty line with a free slot is worth asking about."""
+def test_the_first_arrival_wakes():
+    """The first arrival in an empty queue with a free slot has the wake ticket."""
     queue = new(max_size=3)
     assert queue.wake_ticket == arrive(queue, "a")[0]
 
 
-def test_the_arrival_that_fills_a_batch_rings():
-    """After the first, the arrival that fills a batch is the next to be worth asking about."""
+def test_the_arrival_that_fills_a_batch_wakes():
+    """After the first arrival, the one that fills a batch has the wake ticket."""
     queue = new(timeout=5.0, max_size=3)
     arrive(queue, "a")
     queue.reset_wake_ticket()
@@ -424,70 +424,70 @@ def test_the_arrival_that_fills_a_batch_rings():
     assert wake_ticket == arrive(queue, "bc")[-1]
 
 
-def test_arrivals_ring_until_they_are_heard():
-    """An alarm that nobody acted upon rings again at the next arrival."""
+def test_arrivals_wake_until_the_ticket_is_reset():
+    """Until the wake ticket is reset, later arrivals are above it."""
     queue = new(max_size=3)
     assert queue.wake_ticket < arrive(queue, "ab")[-1]
 
 
-def test_nobody_rings_while_all_slots_are_busy():
-    """While all slots are busy there is no alarm."""
+def test_no_arrival_wakes_while_all_slots_are_busy():
+    """While all slots are taken, no arrival reaches the wake ticket."""
     assert NEVER == busy().wake_ticket
 
 
-def test_a_free_slot_sets_the_alarm():
-    """When a slot falls free, the alarm is again the arrival that fills a batch."""
+def test_a_free_slot_sets_the_wake_ticket():
+    """When a slot becomes free, the wake ticket is again the arrival that fills a batch."""
     queue = busy(timeout=50.0, max_size=3)
     ticket = arrive(queue, "a")[0]
     free(queue, 1.0)
     assert ticket + 2 == queue.wake_ticket
 
 
-def test_who_leaves_the_line_sets_the_alarm():
-    """When a caller leaves, it takes one more arrival to fill a batch."""
+def test_a_caller_that_leaves_sets_the_wake_ticket():
+    """After a caller left, one more arrival is needed to fill a batch."""
     queue = new(timeout=5.0, max_size=3)
     tickets = arrive(queue, "ab")
     queue.withdraw(tickets[0])
     assert tickets[1] + 2 == queue.wake_ticket
 
 
-def test_an_emptied_line_sets_the_alarm():
-    """When the last caller leaves, the next arrival is the first one again."""
+def test_an_emptied_queue_sets_the_wake_ticket():
+    """After the last caller left, the next arrival is the first one again."""
     queue = new(timeout=5.0, max_size=3)
     (ticket,) = arrive(queue, "a")
     queue.withdraw(ticket)
     assert ticket + 1 == queue.wake_ticket
 
 
-def test_hearing_the_alarm_tells_of_a_full_batch():
-    """Whoever hears the alarm is told that a full batch may leave."""
+def test_a_full_batch_is_known_after_waking():
+    """After the wake ticket is reset, the queue still has its full batch."""
     queue = new()
     arrive(queue, "ab")
     queue.reset_wake_ticket()
     assert queue.has_full
 
 
-def test_hearing_the_alarm_tells_of_a_first_arrival():
-    """Whoever hears the alarm is told when it was only for the first of a line."""
+def test_a_first_arrival_is_not_a_full_batch():
+    """After the first arrival, the queue has no full batch."""
     queue = new()
     arrive(queue, "a")
     queue.reset_wake_ticket()
     assert not queue.has_full
 
 
-def test_hearing_an_alarm_too_late():
-    """A full batch may not leave when the last slot was taken meanwhile."""
+def test_waking_too_late_for_a_slot():
+    """A full batch may not leave if the last slot was taken in the meantime."""
     queue = busy()
     arrive(queue, "ab")
     queue.reset_wake_ticket()
     assert not queue.has_full
 
 
-# Who leaves without an answer.
+# Callers that leave without an answer.
 
 
-def test_who_withdraws_is_in_no_batch():
-    """A caller that leaves the line takes its item with it, and the others close up."""
+def test_a_withdrawn_item_is_in_no_batch():
+    """The item of a caller that leaves the queue is in no batch, and later items move up."""
     queue = new(max_size=3)
     tickets = arrive(queue, "abcd")
     queue.withdraw(tickets[1])
@@ -495,15 +495,15 @@ def test_who_withdraws_is_in_no_batch():
     assert (["a", "c", "d"], ["A", "C", "D"]) == (batch.items, batch.waiters)
 
 
-def test_withdrawing_returns_what_was_waiting():
-    """Item, caller and time of arrival are returned; the second time, there is nothing left to withdraw."""
+def test_withdrawing_returns_the_entry():
+    """The first withdrawal returns item, caller and time of arrival, and the second returns nothing."""
     queue = new(max_size=3)
     ticket = arrive(queue, "abc", 1.5)[1]
     assert (("b", "B", 1.5), None) == (queue.withdraw(ticket), queue.withdraw(ticket))
 
 
-def test_what_waits_can_be_listed():
-    """Listed are item, caller and time of arrival of who waits, in order, and nobody who left."""
+def test_waiting_entries_can_be_listed():
+    """The entries are item, caller and time of arrival, in order, without callers that left."""
     queue = new(max_size=1)
     tickets = arrive(queue, "abcd", 1.5)
     queue.take(2.0)
@@ -512,37 +512,37 @@ def test_what_waits_can_be_listed():
 
 
 def test_a_waiting_item_is_shown_frozen():
-    """What is shown of an item that waits can't be set."""
+    """A ``BatchItem`` cannot be changed."""
     with pytest.raises(FrozenInstanceError):
         BatchItem("data", None, 1.5).data = "other"
 
 
-def test_the_first_of_the_line_is_withdrawn_once():
-    """Withdrawing the head twice does no harm to who stands there now."""
+def test_the_head_is_withdrawn_once():
+    """Withdrawing the head twice does not affect the new head."""
     queue = new(max_size=3)
     ticket = arrive(queue, "ab")[0]
     queue.withdraw(ticket)
     assert (None, 1) == (queue.withdraw(ticket), queue.waiting)
 
 
-def test_who_has_departed_can_not_withdraw():
-    """An item that left with a batch is no longer waiting."""
+def test_a_departed_item_cannot_be_withdrawn():
+    """An item that left with a batch cannot be withdrawn."""
     queue = new()
     ticket = arrive(queue, "ab")[0]
     queue.take(0.0)
     assert None is queue.withdraw(ticket)
 
 
-def test_who_has_departed_can_not_withdraw_with_others_waiting():
-    """The same, when the line goes on behind the batch."""
+def test_a_departed_item_cannot_be_withdrawn_while_others_wait():
+    """The same is true if other items still wait."""
     queue = new()
     tickets = arrive(queue, "abc")
     queue.take(0.0)
     assert [None, None, ("c", "C", 0.0)] == [queue.withdraw(ticket) for ticket in tickets]
 
 
-def test_a_batch_is_filled_up_for_who_withdrew():
-    """A full batch is full although callers left from its middle, as far as there are others."""
+def test_a_batch_is_filled_up_for_withdrawn_items():
+    """A batch is filled up from behind for callers that left from its middle."""
     queue = new(max_size=4, concurrency=2)
     tickets = arrive(queue, "abcdefgh")
     for place in (1, 2, 4):
@@ -550,8 +550,8 @@ def test_a_batch_is_filled_up_for_who_withdrew():
     assert "adfg" == "".join(queue.take(0.0).items)
 
 
-def test_a_batch_is_not_full_for_lack_of_others():
-    """With callers gone from the middle and the end, what is left leaves, and the line is empty."""
+def test_a_batch_is_not_full_without_further_items():
+    """If callers left from the middle and the end, the remaining items leave, and the queue is empty."""
     queue = new(max_size=4)
     tickets = arrive(queue, "abcd")
     for place in (1, 3):
@@ -559,8 +559,8 @@ def test_a_batch_is_not_full_for_lack_of_others():
     assert (["ac"], 0) == (leave(queue), queue.waiting)
 
 
-def test_the_line_goes_on_behind_who_withdrew():
-    """A batch that ends before places of callers who left is followed by who stands behind them."""
+def test_the_queue_continues_behind_withdrawn_items():
+    """If a batch ends before empty places, the next batch begins behind them."""
     queue = new(max_size=2, concurrency=3)
     tickets = arrive(queue, "abcdef")
     for place in (2, 3):
@@ -568,8 +568,8 @@ def test_the_line_goes_on_behind_who_withdrew():
     assert ["ab", "ef"] == leave(queue)
 
 
-def test_places_of_who_withdrew_count_for_nothing():
-    """Neither the number that wait nor a full batch counts callers that left."""
+def test_empty_places_do_not_count():
+    """Callers that left count neither as waiting nor for a full batch."""
     queue = new(timeout=5.0)
     tickets = arrive(queue, "ab")
     queue.withdraw(tickets[1])
@@ -577,7 +577,7 @@ def test_places_of_who_withdrew_count_for_nothing():
 
 
 def test_the_last_caller_of_a_running_batch():
-    """When the last caller of a running batch has left, the batch is named, so that it can be cancelled."""
+    """``abandon()`` returns a running batch when its last caller leaves, so that it can be cancelled."""
     queue = new()
     tickets = arrive(queue, "ab")
     batch = queue.take(0.0)
@@ -585,15 +585,15 @@ def test_the_last_caller_of_a_running_batch():
 
 
 def test_each_batch_is_abandoned_by_its_own_callers():
-    """Callers of one batch have nothing to do with another one."""
+    """Callers of one batch do not count for another one."""
     queue = new(max_size=1, concurrency=2)
     tickets = arrive(queue, "ab")
     _, second = queue.take(0.0), queue.take(0.0)
     assert second is queue.abandon(tickets[1])
 
 
-def test_a_batch_that_is_over_can_not_be_abandoned():
-    """A caller that leaves when its batch is over is nobody's last."""
+def test_a_finished_batch_cannot_be_abandoned():
+    """A caller that leaves after its batch is finished abandons nothing."""
     queue = new()
     tickets = arrive(queue, "ab")
     queue.take(0.0)
@@ -601,8 +601,8 @@ def test_a_batch_that_is_over_can_not_be_abandoned():
     assert [None, None] == [queue.abandon(ticket) for ticket in tickets]
 
 
-def test_who_leaves_a_batch_that_is_over_leaves_no_later_one():
-    """A caller that leaves when its batch is over is not taken for a caller of the batch that runs by then."""
+def test_leaving_a_finished_batch_leaves_no_later_one():
+    """A caller that leaves after its batch is finished does not count for the batch that runs by then."""
     queue = new(max_size=1)
     tickets = arrive(queue, "ab")
     free_after(queue, 1.0)
@@ -610,8 +610,8 @@ def test_who_leaves_a_batch_that_is_over_leaves_no_later_one():
     assert [None, batch] == [queue.abandon(ticket) for ticket in tickets]
 
 
-def test_who_left_at_the_last_moment_is_taken_out():
-    """Items of callers that left between the line and the function are dropped, the others keep their order."""
+def test_a_caller_that_left_at_the_last_moment_is_dropped():
+    """Items of callers that left between departure and run are dropped, and the others keep their order."""
     queue = new(max_size=3)
     arrive(queue, "abc")
     batch = queue.take(0.0)
@@ -619,8 +619,8 @@ def test_who_left_at_the_last_moment_is_taken_out():
     assert (["a", "c"], ["A", "C"], [0.0, 0.0]) == (batch.items, batch.waiters, batch.arrived)
 
 
-def test_who_was_taken_out_is_not_the_last_to_leave():
-    """A caller that was dropped and then says that it left is no caller of the batch any more."""
+def test_a_dropped_caller_is_not_the_last_to_leave():
+    """A dropped caller that then calls ``abandon()`` does not count as a caller of the batch."""
     queue = new(max_size=3)
     tickets = arrive(queue, "abc")
     batch = queue.take(0.0)
@@ -628,8 +628,8 @@ def test_who_was_taken_out_is_not_the_last_to_leave():
     assert [None, None, batch] == [queue.abandon(tickets[place]) for place in (1, 0, 2)]
 
 
-def test_who_was_answered_by_another_does_not_say_so():
-    """A caller that was dropped because somebody else answered it is not waited for to leave."""
+def test_a_caller_answered_by_other_code_does_not_leave():
+    """A caller dropped because other code answered it never calls ``abandon()``."""
     queue = new(max_size=3)
     tickets = arrive(queue, "abc")
     batch = queue.take(0.0)
@@ -638,7 +638,7 @@ def test_who_was_answered_by_another_does_not_say_so():
 
 
 def test_a_batch_can_be_forgotten():
-    """A batch that is over lets go of items and callers; when they arrived stays known."""
+    """A forgotten batch releases items and callers, and keeps their times of arrival."""
     queue = new()
     arrive(queue, "ab", 1.5)
     batch = queue.take(2.0)
@@ -672,7 +672,7 @@ def test_batches_that_run_keep_their_slots():
 
 
 def test_tickets_count_arrivals():
-    """A ticket is the number of an arrival, whatever left in between."""
+    """A ticket is the number of an arrival, whichever items left in between."""
     queue = new()
     first = arrive(queue, "ab")
     leave(queue)
@@ -681,7 +681,7 @@ def test_tickets_count_arrivals():
 
 
 def test_arrivals_are_counted_for_ever():
-    """The number of arrivals counts who waits, who left the line and who departed."""
+    """The number of arrivals includes waiting, withdrawn and departed items."""
     queue = new()
     tickets = arrive(queue, "abcde")
     leave(queue)
@@ -690,8 +690,8 @@ def test_arrivals_are_counted_for_ever():
 
 
 @pytest.mark.parametrize("short", [0, 1, 7, SHORT])
-def test_cutting_the_line_changes_nothing(monkeypatch, short):
-    """Wherever the line is cut, items leave in order, and tickets stay what they were."""
+def test_cutting_the_list_changes_nothing(monkeypatch, short):
+    """Wherever the list is cut, items leave in order, and tickets stay valid."""
     monkeypatch.setattr("batchify._core.queue.SHORT", short)
     queue = new(max_size=3, timeout=50.0)
     tickets, seen = [], []
@@ -705,8 +705,8 @@ def test_cutting_the_line_changes_nothing(monkeypatch, short):
     assert [ticket for ticket in range(80) if ticket % 4 != 2] == seen
 
 
-def test_what_has_left_is_let_go_of():
-    """The line does not hold on to items and callers that left, however long others wait behind them."""
+def test_departed_items_are_released():
+    """The queue does not keep items and callers that left alive, however long others wait behind them."""
 
     class Item:
         pass
@@ -722,8 +722,8 @@ def test_what_has_left_is_let_go_of():
 
 
 @pytest.mark.parametrize("short", [10, 20])
-def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
-    """A line that never empties does not grow for ever: what has left is cut off, and what waits is kept."""
+def test_a_long_list_is_cut(monkeypatch, short):
+    """The list of a queue that is never empty does not grow for ever: places of departed items are cut off."""
     monkeypatch.setattr("batchify._core.queue.SHORT", short)
     queue = new(max_size=2, timeout=50.0)
     arrive(queue, "wxyz")
@@ -735,8 +735,8 @@ def test_the_line_is_cut_when_it_is_long(monkeypatch, short):
     assert short < longest <= short + 8
 
 
-def test_the_line_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
-    """Each cut moves fewer places than have left, so that a long line costs each departure no more than a short one."""
+def test_the_list_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
+    """Each cut moves fewer places than have left, so a departure costs the same in a long queue as in a short one."""
     monkeypatch.setattr("batchify._core.queue.SHORT", 1)
     queue = new(max_size=1)
     arrive(queue, "abcdefghijkl")
@@ -747,15 +747,15 @@ def test_the_line_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
     assert [12] * 6 + [5] * 2 == lengths
 
 
-def test_a_core_shows_its_state():
-    """Shown are the number that wait and the slots that are taken, and no item."""
+def test_the_repr_of_a_queue_shows_its_state():
+    """The representation has the number of queued items and of taken slots, and no item."""
     queue = busy(concurrency=3)
     arrive(queue, "a")
     assert "<PlainQueue: 1 waiting, 1 of 3 running>" == repr(queue)
 
 
-def test_a_batch_shows_its_state():
-    """Shown are size, reason and time of departure, and no item."""
+def test_the_repr_of_a_batch_shows_its_state():
+    """The representation has size, reason and time of departure, and no item."""
     queue = new()
     arrive(queue, "ab")
     assert "<Batch of 2, full, departed at 1.5>" == repr(queue.take(1.5))

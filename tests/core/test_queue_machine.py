@@ -1,7 +1,7 @@
-"""The core against a model that is too simple to be wrong: a plain list of everybody who ever arrived.
+"""The plain queue against a model that is too simple to be wrong: a list of all callers that ever arrived.
 
-The machine does to both whatever a shell may do, in any order and at any time, and compares after each step what they
-say: who leaves together, when and why, what is worth asking about, and who was the last to leave.
+The machine does to both whatever a shell may do, in any order and at any time. After each step it compares the batches,
+their times and reasons, the time to wake at, the wake ticket, and the last caller to leave a batch.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ picks = st.integers(0, 40)
 
 
 def place(caller):
-    """Return how the core has somebody in its line."""
+    """Return the entry of a caller."""
     return caller["item"], caller["waiter"], caller["arrived"]
 
 
 class CoreMachine(RuleBasedStateMachine):
-    """Drives a core and the model alike."""
+    """Drives the queue and the model alike."""
 
     @initialize(
         max_size=st.integers(1, 4),
@@ -43,18 +43,18 @@ class CoreMachine(RuleBasedStateMachine):
         short=st.sampled_from([0, 1, 3, SHORT]),
     )
     def begin(self, max_size, timeout, concurrency, short):
-        # So that short lines are cut too.
+        # Short lists are cut too.
         self.short = patch("batchify._core.queue.SHORT", short)
         self.short.start()
         options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
         self.queue = PlainQueue(Limits(**options))
         self.model = Model(**options)
-        # The batches of the core, in step with those of the model.
+        # The batches of the queue, in step with those of the model.
         self.batches = []
         self.now = 1000.0
 
     def teardown(self):
-        """Let everything leave: nobody is lost, nobody comes twice, nobody overtakes."""
+        """Let everything leave: no caller is lost, comes twice, or overtakes another one."""
         if not hasattr(self, "queue"):
             return
         try:
@@ -69,7 +69,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(heard=st.booleans(), probe=st.booleans())
     def arrive(self, heard, probe):
-        """Somebody arrives; if that does not ring, it changes nothing."""
+        """Queue an item, which changes nothing below the wake ticket."""
         ready, wake_at = self._ready(), self.queue.wake_at
         wake_ticket = self.queue.wake_ticket
         rings = self.model.add(self.now)
@@ -89,19 +89,19 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(2, 12))
     def arrive_together(self, count):
-        """Several arrive at once, and the shell does what it has to for each of them."""
+        """Several items arrive at once, and the shell acts for each of them."""
         for _ in range(count):
             self.arrive(heard=True, probe=False)
 
     @rule(quarters=st.integers(1, 20))
     def sleep(self, quarters):
-        """Time goes by."""
+        """Time passes."""
         self.now += quarters / 4
 
     @precondition(lambda self: self._sleeping())
     @rule()
     def wake(self):
-        """Just before the time to ask at nothing leaves; at that time something does."""
+        """Just before the time to wake at, no batch leaves, and at that time one does."""
         at = self.queue.wake_at
         self.now = max(self.now, math.nextafter(at, -math.inf))
         assert None is self.queue.take(self.now)
@@ -110,7 +110,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self):
-        """Something leaves if it is ready, and nothing if it is not."""
+        """Take a batch if one is ready, and none otherwise."""
         if self._ready():
             self._take()
         else:
@@ -119,7 +119,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule()
     def take_all(self):
-        """Everything leaves that may."""
+        """All batches leave that may."""
         while self._ready():
             self._take()
         assert None is self.queue.take(self.now)
@@ -128,7 +128,7 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._ready())
     @rule(mask=st.lists(st.booleans(), min_size=4, max_size=4), tell=st.booleans())
     def take_and_drop(self, mask, tell):
-        """Drop some who leave between line and function, and say so at once or later; an empty batch is over."""
+        """Drop callers between departure and run, which call ``abandon()`` at once or later."""
         self._take()
         model, batch = self.model.batches[-1], self.batches[-1]
         gone = [dropped for _, dropped in zip(model["members"], mask, strict=False)]
@@ -146,19 +146,19 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.running())
     @rule(pick=picks)
     def finish(self, pick):
-        """Any of the running batches is over."""
+        """Any of the running batches ends."""
         self._finish(pick % len(self.model.running()))
 
     @precondition(lambda self: self.model.callers)
     @rule(pick=picks)
     def withdraw(self, pick):
-        """Anybody leaves, whether waiting, running, answered or gone already."""
+        """Any caller leaves, whether it waits, runs, is answered or has left already."""
         self._withdraw(self.model.callers[pick % len(self.model.callers)])
 
     @precondition(lambda self: self.model.waiting())
     @rule(pick=picks)
     def withdraw_waiting(self, pick):
-        """Somebody leaves who waits, and says so twice."""
+        """Withdraw a waiting caller twice."""
         line = self.model.waiting()
         caller = line[pick % len(line)]
         self._withdraw(caller)
@@ -167,7 +167,7 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.running())
     @rule(pick=picks)
     def abandon(self, pick):
-        """Somebody leaves whose item runs."""
+        """Let a caller leave whose item runs."""
         running = self.model.running()
         batch = running[pick % len(running)]
         stays = [caller for caller in batch["members"] if caller not in batch["left"]]
@@ -177,20 +177,20 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(batch["state"] == "over" for batch in self.model.batches))
     @rule(pick=picks)
     def abandon_too_late(self, pick):
-        """Somebody leaves whose batch is over: that is nobody's last."""
+        """Let a caller leave whose batch is finished, and which abandons nothing."""
         over = [batch for batch in self.model.batches if batch["state"] == "over"]
         caller = over[pick % len(over)]["members"][0]
         assert None is self.queue.abandon(caller["ticket"])
 
     @rule(reason=st.sampled_from(["flush", "close"]))
     def push(self, reason):
-        """Tell what waits to leave."""
+        """Flush the waiting items."""
         self.queue.flush(reason)
         self.model.push(reason)
 
     @invariant()
     def same_numbers(self):
-        """Both know how many arrived and wait, and what runs, oldest first."""
+        """Both have the same arrivals, waiting items and running batches."""
         expected = (len(self.model.callers), len(self.model.waiting()))
         assert expected == (self.queue.arrivals, self.queue.waiting)
         assert [place(caller) for caller in self.model.waiting()] == self.queue.entries
@@ -201,8 +201,8 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.model.concurrency >= len(running)
 
     @invariant()
-    def same_time_to_ask(self):
-        """Both know when to ask: never, now, or at the same time."""
+    def same_time_to_wake(self):
+        """Both have the same time to wake at: never, now, or later."""
         expected = self.model.wake_at()
         if expected == -math.inf:
             assert self.now >= self.queue.wake_at
@@ -210,8 +210,8 @@ class CoreMachine(RuleBasedStateMachine):
             assert expected == self.queue.wake_at
 
     @invariant()
-    def no_alarm_while_busy(self):
-        """While all slots are busy no arrival is worth asking about, unless an earlier one was not heard."""
+    def no_waking_while_busy(self):
+        """While all slots are taken, no arrival wakes, unless an earlier one is still unheard."""
         if not self.model.slot_free() and not self.model.unheard:
             assert NEVER == self.queue.wake_ticket
 
@@ -267,8 +267,8 @@ class CoreMachine(RuleBasedStateMachine):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])
-def test_the_core_does_what_the_model_does(steps):
-    """Whatever a shell does and whenever, the core and the model say the same."""
+def test_the_queue_does_what_the_model_does(steps):
+    """Whatever a shell does and whenever, the queue and the model agree."""
     run_state_machine_as_test(
         CoreMachine, settings=settings(max_examples=100, stateful_step_count=steps, deadline=None)
     )

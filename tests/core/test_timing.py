@@ -1,4 +1,4 @@
-"""When the head of the line may leave."""
+"""When the head of the queue may leave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ counts = st.integers(1, 64)
 
 
 def adaptive(concurrency, *run_times, sizes=None, departed=None):
-    """Return the adaptive policy after batches that took so long and had so many items, and a departure."""
+    """Return the adaptive policy after batches of these run times and sizes, and a departure."""
     timing = Adaptive(concurrency)
     for run_time, size in zip(run_times, sizes or repeat(4), strict=False):
         timing.ended(run_time, size)
@@ -28,7 +28,7 @@ def adaptive(concurrency, *run_times, sizes=None, departed=None):
 
 
 def test_a_window_begins_with_the_arrival():
-    """An item may leave when it has waited for the timeout since it arrived."""
+    """An item may leave when it has waited for the timeout since its arrival."""
     assert 10.5 == Window(0.5).due(10.0, 0)
 
 
@@ -46,43 +46,43 @@ def test_a_window_learns_nothing():
 
 
 def test_no_window_at_all():
-    """With a timeout of 0 an item may leave when it arrives."""
+    """With a timeout of 0, an item may leave when it arrives."""
     assert 10.0 == Window(0.0).due(10.0, 1)
 
 
 def test_idle_means_at_once():
-    """With nothing running, an item may leave when it arrives, whatever was measured before."""
+    """With no running batch, an item may leave when it arrives, whatever was measured before."""
     assert 10.0 == adaptive(4, 60.0, departed=9.0).due(10.0, 0)
 
 
 def test_nothing_measured_means_at_once():
-    """Until a first batch is over there is no distance to keep."""
+    """Until the first batch ends, there is no distance to keep."""
     assert 10.0 == adaptive(4, departed=9.0).due(10.0, 1)
 
 
 def test_nothing_departed_means_at_once():
-    """Without a departure there is nothing to keep a distance from."""
+    """Without a departure, there is nothing to keep a distance from."""
     assert 10.0 == adaptive(4, 8.0).due(10.0, 1)
 
 
 def test_departures_keep_a_distance():
-    """While batches run, departures are one run time divided by the number of slots apart."""
+    """While batches run, departures keep a distance of the run time divided by the number of slots."""
     assert 11.0 == adaptive(4, 8.0, departed=9.0).due(10.0, 1)
 
 
-def test_what_grows_with_the_items_is_not_waited_for():
-    """Of runs of 10 s and 2 s an item, only the 10 s count: the rest takes as long in one batch as in two."""
+def test_the_cost_of_items_causes_no_wait():
+    """Of 10 s for a run and 2 s for each item, only the 10 s count."""
     timing = adaptive(4, 12.0, 18.0, 74.0, 14.0, sizes=[1, 4, 32, 2], departed=9.0)
     assert 11.5 == pytest.approx(timing.due(10.0, 1))
 
 
 def test_without_a_fixed_cost_there_is_no_distance():
-    """Batches that take as long as their items together are not kept back."""
+    """Batches that cost no more than their items do not wait."""
     assert 10.0 == adaptive(4, 2.0, 8.0, sizes=[1, 4], departed=9.9).due(10.0, 1)
 
 
 def test_larger_batches_that_are_faster_do_not_stretch_the_distance():
-    """However run times fall with the size, the distance is that of an average run."""
+    """If larger batches run faster, the distance is that of an average run."""
     assert 9.0 + 9.0 / 4 == adaptive(4, 10.0, 5.0, sizes=[1, 32], departed=9.0).due(10.0, 1)
 
 
@@ -94,12 +94,12 @@ def test_the_newest_departure_counts():
 
 
 def test_a_late_arrival_does_not_wait():
-    """An item that arrives after the distance was kept may leave at once."""
+    """An item that arrives after the distance has passed may leave at once."""
     assert 12.0 == adaptive(4, 8.0, departed=9.0).due(12.0, 1)
 
 
 def test_the_first_run_time_is_taken_as_it_is():
-    """The first measurement is the average, not a fifth of it."""
+    """The first measurement is the average, and not a fifth of it."""
     assert 8.0 == adaptive(1, 8.0, departed=0.0).due(0.0, 1)
 
 
@@ -109,19 +109,19 @@ def test_the_newest_run_time_weighs_a_fifth():
 
 
 def test_a_function_that_slows_down_is_followed_within_ten_batches():
-    """After ten runs of a new length, nine tenths of the difference are made up for."""
+    """After ten runs of a new length, the average has followed by nine tenths."""
     assert 1.893 == pytest.approx(adaptive(1, 1.0, *[2.0] * 10, departed=0.0).due(0.0, 1), abs=0.001)
 
 
 @given(arrived=moments, timeout=spans, running=st.integers(0, 9))
-def test_nobody_leaves_a_window_before_the_arrival(arrived, timeout, running):
+def test_no_window_ends_before_the_arrival(arrived, timeout, running):
     """A window never ends before it begins."""
     assert arrived <= Window(timeout).due(arrived, running)
 
 
 @given(arrived=moments, departed=moments, runs=st.lists(st.tuples(spans, counts), max_size=5), slots=st.integers(1, 9))
-def test_nobody_waits_longer_than_a_batch_runs(arrived, departed, runs, slots):
-    """Adaptive timing holds an item back for one run of the slowest batch after the last departure, and no longer."""
+def test_no_item_waits_longer_than_a_batch_runs(arrived, departed, runs, slots):
+    """Adaptive timing delays an item by at most the slowest run after the last departure."""
     run_times, sizes = zip(*runs, strict=True) if runs else ((), ())
     due = adaptive(slots, *run_times, sizes=sizes, departed=departed).due(arrived, 1)
     assert arrived <= due <= max(arrived, departed + max(run_times, default=0.0) * (1 + 1e-9))
@@ -129,7 +129,7 @@ def test_nobody_waits_longer_than_a_batch_runs(arrived, departed, runs, slots):
 
 @given(runs=st.lists(st.tuples(st.floats(0.01, 1e3), counts), min_size=1, max_size=30))
 def test_the_fixed_cost_is_that_of_weighted_least_squares(runs):
-    """The distance is where the line of least squares meets size 0, with a fifth of the weight on each newest run."""
+    """The fixed cost is the value of the least-squares line at size 0, each newest run weighing a fifth."""
     weights = [Fraction(NEWEST) * Fraction(1 - NEWEST) ** age for age in range(len(runs))][::-1]
     weights[0] = Fraction(1 - NEWEST) ** (len(runs) - 1)
     total = sum(weights)
@@ -144,7 +144,7 @@ def test_the_fixed_cost_is_that_of_weighted_least_squares(runs):
 
 
 @given(first=moments, second=moments, departed=moments, run_time=spans, running=st.integers(0, 3))
-def test_who_came_first_is_due_first(first, second, departed, run_time, running):
-    """A later arrival is never due before an earlier one: leaving the line cannot make a batch due."""
+def test_the_first_arrival_is_due_first(first, second, departed, run_time, running):
+    """A later arrival is never due before an earlier one, so a withdrawal cannot make a batch due."""
     timing = adaptive(3, run_time, departed=departed)
     assert timing.due(min(first, second), running) <= timing.due(max(first, second), running)
