@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -649,6 +650,11 @@ def test_a_process():
     output, errors = done.communicate(timeout=60)
     assert (0, "") == (done.returncode, errors)
     assert "Prediction" in output
+
+
+def test_an_import_runs_no_command():
+    """A spawned process of an executor imports the main module, which must not run the command again."""
+    assert main is importlib.import_module("batchify.__main__").main
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
