@@ -1,7 +1,7 @@
 """Run batches as tasks of Ray.
 
-This example shows how to run batches in a system that has no ``concurrent.futures.Executor``: a class with one method,
-which passes each call to Ray and returns the future of its result.
+This example shows how to run batches in a system that has no ``concurrent.futures.Executor``: with a class whose
+``submit()`` passes each call to Ray and returns the future of its result.
 
 It counts the words in the modules of the standard library in processes of Ray, two batches at once, and compares the
 results with those of this process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -632,6 +633,11 @@ def test_an_interrupted_simulation(command, monkeypatch):
 def test_a_process():
     """``python -m batchify`` runs the command."""
     assert "Prediction" in printed("-m", "batchify", "simulate", "--cost", "0.004", "--rate", "100")
+
+
+def test_an_import_runs_no_command():
+    """A spawned process of an executor imports the main module, which must not run the command again."""
+    assert main is importlib.import_module("batchify.__main__").main
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
