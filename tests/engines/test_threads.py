@@ -9,14 +9,12 @@ import gc
 import signal
 import sys
 import threading
-from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from concurrent.futures import as_completed, wait
 
 import pytest
 
 from batchify import (
-    BatchAbortedError,
     BatcherClosedError,
-    ReentrantCallError,
     SyncMicrobatcher,
     microbatch,
 )
@@ -261,20 +259,6 @@ def test_no_way_is_given_where_nobody_can_come(kit, monkeypatch):
     assert [0] == given
 
 
-def test_a_future_can_be_cancelled_until_its_batch_leaves(kit):
-    """``Future.cancel()`` works while the item waits, and no longer when it runs, as ``concurrent.futures`` has it."""
-    double, gate = kit.decorate()
-    gate.shut()
-    running = double.submit(1)
-    gate.await_batch()
-    waiting = double.submit(2)
-    assert (False, True) == (running.cancel(), waiting.cancel())
-    gate.open()
-    assert 2 == running.result(PATIENCE)
-    with pytest.raises(CancelledError):
-        waiting.result(PATIENCE)
-
-
 def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     """A future that is cancelled between the departure of its batch and its run is dropped from the batch."""
     double, gate = kit.decorate(timeout=3600)
@@ -306,31 +290,6 @@ def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run(kit, monke
     double.close()
     assert [] == gate.batches
     assert 1 == double.batch_stats.cancelled_items
-
-
-def test_waiting_for_a_future_may_time_out(kit):
-    """``result(timeout)`` that runs out leaves the item where it is."""
-    double, gate = kit.decorate()
-    gate.shut()
-    future = double.submit(1)
-    with pytest.raises(TimeoutError if sys.version_info >= (3, 11) else Exception):
-        future.result(0)
-    gate.open()
-    assert 2 == future.result(PATIENCE)
-
-
-def test_a_future_that_its_owner_answered_is_left_alone(kit):
-    """A future that somebody else has set is not touched, and its neighbour is answered."""
-    double, gate = kit.decorate(timeout=3600)
-    mine, other = double.submit(1), double.submit(2)
-    gate.shut()
-    double.flush()
-    gate.await_batch()
-    mine.set_result("mine")
-    gate.open()
-    assert ("mine", 4) == (mine.result(PATIENCE), other.result(PATIENCE))
-    with pytest.raises(InvalidStateError):
-        mine.set_result(1)
 
 
 @pytest.mark.parametrize("mark", [False, True], ids=["still pending", "marked as running"])
@@ -370,49 +329,6 @@ def test_who_waits_for_a_cancelled_future_is_told(kit, renewed):
     assert [future] == list(as_completed([future], PATIENCE))
 
 
-def test_a_callback_that_raises_harms_nobody(kit, caplog):
-    """What the callback of a future raises past ``concurrent.futures`` is logged, and the others are answered."""
-    double, gate = kit.decorate(timeout=3600)
-    first, second = double.submit(1), double.submit(2)
-
-    def leave(_):
-        raise SystemExit
-
-    first.add_done_callback(leave)
-    double.flush()
-    assert [2, 4] == [first.result(PATIENCE), second.result(PATIENCE)]
-    assert ["a callback of a future raised"] == [record.message for record in caplog.records]
-
-
-def test_a_callback_that_would_wait_for_its_own_thread(kit):
-    """A callback of a future may submit and close; a blocking call, which could not return, is an error at once."""
-    double, gate = kit.decorate()
-    gate.shut()
-    done = []
-
-    def call(_):
-        try:
-            double(2)
-        except ReentrantCallError as error:
-            done.append(error)
-        done.append(double.submit(3))
-        double.close()
-
-    first = double.submit(1)
-    first.add_done_callback(call)
-    gate.open()
-    wait_until(lambda: len(done) == 2)
-    assert isinstance(done[0], ReentrantCallError)
-    assert 6 == done[1].result(PATIENCE)
-
-
-def test_map_returns_results_in_order(kit):
-    """``map`` returns all results, in order; after an error what still waits is taken out."""
-    double, _ = kit.decorate(max_size=2)
-    assert [2, 4, 6] == double.map([1, 2, 3])
-    assert [] == double.map([])
-
-
 def test_map_takes_out_what_waits_after_an_error(kit):
     """After the first error of ``map``, what still waits is never run."""
 
@@ -445,18 +361,6 @@ def test_base_exceptions_reach_the_callers_and_the_worker_lives(kit):
     assert 1 == len(threads)
 
 
-async def test_a_base_exception_does_not_end_the_task_of_a_caller():
-    """Callers on a loop are told that their batch was aborted when a worker raised ``KeyboardInterrupt``."""
-
-    @microbatch
-    def interrupt(items):
-        raise KeyboardInterrupt
-
-    with pytest.raises(BatchAbortedError) as caught:
-        await interrupt.acall(1)
-    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
-
-
 def test_an_exception_leaves_no_frame_alive():
     """When callers have dealt with their exception, nothing of the batch is kept alive by it, without a collection."""
     fail, seen = failing()
@@ -473,16 +377,6 @@ def test_an_exception_leaves_no_frame_alive():
     finally:
         gc.enable()
     assert 6 == len(seen)
-
-
-def test_stop_iteration_is_a_runtime_error(kit):
-    """``StopIteration`` reaches callers as a ``RuntimeError`` caused by it."""
-
-    def stop(items):
-        raise StopIteration
-
-    error = kit.call(kit.decorate(stop)[0], 1).exception(PATIENCE)
-    assert (RuntimeError, StopIteration) == (type(error), type(error.__cause__))
 
 
 def test_batches_run_in_a_neutral_context(kit):
@@ -516,34 +410,6 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
     gate.open()
     assert [0, 2, 4, 6] == kit.results(first + others)
     assert [[0], [1, 2, 3]] == gate.batches
-
-
-async def test_a_cancelled_task_is_taken_out_of_the_line():
-    """Cancelling a task that waits for a ``def`` function takes its item out."""
-    double = microbatch(doubled, timeout=3600)
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.sleep(0)
-    assert (1, 1) == (double.batch_stats.pending, double.batch_stats.cancelled_items)
-    double.flush()
-    assert 4 == await stays
-
-
-async def test_a_task_cancelled_while_its_batch_runs_harms_nobody():
-    """The result for a cancelled task is dropped; its neighbour gets its own."""
-    gate = Gate(doubled)
-    double = microbatch(gate, timeout=3600)
-    gate.shut()
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    double.flush()
-    gate.await_batch()
-    gone.cancel()
-    await asyncio.sleep(0)
-    gate.open()
-    assert 4 == await stays
-    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
 
 
 def test_an_answer_for_a_loop_that_is_gone_is_dropped(kit):
@@ -693,27 +559,6 @@ def test_a_bell_that_rings_when_the_time_is_over():
     engine.workers.ring(engine, 1)
     engine.workers.cancel_wait(bell)
     assert (False, None, []) == (bell.wait_for(0), bell._engine, engine.workers.idle)
-
-
-async def test_a_failed_batch_leaves_who_has_left_alone():
-    """When a batch fails, a task that was cancelled while it ran is not told; the other is."""
-
-    def fail(items):
-        raise KeyError
-
-    gate = Gate(fail)
-    double = microbatch(gate, timeout=3600)
-    gate.shut()
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    double.flush()
-    gate.await_batch()
-    gone.cancel()
-    await asyncio.sleep(0)
-    gate.open()
-    with pytest.raises(KeyError):
-        await stays
-    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.failed_items)
 
 
 def test_at_exit_what_was_submitted_is_answered():
@@ -930,16 +775,6 @@ class TestSyncMicrobatcher:
             batcher.submit(2)
         batcher.start()
         assert 6 == batcher.submit(3)
-
-    def test_it_takes_no_coroutine_function(self):
-        """An ``async def`` function is refused with the name of the class that takes it."""
-
-        async def echo(items):
-            return items
-
-        with pytest.raises(TypeError) as caught:
-            SyncMicrobatcher(echo, name="echo")
-        assert "SyncMicrobatcher runs def functions, and echo is async def; use AsyncMicrobatcher" == str(caught.value)
 
     def test_its_repr_shows_its_state(self):
         """``repr`` shows the name, whether it is open, and how much there is to do."""
