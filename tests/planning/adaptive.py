@@ -7,7 +7,7 @@ one with the least 99th percentile. The regret of a policy is the ratio of its o
 Where run times are random, one run says little near saturation: the best of a dozen windows is then the luckiest one.
 Figures are averages over several runs before they are compared.
 
-    python -m tests.adaptive --calls 6000 --runs 12
+    python -m tests.planning.adaptive --calls 6000 --runs 12
 """
 
 from __future__ import annotations
