@@ -1,4 +1,4 @@
-"""What every test has: an event loop in virtual time, both engines to drive, and nothing left of other tests."""
+"""For every test: an event loop in virtual time, kits that drive the engines, and no batcher of another test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pytest_runtest_call(item):
 
 @pytest.fixture(autouse=True)
 def _nothing_left():
-    """End every test with closed batchers and without a thread of theirs."""
+    """Close all batchers after each test, and wait for the end of their threads."""
     yield
     batchify.close_all()
     closed = [
@@ -51,7 +51,7 @@ def _nothing_left():
 
 @pytest.fixture(params=[Threads, Tasks, Bridged], ids=lambda kind: kind.name)
 def kit(request):
-    """Whichever way to call: blocked threads, tasks, or tasks that call into the thread engine."""
+    """Call from blocked threads, from tasks, or from tasks that call into the thread engine."""
     kit = request.param()
     yield kit
     kit.close()

@@ -1,4 +1,4 @@
-"""What both engines promise, written once and run through both, and through the bridge between them."""
+"""The promises of both engines, tested through both and through the bridge between them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from batchify import BatcherClosedError, microbatch
 from tests.kit.engines import PATIENCE, doubled, wait_until
 
 
-def test_one_item_in_one_result_out(kit):
+def test_a_call_returns_the_result_for_its_item(kit):
     """A call with one item returns the result for that item."""
     double, _ = kit.decorate()
     assert 6 == kit.call(double, 3).result(PATIENCE)
 
 
 def test_calls_share_a_batch(kit):
-    """Calls that come while a batch runs travel together in the next one, in order of arrival."""
+    """Items that arrive while a batch runs share the next one, in order of arrival."""
     double, gate = kit.decorate()
     gate.shut()
     first = kit.call_waiting(double, 0)
@@ -33,7 +33,7 @@ def test_calls_share_a_batch(kit):
 
 
 def test_a_batch_is_never_larger_than_max_size(kit):
-    """What does not fit into a batch leaves with the next one."""
+    """An item that does not fit into a batch leaves with the next one."""
     double, gate = kit.decorate(max_size=2)
     gate.shut()
     callers = kit.call_waiting(double, 0)
@@ -45,7 +45,7 @@ def test_a_batch_is_never_larger_than_max_size(kit):
 
 
 def test_a_full_batch_does_not_wait(kit):
-    """A batch that is full leaves before its window is over."""
+    """A full batch leaves before its window ends."""
     double, gate = kit.decorate(max_size=2, timeout=3600)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
     assert [[1, 2]] == gate.batches
@@ -89,7 +89,7 @@ def test_every_caller_gets_its_own_exception(kit):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
-def test_an_exception_tells_the_position(kit):
+def test_an_exception_names_the_position(kit):
     """The exception of a caller has a note with the function, the position and the size of the batch."""
 
     def fail(items):
@@ -101,7 +101,7 @@ def test_an_exception_tells_the_position(kit):
     assert [f"raised by double() for item {position} of a batch of 2" for position in (1, 2)] == notes
 
 
-def test_an_exception_in_the_results_is_for_one_caller(kit):
+def test_an_exception_as_a_result_is_for_one_caller(kit):
     """A result that is an exception is raised to its own caller; the others get their results."""
     odd = KeyError("odd")
     double, _ = kit.decorate(lambda items: [odd if item % 2 else item for item in items], max_size=3, timeout=3600)
@@ -112,13 +112,13 @@ def test_an_exception_in_the_results_is_for_one_caller(kit):
 
 
 def test_results_may_be_any_sequence(kit):
-    """A tuple or another thing with a length and an order answers as a list does."""
+    """A tuple, or another object with a length and an order, is as good as a list."""
     double, _ = kit.decorate(tuple, max_size=2, timeout=3600)
     assert [1, 2] == kit.results(kit.call_waiting(double, 1, 2))
 
 
-def test_the_result_list_may_be_used_again(kit):
-    """Results are taken out of the returned list at once."""
+def test_the_result_list_may_be_reused(kit):
+    """The engine copies the results from the returned list at once."""
     buffer = []
 
     def reuse(items):
@@ -129,8 +129,8 @@ def test_the_result_list_may_be_used_again(kit):
     assert [2, 4, 6] == kit.results(kit.call_waiting(double, 1, 2, 3))
 
 
-def test_flush_lets_a_window_end(kit):
-    """``flush()`` lets what waits leave now."""
+def test_flush_ends_a_window(kit):
+    """``flush()`` starts all waiting items now."""
     double, gate = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.flush()
@@ -138,8 +138,8 @@ def test_flush_lets_a_window_end(kit):
     assert 1 == double.batch_stats.reasons["flush"]
 
 
-def test_close_runs_what_waits(kit):
-    """``close()`` answers what waits, and then takes no new calls."""
+def test_close_runs_waiting_items(kit):
+    """``close()`` answers all waiting calls, and the batcher accepts no new ones."""
     double, gate = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.close()
@@ -149,8 +149,8 @@ def test_close_runs_what_waits(kit):
     assert (BatcherClosedError, "double is closed and takes no more calls") == (type(error), str(error))
 
 
-def test_close_waits_for_what_runs(kit):
-    """``close()`` returns when the running batch is answered, not before."""
+def test_close_waits_for_the_running_batch(kit):
+    """``close()`` returns when the running batch is answered, and not before."""
     double, gate = kit.decorate(name=f"closed while it runs ({kit.name})")
     gate.shut()
     caller = kit.call(double, 1)
@@ -166,8 +166,8 @@ def test_close_waits_for_what_runs(kit):
     assert 2 == caller.result(PATIENCE)
 
 
-def test_closing_twice_is_fine(kit):
-    """A second ``close()`` does nothing, also before any call."""
+def test_closing_twice(kit):
+    """A second ``close()`` does nothing, even before any call."""
     double, _ = kit.decorate()
     double.close()
     double.close()
@@ -175,7 +175,7 @@ def test_closing_twice_is_fine(kit):
 
 
 def test_a_submitted_future(kit):
-    """``submit()`` queues at once and returns a future."""
+    """``submit()`` queues its item at once and returns a future."""
     double, gate = kit.decorate(timeout=3600)
     future = kit.run(lambda: double.submit(4))
     assert 1 == double.batch_stats.pending
@@ -184,8 +184,8 @@ def test_a_submitted_future(kit):
     assert 8 == future.result()
 
 
-def test_the_function_is_not_called_for_nobody(kit):
-    """When all who wait have left, the batch function is not called, and the next call is answered."""
+def test_the_function_is_not_called_without_callers(kit):
+    """When all callers have left, the batch function is not called, and the next call is answered."""
     double, gate = kit.decorate(timeout=3600)
     futures = kit.run(lambda: [double.submit(1), double.submit(2)])
     kit.run(lambda: [future.cancel() for future in futures])
@@ -198,7 +198,7 @@ def test_the_function_is_not_called_for_nobody(kit):
 
 
 def test_stats_before_any_call(kit):
-    """Before any call all is zero."""
+    """Before any call all numbers are zero."""
     double, _ = kit.decorate()
     assert batchify.BatchStats("double") == double.batch_stats
 
@@ -216,7 +216,7 @@ def test_stats_after_calls(kit):
 
 
 def test_reset_stats(kit):
-    """``reset_stats()`` starts over, and still knows what waits."""
+    """``reset_stats()`` sets the counters to zero, but not the number of waiting items."""
     double, _ = kit.decorate(max_size=2, timeout=3600)
     kit.results(kit.call_waiting(double, 1, 2))
     waiting = kit.call_waiting(double, 3)
@@ -227,8 +227,8 @@ def test_reset_stats(kit):
     assert 1 == double.batch_stats.total_items
 
 
-def test_counters_are_there_with_the_answer(kit):
-    """When a caller has its answer, the counters include its batch."""
+def test_the_counters_include_the_answer(kit):
+    """When a caller gets its answer, the counters already include its batch."""
     double, _ = kit.decorate()
     for calls in range(1, 20):
         kit.call(double, 1).result(PATIENCE)
@@ -236,8 +236,8 @@ def test_counters_are_there_with_the_answer(kit):
         assert (calls, 0, 0) == (stats.answered_items, stats.pending, stats.running)
 
 
-def test_batchers_lists_the_live_ones(kit):
-    """A batcher is listed from its first call for as long as its function lives."""
+def test_batchers_lists_live_batchers(kit):
+    """A batcher is listed from the first call of its function until the function is gone."""
     name = f"listed ({kit.name})"
     double, _ = kit.decorate(name=name)
     assert name not in [batcher.name for batcher in batchify.batchers()]
@@ -248,7 +248,7 @@ def test_batchers_lists_the_live_ones(kit):
 
 
 def test_two_instances_never_share_a_batch(kit):
-    """Every instance has its own batches, and its own numbers; the class has the sum."""
+    """Every instance has its own batches and its own numbers; the class has their sum."""
     gate = kit.decorate()[1]
     batch = kit.batch_function(gate)
 
@@ -273,9 +273,9 @@ def test_two_instances_never_share_a_batch(kit):
     assert (2, 2, 4) == tuple(fn.batch_stats.total_items for fn in (one.run, two.run, Model.run))
 
 
-def test_what_waits_can_be_looked_at(kit):
-    """``waiting()`` of a batcher shows each item that waits, its future and its time of arrival, in order."""
-    name = f"looked at ({kit.name})"
+def test_waiting_items_are_listed(kit):
+    """``waiting()`` of a batcher returns each waiting item with its future and its time of arrival, in order."""
+    name = f"waiting ({kit.name})"
     double, _ = kit.decorate(timeout=3600, name=name)
     futures = kit.run(lambda: [double.submit(1), double.submit(2)])
     (batcher,) = [each for each in batchify.batchers() if each.name == name]
@@ -288,7 +288,7 @@ def test_what_waits_can_be_looked_at(kit):
 
 
 def test_current_batch(kit):
-    """Inside a batch function ``current_batch()`` tells its name, size and reason; outside there is none."""
+    """``current_batch()`` has the name, size and reason of the batch; outside a batch function it is ``None``."""
     seen = []
     double, gate = kit.decorate(lambda items: seen.append(batchify.current_batch()) or items, max_size=2, timeout=3600)
     kit.results(kit.call_waiting(double, 1, 2))
@@ -297,13 +297,13 @@ def test_current_batch(kit):
 
 
 def test_captured_contexts(kit):
-    """With ``capture_context`` a batch function sees the context of each caller, in the order of the items."""
-    tenant = contextvars.ContextVar("tenant", default="nobody")
+    """With ``capture_context``, a batch function sees the context of each caller, in the order of the items."""
+    tenant = contextvars.ContextVar("tenant", default="none")
     seen = []
 
     def look(items):
         seen.extend(context[tenant] for context in batchify.current_batch().contexts)
-        assert "nobody" == tenant.get()
+        assert "none" == tenant.get()
         return items
 
     echo, _ = kit.decorate(look, capture_context=True, timeout=3600)

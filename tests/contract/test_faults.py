@@ -107,7 +107,7 @@ class OddNotesError(Exception):
 
 
 def causes(error):
-    """Return an error and what it was raised from, and so on."""
+    """Return an error, its cause, the cause of that, and so on."""
     chain = []
     while error is not None:
         chain.append(error)
@@ -128,7 +128,7 @@ RAISED = {
     "an exception whose copy raises SystemExit": lambda: ExitingCopyError("no"),
     "an exception that can't be made again": lambda: SingleError(code=7),
     "a frozen exception": lambda: FrozenError(7),
-    "an exception that can't be looked at": lambda: TouchyError("no"),
+    "an exception whose attributes raise": lambda: TouchyError("no"),
     "an exception with odd notes": lambda: OddNotesError("no"),
     "a BaseException": lambda: Fatal("no"),
     "KeyboardInterrupt": KeyboardInterrupt,
@@ -145,19 +145,19 @@ if sys.version_info >= (3, 11):
         "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),  # noqa: F821  # likewise
     }
 
-# Those that nobody can be given a copy of, or not for sure.
+# Exceptions that cannot be copied, or not in every case.
 SHARED = (SingleError, ExitingCopyError, OddNotesError)
 
 
-def expect_told(column, raised, errors):
-    """Find that callers were told what their batch raised, as their engine tells it."""
+def expect_raised(column, raised, errors):
+    """Assert that callers got the error of their batch, in the form of their engine."""
     for error in errors:
         assert is_one_of(raised, causes(error)), "the original is the error or its cause"
         if isinstance(raised, (StopIteration, StopAsyncIteration)):
             assert RuntimeError is type(error)
         elif column.tasks and not isinstance(raised, Exception):
-            told = f"the batch of double() was ended by {type(raised).__name__} before its callers had their results"
-            assert (BatchAbortedError, told) == (type(error), str(error))
+            message = f"the batch of double() was ended by {type(raised).__name__} before its callers had their results"
+            assert (BatchAbortedError, message) == (type(error), str(error))
             assert type(raised) is type(error.__cause__)
         else:
             expect_same(raised, error)
@@ -166,7 +166,7 @@ def expect_told(column, raised, errors):
 
 
 def expect_same(raised, error):
-    """Find that one exception says the same as the other."""
+    """Assert that two exceptions have the same type and arguments."""
     assert type(raised) is type(error)
     assert all(mine is other for mine, other in zip(raised.args, error.args, strict=True))
     if hasattr(raised, "code"):
@@ -185,10 +185,10 @@ def failing_on_bad(raised):
 
 
 async def expect_escaped(column, raised, times=1):
-    """Find that what ends a loop has ended it, as asyncio does, and only if it was raised on one."""
+    """Assert that an error that ends a loop ended it, as in asyncio, if a batch on the loop raised it."""
     ends = column.on_loop and isinstance(raised, (KeyboardInterrupt, SystemExit))
     expected = [raised] * (times if ends else 0)
-    # That is no sooner than callers are told, and uvloop goes on for one more iteration.
+    # The loop ends no sooner than callers get the error, and uvloop goes on for one more iteration.
     await column.until(lambda: len(column.escaped) >= len(expected))
     assert expected == column.escaped
     column.escaped.clear()
@@ -202,7 +202,7 @@ async def raising(column, make):
     await column.at_gate()
     neighbours = await column.call(1, 2)
     column.open()
-    expect_told(column, raised, await column.errors(bad))
+    expect_raised(column, raised, await column.errors(bad))
     assert [2, 4] == await column.answers(neighbours)
     assert (2, 2) == (column.stats.failed_items, column.stats.answered_items)
     await expect_escaped(column, raised)
@@ -211,16 +211,16 @@ async def raising(column, make):
 async def raising_at_once(column, make):
     raised = make()
     column.build(failing_on_bad(raised))
-    expect_told(column, raised, await column.errors(await column.call("bad", "bad")))
+    expect_raised(column, raised, await column.errors(await column.call("bad", "bad")))
     assert 2 == column.stats.failed_items
     await expect_escaped(column, raised)
 
 
-TELLS = "Both callers of the batch are told, and those of the next one are answered."
-TELLS_AT_ONCE = "Both callers are told, also by a batch that fails before it has waited for anything."
+RAISES = "Both callers of the batch get the error, and the callers of the next one are answered."
+RAISES_AT_ONCE = "Both callers get the error, even if the batch fails before it awaits anything."
 for kind, make in RAISED.items():
-    table.row(f"batch raises {kind}", TELLS, make)(raising)
-    table.row(f"batch raises {kind} at once", TELLS_AT_ONCE, make)(raising_at_once)
+    table.row(f"batch raises {kind}", RAISES, make)(raising)
+    table.row(f"batch raises {kind} at once", RAISES_AT_ONCE, make)(raising_at_once)
 
 
 class NoLength:
@@ -235,8 +235,8 @@ class NoLength:
         raise TypeError(message)
 
 
-class LongerThanItSays(list):
-    """A list that does not know its length."""
+class WrongLength(list):
+    """A list with a wrong length."""
 
     def __len__(self):
         return 2
@@ -246,7 +246,7 @@ WRONG = {
     "too few results": (lambda items: [1], "1 result"),
     "no results": (lambda items: [], "0 results"),
     "too many results": (lambda items: [1, 2, 3], "3 results"),
-    "more results than it says": (lambda items: LongerThanItSays([1, 2, 3]), "3 results"),
+    "more results than its length": (lambda items: WrongLength([1, 2, 3]), "3 results"),
     "None": (lambda items: None, "None"),
     "a dict": (lambda items: {1: 1, 2: 2}, "a dict"),
     "a set": (lambda items: {1, 2}, "a set"),
@@ -262,35 +262,35 @@ WRONG = {
 }
 
 
-async def returning_wrong(column, answer, told):
+async def returning_wrong(column, answer, shown):
     column.build(answer)
     column.shut()
     bad = await column.call(1, 2)
     await column.at_gate()
     neighbours = await column.call(3)
     column.open()
-    message = f"double() was given 2 items and returned {told}; it must return one for each item, in order"
+    message = f"double() was given 2 items and returned {shown}; it must return one for each item, in order"
     assert [(BatchResultError, message)] * 2 == [(type(error), str(error)) for error in await column.errors(bad)]
     column.answer = doubled
     column.flush()
     assert [6] == await column.answers(neighbours)
 
 
-TELLS_RULE = "Both callers are told what was returned and what must be; those of the next batch are answered."
-for kind, (answer, told) in WRONG.items():
-    table.row(f"batch returns {kind}", TELLS_RULE, answer, told)(returning_wrong)
+NAMES_RULE = "Both callers get an error with the returned type and the rule; those of the next batch are answered."
+for kind, (answer, shown) in WRONG.items():
+    table.row(f"batch returns {kind}", NAMES_RULE, answer, shown)(returning_wrong)
 
 
 @table.row(
     "batch returns something whose length raises",
-    "What the returned object raises is told as if the batch function had raised it.",
+    "The error of the returned object reaches callers as if the batch function had raised it.",
     ValueError("no length"),
 )
 @table.row(
     "batch returns something whose length raises SystemExit",
-    "What the returned object raises is told as if the batch function had raised it.",
+    "The error of the returned object reaches callers as if the batch function had raised it.",
     SystemExit(4),
-    # There the length is asked for on the loop, and what it raises ends the loop.
+    # There the loop asks for the length, and the error ends the loop.
     where=lambda column: not issubclass(column, AsyncClassOfDef),
 )
 async def returning_raising(column, raised):
@@ -299,7 +299,7 @@ async def returning_raising(column, raised):
             raise raised
 
     column.build(lambda items: Raising())
-    expect_told(column, raised, await column.errors(await column.call(1, 2)))
+    expect_raised(column, raised, await column.errors(await column.call(1, 2)))
     await expect_escaped(column, raised)
 
 
@@ -328,7 +328,7 @@ def expect_both_returned(results, outcomes):
 
 
 class Nameless:
-    """What does not tell its class, as a proxy of nothing does."""
+    """Has no class that can be read, as an unbound proxy."""
 
     @property
     def __class__(self):
@@ -337,7 +337,7 @@ class Nameless:
 
 
 class Pretender:
-    """What says that it is an exception, and is none: it can't be raised."""
+    """Claims to be an exception, but cannot be raised."""
 
     @property
     def __class__(self):
@@ -350,33 +350,33 @@ RESULTS = {
     "a StopIteration": ([StopIteration(1), 4], expect_first_wrapped),
     "a StopAsyncIteration": ([StopAsyncIteration(1), 4], expect_first_wrapped),
     "a frozen exception": ([FrozenError(7), 4], expect_first_raised),
-    "an exception that can't be looked at": ([TouchyError("no"), 4], expect_first_raised),
+    "an exception whose attributes raise": ([TouchyError("no"), 4], expect_first_raised),
     "the same exception twice": ([one_error, one_error], expect_both_raised),
     "a KeyboardInterrupt": ([KeyboardInterrupt(), 4], expect_both_returned),
     "a CancelledError": ([asyncio.CancelledError(), 4], expect_both_returned),
     "an exception class": ([ValueError, StopIteration], expect_both_returned),
-    "what can't be touched": ([Untouchable(), Untouchable()], expect_both_returned),
-    "what does not tell its class": ([Nameless(), 4], expect_both_returned),
-    "what pretends to be an exception": ([Pretender(), 4], expect_both_returned),
+    "an untouchable object": ([Untouchable(), Untouchable()], expect_both_returned),
+    "an object without a readable class": ([Nameless(), 4], expect_both_returned),
+    "an object that pretends to be an exception": ([Pretender(), 4], expect_both_returned),
 }
-ANSWERS = "Each caller gets what is in its place, as it is, unless it is an exception, which it is told."
+ANSWERS = "Each caller gets the object at its position, unchanged; an exception is raised to it."
 for kind, (results, expect) in RESULTS.items():
     table.row(f"a result is {kind}", ANSWERS, results, expect)(answering)
 
 
 @table.row(
     "batch clears its list",
-    "What the batch function does to its list changes nobody's answer.",
+    "The batch function may change its list without changing an answer.",
     list.clear,
 )
 @table.row(
     "batch extends its list",
-    "What the batch function does to its list changes nobody's answer.",
+    "The batch function may change its list without changing an answer.",
     lambda items: items.extend([3, 4, 5]),
 )
 @table.row(
     "batch reverses its list",
-    "What the batch function does to its list changes nobody's answer.",
+    "The batch function may change its list without changing an answer.",
     list.reverse,
 )
 async def mutating(column, mutate):
@@ -390,7 +390,7 @@ async def mutating(column, mutate):
 
 
 @table.row(
-    "items can't be touched",
+    "items are untouchable",
     "Items are neither compared, hashed, shown nor tested for truth.",
 )
 async def untouchable_items(column):
@@ -399,13 +399,13 @@ async def untouchable_items(column):
 
 
 class Unraisable:
-    """Notes what finalizers raise."""
+    """Records the exceptions of finalizers."""
 
     def __init__(self):
         self.seen = []
 
     def __enter__(self):
-        self.before, sys.unraisablehook = sys.unraisablehook, lambda told: self.seen.append(told.exc_type)
+        self.before, sys.unraisablehook = sys.unraisablehook, lambda raised: self.seen.append(raised.exc_type)
         return self.seen
 
     def __exit__(self, *_):
@@ -413,7 +413,7 @@ class Unraisable:
 
 
 class Grave:
-    """What fails when it dies."""
+    """Has a finalizer that raises."""
 
     def __del__(self):
         raise ZeroDivisionError
@@ -421,17 +421,17 @@ class Grave:
 
 @table.row(
     "items have finalizers that raise",
-    "What the finalizer of an item or result raises reaches nobody.",
+    "The error of a finalizer of an item or result reaches no caller.",
     lambda items: [1, 2],
     Grave,
 )
 @table.row(
     "results have finalizers that raise",
-    "What the finalizer of an item or result raises reaches nobody.",
+    "The error of a finalizer of an item or result reaches no caller.",
     lambda items: [Grave(), Grave()],
     int,
 )
-async def dying(column, answer, item):
+async def raising_in_finalizers(column, answer, item):
     with Unraisable() as seen:
         column.build(answer)
         await column.answers(await column.call(item(), item()))
@@ -442,9 +442,9 @@ async def dying(column, answer, item):
 
 @table.row(
     "items have finalizers that use the batcher",
-    "A finalizer may flush the batcher, look at what waits and count: nothing that it would wait for is held.",
+    "A finalizer may flush the batcher and read its numbers, since no lock is held that it needs.",
 )
-async def dying_words(column):
+async def finalizing(column):
     seen = []
 
     class Caller:
@@ -463,5 +463,5 @@ async def dying_words(column):
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())
 def test_fault(fault, column, caplog):
-    """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
+    """Every caller is answered as its row promises, the batcher works afterwards, and every call is counted."""
     check(fault, column, caplog)

@@ -15,7 +15,7 @@ table = Table()
 
 
 async def cancelled(column, *callers):
-    """Find that callers were cancelled."""
+    """Assert that callers were cancelled."""
     assert [asyncio.CancelledError] * len(callers) == [type(error) for error in await column.errors(callers)]
 
 
@@ -53,7 +53,7 @@ async def cancelled_while_waiting(column):
 
 @table.row(
     "caller cancelled just before its batch leaves",
-    "It is not run, although it was not told yet when its batch left.",
+    "Its item is not run, although it is not cancelled yet when its batch leaves.",
     where=tasks,
 )
 async def cancelled_before_departure(column):
@@ -97,7 +97,7 @@ async def cancelled_after_departure(column):
 
 @table.row(
     "all callers cancelled just after their batch left",
-    "They are told, and nothing is left running.",
+    "They are cancelled, and no batch goes on running.",
     where=tasks,
 )
 async def all_cancelled_after_departure(column):
@@ -130,7 +130,7 @@ async def cancelled_while_running(column):
 
 @table.row(
     "caller cancelled while its batch fails",
-    "Its error is dropped, and its neighbour is told its own.",
+    "Its error is dropped, and its neighbour gets its own.",
     where=tasks,
 )
 async def cancelled_while_failing(column):
@@ -150,7 +150,7 @@ async def cancelled_while_failing(column):
 
 @table.row(
     "all callers cancelled while their batch runs",
-    "A batch on a loop is cancelled, and frees its slot; one in a thread ends when it is done. The next is answered.",
+    "A batch on a loop is cancelled and frees its slot; a batch in a thread ends as usual. The next is answered.",
     where=tasks,
 )
 async def all_cancelled_while_running(column):
@@ -189,7 +189,7 @@ async def cancelled_when_answered(column):
 
 @table.row(
     "caller times out while it waits",
-    "It is told, and its item is never run.",
+    "It gets its timeout, and its item is never run.",
     where=tasks,
 )
 async def timing_out_waiting(column):
@@ -203,7 +203,7 @@ async def timing_out_waiting(column):
 
 @table.row(
     "caller times out while its batch runs",
-    "It is told, and its neighbour gets its result.",
+    "It gets its timeout, and its neighbour gets its result.",
     where=tasks,
 )
 async def timing_out_running(column):
@@ -221,7 +221,7 @@ async def timing_out_running(column):
 
 @table.row(
     "coroutine closed while it waits",
-    "Its item is taken out.",
+    "Its item is removed.",
     where=tasks,
 )
 async def closed_while_waiting(column):
@@ -266,7 +266,7 @@ async def never_awaited(column):
 
 
 def futures(column):
-    # A future from ``submit`` of what is called through ``acall`` is one of the thread function.
+    # ``submit`` of a function that is called through ``acall`` returns a future of the thread engine.
     return not issubclass(column, Acall)
 
 
@@ -300,7 +300,7 @@ async def future_cancelled_before_departure(column):
 
 @table.row(
     "future cancelled while its batch runs",
-    "A loop's future is cancelled and its result dropped, a thread's can't be any more. Its neighbour is answered.",
+    "A future of a loop is cancelled and its result dropped; one of a thread cannot be. Its neighbour is answered.",
     where=futures,
 )
 async def future_cancelled_while_running(column):
@@ -347,7 +347,7 @@ async def future_cancelled_after_answer(column):
 
 @table.row(
     "future answered by its owner",
-    "It keeps what its owner has given it, and its neighbour is answered.",
+    "It keeps the result of its owner, and its neighbour is answered.",
     where=futures,
 )
 async def future_answered_by_owner(column):
@@ -362,7 +362,7 @@ async def future_answered_by_owner(column):
 
 @table.row(
     "result(timeout) runs out",
-    "The item stays where it is, and is answered in time.",
+    "The item keeps its place, and is answered later.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def result_times_out(column):
@@ -376,7 +376,7 @@ async def result_times_out(column):
 
 @table.row(
     "callback of a future raises",
-    "It is logged by who called it, and the neighbours are answered.",
+    "The caller of the callback logs the error, and the neighbours are answered.",
     where=futures,
 )
 async def callback_raises(column):
@@ -390,7 +390,7 @@ async def callback_raises(column):
 
 @table.row(
     "callback of a future raises SystemExit",
-    "It ends a loop, as asyncio has it, and is logged in a thread; the neighbours are answered.",
+    "The error ends a loop, as in asyncio, and is logged in a thread; the neighbours are answered.",
     where=futures,
 )
 async def callback_exits(column):
@@ -409,29 +409,29 @@ async def callback_exits(column):
 
 @table.row(
     "callback of a future waits for another call",
-    "It is refused, as it would wait for the thread that it runs on; the neighbours are answered.",
+    "The call is refused, since it waits for its own thread; the neighbours are answered.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def callback_calls(column):
-    told = []
+    refused = []
 
     def call_again(_):
         try:
             column.ask(3)
         except ReentrantCallError as error:
-            told.append(error)
+            refused.append(error)
 
     column.build()
     first = column.submit(1)
     first.add_done_callback(call_again)
     second = column.submit(2)
     assert (2, 4) == (await column.awaited(first), await column.awaited(second))
-    assert 1 == len(told)
+    assert 1 == len(refused)
 
 
 @table.row(
     "callback of a future closes the batcher",
-    "What waits is run, and the callback does not wait for the thread that it runs on.",
+    "Waiting items are run, and the callback does not wait for its own thread.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def callback_closes(column):
@@ -449,7 +449,7 @@ async def callback_closes(column):
 
 @table.row(
     "callback of a future submits",
-    "What a callback submits is answered like anything else.",
+    "Its item is answered like any other.",
     where=futures,
 )
 async def callback_submits(column):
@@ -466,5 +466,5 @@ async def callback_submits(column):
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())
 def test_fault(fault, column, caplog):
-    """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
+    """Every caller is answered as its row promises, the batcher works afterwards, and every call is counted."""
     check(fault, column, caplog)

@@ -1,7 +1,7 @@
-"""Misuses, and what is said of them, word for word.
+"""Misuses, and their error messages, word for word.
 
-Each table is to be read as a page of the manual: what was written, and what it answers. What an error must tell is
-which function it is about, what was given, and what to do.
+Each table reads as a page of the manual: a misuse and the answer to it. A message names the function, the given value,
+and the remedy.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Model:
         return []
 
 
-class NoCause(Exception):  # noqa: N818  # named for what is odd
+class NoCause(Exception):  # noqa: N818  # the name says how it misbehaves
     @property
     def __cause__(self):
         return None
@@ -64,8 +64,8 @@ class NoAttribute(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("odd", [NoCause, NoClass, NoDict, NoAttribute])
-def test_an_exception_that_raises_when_it_is_looked_at(kit, odd):
-    """Its callers are told of it all the same, and the function goes on."""
+def test_an_exception_whose_attributes_raise(kit, odd):
+    """Its callers get it all the same, and the next call is answered."""
 
     def answer(items):
         if 2 in items:
@@ -81,7 +81,7 @@ def test_an_exception_that_raises_when_it_is_looked_at(kit, odd):
     assert (1, 1, 0) == (echo.batch_stats.failed_items, echo.batch_stats.answered_items, echo.batch_stats.running)
 
 
-# Values of options, under the names that the decorator and the engines have for them.
+# Values of options, under the names of the decorator and of the engine classes.
 
 SIZES = [
     (TypeError, True, "must be an int, got True of type bool"),
@@ -151,12 +151,12 @@ CHOICES = [
     (ValueError, "drop", "must be 'wait' or 'raise', got 'drop'"),
     (ValueError, "", "must not be empty"),
 ]
-# What an option can't be without.
+# The option that an option needs beside it.
 WITH = {"max_weight": {"weigh": len}, "weigh": {"max_weight": 1}}
 
 
 def options(size, time):
-    """Return each wrong value of each option, with what is said of it."""
+    """Return each wrong value of each option, with the error message."""
     values = {
         size: SIZES,
         time: TIMES,
@@ -192,19 +192,19 @@ def options(size, time):
     ids=["microbatch(fn, ...)", "@microbatch(...)"],
 )
 def test_wrong_values_of_options(decorate, kind, options, message):
-    """A wrong kind is a ``TypeError``, a wrong number a ``ValueError``; both name option, rule and value."""
+    """A wrong type is a ``TypeError``, a wrong number a ``ValueError``; both name option, rule and value."""
     assert message == message_of(kind, decorate, **options)
 
 
 @pytest.mark.parametrize(("kind", "options", "message"), options("max_batch_size", "batch_wait_timeout_s"))
 @pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
 def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
-    """An engine class says the same, of the names that its own arguments have."""
+    """An engine class has the same messages, with the names of its own arguments."""
     assert message == message_of(kind, engine, embed, **options)
 
 
 def test_refusing_needs_a_bound():
-    """``on_full="raise"`` without a bound would do nothing, and is a ``TypeError``."""
+    """``on_full="raise"`` without a bound has no effect, so it is a ``TypeError``."""
     message = "on_full='raise' needs max_pending: without it there is always room"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
         assert message == message_of(TypeError, decorate, embed, on_full="raise")
@@ -214,8 +214,8 @@ def test_refusing_needs_a_bound():
     ("options", "given", "missing"),
     [({"weigh": len}, "weigh", "max_weight"), ({"max_weight": 10}, "max_weight", "weigh")],
 )
-def test_weights_need_a_most_and_the_most_needs_weights(options, given, missing):
-    """One without the other would do nothing, and is a ``TypeError``."""
+def test_weigh_and_max_weight_need_each_other(options, given, missing):
+    """One without the other has no effect, so it is a ``TypeError``."""
     message = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
         assert message == message_of(TypeError, decorate, embed, **options)
@@ -226,7 +226,7 @@ UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers
 
 @pytest.mark.parametrize("option", UNKNOWN)
 def test_unknown_options(option):
-    """An option that there is not, however near it comes to one, is a ``TypeError`` that names it."""
+    """An unknown option, however similar to a known one, is a ``TypeError`` that names it."""
     expected = f"microbatch() got an unexpected keyword argument '{option}'"
     assert expected == message_of(TypeError, microbatch, embed, **{option: 1})
     assert expected == message_of(TypeError, microbatch, **{option: 1})
@@ -235,7 +235,7 @@ def test_unknown_options(option):
 @pytest.mark.parametrize("option", ["max_size", "timeout", "batch_size", "max_batch"])
 @pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
 def test_unknown_arguments_of_an_engine(engine, option):
-    """The engine classes take no misspelled argument, nor the decorator's names."""
+    """The engine classes accept neither misspelled arguments nor the names of the decorator."""
     expected = f"{engine.__name__}.__init__() got an unexpected keyword argument '{option}'"
     assert expected == message_of(TypeError, engine, embed, **{option: 1})
 
@@ -257,12 +257,12 @@ def test_unknown_arguments_of_an_engine(engine, option):
         (SyncMicrobatcher, "SyncMicrobatcher.__init__() missing 1 required positional argument: 'batch_fn'"),
     ],
 )
-def test_options_go_by_name(ask, message):
-    """Options are given by name, and what is decorated by position."""
+def test_options_are_keywords(ask, message):
+    """Options are keyword arguments, and the batch function is positional."""
     assert message == message_of(TypeError, ask)
 
 
-# What can't be decorated.
+# Objects that cannot be decorated.
 
 NO_FUNCTION = "microbatch decorates a function of a list of items, got"
 NO_COLUMN = "has no column: give it a parameter without a default for the list of items"
@@ -293,8 +293,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fn", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_what_cannot_be_decorated(fn, message):
-    """What is no batch function is refused at decoration, by name, with what it needs."""
+def test_decorating_other_objects(fn, message):
+    """An object that is no batch function is refused at decoration, with its name and the remedy."""
     assert message == message_of(TypeError, microbatch, fn)
 
 
@@ -310,12 +310,12 @@ def test_what_cannot_be_decorated(fn, message):
     ],
 )
 def test_decorating_twice(decorate, message):
-    """What is decorated already takes one item, and is refused by name."""
+    """A decorated function takes one item, so it is refused by name."""
     assert message == message_of(TypeError, decorate, microbatch(embed))
 
 
 def test_a_method_without_a_column():
-    """A method of which the instance is the only argument is refused when it is first looked up on an instance."""
+    """A method with no argument beside its instance is refused when it is first looked up on an instance."""
 
     class Kind:
         @microbatch(name="Kind.nothing")
@@ -338,12 +338,12 @@ def test_a_method_without_a_column():
         ),
     ],
 )
-def test_what_an_engine_cannot_run(engine, batch_fn, message):
-    """An engine class says what it can run."""
+def test_functions_that_an_engine_cannot_run(engine, batch_fn, message):
+    """The message of an engine class names the functions that it can run."""
     assert message == message_of(TypeError, engine, batch_fn)
 
 
-# Misuses at run time, after which the batcher goes on.
+# Misuses at run time, after which the next call is answered.
 
 CALLS = [
     ((), {}, "missing 1 required positional argument: 'texts'"),
@@ -379,7 +379,7 @@ def test_wrong_calls(batch_fn, member, args, kwargs, message):
     ],
 )
 def test_wrong_calls_of_a_method(do, message):
-    """A wrong call of a method is described without its instance."""
+    """The message for a wrong call of a method does not count its instance as an argument."""
     assert message == message_of(TypeError, do)
     assert 0 == Model.encode.batch_stats.pending
     assert "a" == Model().encode("a")
@@ -392,15 +392,15 @@ def test_mapping_nothing(batch_fn):
     assert message == message_of(TypeError, microbatch(batch_fn).map)
 
 
-def test_mapping_what_is_no_iterable():
-    """``map`` of what is no iterable is Python's own ``TypeError``, and the next call is answered."""
+def test_mapping_a_non_iterable():
+    """``map`` of an object that is not iterable is Python's own ``TypeError``, and the next call is answered."""
     fn = microbatch(embed)
     assert "'int' object is not iterable" == message_of(TypeError, fn.map, 5)
     assert ["a", "b"] == fn.map("ab")
 
 
-async def test_mapping_what_is_no_iterable_on_a_loop():
-    """``await map`` of what is no iterable is Python's own ``TypeError``, and the next call is answered."""
+async def test_mapping_a_non_iterable_on_a_loop():
+    """``await map`` of an object that is not iterable is the same ``TypeError``, and the next call is answered."""
     fn = microbatch(aembed)
     with pytest.raises(TypeError, match=r"^'int' object is not iterable$"):
         await fn.map(5)
@@ -408,7 +408,7 @@ async def test_mapping_what_is_no_iterable_on_a_loop():
 
 
 def test_mapping_an_iterable_that_fails():
-    """An error while the items are read is the caller's, and the next call is answered."""
+    """The caller gets the error of its iterable, and the next call is answered."""
 
     def items():
         yield 1
@@ -419,8 +419,8 @@ def test_mapping_an_iterable_that_fails():
     assert [2, 3] == fn.map([2, 3])
 
 
-def test_calling_what_is_closed():
-    """A call after ``close()`` is a ``BatcherClosedError`` that names the function, from whichever member."""
+def test_calling_a_closed_function():
+    """Each member raises ``BatcherClosedError`` after ``close()``, with the name of the function."""
     fn = microbatch(embed)
     fn.close()
     expected = "embed is closed and takes no more calls"
@@ -429,14 +429,14 @@ def test_calling_what_is_closed():
 
 
 def test_submitting_without_a_loop():
-    """``submit`` of an async function needs a running loop, and with one the next call is answered."""
+    """``submit`` of an async function needs a running loop; the next call has one and is answered."""
     fn = microbatch(aembed)
     assert "no running event loop" == message_of(RuntimeError, fn.submit, "a")
     assert "a" == asyncio.run(fn("a"))
 
 
 def test_cancelling_twice():
-    """A future that is cancelled again, or after its answer, changes nothing for the others."""
+    """Cancelling a future again, or after its answer, does not affect other futures."""
     fn = microbatch(embed, timeout=3600)
     gone, stays = fn.submit("a"), fn.submit("b")
     assert [True, True] == [gone.cancel(), gone.cancel()]
@@ -446,8 +446,8 @@ def test_cancelling_twice():
     assert (1, 1) == (fn.batch_stats.answered_items, fn.batch_stats.cancelled_items)
 
 
-def test_an_item_is_never_told():
-    """What went wrong is told without the items and results it went wrong with, which are private."""
+def test_no_message_has_an_item():
+    """Items and results are private, so no message contains them."""
     secret = "private"  # noqa: S105  # that is the point
     fn = microbatch(lambda texts: secret, name="embed")
     with pytest.raises(BatchResultError) as returned:

@@ -37,7 +37,7 @@ def answered(call):
 
 
 class Sync:
-    """Every kind of method."""
+    """Has every kind of method."""
 
     @microbatch
     def method(self, items):
@@ -71,7 +71,7 @@ class Sync:
 
 
 class OnLoop:
-    """The same for event loops."""
+    """Has the same methods for event loops."""
 
     @microbatch
     async def method(self, items):
@@ -112,7 +112,7 @@ KINDS = {
     "static method inside": lambda owner: owner.static_inside,
     "callable": microbatch,
     "partial": lambda owner: microbatch(functools.partial(owner.plain)),
-    "somebody's bound method": lambda owner: microbatch(owner.plain),
+    "bound method": lambda owner: microbatch(owner.plain),
 }
 
 
@@ -122,7 +122,7 @@ def test_everything_that_can_be_called(kind, owner):
     """Functions, methods of every kind, callables, partials and bound methods are decorated alike."""
     fn = KINDS[kind](owner())
     assert 42 == answered(lambda: fn(21))
-    # What a classmethod around a decorated function passes on from it.
+    # Since Python 3.13 a classmethod does not pass these members of the decorated function on.
     if kind != "class method outside" or sys.version_info < (3, 13):
         assert [2, 4] == answered(lambda: fn.map([1, 2]))
         assert 42 == answered(lambda: fn.acall(21))
@@ -150,14 +150,14 @@ def test_the_defaults():
 
 
 def test_name(kit):
-    """The name is in statistics and errors."""
+    """Statistics and errors have the name."""
     fn, _ = kit.decorate(lambda items: [], name="mine")
     error = kit.call(fn, 1).exception(PATIENCE)
     assert ("mine", True) == (fn.batch_stats.name, str(error).startswith("mine() was given 1 item"))
 
 
 def test_members_of_a_def_function():
-    """Each member does what the table says, for a function whose callers block."""
+    """Each member works as documented, for a function whose callers block."""
     fn = microbatch(sync, max_size=2)
     assert 2 == fn(1)
     future = fn.submit(1)
@@ -176,7 +176,7 @@ def test_members_of_a_def_function():
 
 
 async def test_members_of_an_async_function():
-    """Each member does what the table says, for a function whose callers await."""
+    """Each member works as documented, for a function whose callers await."""
     fn = microbatch(on_loop, max_size=2)
     assert 2 == await fn(1)
     future = fn.submit(1)

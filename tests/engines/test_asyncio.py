@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import threading
@@ -13,10 +12,10 @@ import weakref
 import pytest
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, BatchResultError, microbatch
+from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, microbatch
 from batchify._asyncio.engine import AsyncEngine
 from batchify.testing import VirtualLoop
-from tests.kit.engines import failing, wait_until
+from tests.kit.engines import wait_until
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):
@@ -153,26 +152,6 @@ async def test_a_full_batch_leaves_no_timer_behind():
     assert 1 == loop.leaps - before
 
 
-async def test_a_caller_cancelled_while_it_waits_is_never_run():
-    """Cancelling a waiting caller removes its item and frees its place; the other callers are answered."""
-    echo, batches = recorder(timeout=0.05, max_size=2)
-    gone = asyncio.ensure_future(echo(1))
-    await asyncio.sleep(0.01)
-    gone.cancel()
-    assert [2, 3] == await asyncio.gather(echo(2), echo(3))
-    assert [[2, 3]] == [items for _, items in batches]
-    assert (1, 2) == (echo.batch_stats.cancelled_items, echo.batch_stats.answered_items)
-
-
-async def test_the_item_of_a_caller_that_times_out_is_removed():
-    """When ``wait_for`` times out while the item waits, the item is removed."""
-    echo, batches = recorder(timeout=10)
-    with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(echo(1), 1)
-    assert (0, 1) == (echo.batch_stats.pending, echo.batch_stats.cancelled_items)
-    assert [] == batches
-
-
 async def test_a_caller_cancelled_in_the_iteration_of_the_departure_is_not_run():
     """The item of a caller that is cancelled just before its batch leaves is not run."""
     echo, batches = recorder(timeout=0.05)
@@ -193,16 +172,6 @@ async def test_a_batch_whose_callers_all_left_at_the_last_moment_is_not_run():
     await asyncio.sleep(1)
     assert [] == batches
     assert 2 == await echo(2)
-
-
-async def test_a_caller_cancelled_while_its_batch_runs():
-    """The result of the cancelled caller is dropped; the other caller gets its own."""
-    echo, _ = recorder(seconds=1)
-    gone, stays = asyncio.ensure_future(echo(1)), asyncio.ensure_future(echo(2))
-    await asyncio.sleep(0.5)
-    gone.cancel()
-    assert 2 == await stays
-    assert (1, 1) == (echo.batch_stats.cancelled_items, echo.batch_stats.answered_items)
 
 
 @pytest.mark.parametrize("method", [lambda fn: asyncio.ensure_future(fn(1)), lambda fn: fn.submit(1)])
@@ -257,18 +226,6 @@ async def test_a_future_answered_by_its_owner_does_not_count_for_the_running_bat
     assert (0, 2) == (slow.batch_stats.running, slow.batch_stats.cancelled_items)
 
 
-async def test_a_cancelled_batch_does_not_cancel_its_callers():
-    """When other code cancels a batch, its callers get an error that says so."""
-
-    @microbatch
-    async def cancelled(items):
-        raise asyncio.CancelledError
-
-    with pytest.raises(BatchAbortedError) as caught:
-        await cancelled(1)
-    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
-
-
 async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers():
     """When all tasks of the loop are cancelled, the callers of a batch that has not begun get an error."""
     echo, _ = recorder()
@@ -298,22 +255,6 @@ def test_a_loop_closed_while_a_batch_runs():
     caller._log_destroy_pending = False
     del caller, loop, echo
     gc.collect()
-
-
-async def test_a_failed_batch_with_a_cancelled_caller():
-    """When a batch fails, a caller that was cancelled while it ran stays cancelled; the other one gets the error."""
-
-    @microbatch
-    async def fail(items):
-        await asyncio.sleep(1)
-        raise KeyError
-
-    gone, stays = asyncio.ensure_future(fail(1)), asyncio.ensure_future(fail(2))
-    await asyncio.sleep(0.5)
-    gone.cancel()
-    with pytest.raises(KeyError):
-        await stays
-    assert (1, 1) == (fail.batch_stats.cancelled_items, fail.batch_stats.failed_items)
 
 
 class Interruptible(asyncio.Future):
@@ -463,17 +404,6 @@ def test_a_loop_may_be_forgotten_twice():
     assert 1 == batcher.stats.total_items
 
 
-async def test_a_closed_coroutine_removes_its_item():
-    """Closing the coroutine of a waiting call removes its item."""
-    echo, batches = recorder(timeout=1)
-    call = echo(1)
-    call.send(None)
-    call.close()
-    assert 1 == echo.batch_stats.cancelled_items
-    await asyncio.sleep(2)
-    assert [] == batches
-
-
 async def test_batches_run_in_a_neutral_context():
     """No context variable of a caller is visible in a batch."""
     tenant = contextvars.ContextVar("tenant", default="nobody")
@@ -489,27 +419,6 @@ async def test_batches_run_in_a_neutral_context():
     await look(1)
     await look(2)
     assert ["nobody", "nobody"] == seen
-
-
-async def test_an_exception_keeps_no_frame_alive():
-    """Once callers have handled their exceptions, the frames of the batch are freed without a garbage collection."""
-    fail, seen = failing()
-
-    @microbatch
-    async def fails(items):
-        fail(items)
-
-    async def call():
-        with contextlib.suppress(KeyError):
-            await fails(1)
-
-    gc.disable()
-    try:
-        await asyncio.gather(*[call() for _ in range(100)])
-        await asyncio.sleep(1)
-        assert [None] * 4 == [local() for local in seen]
-    finally:
-        gc.enable()
 
 
 def test_a_second_loop_works():
@@ -611,29 +520,6 @@ def test_a_batcher_that_is_dropped_needs_no_collector():
     assert [None] == [key() for key in keys]
 
 
-def test_submit_without_a_loop_is_an_error():
-    """``submit`` of an ``async def`` function without a running loop fails as asyncio does, and queues nothing."""
-    echo, _ = recorder()
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        echo.submit(1)
-
-
-async def test_a_coroutine_that_is_never_awaited_queues_nothing():
-    """A coroutine that is never awaited causes Python's warning, and queues nothing."""
-    echo, _ = recorder()
-    with pytest.warns(RuntimeWarning, match="was never awaited"):
-        echo(1)
-        gc.collect()
-    assert 0 == echo.batch_stats.pending
-
-
-async def test_map_returns_results_in_order():
-    """``map`` awaits all results, in order."""
-    echo, _ = recorder(max_size=2)
-    assert [1, 2, 3] == await echo.map([1, 2, 3])
-    assert [] == await echo.map([])
-
-
 async def test_close_on_a_busy_loop_says_what_to_do():
     """``close()`` would block the loop that has to run the batches, and says so; ``aclose()`` works."""
     echo, _ = recorder(timeout=1, name="echo")
@@ -654,15 +540,6 @@ async def test_aclose_waits_for_all_calls(moment):
     callers.append(echo.submit(2))
     await asyncio.gather(echo.aclose(), echo.aclose())
     assert (True, 2.0) == (all(caller.done() for caller in callers), moment())
-
-
-async def test_the_function_as_a_context_manager():
-    """The end of ``async with`` closes the function."""
-    echo, _ = recorder()
-    async with echo:
-        assert 1 == await echo(1)
-    with pytest.raises(BatcherClosedError):
-        await echo(2)
 
 
 async def test_aclose_from_another_loop():
@@ -754,27 +631,6 @@ class TestAsyncMicrobatcher:
         batcher = AsyncMicrobatcher(lambda items: items)
         await batcher.stop()
         assert not batcher.is_running
-
-    async def test_a_plain_function_that_fails(self):
-        """An error of a ``def`` function reaches its callers, also one that is no ``Exception`` or ends a generator."""
-
-        def fail(items):
-            raise items[0]
-
-        async with AsyncMicrobatcher(fail, 1) as batcher:
-            for raised, expected in (
-                (KeyError(), KeyError),
-                (SystemExit(), BatchAbortedError),
-                (StopIteration(), RuntimeError),
-            ):
-                with pytest.raises(expected):
-                    await batcher.submit(raised)
-
-    async def test_a_wrong_result_of_a_plain_function(self):
-        """The results of a ``def`` function are validated, too."""
-        async with AsyncMicrobatcher(lambda items: None, name="nothing") as batcher:
-            with pytest.raises(BatchResultError):
-                await batcher.submit(1)
 
     async def test_its_repr_shows_its_state(self):
         """``repr`` shows the name, the state, and the numbers of waiting and running items."""

@@ -9,15 +9,13 @@ import gc
 import signal
 import sys
 import threading
-from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from concurrent.futures import as_completed, wait
 from math import inf
 
 import pytest
 
 from batchify import (
-    BatchAbortedError,
     BatcherClosedError,
-    ReentrantCallError,
     SyncMicrobatcher,
     batchers,
     microbatch,
@@ -260,20 +258,6 @@ def test_a_worker_yields_only_if_a_caller_may_call_again(kit, monkeypatch):
     assert [0] == yields
 
 
-def test_a_future_can_be_cancelled_until_its_batch_leaves(kit):
-    """``Future.cancel()`` works while the item is queued, and not while it runs, as in ``concurrent.futures``."""
-    double, gate = kit.decorate()
-    gate.shut()
-    running = double.submit(1)
-    gate.await_batch()
-    waiting = double.submit(2)
-    assert (False, True) == (running.cancel(), waiting.cancel())
-    gate.open()
-    assert 2 == running.result(PATIENCE)
-    with pytest.raises(CancelledError):
-        waiting.result(PATIENCE)
-
-
 def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     """A batch drops a future that is cancelled between the departure of the batch and its run."""
     double, gate = kit.decorate(timeout=3600)
@@ -305,31 +289,6 @@ def test_a_batch_without_callers_is_not_run(kit, monkeypatch):
     double.close()
     assert [] == gate.batches
     assert 1 == double.batch_stats.cancelled_items
-
-
-def test_waiting_for_a_future_may_time_out(kit):
-    """An item stays queued when ``result(timeout)`` times out."""
-    double, gate = kit.decorate()
-    gate.shut()
-    future = double.submit(1)
-    with pytest.raises(TimeoutError if sys.version_info >= (3, 11) else Exception):
-        future.result(0)
-    gate.open()
-    assert 2 == future.result(PATIENCE)
-
-
-def test_a_running_future_that_its_owner_sets(kit):
-    """A future that its owner sets while its batch runs keeps that result, and its neighbour is answered."""
-    double, gate = kit.decorate(timeout=3600)
-    mine, other = double.submit(1), double.submit(2)
-    gate.shut()
-    double.flush()
-    gate.await_batch()
-    mine.set_result("mine")
-    gate.open()
-    assert ("mine", 4) == (mine.result(PATIENCE), other.result(PATIENCE))
-    with pytest.raises(InvalidStateError):
-        mine.set_result(1)
 
 
 @pytest.mark.parametrize("mark", [False, True], ids=["still pending", "marked as running"])
@@ -369,49 +328,6 @@ def test_waiting_for_a_cancelled_future_ends(kit, reset):
     assert [future] == list(as_completed([future], PATIENCE))
 
 
-def test_an_error_in_a_callback_is_logged(kit, caplog):
-    """An error that the callback of a future raises past ``concurrent.futures`` harms no other caller."""
-    double, gate = kit.decorate(timeout=3600)
-    first, second = double.submit(1), double.submit(2)
-
-    def end(_):
-        raise SystemExit
-
-    first.add_done_callback(end)
-    double.flush()
-    assert [2, 4] == [first.result(PATIENCE), second.result(PATIENCE)]
-    assert ["a callback of a future raised"] == [record.message for record in caplog.records]
-
-
-def test_a_callback_must_not_wait_for_its_own_thread(kit):
-    """A callback of a future may submit and close. A blocking call, which could not return, is refused."""
-    double, gate = kit.decorate()
-    gate.shut()
-    done = []
-
-    def call(_):
-        try:
-            double(2)
-        except ReentrantCallError as error:
-            done.append(error)
-        done.append(double.submit(3))
-        double.close()
-
-    first = double.submit(1)
-    first.add_done_callback(call)
-    gate.open()
-    wait_until(lambda: len(done) == 2)
-    assert isinstance(done[0], ReentrantCallError)
-    assert 6 == done[1].result(PATIENCE)
-
-
-def test_map_returns_results_in_order(kit):
-    """``map`` returns all results, in order."""
-    double, _ = kit.decorate(max_size=2)
-    assert [2, 4, 6] == double.map([1, 2, 3])
-    assert [] == double.map([])
-
-
 def test_map_withdraws_queued_items_after_an_error(kit):
     """After the first error, ``map`` withdraws the items that are still queued."""
 
@@ -444,18 +360,6 @@ def test_a_worker_survives_a_base_exception(kit):
     assert 1 == len(threads)
 
 
-async def test_a_base_exception_does_not_end_the_task_of_a_caller():
-    """Callers on a loop get ``BatchAbortedError`` when a worker raises ``KeyboardInterrupt``."""
-
-    @microbatch
-    def interrupt(items):
-        raise KeyboardInterrupt
-
-    with pytest.raises(BatchAbortedError) as caught:
-        await interrupt.acall(1)
-    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
-
-
 def test_an_exception_leaves_no_frame_alive():
     """After callers have handled their exceptions, these keep no frame of the batch alive, without a collection."""
     fail, seen = failing()
@@ -472,16 +376,6 @@ def test_an_exception_leaves_no_frame_alive():
     finally:
         gc.enable()
     assert 6 == len(seen)
-
-
-def test_stop_iteration_is_a_runtime_error(kit):
-    """``StopIteration`` reaches callers as a ``RuntimeError`` caused by it."""
-
-    def stop(items):
-        raise StopIteration
-
-    error = kit.call(kit.decorate(stop)[0], 1).exception(PATIENCE)
-    assert (RuntimeError, StopIteration) == (type(error), type(error.__cause__))
 
 
 def test_batches_run_in_a_neutral_context(kit):
@@ -515,34 +409,6 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
     gate.open()
     assert [0, 2, 4, 6] == kit.results(first + others)
     assert [[0], [1, 2, 3]] == gate.batches
-
-
-async def test_cancelling_a_task_withdraws_its_item():
-    """Cancelling a task that waits for a ``def`` function withdraws its queued item."""
-    double = microbatch(doubled, timeout=3600)
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.sleep(0)
-    assert (1, 1) == (double.batch_stats.pending, double.batch_stats.cancelled_items)
-    double.flush()
-    assert 4 == await stays
-
-
-async def test_a_task_cancelled_while_its_batch_runs():
-    """The result for a cancelled task is dropped, and its neighbour gets its own."""
-    gate = Gate(doubled)
-    double = microbatch(gate, timeout=3600)
-    gate.shut()
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    double.flush()
-    gate.await_batch()
-    gone.cancel()
-    await asyncio.sleep(0)
-    gate.open()
-    assert 4 == await stays
-    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
 
 
 def test_an_answer_for_a_closed_loop_is_dropped(kit):
@@ -702,27 +568,6 @@ def test_a_signal_that_is_set_as_its_wait_times_out():
     signal.set("first")
     signal.set("second")
     assert ("second", None) == (signal.wait(inf), signal.wait(0))
-
-
-async def test_a_failed_batch_with_a_cancelled_task():
-    """When a batch fails, only the tasks that were not cancelled while it ran get the error."""
-
-    def fail(items):
-        raise KeyError
-
-    gate = Gate(fail)
-    double = microbatch(gate, timeout=3600)
-    gate.shut()
-    gone, stays = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
-    await asyncio.sleep(0)
-    double.flush()
-    gate.await_batch()
-    gone.cancel()
-    await asyncio.sleep(0)
-    gate.open()
-    with pytest.raises(KeyError):
-        await stays
-    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.failed_items)
 
 
 def test_submitted_items_are_answered_at_exit():
@@ -940,16 +785,6 @@ class TestSyncMicrobatcher:
             batcher.submit(2)
         batcher.start()
         assert 6 == batcher.submit(3)
-
-    def test_a_coroutine_function_is_refused(self):
-        """The error for an ``async def`` function names the class that accepts it."""
-
-        async def echo(items):
-            return items
-
-        with pytest.raises(TypeError) as caught:
-            SyncMicrobatcher(echo, name="echo")
-        assert "SyncMicrobatcher runs def functions, and echo is async def; use AsyncMicrobatcher" == str(caught.value)
 
     def test_its_repr_shows_its_state(self):
         """``repr`` shows the name, whether the batcher is open, and how many items it has."""

@@ -31,19 +31,19 @@ except ImportError:
 
 
 class HungError(AssertionError):
-    """Somebody waits, and nobody is going to answer."""
+    """A caller waits, and no code is going to answer it."""
 
 
 def in_time(do, where=lambda: ""):
-    """Return ``do()``, run in a thread of its own so that one that never returns is a failure and not a hang."""
+    """Return ``do()``, run in a thread of its own so that a hang is a failure."""
     outcome = Future()
     threading.Thread(target=settle, args=(outcome, do), name="in time", daemon=True).start()
     if not wait([outcome], PATIENCE).done:
         forget_batchers()
-        # At its end the interpreter would join what hangs, and hang with it.
+        # Otherwise the interpreter joins the hanging thread at its end, and hangs with it.
         threading._register_atexit(leave_at_once)
-        told = f"hang: {where()}"
-        raise HungError(told)
+        message = f"hang: {where()}"
+        raise HungError(message)
     return outcome.result()
 
 
@@ -54,7 +54,7 @@ def leave_at_once():
 
 
 def settle(outcome, do):
-    """Run ``do()`` and let ``outcome`` have what comes of it."""
+    """Run ``do()`` and set its result or error on ``outcome``."""
     try:
         outcome.set_result(do())
     except BaseException as error:
@@ -62,7 +62,7 @@ def settle(outcome, do):
 
 
 def forget_batchers():
-    """Let nobody wait for what a failed test has left behind."""
+    """Make no other code wait for the batchers and threads of a failed test."""
     registry._live.clear()
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
@@ -70,14 +70,14 @@ def forget_batchers():
 
 
 class Returned:
-    """What a caller got."""
+    """The result of a call."""
 
     def __init__(self, value):
         self.value = value
 
 
 class Raised:
-    """What a caller was told instead."""
+    """The error of a call."""
 
     def __init__(self, error):
         self.error = error
@@ -87,7 +87,7 @@ class Raised:
 
 
 class HastyLoop(VirtualLoop):
-    """Time does not wait for the threads of the loop: one may stand at a gate that opens after a timeout."""
+    """Moves its clock while its threads run, since a thread may wait at a gate that opens after a timeout."""
 
     run_in_executor = asyncio.SelectorEventLoop.run_in_executor
 
@@ -95,19 +95,19 @@ class HastyLoop(VirtualLoop):
 class Column:
     """A batcher, its callers and its batch function, which can be stopped at a gate.
 
-    A scenario is a coroutine function that is given a column. ``play()`` runs it; after it every caller must have been
-    answered, the batcher must work and every call be accounted for.
+    A scenario is a coroutine function of a column. ``play()`` runs it and then asserts that every caller is answered,
+    that the batcher works, and that every call is counted.
     """
 
     name: str
-    # Whether callers are tasks of the loop, which can be cancelled, and not threads, which can't.
+    # Whether callers are tasks of the loop, which can be cancelled, or threads, which cannot.
     tasks = True
     # Whether the batch function runs on the loop.
     on_loop = True
-    # Whether it can be started again after it was stopped.
+    # Whether it can be started again after it was closed.
     restarts = False
     new_loop = HastyLoop
-    # What is wrong with this Python that there is no such column.
+    # The reason why this Python does not have the column.
     missing = ""
 
     def __init__(self):
@@ -115,12 +115,12 @@ class Column:
         self.answer = doubled
         # The items of each batch.
         self.batches = []
-        # How many calls were made that the batcher did not refuse, and who made them.
+        # The number of calls that the batcher accepted, and their callers.
         self.calls = 0
         self.callers = []
-        # What ended the loop, as KeyboardInterrupt and SystemExit do.
+        # The errors that ended the loop, as KeyboardInterrupt and SystemExit do.
         self.escaped = []
-        # What may be logged in the end, and whether the batcher may be closed.
+        # The expected log messages, and whether the scenario closes the batcher.
         self.log = []
         self.closed = False
         self._open = threading.Event()
@@ -129,16 +129,16 @@ class Column:
         self._main = None
 
     def build(self, answer=doubled, **options):
-        """Make the batcher: unless told otherwise, batches of two that leave when they are full or flushed."""
+        """Make the batcher; by default its batches leave when they have two items or are flushed."""
         self.answer = answer
         self.build_of(self.batch_function(), **{"max_size": 2, "timeout": HOUR, "name": "double", **options})
 
     def batch_function(self):
-        """Return a batch function of the kind that this column takes."""
+        """Return a batch function of the kind that this column accepts."""
 
         def double(items):
             self.batches.append(list(items))
-            assert self._open.wait(PATIENCE), "nobody opened the gate"
+            assert self._open.wait(PATIENCE), "the gate stayed shut"
             return self.answer(items)
 
         async def double_on_loop(items):
@@ -151,13 +151,13 @@ class Column:
         return double_on_loop if self.on_loop else double
 
     def play(self, scenario):
-        """Run a scenario and what every one ends with."""
+        """Run a scenario and the assertions at its end."""
         try:
             in_time(lambda: self._run(scenario), self._where)
         except BaseException:
             forget_batchers()
             raise
-        assert [] == self.escaped, "it escaped the loop"
+        assert [] == self.escaped, "an error ended the loop"
 
     def _run(self, scenario):
         async def cell():
@@ -192,7 +192,7 @@ class Column:
         self.loop.close()
 
     def _where(self):
-        """Tell where the scenario waits."""
+        """Return the stack of the waiting scenario."""
         waiting = self._main.get_coro()
         frames = []
         while inspect.iscoroutine(waiting) and waiting.cr_frame is not None:
@@ -201,7 +201,7 @@ class Column:
         return "\n" + "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
     async def all_is_well(self):
-        """Find every caller answered, the batcher working or closed as expected, and every call accounted for."""
+        """Assert that every caller is answered, that an open batcher works, and that every call is counted."""
         for caller in self.callers:
             await self.outcome(caller)
         if self.closed and self.restarts:
@@ -215,22 +215,22 @@ class Column:
         self.balanced()
         assert (0, 0) == (self.stats.pending, self.stats.running)
         await self.aclose()
-        # Those of the batcher have its name.
+        # The names of the batcher's threads begin with its own.
         await self.until(lambda: not any(thread.name.startswith("double") for thread in threading.enumerate()))
 
     def accounted(self):
-        """Return the number of calls that the statistics know of."""
+        """Return the number of counted calls."""
         return accounted(self.stats)
 
     def balanced(self):
-        """Find every call accounted for."""
+        """Assert that every call is counted."""
         assert self.calls == self.accounted()
 
     async def until(self, condition):
-        """Wait for another thread or task to make ``condition()`` true. If nobody does, the scenario hangs."""
+        """Wait until another thread or task makes ``condition()`` true; otherwise the scenario hangs."""
         while not condition():  # there is no event to wait for
-            # Threads that work for the loop get their turn too: a loop that spins keeps the interpreter to itself.
-            time.sleep(0)  # noqa: ASYNC251  # that is what lets them
+            # A spinning loop keeps the interpreter to itself; this gives threads a turn.
+            time.sleep(0)  # noqa: ASYNC251  # likewise
             await asyncio.sleep(0)
 
     async def call(self, *items):
@@ -243,7 +243,7 @@ class Column:
         return callers
 
     def attempt(self, item):
-        """Call with an item, and neither count it nor see it queued; return the caller."""
+        """Call with an item, without counting the call or waiting until it is queued; return the caller."""
         self.callers.append(self.caller(lambda: self.ask(item)))
         return self.callers[-1]
 
@@ -253,7 +253,7 @@ class Column:
         return self.put(item)
 
     def caller(self, call):
-        """Return a task that awaits ``call()``, or the future of a thread that blocks in it."""
+        """Return a task that awaits ``call()``, or the future of a thread that runs it."""
 
         async def awaiting():
             try:
@@ -264,7 +264,7 @@ class Column:
         return self.loop.create_task(awaiting())
 
     async def outcome(self, caller):
-        """Return what came of a call."""
+        """Return the result or error of a call."""
         try:
             outcome = await caller
         except asyncio.CancelledError as error:
@@ -272,19 +272,19 @@ class Column:
         return outcome
 
     async def answers(self, callers):
-        """Return what callers got, who all got something."""
+        """Return the results of callers, all of which have one."""
         outcomes = [await self.outcome(caller) for caller in callers]
         assert [Returned] * len(callers) == [type(outcome) for outcome in outcomes], outcomes
         return [outcome.value for outcome in outcomes]
 
     async def errors(self, callers):
-        """Return what callers were told, who all got an error."""
+        """Return the errors of callers, all of which have one."""
         outcomes = [await self.outcome(caller) for caller in callers]
         assert [Raised] * len(callers) == [type(outcome) for outcome in outcomes], outcomes
         return [outcome.error for outcome in outcomes]
 
     async def awaited(self, future):
-        """Return the result of a future of either kind."""
+        """Wait for a future of either engine; return its result."""
         await self.until(future.done)
         return future.result()
 
@@ -298,7 +298,7 @@ class Column:
         await self.fn.aclose()
 
     def forget(self):
-        """Keep no item and no result alive."""
+        """Drop all references to items and results."""
         self.batches.clear()
         self.callers.clear()
 
@@ -313,7 +313,7 @@ class Column:
         self._open_on_loop = asyncio.Event()
 
     async def at_gate(self, batches=1):
-        """Wait until so many batches have come."""
+        """Wait until so many batches have begun."""
         await self.until(lambda: len(self.batches) == batches)
 
 
@@ -342,7 +342,7 @@ class OfFunction(Column):
 
 
 class OfClass(Column):
-    """A batcher made by one of the classes."""
+    """A batcher of one of the classes."""
 
     restarts = True
     make: type
@@ -401,10 +401,10 @@ class Blocking:
 
         def blocked():
             try:
-                told = Returned(call())
+                answer = Returned(call())
             except BaseException as error:
-                told = Raised(error)
-            self.loop.call_soon_threadsafe(outcome.set_result, told)
+                answer = Raised(error)
+            self.loop.call_soon_threadsafe(outcome.set_result, answer)
 
         threading.Thread(target=blocked, name="caller", daemon=True).start()
         return outcome
@@ -437,7 +437,7 @@ class Acall(OfFunction):
 
 
 class Debug:
-    """The loop is in debug mode, and minds who calls it from which thread."""
+    """The loop is in debug mode, in which it checks the thread of its callers."""
 
     @staticmethod
     def new_loop():
@@ -457,7 +457,7 @@ class OnUvloop:
 
 
 COLUMNS = [AsyncioFunction, AsyncClass, AsyncClassOfDef, ThreadFunction, SyncClass, Acall]
-# The same on other loops: whatever loop it is, the promise is the same.
+# The same columns on other loops, for which the promises are the same.
 COLUMNS += [
     type(kind.__name__ + column.__name__, (kind, column), {"name": f"{column.name}, {says}"})
     for kind, says in ((Debug, "debug"), (OnUvloop, "uvloop"))
@@ -467,19 +467,19 @@ COLUMNS += [
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table: what goes wrong, and what is promised all the same."""
+    """A row of the table: a fault, and the promise that holds all the same."""
 
     name: str
     promise: str
     scenario: Callable[..., Coroutine]
-    # What the scenario is given beside the column.
+    # The arguments of the scenario beside the column.
     arguments: tuple
-    # Whether it can happen in a column.
+    # Whether the fault can happen in a column.
     where: Callable[[type[Column]], bool]
 
 
 class Table:
-    """Faults, each with the columns that it can happen in."""
+    """Faults, each with the columns in which it can happen."""
 
     def __init__(self):
         self.faults = []
@@ -509,8 +509,8 @@ class Table:
 
 
 def check(fault, column, caplog):
-    """Play one cell, and find nothing logged, then or when the garbage is collected, but what it expects."""
-    # So that the collector does not look through all that pytest has loaded, hundreds of times.
+    """Play one cell; assert that it logs the expected messages and no others, garbage collection included."""
+    # Otherwise the collector traverses all objects of pytest, hundreds of times.
     gc.freeze()
     try:
         played = column()
@@ -521,5 +521,5 @@ def check(fault, column, caplog):
     finally:
         gc.unfreeze()
     logged = [record.getMessage() for record in caplog.records]
-    assert expected == [told[: len(begin)] for told, begin in zip(logged, expected, strict=False)]
+    assert expected == [message[: len(begin)] for message, begin in zip(logged, expected, strict=False)]
     assert len(expected) == len(logged), logged

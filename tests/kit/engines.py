@@ -1,4 +1,4 @@
-"""What the tests share: a batch function at a gate, and a kit that drives both engines alike."""
+"""A batch function at a gate, and a kit that drives both engines alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR = 3600
 
 
 class Gate:
-    """A batch function that notes its batches, waits at a gate if told to, and answers with ``answer(items)``."""
+    """A batch function that records its batches, waits at its gate if that is shut, and returns ``answer(items)``."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -40,12 +40,12 @@ class Gate:
     def __call__(self, items):
         self.batches.append(list(items))
         self.arrived.release()
-        assert self._open.wait(PATIENCE), "nobody opened the gate"
+        assert self._open.wait(PATIENCE), "the gate stayed shut"
         return self.answer(items)
 
     def await_batch(self):
         """Wait until a batch stands at the gate."""
-        assert self.arrived.acquire(timeout=PATIENCE), "no batch came"
+        assert self.arrived.acquire(timeout=PATIENCE), "no batch reached the gate"
 
 
 def doubled(items):
@@ -57,7 +57,7 @@ async def adoubled(items):
 
 
 def failing():
-    """Return a function that always fails, and weak references to what was local to it each time."""
+    """Return a function that always raises, and weak references to a local object of each call."""
     seen = []
 
     class Local:
@@ -72,13 +72,13 @@ def failing():
 
 
 class Kit:
-    """Drives a decorated function of one engine from plain test code: callers are futures with a result in seconds."""
+    """Drives a decorated function of one engine from plain test code; a caller is a future of its answer."""
 
     def __init__(self):
         self._gates = []
 
     def decorate(self, answer=doubled, **options):
-        """Return a decorated function that answers with ``answer(items)``, and its gate."""
+        """Return a decorated function that returns ``answer(items)``, and its gate."""
         gate = Gate(answer)
         self._gates.append(gate)
         return microbatch(self.batch_function(gate), **{"name": "double", **options}), gate
@@ -125,7 +125,7 @@ def wait_until(condition):
     """Wait for another thread to make ``condition()`` true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it never came true"
+        assert time.monotonic() < deadline, "the condition stayed false"
         time.sleep(0)
 
 
@@ -154,7 +154,7 @@ class Threads(Kit):
         return caller
 
     def run(self, do):
-        """Return what ``do()`` returns, called where calls of the function may be made."""
+        """Return ``do()``, run where the function may be called."""
         return do()
 
     def inside(self, fn, item):

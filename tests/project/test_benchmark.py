@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: floors answer right, wrong answers are noticed, and the arithmetic holds."""
+"""The benchmark: its floors answer correctly, it detects wrong answers, and its arithmetic is right."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SMALLEST = Plan(scale=0, loops=("asyncio",))
 
 @pytest.fixture
 def no_peers(monkeypatch):
-    """Take part alone, wherever the tests run."""
+    """Hide all other libraries, wherever the tests run."""
     for name in ("batched", "batched.aio", "async_batcher.batcher", "aiodataloader", "ray.serve"):
         monkeypatch.setitem(sys.modules, name, None)
 
 
 class Noted:
-    """Doubles its items and notes the sizes of its batches."""
+    """Doubles its items and records the sizes of its batches."""
 
     def __init__(self):
         self.sizes = []
@@ -50,7 +50,7 @@ class Noted:
 
 @pytest.mark.parametrize("timeout", [0.002, None])
 async def test_the_floor_of_a_loop(timeout):
-    """It answers each call and each future with its own result, from full batches and what is left."""
+    """It answers each call and each future with its own result, from full batches and a last one."""
     noted = Noted()
     call, submit = floors.on_loop(noted.on_loop, max_size=4, timeout=timeout)
     assert [0, 2, 4, 6, 8, 10] == await asyncio.gather(*[call(item) for item in range(6)])
@@ -68,7 +68,7 @@ def test_the_floor_for_threads():
 
 
 def test_the_floor_for_threads_does_not_wait_for_ever():
-    """One call that finds no company runs alone when the window is over."""
+    """A lone call runs alone when its window ends."""
     noted = Noted()
     assert 6 == floors.among_threads(noted, max_size=8, timeout=0.001)(3)
     assert [1] == noted.sizes
@@ -84,8 +84,8 @@ def test_the_floor_with_futures():
 # Wrong answers
 
 
-def test_a_wrong_answer_is_noticed():
-    """Callers of every kind compare what they get."""
+def test_a_wrong_answer_is_an_error():
+    """Callers of every kind compare their answers."""
 
     async def wrong(item):
         return item + 1
@@ -97,14 +97,14 @@ def test_a_wrong_answer_is_noticed():
         clock.threads_latencies(lambda item: item + 1, 2, 2, 2)
 
 
-def test_an_answer_that_is_long_is_not_told_whole():
-    """The message shows the beginning of what came and of what was expected."""
+def test_a_long_answer_is_shortened():
+    """The message has the beginnings of the answer and of the expected one."""
     with pytest.raises(WrongAnswerError, match=r"^an answer is wrong: \[0, 0, .{53} instead of 1$"):
         clock.check([0] * 100, 1)
 
 
 def test_threads_are_timed_while_they_can_fill_a_batch():
-    """When fewer are left than a batch has places, what they still do does not count."""
+    """Calls do not count once fewer threads are left than a batch has items."""
     last, quick, together = 3, [], Barrier(4)
 
     def call(item):
@@ -122,7 +122,7 @@ def test_threads_are_timed_while_they_can_fill_a_batch():
 
 
 async def test_responses_are_read_one_by_one():
-    """Each response to a request is read to its end, with a body or without, and nothing of the next one."""
+    """Each response is read to its end, with a body or without, and no further."""
     sent = []
     reader = asyncio.StreamReader()
     reader.feed_data(b"HTTP/1.1 204 No Content\r\nserver: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42")
@@ -137,24 +137,24 @@ async def test_responses_are_read_one_by_one():
 
 
 def test_spread():
-    """Of many figures it is the median and the quartiles, of few the median, the least and the greatest."""
+    """Many figures have a median and quartiles; few figures have a median, a minimum and a maximum."""
     assert Spread(3, 2, 4) == spread([5, 3, 1, 2, 4])
     assert Spread(2, 1, 9) == spread([9, 1, 2])
 
 
 def test_ratios():
-    """Each round is compared with itself; nothing is as much as nothing, and anything infinitely more."""
+    """Each round is compared with itself; 0 over 0 is 1, and another number over 0 is infinite."""
     assert [2, 0.5, 1, float("inf")] == ratios([4, 1, 0, 1], [2, 2, 0, 0])
 
 
 def test_percentile():
-    """It is a figure that was measured."""
+    """A percentile is one of the measured figures."""
     assert [50, 99, 100] == [percentile(range(1, 101), percent) for percent in (50, 99, 100)]
     assert 7 == percentile([7], 50)
 
 
 def test_the_median_of_ratios_is_not_the_ratio_of_medians():
-    """A slow round is slow for both."""
+    """A slow round is slow for both entrants, so ratios are formed within rounds."""
     ours, floor = Figures([5, 50, 4]), Figures([10, 100, 4])
     assert Spread(0.5, 0.5, 1) == judge(Bar(0.8), {OURS: ours, FLOOR: floor}).figure
 
@@ -171,15 +171,15 @@ def test_the_median_of_ratios_is_not_the_ratio_of_medians():
     ],
 )
 def test_bars(bar, words, is_met):
-    """A bar is held against the best of those who took part."""
+    """A bar is compared with the best entrant that took part."""
     figures = {OURS: Figures([5]), FLOOR: Figures([10]), "a": Figures([1]), "b": Figures([2])}
     figures["c"] = Figures(absent="not installed: c")
     verdict = judge(bar, figures, "us")
     assert (words, is_met) == (verdict.words, verdict.met)
 
 
-def test_a_bar_without_company_says_nothing():
-    """Nobody is judged by who is not there."""
+def test_a_bar_without_entrants():
+    """A bar about an absent entrant has no verdict."""
     figures = {OURS: Figures([5]), FLOOR: Figures(absent="not installed: it")}
     assert judge(Bar(1), figures) is None
     assert judge(Bar(1, subject=FLOOR, against=(OURS,)), figures) is None
@@ -190,12 +190,12 @@ def test_a_bar_without_company_says_nothing():
 
 
 def contest(**entrants):
-    """Return a contest of entrants that give the figures of a list, one a round."""
+    """Return a contest of entrants with the figures of a list, one for each round."""
     return Contest("counting", "items/s", {name: Entrant(iter(given).__next__) for name, given in entrants.items()})
 
 
-def test_everybody_runs_in_turn():
-    """Rounds begin with another entrant each time, and each figure is noted."""
+def test_entrants_take_turns():
+    """Each round begins with another entrant, and each figure is recorded."""
     figures = {}
     order = list(contest(floor=[1, 2, 3], batchify=[4, 5, 6]).play(3, figures))
     assert [FLOOR, OURS, OURS, FLOOR, FLOOR, OURS] == order
@@ -203,15 +203,15 @@ def test_everybody_runs_in_turn():
 
 
 def test_latencies_are_sampled_after_all_rounds():
-    """An entrant that can is run once more, and that counts among the runs."""
+    """An entrant with a sampler runs once more, and this run counts."""
     sampled = Contest("counting", "items/s", {FLOOR: Entrant(lambda: (1, 2), lambda: [3, 4])})
     figures = {}
     assert sampled.runs(2) == len(list(sampled.play(2, figures)))
     assert {FLOOR: Figures([1, 1], [2, 2], [3, 4])} == figures
 
 
-def test_a_missing_peer_is_a_line_that_says_so(no_peers):
-    """Whoever is not installed is not asked again, and the others run."""
+def test_a_missing_peer_has_a_line(no_peers):
+    """A peer that is not installed is tried once, and the others run."""
 
     def missing():
         return ON_LOOP[AIODATALOADER](clock.echo, max_size=1, timeout=None)
@@ -224,13 +224,13 @@ def test_a_missing_peer_is_a_line_that_says_so(no_peers):
     )
 
 
-def test_peers_are_told_with_their_versions():
-    """Each has a version, or is said not to be installed."""
+def test_peers_have_versions():
+    """The report has the version of each peer, or its absence."""
     assert set(subjects.PEERS) == set(subjects.versions())
 
 
 def test_entrants_that_run_together():
-    """All of a round are run when the first is asked for, each time with another number."""
+    """The first request of a round runs all entrants of that round, with its number."""
     together = arrivals.Together(lambda number: {"a": number, "b": 10 * number, "c": AbsentError("not installed: c")})
     assert [0, 0, 1, 10, 2] == [together.outcome(name) for name in "ababa"]
     with pytest.raises(AbsentError):
@@ -242,14 +242,14 @@ def test_entrants_that_run_together():
 
 @pytest.fixture
 def results():
-    """One table with everything in it."""
-    told = Contest("counting", "ms", {}, tail="p99", note="Less is better.", bars=(Bar(1, most=True),))
+    """Return the results of a contest with every kind of entrant."""
+    played = Contest("counting", "ms", {}, tail="p99", note="Less is better.", bars=(Bar(1, most=True),))
     floor, ours = Figures([1.0, 2.0], [10, 10], [0.001] * 100), Figures([1.5, 3.0], [20, 20], [0.0015] * 100)
-    return [("some", told, {FLOOR: floor, OURS: ours, BATCHED: Figures(absent="not installed: batched")})]
+    return [("some", played, {FLOOR: floor, OURS: ours, BATCHED: Figures(absent="not installed: batched")})]
 
 
 def test_markdown(results):
-    """It has the place, the bars, and a row for each entrant with as many cells as there are heads."""
+    """The page has the machine, the bars, and a row with all cells for each entrant."""
     expected = """\
 ### Where, when, with what
 
@@ -279,17 +279,17 @@ Less is better.
 
 
 def test_json(results):
-    """It has the figures of all rounds, and how the bars are met."""
-    told = json.loads(table.as_json(results, {"date": "today"}))
-    [some] = told["contests"]
-    assert {"date": "today"} == told["about"]
+    """The file has the figures of all rounds and the verdicts."""
+    written = json.loads(table.as_json(results, {"date": "today"}))
+    [some] = written["contests"]
+    assert {"date": "today"} == written["about"]
     assert [1.5, 3.0] == some["entrants"][OURS]["values"]
     assert {"absent": "not installed: batched"} == some["entrants"][BATCHED]
     assert [{"bar": "batchify <= 1 x floor (ms)", "figure": 1.5, "met": False}] == some["bars"]
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
-    """It prints a table for each contest, and puts the figures where it is told to, in place of older ones."""
+    """The command prints a table for each contest, and replaces the old figures in the given files."""
     monkeypatch.setitem(WORKLOADS, "count", lambda plan: [contest(floor=[100, 200], batchify=[50, 150])])
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
     page.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n", encoding="utf-8")
@@ -305,10 +305,10 @@ def test_the_command(monkeypatch, tmp_path, capsys):
 # Workloads
 
 
-# Those that are left out start processes, which takes seconds.
+# The excluded workloads start processes, which takes seconds.
 @pytest.mark.parametrize("workload", sorted(set(WORKLOADS) - {"idle", "import", "service", "web"}))
 def test_a_workload_runs(workload, no_peers, monkeypatch):
-    """At its smallest each works, and batchify takes part in every contest of it."""
+    """Each workload runs at its smallest, and batchify takes part in all of its contests."""
     monkeypatch.setattr(arrivals, "LOADS", [95])
     monkeypatch.setattr(closed, "TASKS", {16: 1, 256: 1})
     monkeypatch.setattr(closed, "THREADS", {1: 1, 32: 1})
@@ -323,22 +323,22 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
 
 @pytest.mark.parametrize("path", instructions.PATHS, ids=lambda path: path.__name__)
 @pytest.mark.parametrize("name", [FLOOR, OURS])
-def test_what_is_counted_runs(path, name):
-    """Each hot path whose instructions are counted works, for both who are compared."""
+def test_counted_paths_run(path, name):
+    """Each path with an instruction count runs, for batchify and for the floor."""
     path(name, 1)
 
 
 @pytest.mark.parametrize("path", profile.PATHS, ids=lambda path: path.__name__)
-def test_paths_that_are_profiled(path):
-    """Each path that the profiler looks at works, for batchify and for the floor."""
+def test_profiled_paths_run(path):
+    """Each path of the profiler runs, for batchify and for the floor."""
     _, names = profile.PATHS[path]
     for name in names:
         if name != subjects.AIODATALOADER:
             path(name, 256)
 
 
-def test_looks_are_sorted_by_part():
-    """What a look counts for is where its innermost line stands, but for the start of a process."""
+def test_samples_are_sorted_by_part():
+    """A sample counts for the part of its innermost line; the start of a process does not count."""
     core, inside, outside = profile.PACKAGE / "_core/queue.py", profile.PACKAGE / "_asyncio/engine.py", json.__file__
     stacks = f"""
         main (x.py:1);import (<frozen importlib>:2);take ({core}:3) 5

@@ -1,4 +1,4 @@
-"""The documentation keeps its word: the site builds, its code runs, and it has all there is."""
+"""The documentation: its site builds, its code runs, and it describes every public name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.kit.processes import ROOT, printed, run
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
-# What a page says that its code prints: behind it, or on a line of its own.
+# The output that a page promises: behind the code, or on a line of its own.
 SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
-# The beginning of a part of an example.
+# The first line of a quotation from an example.
 QUOTED = re.compile(r"""^```python title="(examples/[^"]*)"\n""", re.MULTILINE)
-# What a browser fetches on its own, other than plain links that somebody may follow.
+# The addresses that a browser fetches by itself, unlike plain links.
 FETCHED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="?([^"\s>]+)|<link\b[^>]*\bhref="?([^"\s>]+)""")
 IMPORTED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//[^)"']+""")
 
 
 def program(page):
-    """Return the blocks of Python of a page as one program, each line where it stands on the page."""
+    """Return the Python blocks of a page as one program, each line at its line number on the page."""
     lines, inside = [], False
     for line in page.splitlines():
         inside = inside and line != "```"
@@ -39,9 +39,9 @@ def program(page):
 
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_a_page_runs(name):
-    """The blocks of a page run in order, as one program, without a warning, and print what their comments say."""
+    """The blocks of a page run in order, as one program, without a warning, and print the output in their comments."""
     code = program(PAGES[name])
-    # A connection that is to live as long as the program is not closed, which Python 3.13 tells at the end.
+    # The page opens a connection for the life of the program, and Python 3.13 warns at its end.
     quiet = ["-W", "error", "-W", "ignore:unclosed database:ResourceWarning"]
     output = printed(*quiet, "-c", code, traced=False)
     said = [behind or alone for behind, alone in SAID.findall(code)]
@@ -50,8 +50,8 @@ def test_a_page_runs(name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_code_is_passed_over(name):
-    """Every fence of Python stands at the beginning of a line, where it is found, and has an end."""
+def test_every_block_is_found(name):
+    """Every Python fence stands at the beginning of a line, where the pattern finds it, and has an end."""
     fences = [fence for fence in re.findall(r"^.*```.*$", PAGES[name], re.MULTILINE) if not QUOTED.match(f"{fence}\n")]
     quotes = QUOTED.findall(PAGES[name])
     assert {"```python"} >= {fence for fence in fences if "py" in fence.lower()}
@@ -59,14 +59,14 @@ def test_no_code_is_passed_over(name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_what_is_quoted_stands_there(name):
-    """What a page quotes from an example is a part of it, and so it is tested there."""
+def test_quotations_are_exact(name):
+    """A quotation is a part of its example, and the example has a test."""
     for example, quote in re.findall(QUOTED.pattern + r"(.*?)^```$", PAGES[name], re.MULTILINE | re.DOTALL):
         assert quote in (ROOT / example).read_text(encoding="utf-8")
 
 
 def test_the_tests_of_the_page_about_tests(tmp_path):
-    """What the page about tests shows for pytest passes there."""
+    """The pytest tests on the page about tests pass."""
     path = tmp_path / "test_page.py"
     path.write_text(program(PAGES["testing"]), encoding="utf-8")
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error"]
@@ -86,18 +86,18 @@ def site(tmp_path_factory):
 
 
 def test_the_site_builds(site):
-    """The site builds without a warning: every page is in the navigation, and every link leads somewhere."""
+    """The site builds without a warning: every page is in the navigation, and every link has a target."""
     assert set(PAGES) <= {path.stem for path in site.glob("*.html")}
 
 
-def test_the_readme_is_taken_in(site):
-    """A section of the README that a page asks for is there, and nothing is left of the asking."""
+def test_the_readme_is_included(site):
+    """A page includes its section of the README in the place of the reference to it."""
     assert "<td>the process forks</td>" in (site / "failures.html").read_text(encoding="utf-8")
     assert [] == [path.name for path in site.rglob("*.html") if "../README.md" in path.read_text(encoding="utf-8")]
 
 
 def public():
-    """Return everything public, by the address that it has on the page of names."""
+    """Return every public object, by its address on the page of names."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
     named = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
     named["batchify.prometheus.BatchCollector"] = batchify.prometheus.BatchCollector
@@ -107,7 +107,7 @@ def public():
 
 @pytest.mark.parametrize(("address", "thing"), public().items(), ids=public())
 def test_a_public_name_is_described(site, address, thing):
-    """The page of names has each public name and each member of a decorated function, with what its docstring says."""
+    """The page of names has each public name and each member of a decorated function, with its docstring."""
     page = (site / "api.html").read_text(encoding="utf-8")
     assert f'id="{address}"' in page
     text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
@@ -116,7 +116,7 @@ def test_a_public_name_is_described(site, address, thing):
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
-    """The site can be read without a network: pages, scripts and styles come with it."""
+    """The site needs no network: it has its own pages, scripts and styles."""
     fetched = {
         address
         for path in site.rglob("*.html")

@@ -1,4 +1,4 @@
-"""What an import costs. The layers themselves are contracts of import-linter, in ``pyproject.toml``."""
+"""The cost of an import. The layers are contracts of import-linter, in ``pyproject.toml``."""
 
 from tests.kit.processes import printed_by
 
@@ -6,18 +6,18 @@ HEAVY = ["asyncio", "numpy", "rich", "matplotlib", "pandas", "torch", "prometheu
 
 
 def loaded(code):
-    """Return which of the heavy modules a fresh interpreter has loaded after it ran ``code``."""
+    """Return the heavy modules that a fresh interpreter loads while it runs ``code``."""
     names = printed_by(f"import sys\n{code}\nprint(*sys.modules)").split()
     return sorted({name.split(".")[0] for name in names} & set(HEAVY))
 
 
 def test_importing_the_package_is_light():
-    """``import batchify`` loads neither asyncio nor anything that only some of its users have."""
+    """``import batchify`` loads neither asyncio nor an optional dependency."""
     assert [] == loaded("import batchify")
 
 
 def test_importing_our_own_modules_is_light():
-    """With wrapt there already, whatever it may load itself, ``import batchify`` loads nothing heavy on its own."""
+    """If wrapt is imported already, with all its own imports, ``import batchify`` loads no heavy module."""
     forget = "for name in [name for name in sys.modules if name.split('.')[0] == 'asyncio']: del sys.modules[name]"
     assert [] == loaded(f"import wrapt\n{forget}\nimport batchify")
 
@@ -28,8 +28,8 @@ def test_threads_alone_do_not_need_asyncio():
     assert [] == loaded(f"from batchify import SyncMicrobatcher\n{use}")
 
 
-def test_the_measure_of_light_is_true():
-    """What is loaded is seen, also when it is only a part of something heavy."""
+def test_a_part_of_a_heavy_module_counts():
+    """The import of a submodule counts as one of its package."""
     assert ["asyncio"] == loaded("import asyncio.events")
 
 
