@@ -90,7 +90,7 @@ class BatchStats:
     fill_ratio: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, strings and numbers, ready for JSON, whose keys are strings: sizes too."""
+        """Return all fields as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain
