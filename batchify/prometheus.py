@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from batchify._batcher.registry import register_for_fork, sources
+from batchify._stats.counters import batch_sizes
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import CALL_OUTCOMES, Totals
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from batchify._stats.counters import Counts
     from batchify._stats.snapshot import Percentiles
     from batchify._stats.totals import Total
 
@@ -84,17 +86,17 @@ def _metrics(totals: Iterable[Total]) -> list[Metric]:
     waits = _summary("wait", "Time from the arrival of a call to the departure of its batch.")
     runs = _summary("run", "Run time of a batch.")
     for total in totals:
-        present = total.present
+        present, counts = total.present, total.counts
         name = present.name
         for field, counter in counters.items():
-            counter.add_metric([name], total.counts[field])
+            counter.add_metric([name], counts[field])
         for reason in REASONS:
-            batches.add_metric([name, reason], total.counts[reason])
+            batches.add_metric([name, reason], counts[reason])
         pending.add_metric([name], present.pending)
         running.add_metric([name], present.running)
-        sizes.add_metric([name], _buckets(total), total.items)
-        waits.add_metric([name], total.waits, total.counts["wait_ns"] / 1e9)
-        runs.add_metric([name], total.batches, total.counts["run_ns"] / 1e9)
+        sizes.add_metric([name], _buckets(counts), counts["total_items"])
+        waits.add_metric([name], counts["total_items"] + counts["deduped_items"], counts["wait_time"])
+        runs.add_metric([name], counts["total_batches"], counts["run_time"])
         if present.total_batches:
             # Without a measurement there is no quantile, and 0 would be wrong.
             _add_quantiles(waits, name, present.wait_ms)
@@ -106,11 +108,11 @@ def _summary(name: str, documentation: str) -> SummaryMetricFamily:
     return SummaryMetricFamily(f"batchify_{name}", documentation, labels=["batcher"], unit="seconds")
 
 
-def _buckets(total: Total) -> list[tuple[str, float]]:
+def _buckets(counts: Counts) -> list[tuple[str, float]]:
     """Return the number of batches up to each size."""
-    sizes = total.sizes
+    sizes = batch_sizes(counts)
     up_to = [(str(float(most)), sum(sizes[size] for size in sizes if size <= most)) for most in BUCKETS]
-    return [*up_to, ("+Inf", total.batches)]
+    return [*up_to, ("+Inf", counts["total_batches"])]
 
 
 def _add_quantiles(summary: SummaryMetricFamily, name: str, ms: Percentiles) -> None:

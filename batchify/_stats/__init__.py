@@ -1,4 +1,4 @@
-"""Statistics: the counters of a batcher, the snapshot that users see, and totals for exporters.
+"""Statistics: the counters of a batcher, the snapshots that users see, and totals for exporters.
 
-It must not know clocks or engines: whoever knows the time passes durations.
+It decides what is counted and how a snapshot looks. It must not know clocks or engines: engines pass durations.
 """

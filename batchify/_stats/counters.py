@@ -16,19 +16,27 @@ Rules
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from itertools import islice
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
-from batchify._stats.snapshot import RECENT, Counts, Reading
+from batchify._stats.snapshot import REASONS, BatchStats, percentiles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
-    from batchify._stats.snapshot import BatchStats
 
-COUNTED = (
+# Numbers by field of a snapshot, by reason of a departure, or (an int) by size of a batch. "room" is the sum of the
+# ``max_size`` of all batches; "wait_time" and "run_time" are sums in seconds.
+Counts: TypeAlias = Counter[Any]
+
+FIELDS = (
+    "total_items",
+    "total_batches",
     "answered_items",
     "failed_items",
     "cancelled_items",
@@ -36,8 +44,9 @@ COUNTED = (
     "rejected_items",
     "deduped_items",
     "isolation_runs",
-    "room",
 )
+# Percentiles are those of so many of the newest items (wait times) and batches (run times).
+RECENT = 10_000
 
 
 class Stats:
@@ -46,28 +55,8 @@ class Stats:
     The lock is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
 
     Args:
-        parent: counters that count everything that these count.
+        parent: counters that count everything that these count. They have no parent.
     """
-
-    __slots__ = (
-        *COUNTED,
-        "__weakref__",
-        "_batches",
-        "_before",
-        "_children",
-        "_gone",
-        "_lock",
-        "_longest_run",
-        "_longest_wait",
-        "_parent",
-        "_queues",
-        "_recent",
-        "_run_time",
-        "_running",
-        "_runs",
-        "_wait_time",
-        "_waits",
-    )
 
     _lock: RLock
 
@@ -85,12 +74,8 @@ class Stats:
             parent._children[ref(self, parent._children.pop)] = None
 
     def _clear(self) -> None:
-        self.answered_items = self.failed_items = self.cancelled_items = self.expired_items = 0
-        self.rejected_items = self.deduped_items = self.isolation_runs = self.room = 0
-        # The number of batches by reason and by size.
-        self._batches = Counts()
-        # Sums and maxima, in seconds.
-        self._wait_time = self._run_time = self._longest_wait = self._longest_run = 0.0
+        self._counts: dict[Any, Any] = dict.fromkeys((*FIELDS, *REASONS, "room", "wait_time", "run_time"), 0)
+        self._longest_wait = self._longest_run = 0.0
         # The departure and the arrivals of the newest batches, and the number of these arrivals.
         self._waits: deque[tuple[float, list[float]]] = deque()
         self._recent = 0
@@ -99,7 +84,7 @@ class Stats:
     def reset(self) -> None:
         """Start again at zero, with the children; waiting and running calls stay counted."""
         with self._lock:
-            self._before = self._before + self._counts()
+            self._before.update(self._counts)
             self._clear()
             for child in self._live_children():
                 child.reset()
@@ -138,12 +123,12 @@ class Stats:
         """Count the two halves of a failed batch, which run again."""
         self._count("isolation_runs", 2)
 
-    def _count(self, what: str, count: int, *, gone: int = 0) -> None:
+    def _count(self, field: str, count: int, *, gone: int = 0) -> None:
         with self._lock:
             self._gone += gone
             stats: Stats | None = self
             while stats is not None:
-                setattr(stats, what, getattr(stats, what) + count)
+                stats._counts[field] += count
                 stats = stats._parent
 
     def departed(self, batch: Batch) -> None:
@@ -166,15 +151,18 @@ class Stats:
             stats: Stats | None = self
             while stats is not None:
                 stats._running -= calls
-                stats.answered_items += calls - failed - cancelled
-                stats.failed_items += failed
-                stats.cancelled_items += cancelled
-                stats.deduped_items += calls - size
-                stats.room += batch.max_size
-                stats._batches[batch.reason] += 1
-                stats._batches[size] += 1
-                stats._wait_time += wait_time
-                stats._run_time += run_time
+                counts = stats._counts
+                counts["total_items"] += size
+                counts["total_batches"] += 1
+                counts["answered_items"] += calls - failed - cancelled
+                counts["failed_items"] += failed
+                counts["cancelled_items"] += cancelled
+                counts["deduped_items"] += calls - size
+                counts["room"] += batch.max_size
+                counts["wait_time"] += wait_time
+                counts["run_time"] += run_time
+                counts[batch.reason] += 1
+                counts[size] = counts.get(size, 0) + 1
                 stats._longest_wait = max(stats._longest_wait, longest_wait)
                 stats._longest_run = max(stats._longest_run, run_time)
                 stats._runs.append(run_time)
@@ -185,32 +173,14 @@ class Stats:
                     stats._recent -= len(stats._waits.popleft()[1])
                 stats = stats._parent
 
-    def read(self) -> Reading:
-        """Return the counters of this moment."""
+    def all_counts(self) -> Counts:
+        """Return everything that was ever counted: numbers that never fall."""
         with self._lock:
-            return Reading(
-                before=self._before,
-                counts=self._counts(),
-                running=self._running,
-                waits=list(self._waits),
-                runs=list(self._runs),
-                longest_wait=self._longest_wait,
-                longest_run=self._longest_run,
-                # Last: a call that arrives meanwhile waits, and no call counts twice.
-                pending=self._pending(),
-            )
+            return self._before + Counts(self._counts)
 
     def snapshot(self, name: str) -> BatchStats:
-        """Return the counters of this moment as a snapshot under the name of the batcher."""
-        return self.read().snapshot(name)
-
-    def _counts(self) -> Counts:
-        counts = Counts(self._batches)
-        for what in COUNTED:
-            counts[what] = getattr(self, what)
-        counts["wait_ns"] = round(1e9 * self._wait_time)
-        counts["run_ns"] = round(1e9 * self._run_time)
-        return counts
+        """Return a snapshot under the name of the batcher."""
+        return snapshot(name, [self])
 
     def _pending(self) -> int:
         pending = 0
@@ -222,3 +192,45 @@ class Stats:
 
     def _live_children(self) -> list[Stats]:
         return [child for known in list(self._children) if (child := known()) is not None]
+
+
+def snapshot(name: str, several: Iterable[Stats]) -> BatchStats:
+    """Return one snapshot of the counters of several batchers."""
+    counts = Counts()
+    newest_batches: list[tuple[float, list[float]]] = []
+    runs: list[float] = []
+    pending = running = 0
+    longest_wait = longest_run = 0.0
+    for stats in several:
+        with stats._lock:
+            counts.update(stats._counts.copy())
+            newest_batches += reversed(stats._waits)
+            runs += reversed(stats._runs)
+            longest_wait = max(longest_wait, stats._longest_wait)
+            longest_run = max(longest_run, stats._longest_run)
+            running += stats._running
+            # Last: a call that arrives meanwhile waits, and no call counts twice.
+            pending += stats._pending()
+    waits = (departed - arrived for departed, times in newest_batches for arrived in times)
+    batches, items = counts["total_batches"], counts["total_items"]
+    sizes = batch_sizes(counts)
+    return BatchStats(
+        name=name,
+        **{field: counts[field] for field in FIELDS},
+        avg_batch_size=items / max(1, batches),
+        avg_wait_time_ms=1000 * counts["wait_time"] / max(1, items + counts["deduped_items"]),
+        avg_run_time_ms=1000 * counts["run_time"] / max(1, batches),
+        max_batch_size_seen=max(sizes, default=0),
+        pending=pending,
+        running=running,
+        wait_ms=percentiles(list(islice(waits, RECENT)), longest_wait),
+        run_ms=percentiles(runs[:RECENT], longest_run),
+        size_histogram=sizes,
+        reasons={reason: counts[reason] for reason in REASONS},
+        fill_ratio=items / max(1, counts["room"]),
+    )
+
+
+def batch_sizes(counts: Counts) -> dict[int, int]:
+    """Return the number of batches of each size, smallest size first."""
+    return {size: counts[size] for size in sorted(key for key in counts if isinstance(key, int))}

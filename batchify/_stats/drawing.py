@@ -1,11 +1,10 @@
-"""How a snapshot looks, as text in a terminal and as HTML in a notebook.
+"""Draws labelled figures, as text for a terminal and as HTML for a notebook.
 
-Decides: layout, units, rounding, which sizes share a bar, what is left out because it is zero.
-Must not know: engines, clocks, how anything was counted. A snapshot comes in, a string goes out.
+Decides: layout, units, rounding, which sizes share a bar.
+Must not know: the meaning of a figure, how it was counted.
 
-Text and HTML say the same. The upper half makes plain mappings of labels to figures out of a snapshot, the lower half
-draws such mappings twice: in block characters and in SVG. A name is anybody's text, so it is made printable once, and
-everything that becomes markup is escaped where the markup is written.
+Text and HTML have the same content. Each chart is a mapping of labels to figures, drawn in block characters and in SVG.
+The title is arbitrary text: it is made printable once, and escaped wherever markup is written.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BY_SIZE = "batches by size"
 # Each unit with its length in milliseconds.
 UNITS = (("s", 1000.0), ("ms", 1.0), ("us", 0.001))
 
-# Columns of text. Every section fills the whole width, so that right edges meet.
+# Columns of text. Every section fills the whole width, so that the right edges are aligned.
 WIDTH = 60
 LABEL = 12
 GAP = "    "
@@ -38,22 +37,22 @@ CHARACTER = 8
 BAR = 180
 PANEL = 370
 FIGURE = 80
-# At least 3:1 against white and against black, which is what a bar needs to be told from either theme.
+# Its contrast is at least 3:1 against white and against black, so bars are visible on either theme.
 BAR_COLOR = "#3b82f6"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is drawn: figures by label. Times are in milliseconds.
+    """The figures of a drawing, by label.
 
     Attributes:
-        title: stands above; any text.
+        title: any text.
         totals: the left half of the table.
         calls: the right half of the table.
-        reasons: batches by why they left.
-        sizes: batches by size.
-        wait: percentiles of the wait.
-        run: percentiles of the run time.
+        reasons: number of batches by the reason of their departure.
+        sizes: number of batches by size.
+        wait: percentiles of the wait time, in milliseconds.
+        run: percentiles of the run time, in milliseconds.
     """
 
     title: str
@@ -77,7 +76,7 @@ def as_text(figures: Figures) -> str:
 
 
 def as_html(figures: Figures) -> str:
-    """Return an HTML fragment that needs nothing from outside: a table, and charts as inline SVG."""
+    """Return an HTML fragment without external resources: a table, and charts as inline SVG."""
     below = _summary(figures) + _svg(figures) if figures.sizes else _paragraph(NO_BATCHES)
     return f"<div>{_table(figures)}{below}</div>"
 
@@ -88,7 +87,7 @@ def _printable(name: str) -> str:
 
 
 def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
-    """Return the number of batches of each size, or of each range of sizes where there are many."""
+    """Return the number of batches of each size, or of each range of sizes if there are many sizes."""
     if len(histogram) <= MOST_BARS:
         return {str(size): histogram[size] for size in sorted(histogram)}
     largest = max(histogram)
@@ -103,7 +102,7 @@ def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
 
 
 def _bin_width(smallest: int, largest: int) -> int:
-    # A power of two, because most limits on the size are one, and a full batch then ends its range.
+    # A power of two, because most limits on the size are one: a full batch is then the end of a range.
     width = 2
     while (largest - 1) // width - (smallest - 1) // width >= MOST_BARS:
         width *= 2
@@ -122,7 +121,7 @@ def as_time(ms: float) -> str:
     """Return a time with three significant digits, in the largest unit of which it is at least one."""
     if not ms:
         return "0 ms"
-    # Rounded before the unit is chosen, lest 0.9999 ms become 1000 us.
+    # Rounded before the unit is chosen, so that 0.9999 ms does not become 1000 us.
     rounded = float(f"{ms:.3g}")
     unit, length = next((pair for pair in UNITS if rounded >= pair[1]), UNITS[-1])
     decimals = sum(rounded < limit * length for limit in (10, 100))
@@ -130,14 +129,14 @@ def as_time(ms: float) -> str:
 
 
 def _parts_of_largest(figures: Mapping[str, float]) -> Iterable[tuple[str, float, float]]:
-    """Return each label with its figure and with that figure as a part of the largest."""
+    """Return each label with its figure, and with the figure as a fraction of the largest."""
     largest = max(figures.values(), default=0)
     return ((label, figure, figure / largest if largest else 0.0) for label, figure in figures.items())
 
 
 def _rule(title: str) -> str:
     most = WIDTH - 4
-    # The end of a qualified name tells more than its beginning.
+    # The end of a qualified name says more than its beginning.
     shown = title if len(title) <= most else "…" + title[1 - most :]
     return f"{shown} ".ljust(WIDTH, "─")
 
@@ -177,7 +176,7 @@ def _chart(heading: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _bar(part: float, width: int) -> str:
-    # What is there at all is seen, however little it is.
+    # A figure above zero is visible, however small it is.
     eighths = max(round(part * width * 8), 1) if part else 0
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8]
 
@@ -207,8 +206,8 @@ def _svg(figures: Figures) -> str:
     below = ROW * (2 + len(wait))
     height = max(ROW * (1 + len(sizes)), below + ROW * (1 + len(run)))
     width = PANEL + BAR + 5 * CHARACTER + FIGURE
-    # Words and axes have the colour of the text around, the only one that is sure to be legible on every theme.
-    # To a screen reader an image is its title and its description; it does not look inside.
+    # Words and axes have the colour of the surrounding text, which alone is legible on every theme.
+    # A screen reader reads the title and the description of an image, and nothing inside it.
     spoken = "; ".join((_spoken(BY_SIZE, sizes, _count), _spoken("wait", wait, as_time), _spoken("run", run, as_time)))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}"'
@@ -225,7 +224,7 @@ def _spoken(heading: str, figures: Mapping[str, float], show: Callable[[float], 
 
 
 def _panel(heading: str, figures: Mapping[str, float], show: Callable[[float], str], x: int, y: int) -> str:
-    """Draw a heading and below it a horizontal bar for each label, its figure at its end."""
+    """Draw a heading, and below it a horizontal bar for each label, with the figure at its end."""
     axis = CHARACTER * (2 + max(map(len, figures), default=0))
     parts = [_words(axis, 12, heading, "start", ' font-weight="bold"')]
     for row, (label, figure, part) in enumerate(_parts_of_largest(figures), start=1):

@@ -1,28 +1,14 @@
-"""The numbers of a batcher at one moment: as the counters have them, as users see them, and with which labels.
-
-Decides: how averages and percentiles follow from counts, and which figure has which label.
-Must not know: locks, engines, clocks.
-"""
+"""A snapshot of the statistics of a batcher, and the label of each figure in drawings."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
 from math import ceil
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batchify._stats.drawing import Figures
-
-# Numbers that only grow, by the field of a snapshot, by the reason of a departure, or (an int) by the size of a batch.
-# "room" is the sum of max_size over all batches; "wait_ns" and "run_ns" are sums in nanoseconds, which are ints because
-# a difference of floats may lose what came last.
-Counts: TypeAlias = Counter[str | int]
-# Percentiles are those of this many of the newest calls (wait times) and batches (run times).
-RECENT = 10_000
 
 REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
 
@@ -104,7 +90,7 @@ class BatchStats:
     fill_ratio: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, strings and numbers, ready for JSON, whose keys are strings: sizes too."""
+        """Return all fields as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain
@@ -118,80 +104,6 @@ class BatchStats:
         from batchify._stats.drawing import as_html  # noqa: PLC0415  # as above
 
         return as_html(_figures(self))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The counters of one batcher, or the sum of several, at one moment.
-
-    Attributes:
-        counts: the counts since the last reset.
-        before: the counts until then.
-        pending: calls that wait.
-        running: calls in batches that run.
-        waits: the departure of each of the newest batches, and the arrivals of its calls, in seconds.
-        runs: the run times of the newest batches, in seconds.
-        longest_wait: the longest wait since the last reset, in seconds.
-        longest_run: the longest run since the last reset, in seconds.
-    """
-
-    counts: Counts
-    before: Counts
-    pending: int
-    running: int
-    waits: list[tuple[float, list[float]]]
-    runs: list[float]
-    longest_wait: float
-    longest_run: float
-
-    def snapshot(self, name: str) -> BatchStats:
-        """Return the counts since the last reset as a snapshot under this name."""
-        counts = self.counts
-        sizes = batch_sizes(counts)
-        batches, items = sum(sizes.values()), sum(size * count for size, count in sizes.items())
-        waits = (departed - arrived for departed, times in reversed(self.waits) for arrived in times)
-        return BatchStats(
-            name=name,
-            total_items=items,
-            total_batches=batches,
-            avg_batch_size=items / max(1, batches),
-            avg_wait_time_ms=counts["wait_ns"] / 1e6 / max(1, items + counts["deduped_items"]),
-            avg_run_time_ms=counts["run_ns"] / 1e6 / max(1, batches),
-            max_batch_size_seen=max(sizes, default=0),
-            pending=self.pending,
-            running=self.running,
-            answered_items=counts["answered_items"],
-            failed_items=counts["failed_items"],
-            cancelled_items=counts["cancelled_items"],
-            expired_items=counts["expired_items"],
-            isolation_runs=counts["isolation_runs"],
-            rejected_items=counts["rejected_items"],
-            deduped_items=counts["deduped_items"],
-            wait_ms=percentiles(list(islice(waits, RECENT)), self.longest_wait),
-            run_ms=percentiles(self.runs[-RECENT:], self.longest_run),
-            size_histogram=sizes,
-            reasons={reason: counts[reason] for reason in REASONS},
-            fill_ratio=items / max(1, counts["room"]),
-        )
-
-
-def combined(readings: Sequence[Reading]) -> Reading:
-    """Return the sum of the readings of several batchers."""
-    return Reading(
-        counts=sum((reading.counts for reading in readings), Counts()),
-        before=sum((reading.before for reading in readings), Counts()),
-        pending=sum(reading.pending for reading in readings),
-        running=sum(reading.running for reading in readings),
-        waits=list(chain.from_iterable(reading.waits for reading in readings)),
-        runs=list(chain.from_iterable(reading.runs for reading in readings)),
-        longest_wait=max((reading.longest_wait for reading in readings), default=0.0),
-        longest_run=max((reading.longest_run for reading in readings), default=0.0),
-    )
-
-
-def batch_sizes(counts: Counts) -> dict[int, int]:
-    """Return the number of batches of each size, smallest size first."""
-    return dict(sorted((size, count) for size, count in counts.items() if isinstance(size, int)))
 
 
 def percentiles(measured: list[float], highest: float) -> Percentiles:

@@ -15,13 +15,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from batchify._stats.snapshot import Counts, batch_sizes, combined
+from batchify._stats.counters import Counts, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from batchify._stats.counters import Stats
-    from batchify._stats.snapshot import BatchStats, Reading
+    from batchify._stats.snapshot import BatchStats
 
 # The ends of a call, by field of a snapshot.
 CALL_OUTCOMES = {
@@ -55,26 +55,6 @@ class Total:
     present: BatchStats
     counts: Counts
 
-    @property
-    def sizes(self) -> dict[int, int]:
-        """The number of batches of each size, smallest size first."""
-        return batch_sizes(self.counts)
-
-    @property
-    def batches(self) -> int:
-        """The number of batches that have ended."""
-        return sum(self.sizes.values())
-
-    @property
-    def items(self) -> int:
-        """The number of items in these batches."""
-        return sum(size * count for size, count in self.sizes.items())
-
-    @property
-    def waits(self) -> int:
-        """The number of calls in these batches, which is higher if calls shared items."""
-        return self.items + self.counts["deduped_items"]
-
 
 class Totals:
     """Adds up the statistics of batchers, for one exporter. Any thread may read.
@@ -98,12 +78,11 @@ class Totals:
     def read(self) -> list[Total]:
         """Return the totals of all names that were ever seen."""
         with self._lock:
-            live: defaultdict[str, list[Reading]] = defaultdict(list)
+            live: defaultdict[str, list[Stats]] = defaultdict(list)
             for source in self._sources():
                 name, counters = source.name, source._counters
-                reading = counters.read()
-                counts = reading.before + reading.counts
+                counts = counters.all_counts()
                 self._counts[name] += counts - self._last.get(counters, Counts())
                 self._last[counters] = counts
-                live[name].append(reading)
-            return [Total(combined(live[name]).snapshot(name), Counts(counts)) for name, counts in self._counts.items()]
+                live[name].append(counters)
+            return [Total(snapshot(name, live[name]), Counts(counts)) for name, counts in self._counts.items()]

@@ -1,6 +1,6 @@
 """Metrics and traces for OpenTelemetry.
 
-It needs the package ``opentelemetry-api``, which the extra ``opentelemetry`` brings. The program sets up the SDK.
+It needs the package ``opentelemetry-api``, which the extra ``opentelemetry`` installs. The program sets up the SDK.
 """
 
 from batchify.opentelemetry.metrics import instrument

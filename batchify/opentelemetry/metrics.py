@@ -102,9 +102,9 @@ def _values(total: Total) -> dict[str, float]:
     """Return the values of all metrics with one value for each batcher."""
     return {
         **{f"batchify.item.{field.removesuffix('_items')}": total.counts[field] for field in CALL_OUTCOMES},
-        "batchify.item.batched": total.items,
-        "batchify.item.wait_time": total.counts["wait_ns"] / 1e9,
-        "batchify.batch.run_time": total.counts["run_ns"] / 1e9,
+        "batchify.item.batched": total.counts["total_items"],
+        "batchify.item.wait_time": total.counts["wait_time"],
+        "batchify.batch.run_time": total.counts["run_time"],
         "batchify.item.pending": total.present.pending,
         "batchify.item.running": total.present.running,
     }

@@ -1,10 +1,10 @@
-"""A span of OpenTelemetry for each batch, made by the batch function itself of what it may know of its batch.
+"""A span of OpenTelemetry for each batch, made by a wrapper of the batch function.
 
-Decides: names and attributes of the spans, by the semantic conventions; what they link to.
+Decides: names and attributes of the spans, by the semantic conventions; the links of a span.
 Must not know: engines, the core.
 
-A span has one parent, and a batch many callers, none of whom it belongs to. So its span has no parent, and links that
-lead to the requests that it was run for.
+A span has one parent, but a batch has many callers and belongs to none of them. So its span has no parent, and links
+to the spans of its callers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger("batchify")
 NAME = "batchify.batcher.name"
 SIZE = "batchify.batch.size"
 REASON = "batchify.batch.reason"
-# These are of the conventions, which also have names for the message and the stack trace of an exception.
+# Names of the semantic conventions, which also have names for the message and the stack trace of an exception.
 ERROR = "error.type"
 EXCEPTION, EXCEPTION_TYPE = "exception", "exception.type"
 
@@ -51,37 +51,37 @@ def traced(*, provider: TracerProvider | None = None) -> Callable[[F], F]: ...
 
 
 def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
-    """Make a span of each batch that a batch function runs, with links to the spans that its callers were in.
+    """Make a span of each batch that a batch function runs, with links to the spans of its callers.
 
-    It stands below ``microbatch``, which needs ``capture_context``: without it nobody knows the callers, and there are
-    no links, which is logged once::
+    Apply it below ``microbatch``, and set ``capture_context``: without it the callers are unknown and the span has no
+    links, which is logged once::
 
         @microbatch(capture_context=True)
         @traced
         async def embed(texts): ...
 
-    The span is called ``batch``, then the name of the batcher. It has the attributes ``batchify.batcher.name``,
-    ``batchify.batch.size`` and ``batchify.batch.reason``, and is the current one while the function runs, so that spans
-    made in there are its children. It begins a trace of its own, for which a sampler decides anew; what that can go by
-    are the links, which are there from the start.
+    The name of the span is ``batch``, followed by the name of the batcher. It has the attributes
+    ``batchify.batcher.name``, ``batchify.batch.size`` (number of items) and ``batchify.batch.reason`` (of the
+    departure). It is the current span while the function runs, so spans made there are its children. It starts a trace
+    of its own, for which the sampler decides again. The sampler sees the links.
 
-    There is one link for each span, however many items come from it, in the order of the items. Callers without a span,
-    and those whose span is not sampled, have none. An SDK keeps the newest 128 links unless told otherwise
+    A span with many items in the batch has one link. Links are in the order of the items. Callers without a span, or
+    with a span that is not sampled, have no link. By default, an SDK keeps the newest 128 links
     (``OTEL_SPAN_LINK_COUNT_LIMIT``).
 
-    If the function raises, the span has the status of an error, and the type of the exception. It has neither message
-    nor stack trace of it, since these may tell of the items, which are private. Being cancelled is no error, nor is an
-    exception that is the result of one item.
+    If the function raises an exception, the span has the status of an error and the type of the exception. It has
+    neither the message nor the stack trace, because they may contain items, which are private. A cancelled batch is no
+    error, and neither is an exception that is the result of one item.
 
-    A generator function has its span as long as the generator lives. A batch has one span: called directly, outside of
-    a batch or from another traced function, a function does what it would do without this.
+    The span of a generator function lasts as long as its generator. A batch has one span: a function that is called
+    outside of a batch, or from another traced function, makes none.
 
     Args:
-        fn: the batch function; a function of any kind, method, partial, or object that is called.
-        provider: the global one if not given; that may be set later.
+        fn: the batch function: a function of any kind, a method, a partial, or a callable object.
+        provider: the provider; ``None`` is the global one, which may be set later.
 
     Returns:
-        The batch function, of the same name, signature and kind, or a decorator if ``fn`` is not given.
+        The batch function, with the same name, signature and kind, or a decorator if ``fn`` is not given.
 
     Raises:
         TypeError: ``fn`` cannot be called with a list of items.
@@ -104,13 +104,13 @@ def _check(fn: object) -> None:
 
 
 def _like(fn: Function, form: Function) -> Function:
-    """Return ``form`` with all by which ``fn`` is known; a partial or an object has no name, but one is made of it."""
+    """Return ``form`` with the metadata of ``fn``; a partial or an object, which has no name, gets one."""
     form.__name__ = form.__qualname__ = name_of(fn)
     return wraps(fn)(form)
 
 
 def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
-    """Return what makes a function of the kind of ``fn``."""
+    """Return the wrapper for functions of the kind of ``fn``."""
     found = (form for is_kind, form in _FORMS if any(map(is_kind, _called(fn))))
     return next(found, _returning)
 
@@ -131,7 +131,7 @@ def _awaited(fn: Function, spans: _Spans) -> Function:
     return run
 
 
-# What is current while a generator runs is not to be so for those who take its values, so it is left at each.
+# The span of a generator must not be current for a reader of its values, so each value leaves it.
 
 
 def _yielding(fn: Function, spans: _Spans) -> Function:
@@ -180,12 +180,12 @@ _FORMS: list[tuple[Callable[[Any], bool], Callable[[Any, _Spans], Function]]] = 
 
 @contextmanager
 def _in(span: Span) -> Generator[None]:
-    """Make ``span`` the current one meanwhile, as ``use_span`` does, which would note what may be private of errors."""
+    """Make ``span`` the current one. Unlike ``use_span``, do not record errors, which may be private."""
     token = attach(set_span_in_context(span))
     try:
         yield
     except GeneratorExit:
-        # A coroutine that is torn down after its loop is in a context of somebody else's.
+        # A coroutine that is torn down after its loop has ended is in the context of other code.
         raise
     except BaseException:
         detach(token)
@@ -193,7 +193,7 @@ def _in(span: Span) -> Generator[None]:
     detach(token)
 
 
-# Whether the batch that the running code belongs to has its span.
+# Whether the running batch has its span.
 _has_span = ContextVar("batchify_has_span", default=False)
 
 
@@ -202,14 +202,14 @@ class _Spans:
 
     def __init__(self, provider: TracerProvider | None) -> None:
         self._tracer = get_tracer("batchify", __version__, provider)
-        # Whether it was said that there are no links.
-        self._said = False
+        # Whether the absence of links was logged.
+        self._logged = False
 
     @contextmanager
     def of_batch(self) -> Generator[Span]:
-        """Make the span of the batch that is running, which ends with this; if there is none to make, give the current.
+        """Make the span of the running batch; without a batch, or if it has a span, return the current span.
 
-        It is a root because a batch runs in a context in which nothing is set.
+        The span has no parent because a batch runs in an empty context.
         """
         batch = current_batch()
         if batch is None or _has_span.get():
@@ -225,13 +225,13 @@ class _Spans:
             _note(error, span)
             raise
         finally:
-            # Not by a token: where a generator ends may be another context than where it began.
+            # Not by a token, because a generator may end in another context than it began in.
             _has_span.set(False)
             span.end()
 
     def _links(self, name: str, contexts: tuple[Context, ...]) -> list[Link]:
-        if not contexts and not self._said:
-            self._said = True
+        if not contexts and not self._logged:
+            self._logged = True
             log.warning("the spans of %s() link to no callers: microbatch needs capture_context=True for that", name)
         callers = [context.run(get_current_span).get_span_context() for context in contexts]
         sampled = (caller for caller in callers if caller.trace_flags.sampled)

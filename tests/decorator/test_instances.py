@@ -1,4 +1,4 @@
-"""What a decorated method does to its instance: nothing that it could tell, and nothing to keep it alive."""
+"""The batchers of instances: they leave no trace in an instance, and do not keep it alive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kit.processes import printed_by
 
 
 class Scaler:
-    """Keeps nothing but its factor, and can be pickled because it is known to the module."""
+    """Has one attribute, and can be pickled because the module has its name."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -37,7 +37,7 @@ class Scaler:
 
 
 class Handler:
-    """Keeps a decorated method of its own, as objects with callbacks do."""
+    """Keeps a reference to its own decorated method, as objects with callbacks do."""
 
     def __init__(self):
         self.handle = self.work
@@ -64,15 +64,15 @@ def total(fn):
 
 
 def is_gone(dead):
-    """Say whether an object is gone, once cycles are collected."""
+    """Say whether an object is gone, after a collection of cycles."""
     return gc.collect() >= 0 and dead() is None
 
 
-# Nothing is kept in the instance.
+# Instances are left alone.
 
 
 def test_nothing_is_kept_in_an_instance(name):
-    """The attributes of an instance are the same after its methods were called."""
+    """Calls of its methods do not change the attributes of an instance."""
     scaler = Scaler(2)
     assert 6 == call(getattr(scaler, name), 3)
     assert {"factor": 2} == vars(scaler)
@@ -95,7 +95,7 @@ def test_a_copy_has_its_own_batcher(name, twin):
 
 
 def test_a_deep_copy_has_its_own_methods():
-    """An instance that keeps a method of its own is copied into one that keeps that of the copy."""
+    """The deep copy of an instance with a reference to its own method refers to the method of the copy."""
     handler = Handler()
     assert (handler, 1) == handler.handle(1)
     other = copy.deepcopy(handler)
@@ -104,7 +104,7 @@ def test_a_deep_copy_has_its_own_methods():
 
 
 def test_instances_may_have_slots(name):
-    """A class with ``__slots__`` needs ``__weakref__`` among them, and no more."""
+    """A class with ``__slots__`` only needs ``__weakref__`` among them."""
 
     class Slotted(Scaler):
         __slots__ = ()
@@ -120,7 +120,7 @@ def test_instances_may_have_slots(name):
 
 
 def test_slots_without_a_weak_reference():
-    """Without ``__weakref__`` a call fails, and says what to do; looking does not."""
+    """Without ``__weakref__``, a call raises an error that says what to do; statistics can be read."""
 
     class Slotted:
         __slots__ = ()
@@ -145,8 +145,8 @@ def test_slots_without_a_weak_reference():
     assert 0 == total(Slotted.scale)
 
 
-def test_a_named_tuple_can_be_no_instance():
-    """What can't be referred to weakly at all can't have a decorated method."""
+def test_named_tuples_are_not_supported():
+    """A class whose instances never support weak references cannot have a decorated method."""
 
     class Pair(NamedTuple):
         one: int
@@ -160,7 +160,7 @@ def test_a_named_tuple_can_be_no_instance():
 
 
 def test_instances_need_no_hash():
-    """A dataclass that compares, and so has no hash, has a batcher for each instance, equal or not."""
+    """A dataclass with ``__eq__``, and so without a hash, has a batcher for each instance, equal or not."""
 
     @dataclass
     class Point:
@@ -176,7 +176,7 @@ def test_instances_need_no_hash():
 
 
 def test_instances_are_left_alone(name):
-    """An instance is not compared, hashed, measured, tested for truth, nor asked for attributes it may not have."""
+    """No special method of an instance is called, neither for comparison, hash, length or truth nor for attributes."""
 
     def touched(*args):
         raise AssertionError(args)
@@ -192,7 +192,7 @@ def test_instances_are_left_alone(name):
 
 
 def test_callable_objects_are_not_tested_for_truth():
-    """A callable object that can't be tested for truth, as arrays can't, is called all the same."""
+    """A callable object need not support a test for truth, which arrays do not."""
 
     class Model:
         def __bool__(self):
@@ -205,11 +205,11 @@ def test_callable_objects_are_not_tested_for_truth():
     assert [2, 4] == [future.result(PATIENCE) for future in [double.submit(1), double.submit(2)]]
 
 
-# Life and death.
+# Lifetime.
 
 
 def test_an_idle_instance_can_go(name):
-    """An instance whose method was called is collected like any other."""
+    """An idle instance whose method was called is collected like any other."""
     scaler = Scaler(2)
     dead = weakref.ref(scaler)
     assert 6 == call(getattr(scaler, name), 3)
@@ -227,7 +227,7 @@ def test_an_instance_that_refers_to_itself_can_go():
 
 
 def test_a_batcher_goes_with_its_instance(name):
-    """When an instance is gone, so is its batcher."""
+    """The batcher of an instance is collected with it."""
     scaler = Scaler(2)
     before = batchify.batchers()
     assert 6 == call(getattr(scaler, name), 3)
@@ -237,7 +237,7 @@ def test_a_batcher_goes_with_its_instance(name):
 
 
 def test_a_method_keeps_its_instance(name):
-    """Who holds a method holds its instance, and who lets go of it lets go of the instance."""
+    """A bound method keeps its instance alive, and only as long as it lives itself."""
     scaler = Scaler(2)
     dead = weakref.ref(scaler)
     method = getattr(scaler, name)
@@ -250,7 +250,7 @@ def test_a_method_keeps_its_instance(name):
 
 
 async def outcome(awaitable):
-    """Return what comes of ``awaitable`` as text, so that no traceback keeps anything alive."""
+    """Return the result or the error of ``awaitable`` as text, so that no traceback keeps an object alive."""
     try:
         return repr(await awaitable)
     except Exception as error:
@@ -269,7 +269,7 @@ async def outcome(awaitable):
     ids=["call", "acall", "map", "submit", "acall of def"],
 )
 async def test_a_coroutine_outlives_its_instance(begin, expected):
-    """A coroutine of a method can be awaited when nobody else holds the instance any more."""
+    """The coroutine of a method can be awaited after all other references to the instance are gone."""
     awaitable = begin()
     gc.collect()
     told = await outcome(awaitable)
@@ -279,7 +279,7 @@ async def test_a_coroutine_outlives_its_instance(begin, expected):
 
 
 def test_a_future_outlives_its_instance():
-    """What was submitted is answered when nobody else holds the instance any more, and then the instance goes."""
+    """Submitted calls are answered after all references to the instance are gone, and then the instance goes."""
     gate = Gate(doubled)
     gate.shut()
 
@@ -307,8 +307,8 @@ def test_a_future_outlives_its_instance():
     ids=["called", "cancelled"],
 )
 def test_an_instance_may_close_itself_when_it_goes(timeout, use):
-    """The finalizer of an instance may close its method, whoever let go of the instance, and holds nobody up."""
-    # In a process of its own, because a finalizer that never ends can't be got rid of.
+    """The finalizer of an instance may close its method, on any thread, without a deadlock."""
+    # In a process of its own, because a finalizer that never ends cannot be stopped.
     script = f"""
         import os, threading
         from batchify import microbatch
@@ -330,10 +330,10 @@ def test_an_instance_may_close_itself_when_it_goes(timeout, use):
     assert "True\n" == printed_by(script)
 
 
-# The numbers of a class.
+# Statistics of a class.
 
 
-def test_a_class_counts_its_dead(name):
+def test_a_class_counts_instances_that_are_gone(name):
     """The numbers of a class include those of instances that are gone, once."""
     Scaler.scale.reset_stats()
     Scaler.ascale.reset_stats()
@@ -348,8 +348,8 @@ def test_a_class_counts_its_dead(name):
     assert stats.run_ms.p50 <= stats.run_ms.max
 
 
-def test_a_class_counts_failures_of_its_dead():
-    """Failed and cancelled calls of instances that are gone are kept as well."""
+def test_a_class_counts_failures_of_instances_that_are_gone():
+    """The numbers of a class include failed and cancelled calls of instances that are gone."""
 
     class Kind:
         @microbatch(timeout=3600)
@@ -387,7 +387,7 @@ def test_statistics_of_a_class_are_reset():
 
 
 def test_an_instance_that_goes_before_its_loop_counts_once():
-    """What an instance has counted on a loop counts once, although the loop ends later than the instance."""
+    """The calls of an instance count once, although its loop ends later than the instance."""
 
     class Kind:
         @microbatch
@@ -397,7 +397,7 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     one = Kind()
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(one.double(1))
-    # As somebody who was about to look at the numbers.
+    # As a thread that is about to read the numbers.
     _, batcher = Kind.double._self_scope.batchers()
     del one
     assert [] == Kind.double._self_scope.batchers()[1:]

@@ -732,7 +732,7 @@ def test_a_fork_while_counters_are_read():
                 return items
 
         def called():
-            return sum(total.items for total in totals.read())
+            return sum(total.counts["total_items"] for total in totals.read())
 
         Model().run(1)
         Model.run.close()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from batchify._batcher.config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import PlainQueue
-from batchify._stats.counters import Stats
-from batchify._stats.snapshot import REASONS, RECENT, BatchStats, Percentiles, combined
+from batchify._stats.counters import RECENT, Stats, snapshot
+from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.
@@ -90,8 +90,8 @@ def test_every_field_of_an_empty_snapshot_is_zero():
 
 def test_one_batch_of_one():
     """The averages over a single item are the numbers of that item."""
-    snapshot = counted(batch(0.0, departed=3.0, max_size=1))
-    assert (1.0, 3000.0, 1.0) == (snapshot.avg_batch_size, snapshot.avg_wait_time_ms, snapshot.fill_ratio)
+    seen = counted(batch(0.0, departed=3.0, max_size=1))
+    assert (1.0, 3000.0, 1.0) == (seen.avg_batch_size, seen.avg_wait_time_ms, seen.fill_ratio)
 
 
 def test_types_do_not_depend_on_the_numbers():
@@ -109,14 +109,14 @@ def test_departed_items_are_running():
     """The items of a departed batch run and no longer wait."""
     stats = following(3)
     stats.departed(batch(0.0, 0.0))
-    snapshot = stats.snapshot("embed")
-    assert (1, 2, 0) == (snapshot.pending, snapshot.running, snapshot.total_items)
+    seen = stats.snapshot("embed")
+    assert (1, 2, 0) == (seen.pending, seen.running, seen.total_items)
 
 
 def test_ended_items_no_longer_run():
     """The items of a batch that ended are answered and no longer run."""
-    snapshot = counted(batch(0.0, 0.0))
-    assert (0, 0, 2) == (snapshot.pending, snapshot.running, snapshot.answered_items)
+    seen = counted(batch(0.0, 0.0))
+    assert (0, 0, 2) == (seen.pending, seen.running, seen.answered_items)
 
 
 def test_callers_that_left_the_queue_are_cancelled():
@@ -124,38 +124,38 @@ def test_callers_that_left_the_queue_are_cancelled():
     stats = following(5)
     stats.left()
     stats.left(2)
-    snapshot = stats.snapshot("embed")
-    assert (2, 3, 0) == (snapshot.pending, snapshot.cancelled_items, snapshot.total_items)
+    seen = stats.snapshot("embed")
+    assert (2, 3, 0) == (seen.pending, seen.cancelled_items, seen.total_items)
 
 
 def test_every_call_of_a_batch_has_one_outcome():
     """The calls of a batch that neither failed nor were cancelled are answered."""
-    snapshot = counted(batch(*[0.0] * 6), failed=1, cancelled=2)
-    assert (3, 1, 2) == (snapshot.answered_items, snapshot.failed_items, snapshot.cancelled_items)
+    seen = counted(batch(*[0.0] * 6), failed=1, cancelled=2)
+    assert (3, 1, 2) == (seen.answered_items, seen.failed_items, seen.cancelled_items)
 
 
 def test_totals():
     """Items and batches that ended are added up; the average and the largest size follow from them."""
-    snapshot = counted(batch(0.0), batch(0.0, 0.0, 0.0, 0.0), batch(0.0))
+    seen = counted(batch(0.0), batch(0.0, 0.0, 0.0, 0.0), batch(0.0))
     expected = (6, 3, 2.0, 4)
     assert expected == (
-        snapshot.total_items,
-        snapshot.total_batches,
-        snapshot.avg_batch_size,
-        snapshot.max_batch_size_seen,
+        seen.total_items,
+        seen.total_batches,
+        seen.avg_batch_size,
+        seen.max_batch_size_seen,
     )
 
 
 def test_sizes_are_counted_in_order():
     """The histogram has the number of batches of each size, smallest size first."""
-    snapshot = counted(batch(0.0, 0.0, 0.0), batch(0.0), batch(0.0, 0.0, 0.0))
-    assert [(1, 1), (3, 2)] == list(snapshot.size_histogram.items())
+    seen = counted(batch(0.0, 0.0, 0.0), batch(0.0), batch(0.0, 0.0, 0.0))
+    assert [(1, 1), (3, 2)] == list(seen.size_histogram.items())
 
 
 def test_reasons_are_counted():
     """Batches are counted by reason, and every reason is listed, also with a count of 0."""
-    snapshot = counted(batch(0.0, reason="idle"), batch(0.0, reason="slot"), batch(0.0, reason="idle"))
-    assert [(reason, {"idle": 2, "slot": 1}.get(reason, 0)) for reason in REASONS] == list(snapshot.reasons.items())
+    seen = counted(batch(0.0, reason="idle"), batch(0.0, reason="slot"), batch(0.0, reason="idle"))
+    assert [(reason, {"idle": 2, "slot": 1}.get(reason, 0)) for reason in REASONS] == list(seen.reasons.items())
 
 
 def test_the_fill_ratio_weighs_batches_by_max_size():
@@ -165,9 +165,9 @@ def test_the_fill_ratio_weighs_batches_by_max_size():
 
 def test_waits_are_from_arrival_to_departure():
     """Each item waits from its own arrival to the departure of its batch."""
-    snapshot = counted(batch(1.0, 2.0, 3.0, 4.0, departed=5.0))
+    seen = counted(batch(1.0, 2.0, 3.0, 4.0, departed=5.0))
     expected = (Percentiles(p50=2000.0, p90=4000.0, p99=4000.0, max=4000.0), 2500.0)
-    assert expected == (snapshot.wait_ms, snapshot.avg_wait_time_ms)
+    assert expected == (seen.wait_ms, seen.avg_wait_time_ms)
 
 
 def test_an_item_that_departs_at_once_does_not_wait():
@@ -177,14 +177,14 @@ def test_an_item_that_departs_at_once_does_not_wait():
 
 def test_the_average_wait_is_over_items():
     """In the average wait, a batch of three weighs three times as much as a batch of one."""
-    snapshot = counted(batch(0.0, departed=4.0), batch(0.0, 0.0, 0.0, departed=8.0))
-    assert 7000.0 == snapshot.avg_wait_time_ms
+    seen = counted(batch(0.0, departed=4.0), batch(0.0, 0.0, 0.0, departed=8.0))
+    assert 7000.0 == seen.avg_wait_time_ms
 
 
 def test_run_times_are_per_batch():
     """Each batch has one run time, whatever its size."""
-    snapshot = counted(batch(0.0, 0.0, 0.0), batch(0.0), run_times=[1.0, 3.0])
-    assert Percentiles(p50=1000.0, p90=3000.0, p99=3000.0, max=3000.0) == snapshot.run_ms
+    seen = counted(batch(0.0, 0.0, 0.0), batch(0.0), run_times=[1.0, 3.0])
+    assert Percentiles(p50=1000.0, p90=3000.0, p99=3000.0, max=3000.0) == seen.run_ms
 
 
 def test_percentiles_are_of_the_nearest_rank():
@@ -210,12 +210,12 @@ def test_percentiles_remember_enough():
 def test_old_waits_are_forgotten():
     """Waits are those of the newest items."""
     half = RECENT // 2
-    snapshot = counted(
+    seen = counted(
         batch(*[0.0] * half, departed=9.0),
         batch(*[0.0] * half, departed=1.0),
         batch(*[0.0] * half, departed=2.0),
     )
-    assert Percentiles(p50=1000.0, p90=2000.0, p99=2000.0, max=9000.0) == snapshot.wait_ms
+    assert Percentiles(p50=1000.0, p90=2000.0, p99=2000.0, max=9000.0) == seen.wait_ms
 
 
 @pytest.mark.parametrize(("newer", "p99"), [(RECENT - 101, 9000.0), (RECENT - 100, 1000.0)])
@@ -270,16 +270,15 @@ def test_reset_restarts_percentiles():
 
 
 def test_no_count_falls_at_a_reset():
-    """The counts before a reset and since add up to everything that was ever counted."""
+    """The counts that never fall go on through a reset."""
     stats = following(9)
     for _ in range(3):
-        over(stats, batch(0.0, 0.0, departed=0.1), 0.1, failed=1)
+        over(stats, batch(0.0, 0.0, departed=0.5), 0.5, failed=1)
         stats.left()
         stats.reset()
-    reading = stats.read()
-    outcomes = {"answered_items": 3, "failed_items": 3, "cancelled_items": 3}
-    expected = {**outcomes, "room": 12, "wait_ns": 600_000_000, "run_ns": 300_000_000, "full": 3, 2: 3}
-    assert expected == reading.before + reading.counts
+    calls = {"answered_items": 3, "failed_items": 3, "cancelled_items": 3}
+    batches = {"total_items": 6, "total_batches": 3, "room": 12, "wait_time": 3.0, "run_time": 1.5, "full": 3, 2: 3}
+    assert {**calls, **batches} == stats.all_counts()
 
 
 def busy(*, sizes, waiting=0, left=0, parent=None):
@@ -419,15 +418,15 @@ def test_a_queue_that_is_replaced():
     assert 3 == stats.snapshot("embed").pending
 
 
-def test_readings_of_several_batchers_combined():
-    """Combined readings add up, and their averages and percentiles cover all items."""
+def test_one_snapshot_of_several_batchers():
+    """In a snapshot of several batchers, counts are added up, and averages and percentiles cover all items."""
     several = [busy(sizes=[4, 1], waiting=2, left=1), busy(sizes=[1], waiting=1)]
-    assert BOTH == combined([stats.read() for stats in several]).snapshot("embed")
+    assert BOTH == snapshot("embed", several)
 
 
-def test_no_reading_at_all():
+def test_a_snapshot_of_no_batcher():
     """Without any batcher, everything is zero."""
-    assert NOTHING == combined([]).snapshot("embed")
+    assert NOTHING == snapshot("embed", [])
 
 
 @given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail"]), max_size=40))
@@ -457,10 +456,10 @@ def test_a_snapshot_does_not_change():
     """Later batches do not change a snapshot."""
     stats = following(3)
     over(stats, batch(0.0))
-    snapshot = stats.snapshot("embed")
-    before = snapshot.to_dict()
+    seen = stats.snapshot("embed")
+    before = seen.to_dict()
     over(stats, batch(0.0, 0.0))
-    assert before == snapshot.to_dict()
+    assert before == seen.to_dict()
 
 
 def test_counting_in_the_middle_of_a_reading():

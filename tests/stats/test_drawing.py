@@ -1,4 +1,4 @@
-"""How snapshots look: as text, whole and in its parts, and as HTML."""
+"""Drawings of snapshots as text and as HTML."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def size_rows(stats: BatchStats) -> list[list[str]]:
 
 
 def parse(stats: BatchStats) -> ET.Element:
-    """Return the HTML as a tree, which shows that it is valid XML."""
-    return ET.fromstring(stats._repr_html_())  # noqa: S314  # what the library wrote itself
+    """Return the HTML as a tree, which proves that it is valid XML."""
+    return ET.fromstring(stats._repr_html_())  # noqa: S314  # the library wrote it
 
 
 def panel(stats: BatchStats, heading: str) -> tuple[list[str | None], list[float]]:
@@ -62,7 +62,7 @@ def panel(stats: BatchStats, heading: str) -> tuple[list[str | None], list[float
 
 
 def test_text_of_a_busy_batcher() -> None:
-    """Numbers, percentiles, reasons and sizes stand in aligned columns under the name."""
+    """Numbers, percentiles, reasons and sizes are in aligned columns below the name."""
     expected = """\
         embed ──────────────────────────────────────────────────────
         items                 12,480    pending                    3
@@ -94,7 +94,7 @@ def test_text_of_a_busy_batcher() -> None:
 
 
 def test_text_before_any_call() -> None:
-    """Before any call everything is zero, and the text says why there is nothing to draw."""
+    """Before any call, everything is zero, and the text says that there are no batches."""
     expected = """\
         tokenize ───────────────────────────────────────────────────
         items                      0    pending                    0
@@ -106,15 +106,15 @@ def test_text_before_any_call() -> None:
     assert dedent(expected) == str(EMPTY)
 
 
-def test_lost_calls_are_listed_before_any_batch_is_over() -> None:
-    """Failed, cancelled, expired, rejected and deduped items have a row as soon as there are any."""
+def test_calls_without_an_answer_are_listed_before_any_batch_ends() -> None:
+    """Failed, cancelled, expired, rejected and deduped items have a row if there are any."""
     stats = BatchStats("f", failed_items=1, cancelled_items=2, expired_items=3, rejected_items=4_000, deduped_items=5)
     rows = [line.split()[-2:] for line in str(stats).splitlines()[3:8]]
     assert [["failed", "1"], ["cancelled", "2"], ["expired", "3"], ["rejected", "4,000"], ["deduped", "5"]] == rows
 
 
 def test_text_of_large_numbers_fits_a_terminal() -> None:
-    """Nothing is wider than 80 columns, however long the name and however large the numbers."""
+    """No line is wider than 80 columns, however long the name and however large the numbers are."""
     many = 10**12
     stats = BatchStats(
         name="package.module." * 20,
@@ -132,13 +132,13 @@ def test_text_of_large_numbers_fits_a_terminal() -> None:
 
 
 def test_long_name_keeps_its_end() -> None:
-    """Of a name that does not fit the end is shown, because that is where functions differ."""
+    """The end of a name that does not fit is shown, because the ends of names differ."""
     title = str(BatchStats("package." * 10 + "Model.encode")).splitlines()[0]
     assert (60, "…", "Model.encode") == (len(title), title[0], title.rstrip("─ ")[-12:])
 
 
 def test_unprintable_characters_of_a_name_are_replaced() -> None:
-    """What would break a line of the text, or is not allowed in XML, is shown as a replacement character."""
+    """Characters that would break a line or are not allowed in XML appear as replacement characters."""
     stats = BatchStats("a\nb\x00c\ud800")
     assert "a\ufffdb\ufffdc\ufffd" == str(stats).split()[0]
     assert "a\ufffdb\ufffdc\ufffd" == parse(stats).findtext("table/caption")
@@ -162,13 +162,13 @@ def test_unprintable_characters_of_a_name_are_replaced() -> None:
     ],
 )
 def test_times_have_three_digits_and_a_fitting_unit(expected: str, ms: float) -> None:
-    """A time is given in the largest unit of which it is at least one, with three significant digits."""
+    """A time has three significant digits, in the largest unit in which it is at least 1."""
     wait = next(line for line in str(with_wait(ms)).splitlines() if line.startswith("wait"))
     assert expected == " ".join(wait.split()[1:3])
 
 
 def test_few_sizes_have_a_bar_each() -> None:
-    """Up to ten different sizes are shown one by one, in order, however far apart."""
+    """Up to ten different sizes have a bar each, in order, however far apart they are."""
     sizes = [1, 2, 3, 5, 8, 13, 21, 34, 55, 1000]
     rows = size_rows(with_sizes(dict.fromkeys(reversed(sizes), 1)))
     assert [str(size) for size in sizes] == [words[0] for words in rows]
@@ -184,7 +184,7 @@ def test_few_sizes_have_a_bar_each() -> None:
     ],
 )
 def test_many_sizes_share_bars(expected: list[str], sizes: range) -> None:
-    """More than ten sizes are put into at most ten equal ranges, the last of which ends at the largest size seen."""
+    """More than ten sizes share at most ten equal ranges, the last of which ends at the largest size."""
     assert expected == [words[0] for words in size_rows(with_sizes(dict.fromkeys(sizes, 1)))]
 
 
@@ -194,19 +194,19 @@ def test_ranges_keep_every_batch() -> None:
     assert stats.total_batches == sum(int(words[-2]) for words in size_rows(stats))
 
 
-def test_one_in_a_million_is_still_seen() -> None:
-    """A bar is at least an eighth of a character, so that rare is told from never."""
+def test_one_in_a_million_is_visible() -> None:
+    """A bar is at least an eighth of a character, so that a rare size differs from a size without batches."""
     assert "▏" == size_rows(with_sizes({1: 1, 32: 1_000_000}))[0][1]
 
 
-def test_bars_are_as_long_as_their_counts() -> None:
-    """Half as many batches have half as long a bar, to the eighth of a character."""
+def test_bars_are_in_proportion_to_their_counts() -> None:
+    """Half as many batches have a bar of half the length, to the eighth of a character."""
     bars = [words[1] for words in size_rows(with_sizes({1: 1, 2: 2}))]
     assert ["█" * 14 + "▌", "█" * 29] == bars
 
 
 def test_html_has_the_numbers_in_a_table() -> None:
-    """The table is headed by the name and has a cell for each number that the text has."""
+    """The caption of the table is the name, and the table has a cell for each number of the text."""
     table = parse(BUSY).find("table")
     assert table is not None
     headings = [cell.text for cell in table.iter("th")]
@@ -217,14 +217,14 @@ def test_html_has_the_numbers_in_a_table() -> None:
     assert batches | calls == cells
 
 
-def test_html_tells_why_batches_left() -> None:
-    """The reasons stand between table and charts, the most frequent first."""
+def test_html_lists_the_reasons() -> None:
+    """The reasons are between table and charts, the most frequent first."""
     summary = parse(BUSY).findtext("p")
     assert "left because: slot 49.0%, full 46.9%, idle 3.9%, close 0.2%" == summary
 
 
 def test_html_before_any_call() -> None:
-    """Before any call there is a table of zeros and a sentence, and nothing is drawn."""
+    """Before any call, there is a table of zeros, a sentence and no drawing."""
     fragment = parse(EMPTY)
     assert ["0", "0", "0.00", "0.0%", "0", "0"] == [cell.text for cell in fragment.iter("td")]
     assert "no batches yet" == fragment.findtext("p")
@@ -252,7 +252,7 @@ def test_html_of_times_that_are_all_zero() -> None:
 
 @pytest.mark.parametrize("stats", [BUSY, with_sizes({1: 1}), with_sizes({10**6 + size: 10**6 for size in range(200)})])
 def test_html_draws_inside_the_picture(stats: BatchStats) -> None:
-    """No bar, and no room for a figure beside it, lies outside of the picture."""
+    """Every bar, with room for the figure beside it, is inside the picture."""
     picture = parse(stats).find(f"{SVG}svg")
     assert picture is not None
     for group in picture.iter(f"{SVG}g"):
@@ -265,15 +265,15 @@ def test_html_draws_inside_the_picture(stats: BatchStats) -> None:
 
 @pytest.mark.parametrize("stats", [BUSY, EMPTY])
 def test_html_takes_its_colours_from_the_theme(stats: BatchStats) -> None:
-    """Text and axes are drawn in the theme's own colour; only the bars have one that suits light and dark."""
+    """Text and axes have the colour of the theme; only the bars have a colour, which fits light and dark themes."""
     fragment = parse(stats)
     colours = {node.attrib[key] for node in fragment.iter() for key in ("fill", "stroke") if key in node.attrib}
     assert {"currentColor", "#3b82f6"} >= colours
 
 
 @pytest.mark.parametrize("stats", [BUSY, EMPTY])
-def test_html_needs_nothing_from_outside(stats: BatchStats) -> None:
-    """The fragment has no scripts, links, images, style sheets or ids, and no attribute that loads something."""
+def test_html_has_no_external_resources(stats: BatchStats) -> None:
+    """The fragment has no scripts, links, images, style sheets or ids, and no attribute that loads a resource."""
     nodes = list(parse(stats).iter())
     tags = {node.tag.removeprefix(SVG) for node in nodes}
     attributes = {name for node in nodes for name in node.attrib}
@@ -283,7 +283,7 @@ def test_html_needs_nothing_from_outside(stats: BatchStats) -> None:
 
 
 def test_html_is_accessible() -> None:
-    """The picture is an image with a title, and its description has every figure that is drawn."""
+    """The picture has the role of an image, a title, and a description with every figure."""
     stats = BatchStats("f", total_batches=3, size_histogram={1: 1, 4: 2}, wait_ms=Percentiles(1, 2, 3, 4))
     picture = parse(stats).find(f"{SVG}svg")
     assert picture is not None
@@ -296,7 +296,7 @@ def test_html_is_accessible() -> None:
 
 
 def test_html_escapes_the_name() -> None:
-    """A name that looks like markup is shown as it is, and is no markup."""
+    """A name that looks like markup appears as text."""
     fragment = parse(BatchStats(HOSTILE, total_batches=1, size_histogram={1: 1}, reasons={"idle": 1}))
     assert HOSTILE == fragment.findtext("table/caption")
     assert f"{HOSTILE}: batch sizes, wait times and run times" == fragment.findtext(f"{SVG}svg/{SVG}title")

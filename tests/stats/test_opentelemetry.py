@@ -31,7 +31,7 @@ def reader():
 
 
 def collected(reader):
-    """Return the metrics that are collected, by name."""
+    """Return the collected metrics by name."""
     data = reader.get_metrics_data()
     if data is None:
         return {}
@@ -42,7 +42,7 @@ def collected(reader):
 
 
 def points(reader):
-    """Return the values of all metrics, by name and by attributes."""
+    """Return the values of all metrics by name and attributes."""
     return {
         name: {tuple(sorted(point.attributes.items())): point.value for point in metric.data.data_points}
         for name, metric in collected(reader).items()
@@ -50,12 +50,12 @@ def points(reader):
 
 
 def test_before_any_call_there_is_no_value(reader):
-    """Without a batcher nothing is collected."""
+    """Without a batcher, a collection is empty."""
     assert {} == collected(reader)
 
 
 def test_everything_is_collected(reader, used):
-    """What became of calls, how many batches and items there were and how long they took, and what is at the moment."""
+    """A collection has outcomes of calls, numbers of batches and items, times, and waiting and running calls."""
     stats = used.batch_stats
     who = (NAME, "double")
     expected = {
@@ -74,14 +74,14 @@ def test_everything_is_collected(reader, used):
     } == points(reader)
 
 
-async def test_what_is_at_this_moment(reader):
-    """Items that wait and items that run are levels: they rise and fall."""
+async def test_waiting_and_running_calls(reader):
+    """The numbers of waiting and of running calls rise and fall."""
     found = []
 
     @microbatch(name="look", max_size=2)
     async def look(items):
         values = points(reader)
-        found.append([values[f"batchify.item.{what}"][(NAME, "look"),] for what in ("pending", "running")])
+        found.append([values[f"batchify.item.{state}"][(NAME, "look"),] for state in ("pending", "running")])
         return items
 
     await look.map(range(5))
@@ -96,7 +96,7 @@ def test_no_counter_falls(reader, used):
 
 
 def test_one_name_is_one_value(reader):
-    """Instances of a class are one series, and their calls are added up."""
+    """The instances of a class share a series, which adds up their calls."""
 
     class Model:
         @microbatch(name="double")
@@ -111,7 +111,7 @@ def test_one_name_is_one_value(reader):
 
 
 def test_kinds(reader, used):
-    """What only grows is a monotonic sum, what is at the moment is a sum that is not; both are cumulative."""
+    """Counters are monotonic sums, levels are sums that may fall; both are cumulative."""
     metrics = collected(reader)
     assert {*COUNTERS, *LEVELS} == set(metrics)
     assert set(COUNTERS) == {name for name, metric in metrics.items() if metric.data.is_monotonic}
@@ -119,7 +119,7 @@ def test_kinds(reader, used):
 
 
 def test_batchers_are_read_once_for_each_collection(reader, used, monkeypatch):
-    """All metrics of one collection are those of one moment."""
+    """All metrics of a collection come from one reading."""
     read = Totals.read
     readings = []
     monkeypatch.setattr(Totals, "read", lambda self: readings.append(1) or read(self))
@@ -129,7 +129,7 @@ def test_batchers_are_read_once_for_each_collection(reader, used, monkeypatch):
 
 
 def test_several_readers(used):
-    """Every reader sees all, whatever another has collected, also when it drops some metrics."""
+    """Every reader collects everything, whatever another one collected, also if a view drops metrics."""
     readers = [InMemoryMetricReader(), InMemoryMetricReader()]
     view = View(instrument_name="batchify.item.answered", aggregation=DropAggregation())
     provider = MeterProvider(readers, views=[view], shutdown_on_exit=False)
@@ -139,7 +139,7 @@ def test_several_readers(used):
 
 
 def test_without_a_provider():
-    """A program that has no metrics set up may call it all the same."""
+    """Without a configured provider, the call has no effect and no error."""
     instrument()
 
 
@@ -147,10 +147,10 @@ def test_without_a_provider():
 
 
 @pytest.mark.parametrize(
-    ("name", "unit", "description"), [(name, *said) for name, said in {**COUNTERS, **LEVELS}.items()]
+    ("name", "unit", "description"), [(name, *texts) for name, texts in {**COUNTERS, **LEVELS}.items()]
 )
-def test_names_are_as_the_conventions_want_them(name, unit, description):
-    """A name is a path below that of the library, in the singular and without its unit; units are those of UCUM."""
+def test_names_follow_the_semantic_conventions(name, unit, description):
+    """A name is a path below the name of the library, in the singular and without its unit; units are UCUM."""
     assert re.fullmatch(r"batchify\.(item|batch)\.[a-z]+(_time)?", name)
     assert unit == ("s" if name.endswith("_time") else "{batch}" if name.startswith("batchify.batch") else "{item}")
     assert re.fullmatch("[A-Z].+[.]", description)

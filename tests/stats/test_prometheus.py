@@ -25,7 +25,7 @@ DASHBOARD = json.loads((EXAMPLES / "grafana.json").read_text(encoding="utf-8"))
 
 @pytest.fixture
 def registry():
-    """Return a registry that collects from all batchers, as the default one of the client does."""
+    """Return a registry that collects from all batchers, and describes them as the default registry does."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(BatchCollector())
     return registry
@@ -36,15 +36,15 @@ def echo(items):
 
 
 def scraped(registry):
-    """Return the families that a scrape finds, by name, as its text is read back."""
+    """Return the families of a scrape by name, as a parser reads its text."""
     return {family.name: family for family in text_string_to_metric_families(generate_latest(registry).decode())}
 
 
 def samples(registry, family):
-    """Return the values of a family by the name of the sample and its labels."""
+    """Return the values of a family, by the name and the labels of a sample."""
     found = scraped(registry)[family].samples
     values = {(sample.name, *sample.labels.values()): sample.value for sample in found}
-    assert len(found) == len(values), "a series is there twice"
+    assert len(found) == len(values), "a series is listed twice"
     return values
 
 
@@ -54,14 +54,14 @@ def values(registry, name):
 
 
 def test_before_any_call_there_is_no_series(registry):
-    """Without a batcher the metrics are named and described, and have no series."""
+    """Without a batcher, the metrics have names and descriptions, and no series."""
     families = scraped(registry)
     assert {"batchify_batches", "batchify_wait_seconds", "batchify_batch_items"} < set(families)
     assert [] == [sample for family in families.values() for sample in family.samples]
 
 
 def test_calls_are_counted(registry, used):
-    """What became of calls is counted, each fate on its own."""
+    """Each outcome of a call has a counter."""
     counted = {field: values(registry, f"batchify_{field}_total") for field in CALL_OUTCOMES}
     none = [0.0]
     assert {
@@ -75,19 +75,19 @@ def test_calls_are_counted(registry, used):
 
 
 def test_batches_are_counted_by_reason(registry, used):
-    """There is a series for every reason that a batch can have to leave, from the first."""
+    """Every reason of a departure has a series from the start."""
     expected = {("batchify_batches_total", "double", reason): used.batch_stats.reasons[reason] for reason in REASONS}
     assert expected == samples(registry, "batchify_batches")
 
 
-async def test_what_is_at_this_moment(registry):
-    """Items that wait and items that run are gauges."""
+async def test_waiting_and_running_calls(registry):
+    """The numbers of waiting and of running calls are gauges."""
     found = []
 
     @microbatch(name="look", max_size=2, timeout=None)
     async def look(items):
         await asyncio.sleep(1)
-        found.append([values(registry, f"batchify_{what}_items") for what in ("pending", "running")])
+        found.append([values(registry, f"batchify_{state}_items") for state in ("pending", "running")])
         return items
 
     await look.map(range(5))
@@ -95,7 +95,7 @@ async def test_what_is_at_this_moment(registry):
 
 
 def test_sizes_are_a_histogram(registry, used):
-    """Buckets count the batches of at most so many items, the last one all of them; the sum is that of the items."""
+    """A bucket counts the batches up to its size, the last one counts all; the sum is the number of items."""
     found = samples(registry, "batchify_batch_items")
     stats = used.batch_stats
     for (name, _, *bound), value in found.items():
@@ -105,13 +105,13 @@ def test_sizes_are_a_histogram(registry, used):
     assert (stats.total_batches, 10, count) == (count, total, found["batchify_batch_items_bucket", "double", "+Inf"])
 
 
-@pytest.mark.parametrize("what", ["wait", "run"])
-def test_times_are_summaries(registry, used, what):
-    """Times are in seconds: their number, their sum, and three quantiles of the newest."""
+@pytest.mark.parametrize("kind", ["wait", "run"])
+def test_times_are_summaries(registry, used, kind):
+    """A summary has the number of times, their sum, and three quantiles of the newest, in seconds."""
     stats = used.batch_stats
-    count = {"wait": stats.total_items, "run": stats.total_batches}[what]
-    average, recent = getattr(stats, f"avg_{what}_time_ms"), getattr(stats, f"{what}_ms")
-    name = f"batchify_{what}_seconds"
+    count = {"wait": stats.total_items, "run": stats.total_batches}[kind]
+    average, recent = getattr(stats, f"avg_{kind}_time_ms"), getattr(stats, f"{kind}_ms")
+    name = f"batchify_{kind}_seconds"
     expected = {
         (f"{name}_count", "double"): count,
         (f"{name}_sum", "double"): pytest.approx(count * average / 1000, abs=1e-9),
@@ -122,15 +122,15 @@ def test_times_are_summaries(registry, used, what):
     assert expected == samples(registry, name)
 
 
-def test_where_nothing_was_measured_there_is_no_quantile(registry, used):
-    """A quantile of nothing would be a lie, whatever its value."""
+def test_without_a_measurement_there_is_no_quantile(registry, used):
+    """After a reset, a summary keeps its count and has no quantiles, because 0 would be wrong."""
     values(registry, "batchify_wait_seconds")
     used.reset_stats()
     assert ([], [10.0]) == tuple(values(registry, f"batchify_wait_seconds{end}") for end in ("", "_count"))
 
 
 def test_one_name_is_one_series(registry):
-    """Instances of a class, a function and another of the same name are one series, and their calls are added up."""
+    """The instances of a class and a function of the same name share a series, which adds up their calls."""
 
     class Model:
         @microbatch(name="double")
@@ -160,8 +160,8 @@ def test_no_counter_falls(registry, used):
     assert before == counters()
 
 
-def test_what_is_gone_has_been_counted(registry):
-    """The series of a function that is dropped stay as they are."""
+def test_a_function_that_is_gone_stays_counted(registry):
+    """The series of a dropped function keep their values."""
 
     def use():
         double = microbatch(echo, name="double")
@@ -175,7 +175,7 @@ def test_what_is_gone_has_been_counted(registry):
 
 
 def test_any_name_is_a_label(registry):
-    """A name is written so that it is read back, whatever is in it."""
+    """A parser reads every name back, whatever characters it has."""
     name = 'a "b"\\n\nc'
     odd = microbatch(echo, name=name)
     odd(1)
@@ -184,7 +184,7 @@ def test_any_name_is_a_label(registry):
 
 
 def test_openmetrics(registry, used):
-    """The stricter format, which the client offers too, is read back by its stricter reader."""
+    """The stricter parser of the OpenMetrics format accepts the metrics."""
     text = exposition.generate_latest(registry).decode()
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
     assert {"counter", "gauge", "histogram", "summary"} == {family.type for family in families.values()}
@@ -192,24 +192,24 @@ def test_openmetrics(registry, used):
 
 
 def test_a_registry_takes_one_collector(registry):
-    """A second collector in the same registry would make every series twice, and is refused by it."""
+    """A registry refuses a second collector, which would list every series twice."""
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(BatchCollector())
 
 
-def test_some_metrics_can_be_asked_for(registry, used):
-    """A scrape may name the metrics it wants, as with ``name[]=`` in its address."""
-    asked = registry.restricted_registry(["batchify_answered_items_total"])
-    text = generate_latest(asked).decode()
+def test_a_scrape_may_be_restricted(registry, used):
+    """A scrape may select metrics by name, as ``name[]=`` in its address does."""
+    restricted = registry.restricted_registry(["batchify_answered_items_total"])
+    text = generate_latest(restricted).decode()
     assert ['batchify_answered_items_total{batcher="double"} 9.0'] == re.findall("^[^#].+$", text, re.MULTILINE)
 
 
-# https://prometheus.io/docs/practices/naming/, and what its ``promtool check metrics`` complains about.
+# https://prometheus.io/docs/practices/naming/, and the checks of ``promtool check metrics``.
 
 
 @pytest.mark.parametrize("family", BatchCollector().describe(), ids=lambda family: family.name)
-def test_names_are_as_prometheus_wants_them(family):
-    """A name has the prefix of the library, its base unit in full, not its type; its documentation is a sentence."""
+def test_names_follow_the_conventions_of_prometheus(family):
+    """A name has the prefix of the library and the base unit in full, and no type; its documentation is a sentence."""
     assert re.fullmatch("batchify(_[a-z]+)+_(items|batches|seconds)|batchify_batches", family.name)
     assert not re.search("_(total|count|sum|bucket|counter|gauge|histogram|summary)(_|$)", family.name)
     assert re.fullmatch("[A-Z].+[.]", family.documentation)
@@ -217,7 +217,7 @@ def test_names_are_as_prometheus_wants_them(family):
 
 
 def test_labels(registry, used):
-    """Series have no other labels than the name, the reason, and those of histograms and summaries."""
+    """The only labels are the name, the reason, and those of histograms and summaries."""
     families = scraped(registry).values()
     found = {label for family in families for sample in family.samples for label in sample.labels}
     assert {"batcher", "reason", "le", "quantile"} == found
@@ -230,8 +230,8 @@ def queries(panel):
     return [target["expr"] for target in panel["targets"]]
 
 
-def test_every_query_of_the_dashboard_finds_something(registry, used):
-    """The dashboard asks for metrics that exist, and for labels that they have."""
+def test_every_query_of_the_dashboard_finds_a_series(registry, used):
+    """The dashboard queries existing metrics, by labels that they have."""
     found = [sample for family in scraped(registry).values() for sample in family.samples]
     labels = {}
     for sample in found:
@@ -252,7 +252,7 @@ def test_the_dashboard_shows_all_metrics():
 
 
 def test_the_dashboard_is_well_formed():
-    """Panels have numbers and places of their own, and ask the data source that is chosen on the dashboard."""
+    """Panels have distinct ids and positions, and query the data source that is selected on the dashboard."""
     panels = DASHBOARD["panels"]
     assert list(range(1, len(panels) + 1)) == [panel["id"] for panel in panels]
     assert len(panels) == len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels})

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from batchify import BatchStats, microbatch
 from batchify._batcher.registry import Counted, register, sources
+from batchify._stats.counters import FIELDS, batch_sizes
 from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import CALL_OUTCOMES, Totals
+from batchify._stats.totals import Totals
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
@@ -68,8 +69,7 @@ def only(totals):
 
 def numbers(total):
     """Return all numbers of a total that must never fall, by name."""
-    counts = {what: total.counts[what] for what in (*CALL_OUTCOMES, *REASONS, "wait_ns", "run_ns")}
-    return {**counts, **total.sizes, "items": total.items}
+    return {**dict.fromkeys((*FIELDS, *REASONS, "wait_time", "run_time"), 0), **total.counts}
 
 
 def test_without_a_batcher_there_is_no_total():
@@ -81,7 +81,7 @@ def test_an_idle_batcher_has_a_total():
     """A batcher that was never called has a total of zeros, so an exporter sees the first call as a rise."""
     idle = live()
     total = only(totals_of_all())
-    assert (BatchStats(idle.name), 0, {}) == (total.present, total.batches, total.counts)
+    assert (BatchStats(idle.name), 0, {}) == (total.present, total.counts["total_batches"], total.counts)
 
 
 def test_a_batcher_is_counted():
@@ -90,24 +90,9 @@ def test_a_batcher_is_counted():
     batcher.run(4, failed=1, cancelled=1).run(2, reason="idle")
     total = only(totals_of_all())
     calls = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1}
-    times = {"wait_ns": 6_000_000_000, "run_ns": 4_000_000_000}
-    assert {**calls, **times, "room": 8, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
+    batches = {"total_items": 6, "total_batches": 2, "room": 8, "wait_time": 6.0, "run_time": 4.0}
+    assert {**calls, **batches, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
     assert batcher._counters.snapshot("embed") == total.present
-
-
-def test_derived_numbers():
-    """A total has the number of batches, of items and of calls that waited, and sums of times in nanoseconds."""
-    batcher = live()
-    batcher.run(3, wait=0.5, run_time=2.0).run(1, wait=1.5, run_time=0.25)
-    total = only(totals_of_all())
-    expected = (2, 4, 4, 3_000_000_000, 2_250_000_000)
-    assert expected == (
-        total.batches,
-        total.items,
-        total.waits,
-        total.counts["wait_ns"],
-        total.counts["run_ns"],
-    )
 
 
 def test_one_name_is_one_total():
@@ -115,13 +100,13 @@ def test_one_name_is_one_total():
     both = [live().run(1, wait=1.0), live().run(2, wait=3.0)]
     both[0].queue.arrivals += 5
     total = only(totals_of_all())
-    assert (3, 5, 3000.0) == (total.items, total.present.pending, total.present.wait_ms.p90)
+    assert (3, 5, 3000.0) == (total.counts["total_items"], total.present.pending, total.present.wait_ms.p90)
 
 
 def test_other_names_are_other_totals():
     """Batchers of different names have different totals."""
     several = [live("tokenize").run(1), live("embed").run(2)]
-    totals = {total.present.name: total.items for total in totals_of_all().read()}
+    totals = {total.present.name: total.counts["total_items"] for total in totals_of_all().read()}
     assert {"tokenize": 1, "embed": 2} == totals
     assert 2 == len(several)
 
@@ -130,9 +115,9 @@ def test_reading_twice_counts_once():
     """A second reading adds only what was counted since the first."""
     batcher = live().run(3)
     totals = totals_of_all()
-    assert [3, 3] == [only(totals).items for _ in range(2)]
+    assert [3, 3] == [only(totals).counts["total_items"] for _ in range(2)]
     batcher.run(2)
-    assert 5 == only(totals).items
+    assert 5 == only(totals).counts["total_items"]
 
 
 def test_a_total_does_not_change():
@@ -142,13 +127,13 @@ def test_a_total_does_not_change():
     before = only(totals)
     batcher.run(2)
     totals.read()
-    assert (3, {3: 1}) == (before.items, before.sizes)
+    assert (3, {3: 1}) == (before.counts["total_items"], batch_sizes(before.counts))
 
 
 def test_readers_have_their_own_totals():
     """Each exporter counts everything, whatever another one has read."""
     batcher = live().run(3)
-    assert [3, 3] == [only(totals_of_all()).items for _ in range(2)]
+    assert [3, 3] == [only(totals_of_all()).counts["total_items"] for _ in range(2)]
     del batcher
 
 
@@ -168,7 +153,7 @@ def test_a_batcher_after_one_that_is_gone():
     totals = totals_of_all()
     totals.read()
     batcher = live().run(2)
-    assert 5 == only(totals).items
+    assert 5 == only(totals).counts["total_items"]
     del batcher
 
 
@@ -179,10 +164,14 @@ def test_a_reset_loses_no_count():
     totals.read()
     batcher.run(1, wait=5.0)
     batcher._counters.reset()
-    assert (4, 0) == ((total := only(totals)).items, total.present.total_items)
+    assert (4, 0) == ((total := only(totals)).counts["total_items"], total.present.total_items)
     batcher.run(2)
     total = only(totals)
-    assert (6, {1: 1, 2: 1, 3: 1}, 10_000_000_000) == (total.items, total.sizes, total.counts["wait_ns"])
+    assert (6, {1: 1, 2: 1, 3: 1}, 10.0) == (
+        total.counts["total_items"],
+        batch_sizes(total.counts),
+        total.counts["wait_time"],
+    )
 
 
 def test_a_batcher_with_a_parent_counts_once():
@@ -191,10 +180,10 @@ def test_a_batcher_with_a_parent_counts_once():
     child = Batcher("child", parent).run(3)
     register(child)
     totals = totals_of_all()
-    assert 3 == only(totals).items
+    assert 3 == only(totals).counts["total_items"]
     child.run(2)
     del child
-    assert (5, "embed") == ((total := only(totals)).items, total.present.name)
+    assert (5, "embed") == ((total := only(totals)).counts["total_items"], total.present.name)
 
 
 def test_a_method_is_counted_exactly():
@@ -255,5 +244,5 @@ def test_totals_never_fall(steps):
             known[which] = live()
         after = numbers(only(totals))
         assert set() == {key for key, value in before.items() if after[key] < value}
-        assert items == after["items"]
+        assert items == after["total_items"]
         before = after

@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, as its own SDK exports them: one for each batch, with links to its callers."""
+"""Spans for OpenTelemetry, as its SDK exports them: one for each batch, with links to its callers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.kit.engines import doubled
 
 
 class Traces:
-    """A provider whose spans can be looked at when they have ended."""
+    """A provider that keeps its ended spans."""
 
     def __init__(self, sampler=None):
         self._exporter = InMemorySpanExporter()
@@ -35,7 +35,7 @@ class Traces:
         self.span = self.provider.get_tracer("test").start_as_current_span
 
     def ended(self, name):
-        """Return the spans of a name, in the order of their ends."""
+        """Return the spans of a name, in the order in which they ended."""
         return [span for span in self._exporter.get_finished_spans() if span.name == name]
 
 
@@ -47,7 +47,7 @@ def traces():
 
 
 def callers(span):
-    """Return the ids of the spans that a span links to."""
+    """Return the ids of the spans to which a span links."""
     return [link.context.span_id for link in span.links]
 
 
@@ -65,7 +65,7 @@ class InThreads:
         return double
 
     def together(self, fn, items, enter):
-        """Call ``fn`` for all items at once, each from within ``enter(item)``."""
+        """Call ``fn`` for all items at once, each inside ``enter(item)``."""
 
         def call(item):
             with enter(item):
@@ -109,15 +109,15 @@ def engine(request):
 
 
 def full(size):
-    """Return options by which calls of so many threads or tasks make one batch, whenever they come."""
+    """Return options with which calls of so many threads or tasks make one batch, whenever they arrive."""
     return {"max_size": size, "timeout": 60, "name": "double", "capture_context": True}
 
 
-# What a span is
+# Spans
 
 
 def test_a_batch_has_a_span_with_links_to_its_callers(traces, engine):
-    """It is a root with the name, size and reason of the batch, and links to the span of each of its callers."""
+    """The span has no parent, the name, size and reason of the batch, and links to the spans of its callers."""
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), **full(3))
     assert [2, 4, 6] == engine.together(double, [1, 2, 3], lambda item: traces.span("request"))
     [batch] = traces.ended("batch double")
@@ -132,8 +132,8 @@ def test_a_batch_has_a_span_with_links_to_its_callers(traces, engine):
     assert ("batchify", batchify.__version__) == (batch.instrumentation_scope.name, batch.instrumentation_scope.version)
 
 
-def test_what_the_function_does_is_below_the_span(traces, engine):
-    """Spans that the batch function makes are children of that of its batch, and callers have their own again."""
+def test_spans_of_the_batch_function_are_children(traces, engine):
+    """Spans that the batch function makes are children of the span of its batch."""
 
     def body(items):
         with traces.span("inside"):
@@ -146,8 +146,8 @@ def test_what_the_function_does_is_below_the_span(traces, engine):
     assert batch.start_time <= inside.start_time <= inside.end_time <= batch.end_time
 
 
-def test_every_batch_has_its_own(traces, engine):
-    """Batches that follow each other are spans that do, each with the callers of its own."""
+def test_every_batch_has_a_span_of_its_own(traces, engine):
+    """Consecutive batches have consecutive spans, each with links to its own callers."""
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), **full(1))
     for item in (1, 2):
         engine.together(double, [item], lambda item: traces.span("request"))
@@ -157,7 +157,7 @@ def test_every_batch_has_its_own(traces, engine):
 
 
 def test_calls_of_one_span_are_one_link(traces, engine):
-    """A request that sends many items is linked to once, and requests stand in the order of their items."""
+    """A request with many items has one link, and links are in the order of the items."""
 
     def enter(item):
         return trace.use_span(first if item < 2 else second)
@@ -170,24 +170,24 @@ def test_calls_of_one_span_are_one_link(traces, engine):
 
 
 def elsewhere(span_id, flags):
-    """Return a span of another process, as it comes with a request."""
+    """Return a span of another process, as it arrives with a request."""
     return NonRecordingSpan(SpanContext(1, span_id, is_remote=True, trace_flags=TraceFlags(flags)))
 
 
-def test_who_is_linked_to(traces, engine):
-    """Callers without a span or with one that is not sampled are left out; one that is elsewhere, or over, is not."""
-    with traces.span("over") as over:
+def test_callers_with_a_link(traces, engine):
+    """A caller has a link if its span is sampled, also if the span has ended or belongs to another process."""
+    with traces.span("ended") as ended:
         pass
-    spans = [INVALID_SPAN, elsewhere(1, TraceFlags.DEFAULT), elsewhere(2, TraceFlags.SAMPLED), over]
+    spans = [INVALID_SPAN, elsewhere(1, TraceFlags.DEFAULT), elsewhere(2, TraceFlags.SAMPLED), ended]
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), **full(4))
     engine.together(double, range(4), lambda item: trace.use_span(spans[item]))
     [batch] = traces.ended("batch double")
-    assert sorted([2, *ids([over])]) == sorted(callers(batch))
+    assert sorted([2, *ids([ended])]) == sorted(callers(batch))
     assert 4 == batch.attributes[SIZE]
 
 
 def test_deduplicated_calls(traces):
-    """With ``dedupe`` there is a link to the first caller of each item, and the size is what the function got."""
+    """With ``dedupe``, the first caller of each item has a link, and the size is the number of distinct items."""
     double = microbatch(traced(OnLoop().make(doubled), provider=traces.provider), dedupe=True, **full(32))
     double.configure(timeout=0)
     OnLoop().together(double, [1, 1, 2], lambda item: traces.span("request"))
@@ -197,14 +197,14 @@ def test_deduplicated_calls(traces):
 
 
 def test_a_sampler_sees_the_links(engine):
-    """Whether a batch is recorded can depend on who called."""
+    """A sampler can decide by the callers whether a batch is recorded."""
 
     class Linked(Sampler):
         def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, links=None):
             return SamplingResult(Decision.RECORD_AND_SAMPLE if links or name == "request" else Decision.DROP)
 
         def get_description(self):
-            return "what has links"
+            return "spans with links"
 
     traces = Traces(Linked())
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), **full(1))
@@ -218,18 +218,18 @@ def test_a_sampler_sees_the_links(engine):
 # Without callers
 
 
-def test_without_their_context_no_callers_are_known(traces, engine, caplog):
-    """Without ``capture_context`` there are spans without links, which is said once for each function."""
+def test_without_captured_contexts_there_are_no_links(traces, engine, caplog):
+    """Without ``capture_context``, spans have no links, which is logged once for each function."""
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), name="double", max_size=1)
     for item in (1, 2):
         engine.together(double, [item], lambda item: traces.span("request"))
     assert [[], []] == [callers(batch) for batch in traces.ended("batch double")]
-    said = "the spans of double() link to no callers: microbatch needs capture_context=True for that"
-    assert [("batchify", logging.WARNING, said)] == caplog.record_tuples
+    message = "the spans of double() link to no callers: microbatch needs capture_context=True for that"
+    assert [("batchify", logging.WARNING, message)] == caplog.record_tuples
 
 
-def test_with_their_context_nothing_is_said(traces, engine, caplog):
-    """Callers that are known and have no spans are no reason to say anything."""
+def test_with_captured_contexts_nothing_is_logged(traces, engine, caplog):
+    """Callers without spans are no reason for a warning if their contexts are captured."""
     double = microbatch(traced(engine.make(doubled), provider=traces.provider), **full(1))
     engine.together(double, [1], lambda item: trace.use_span(INVALID_SPAN))
     assert 1 == len(traces.ended("batch double"))
@@ -238,13 +238,13 @@ def test_with_their_context_nothing_is_said(traces, engine, caplog):
 
 @pytest.mark.parametrize("decorate", [traced, traced(), traced(provider=None)])
 def test_without_a_provider(engine, decorate):
-    """A program that has no tracing set up may use it all the same."""
+    """Without a configured provider, traced functions work."""
     double = microbatch(decorate(engine.make(doubled)), **full(2))
     assert [2, 4] == engine.together(double, [1, 2], lambda item: trace.use_span(INVALID_SPAN))
 
 
 def test_the_global_provider_may_come_later(traces, monkeypatch):
-    """What is decorated before the program sets up its tracing has spans from then on."""
+    """A function that is decorated before the program sets up tracing has spans from then on."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     double = microbatch(traced(InThreads().make(doubled)), **full(1))
     double(1)
@@ -254,7 +254,7 @@ def test_the_global_provider_may_come_later(traces, monkeypatch):
 
 
 def test_called_directly(traces):
-    """Outside of a batch there is no span of one, and the caller's stays the current one."""
+    """Outside of a batch, there is no new span, and the span of the caller stays current."""
     seen = []
 
     @traced(provider=traces.provider)
@@ -273,7 +273,7 @@ def test_called_directly(traces):
 
 
 def test_a_batch_has_one_span(traces, engine):
-    """Another traced function that is called directly from inside a batch adds no span to it, before or after."""
+    """Another traced function that a batch calls directly adds no span."""
     seen = []
 
     @traced(provider=traces.provider)
@@ -291,8 +291,8 @@ def test_a_batch_has_one_span(traces, engine):
     assert 2 == len(traces.ended("batch double"))
 
 
-def test_another_try(traces, engine):
-    """A traced function that a batch runs again, since it failed or not, has a span each time, none in another."""
+def test_repeated_runs_inside_a_batch(traces, engine):
+    """A traced function that a batch runs repeatedly has a span each time, also after a failure, and none nested."""
     outcomes = [KeyError, None, None]
 
     @traced(provider=traces.provider)
@@ -313,7 +313,7 @@ def test_another_try(traces, engine):
 
 
 def test_a_batch_within_a_batch(traces):
-    """A batch that another one calls for has a span of its own, with a link to that of the other."""
+    """A batch that runs for a call from another batch has a span of its own, with a link to the span of that batch."""
 
     @microbatch(name="inner", capture_context=True)
     @traced(provider=traces.provider)
@@ -338,11 +338,11 @@ PRIVATE = "a private text"
 
 
 class SecretError(Exception):
-    """Tells of what it should not."""
+    """Has private data in its message."""
 
 
 def failed(traces):
-    """Return the type of the error of the only batch, after a look at all that its span has of it."""
+    """Return the error type in the span of the only batch, which must have nothing else of the error."""
     [batch] = traces.ended("batch double")
     [event] = batch.events
     assert (StatusCode.ERROR, None) == (batch.status.status_code, batch.status.description)
@@ -353,11 +353,11 @@ def failed(traces):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "name"),
     [(KeyError, "KeyError"), (SecretError, f"{__name__}.SecretError"), (StopIteration, "StopIteration")],
 )
-def test_an_error_is_told_without_its_message(traces, error, told):
-    """The span has the status of an error and its type, and nothing of what it says; the caller has all."""
+def test_an_error_is_recorded_without_its_message(traces, error, name):
+    """The span has the status of an error and its type, and no message; the caller has everything."""
 
     def double(items):
         raise error(PRIVATE)
@@ -367,11 +367,11 @@ def test_an_error_is_told_without_its_message(traces, error, told):
     with pytest.raises(expected) as caught:
         double(PRIVATE)
     assert (PRIVATE,) == caught.value.__cause__.args
-    assert told == failed(traces)
+    assert name == failed(traces)
 
 
 async def test_an_error_on_a_loop(traces):
-    """It is told likewise of an ``async def`` function."""
+    """The error of an ``async def`` function is recorded in the same way."""
 
     async def double(items):
         await asyncio.sleep(0)
@@ -383,8 +383,8 @@ async def test_an_error_on_a_loop(traces):
     assert f"{__name__}.SecretError" == failed(traces)
 
 
-def test_what_is_raised_inside_is_told_by_who_makes_the_span(traces):
-    """An error that passes a span of the function's own marks both."""
+def test_an_error_inside_a_span_of_the_function(traces):
+    """An error that passes through a span of the function itself marks both spans."""
 
     def double(items):
         with traces.span("inside"):
@@ -398,8 +398,8 @@ def test_what_is_raised_inside_is_told_by_who_makes_the_span(traces):
     assert f"{__name__}.SecretError" == failed(traces)
 
 
-def test_an_error_of_one_item_is_not_that_of_the_batch(traces, engine):
-    """A result that is an exception leaves the span as it is."""
+def test_an_error_of_one_item_is_no_error_of_the_batch(traces, engine):
+    """A result that is an exception does not change the span."""
     double = microbatch(traced(engine.make(lambda items: [KeyError()]), provider=traces.provider), **full(1))
     with pytest.raises(KeyError):
         engine.together(double, [1], lambda item: traces.span("request"))
@@ -407,7 +407,7 @@ def test_an_error_of_one_item_is_not_that_of_the_batch(traces, engine):
 
 
 async def test_a_batch_that_is_cancelled(traces):
-    """When all callers have left the span ends, without an error."""
+    """When all callers have left, the span ends without an error."""
     running = asyncio.Event()
 
     async def double(items):
@@ -426,7 +426,7 @@ async def test_a_batch_that_is_cancelled(traces):
 
 
 def test_a_loop_that_is_closed_under_a_batch(traces, caplog):
-    """The span ends with the coroutine, wherever that is torn down, and nobody complains."""
+    """The span ends with the coroutine, wherever that is torn down, and nothing is logged."""
 
     async def double(items):
         asyncio.get_running_loop().stop()
@@ -446,7 +446,7 @@ def test_a_loop_that_is_closed_under_a_batch(traces, caplog):
     assert [] == caplog.record_tuples
 
 
-# What can be decorated
+# Functions that can be decorated
 
 
 def shape(items: list[int], *, factor: int = 2) -> list[int]:
@@ -460,12 +460,12 @@ async def async_shape(items: list[int], *, factor: int = 2) -> list[int]:
 
 
 @pytest.mark.parametrize("fn", [shape, async_shape])
-def test_it_looks_as_before(fn):
-    """Name, documentation, module, signature and kind stay, and the function is found below."""
+def test_metadata_is_kept(fn):
+    """Name, documentation, module, signature, kind and attributes stay, and ``__wrapped__`` is the function."""
     fn.mark = "mine"
     again = traced(fn)
-    for what in ("__name__", "__qualname__", "__doc__", "__module__", "mark"):
-        assert getattr(fn, what) == getattr(again, what)
+    for name in ("__name__", "__qualname__", "__doc__", "__module__", "mark"):
+        assert getattr(fn, name) == getattr(again, name)
     assert inspect.signature(fn) == inspect.signature(again)
     assert inspect.signature(microbatch(fn)) == inspect.signature(microbatch(again))
     assert inspect.iscoroutinefunction(fn) is inspect.iscoroutinefunction(again)
@@ -473,7 +473,7 @@ def test_it_looks_as_before(fn):
 
 
 class Multiplier:
-    """Callable, and with methods of every kind."""
+    """A callable object."""
 
     def __init__(self, factor=2):
         self.factor = factor
@@ -497,8 +497,8 @@ class AsyncMultiplier(Multiplier):
         (partial(async_shape, factor=2), "async_shape"),
     ],
 )
-async def test_what_can_be_called(traces, fn, name):
-    """Objects, bound methods and partials are traced under the name that batches have without."""
+async def test_callables(traces, fn, name):
+    """Objects, bound methods and partials keep the names of their batchers."""
     double = microbatch(traced(fn, provider=traces.provider), capture_context=True)
     assert 4 == await double.acall(2)
     assert name == microbatch(fn).batch_stats.name == double.batch_stats.name
@@ -506,7 +506,7 @@ async def test_what_can_be_called(traces, fn, name):
 
 
 def test_methods(traces):
-    """Methods of each kind are traced, whichever decorator of a class or static method comes first."""
+    """Methods of each kind can be traced, above or below ``classmethod`` and ``staticmethod``."""
     trace_it = traced(provider=traces.provider)
 
     class Model:
@@ -541,7 +541,7 @@ def test_methods(traces):
 
 
 def test_misuse():
-    """What cannot be a batch function is refused, and so is one that is batched already."""
+    """An object that cannot be a batch function is refused, and so is a decorated function."""
     with pytest.raises(TypeError, match=r"^traced decorates a batch function, got 3 of type int$"):
         traced(3)
     batched = microbatch(shape)
@@ -556,14 +556,14 @@ def test_misuse():
 
 
 class Stream:
-    """Runs a generator function within a batch, from its first value to its end, as one who hands on what it yields."""
+    """Runs a generator function inside a batch, from its first value to its end."""
 
     def __init__(self, traces):
         self.traces = traces
         self.outside = []
 
     def run(self, fn, most):
-        """Return the values of ``fn``, as many as are wanted."""
+        """Return at most so many values of ``fn``."""
 
         @microbatch(name="stream", capture_context=True)
         def drive(items):
@@ -596,7 +596,7 @@ class Stream:
 
 
 def counting(traces, *, fail=False):
-    """Return a generator function and an asynchronous one, which make a span before each value and at their end."""
+    """Return a generator function and an asynchronous one that make a span before each value and at their end."""
 
     def count(items):
         try:
@@ -625,8 +625,8 @@ def counting(traces, *, fail=False):
     return count, acount
 
 
-def test_generator_functions_stay_such():
-    """They are of the kind that they were."""
+def test_generator_functions_keep_their_kind():
+    """A traced generator function is a generator function, asynchronous as before."""
     count, acount = counting(None)
     assert inspect.isgeneratorfunction(traced(count))
     assert inspect.isasyncgenfunction(traced(acount))
@@ -634,7 +634,7 @@ def test_generator_functions_stay_such():
 
 @pytest.mark.parametrize(("most", "values", "inside"), [(9, [0, 1, 2], 4), (1, [0], 2)])
 async def test_a_generator_has_its_span_as_long_as_it_lives(traces, most, values, inside):
-    """From the first value to the end, or to where it is closed, the span is open, and current while it computes."""
+    """The span lasts from the first value to the end, and is current only while the generator runs."""
     count, acount = map(traced(provider=traces.provider), counting(traces))
     stream = Stream(traces)
     assert values == await asyncio.to_thread(stream.run, count, most)
@@ -648,7 +648,7 @@ async def test_a_generator_has_its_span_as_long_as_it_lives(traces, most, values
 
 
 async def test_a_generator_that_fails(traces):
-    """The span has the error, as that of any function."""
+    """The span of a failed generator has the error."""
     count, acount = map(traced(provider=traces.provider), counting(traces, fail=True))
     with pytest.raises(SecretError):
         await asyncio.to_thread(Stream(traces).run, count, 5)
@@ -657,8 +657,8 @@ async def test_a_generator_that_fails(traces):
     assert [f"{__name__}.SecretError"] * 2 == [batch.attributes[ERROR] for batch in traces.ended("batch stream")]
 
 
-def test_a_generator_that_ends_elsewhere(traces, caplog):
-    """Each step may be taken in another context than the one before, also the last."""
+def test_a_generator_that_ends_in_another_context(traces, caplog):
+    """Each step of a generator may run in another context, also the last."""
     streams = []
 
     @traced(provider=traces.provider)
