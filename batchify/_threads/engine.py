@@ -163,10 +163,10 @@ class ThreadEngine:
         if queue.refuses:
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
-        entry, now, expires_at = as_entry(data), monotonic(), queue.expires_at
-        if entry.time_limit is not None and (expires_at is None or now + entry.time_limit < expires_at):
+        entry, expires_at = as_entry(data), queue.expires_at
+        if entry.time_limit is not None and (expires_at is None or monotonic() + entry.time_limit < expires_at):
             self._deadline_workers.wake_one(self, 1)
-        ticket = queue.add(entry, waiter, now)
+        ticket = queue.add(entry, waiter, monotonic())
         self._admit_waiting()
         return ticket
 
