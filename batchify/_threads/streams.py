@@ -163,10 +163,7 @@ class Stream(BaseStream[ThreadChannel]):
 
 def _leave_all() -> None:
     """Leave all streams: no thread reads them any more, and an endless generator would keep the process alive."""
-    for batcher in batchers():
-        engine = batcher._engine if isinstance(batcher, ThreadStreams) else None
-        if engine is None:
-            continue
+    for engine in filter(None, [batcher._engine for batcher in batchers() if isinstance(batcher, ThreadStreams)]):
         with engine.deferred, engine._lock:
             channels = [channel for _, channel, _ in engine.queue.entries]
             channels += [channel for batch in engine.queue.running for channel in batch.waiters]

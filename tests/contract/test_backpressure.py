@@ -183,10 +183,11 @@ def test_a_future_that_is_cancelled_at_the_door(threads):
 def test_an_interrupted_wait_for_room():
     """Ctrl-C while ``submit`` waits for room takes its item out, and the others are answered."""
     script = """
-    import signal, threading
+    import signal, sys, threading
     from batchify import microbatch
 
     opened = threading.Event()
+    main = threading.main_thread().ident
 
     @microbatch(max_pending=1)
     def echo(items):
@@ -200,9 +201,9 @@ def test_an_interrupted_wait_for_room():
     waiting = echo.submit(1)
 
     def interrupt():
-        while echo.batch_stats.pending < 2:
+        while sys._current_frames()[main].f_code.co_name != "wait_for_room":
             pass
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     try:

@@ -228,6 +228,15 @@ def test_a_method_through_its_class(kind, call, made):
     assert 1 == len(made())
 
 
+def test_a_view_of_a_method_through_its_class(kind):
+    """``Class.method.options(...)(instance, item)`` is ``instance.method.options(...)(item)``."""
+    one = kind()
+    urgent = kind.method.options(priority=1)
+    assert (one, 1) == urgent(one, 1)
+    assert (one, 2) == urgent.submit(one, 2).result(PATIENCE)
+    assert 2 == total(one.method)
+
+
 async def test_an_async_method_through_its_class(kind):
     """``await Class.method(instance, item)`` is ``await instance.method(item)``."""
     one = kind()
