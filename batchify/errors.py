@@ -1,9 +1,9 @@
-"""The exceptions of the library, and the wording of their messages.
+"""The exceptions of the library, and their messages.
 
 Must not know: the rest of the package.
 
-A message names the function, the numbers and the rule, and says what to do. It never shows an item or a result, because
-these may be private data.
+A message names the function, the numbers and the rule, and gives advice. It never shows an item or a result, which may
+be private data.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class QueueFullError(BatchifyError):
 
 
 class DeadlineError(BatchifyError, TimeoutError):
-    """An item was not started before its deadline, and was dropped without being run."""
+    """An item did not start before its deadline, and was dropped without being run."""
 
 
 class BatcherClosedError(BatchifyError, RuntimeError):
-    """A call came after ``close()`` or ``stop()``."""
+    """A call was made after ``close()`` or ``stop()``."""
 
 
 class ReentrantCallError(BatchifyError, RuntimeError):
-    """A call would have waited for its own batch for ever."""
+    """A call would have waited for its own batch forever."""
 
 
 class BatchAbortedError(BatchifyError, RuntimeError):
@@ -46,7 +46,7 @@ def reentrant(name: str) -> str:
 
 
 def circular(name: str, other: str) -> str:
-    """Return the message for a batch function that calls itself through the one of ``other``."""
+    """Return the message for a batch function that calls itself through the batch function of ``other``."""
     return (
         f"{name}() was called from inside a batch of {other}() that a batch of {name}() is waiting for: a deadlock; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
@@ -76,5 +76,5 @@ def overdue(name: str, seconds: float | None) -> str:
 
 
 def closed(name: str) -> str:
-    """Return the message for a call that came too late."""
+    """Return the message for a call after the batcher was closed."""
     return f"{name} is closed and takes no more calls"

@@ -3,7 +3,7 @@
 Decides: names, types and labels of the metrics.
 Must not know: engines, how totals outlive batchers.
 
-It needs the package ``prometheus-client``, which the extra ``prometheus`` installs.
+The extra ``prometheus`` installs the package ``prometheus-client``, which this module needs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from batchify._batcher.registry import register_for_fork, sources
 from batchify._stats.counters import batch_sizes
-from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import CALL_OUTCOMES, Totals
+from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,35 +27,29 @@ if TYPE_CHECKING:
     from batchify._stats.snapshot import Percentiles
     from batchify._stats.totals import Total
 
-# Powers of two, the same for every batcher at any time: a rate over buckets that come and go is meaningless.
+# Powers of two, the same for every batcher at any time, because a rate over changing buckets is meaningless.
 BUCKETS = [2**power for power in range(13)]
 
 
 class BatchCollector(Collector):
     """Collects the metrics of all batchers of this process: ``REGISTRY.register(BatchCollector())``.
 
-    Each metric has the label ``batcher``, the name of the function or the engine. All batchers of one name share a
-    series: the instances of a class, the event loops of a function, and different functions with the same ``name``.
+    Each metric has the label ``batcher``, the name of the function or the engine. Batchers of one name share a
+    series, such as the instances of a class.
 
     * Counters of calls: ``batchify_answered_items`` (returned a result), ``batchify_failed_items`` (raised an
       exception), ``batchify_cancelled_items`` (the caller left before the answer), ``batchify_expired_items`` (dropped
       at the deadline), ``batchify_rejected_items`` (refused because the queue was full), ``batchify_deduped_items``
       (shared the item of an equal call).
-    * ``batchify_batches``: a counter of batches that have ended, with the label ``reason``: why they departed.
-    * ``batchify_pending_items`` and ``batchify_running_items``: gauges of calls that wait, and of calls in running
-      batches.
+    * ``batchify_batches``: a counter of batches that have ended, with the ``reason`` of their departure as a label.
+    * ``batchify_pending_items`` and ``batchify_running_items``: gauges of calls that wait, and of calls that run.
     * ``batchify_batch_items``: a histogram of the number of items in a batch.
     * ``batchify_wait_seconds``: a summary of the time from the arrival of a call to the departure of its batch.
-    * ``batchify_run_seconds``: a summary of the run time of a batch.
+    * ``batchify_run_seconds``: a summary of the run time of a batch. Quantiles cover the newest 10,000 measurements.
 
-    No counter ever falls or loses a count by ``reset_stats()``, and the counts of a batcher stay when it is gone. They
-    are exact for methods, however short their instances live, as long as the class lives. A function or engine that is
-    dropped loses the counts since the last scrape.
-
-    The quantiles of the summaries are those of the newest 10,000 measurements.
-
-    Scrape each process of an application on its own: the multiprocess mode of ``prometheus_client`` leaves out metrics
-    of custom collectors like this one.
+    No counter ever falls, not even after ``reset_stats()`` or when a batcher is dropped. A function or engine that is
+    dropped loses its counts since the last scrape. Methods lose none while their class lives. Scrape each process
+    separately: the multiprocess mode of ``prometheus_client`` omits custom collectors.
     """
 
     def __init__(self) -> None:
@@ -63,11 +57,10 @@ class BatchCollector(Collector):
         register_for_fork(self._totals)
 
     def describe(self) -> list[Metric]:
-        """Return the metrics without values, by which a registry knows their names and refuses a second collector."""
+        """Return the metrics without values. From their names, a registry detects a second collector."""
         return _metrics([])
 
     def collect(self) -> list[Metric]:
-        """Return the metrics of this moment."""
         return _metrics(self._totals.read())
 
 
@@ -109,7 +102,6 @@ def _summary(name: str, documentation: str) -> SummaryMetricFamily:
 
 
 def _buckets(counts: Counts) -> list[tuple[str, float]]:
-    """Return the number of batches up to each size."""
     sizes = batch_sizes(counts)
     up_to = [(str(float(most)), sum(sizes[size] for size in sizes if size <= most)) for most in BUCKETS]
     return [*up_to, ("+Inf", counts["total_batches"])]

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchItem:
-    """One item that waits.
+    """One queued item.
 
     Attributes:
         data: the item.
         future: the ``asyncio.Future`` or ``concurrent.futures.Future`` of its result; ``None`` for a blocked caller.
-        enqueued_at: the time of its arrival, in seconds of the clock of the event loop, or of ``time.monotonic()``.
+        enqueued_at: its time of arrival, in seconds of the clock of the event loop, or of ``time.monotonic()``.
     """
 
     data: Any
@@ -31,19 +31,10 @@ class BatchItem:
 
 
 class Batch:
-    """Items that leave together, as parallel lists. The batch function owns ``items`` and may change it.
+    """Items that leave together, with their callers in parallel lists.
 
-    Args:
-        items: the items for the batch function.
-        waiters: the callers, in the order of their items.
-        arrived: the time of arrival of each waiter.
-        tickets: the tickets of all entries, also of callers that left before the departure.
-        reason: the reason of the departure.
-        max_size: the number of items of a full batch.
-        now: the time of the departure.
-        shares: for each waiter the index of its item, if some waiters share one.
-        weights: the weight of each item, if items are weighed.
-        parent: the batch that this is a part of.
+    The batch function may change ``items``. ``tickets`` includes callers that left before the departure. If waiters
+    share items, ``shares`` has the index of each waiter's item. A part of a batch has that batch as its ``parent``.
     """
 
     __slots__ = (
@@ -88,11 +79,11 @@ class Batch:
         self.shares = shares
         self.weights = weights
         self.parent = parent
-        # The number of items for the batch function, and of those that have neither a result nor an error yet.
+        # The number of items, and the number of those that have neither a result nor an error yet.
         self.size = self.unfinished_items = len(items)
         # The number of callers that left after the departure, or have their answers.
         self.left_count = 0
-        # The name of the batcher, and the context of each item's caller if they are captured. A shell sets both.
+        # The name of the batcher, and the context of each item's caller if contexts are captured. A shell sets both.
         self.name = ""
         self.contexts: tuple[Any, ...] = ()
 
@@ -100,11 +91,7 @@ class Batch:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
     def drop(self, gone: list[bool], answered: int = 0) -> None:
-        """Remove the callers for which ``gone`` is true, because they left between the departure and the run.
-
-        Each of them is still going to call ``abandon()``, and is not to be counted then. The exception are callers that
-        other code has ``answered``.
-        """
+        """Remove the callers for which ``gone`` is true, because they left between the departure and the run."""
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
@@ -118,20 +105,19 @@ class Batch:
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.unfinished_items = len(self.items)
+        # This offsets their later calls of abandon(). Callers that other code has answered make no such call.
         self.left_count -= sum(gone) - answered
 
     @property
     def root(self) -> Batch:
-        """The batch that departed: the parent of a part, otherwise the batch itself."""
         return self.parent or self
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether no caller waits for it any more."""
         return self.left_count == len(self.waiters)
 
     def halves(self) -> list[Batch]:
-        """Return the two parts to run instead of it; none of a single item."""
+        """Return two parts, or none of a single item."""
         middle = self.size // 2
         return [self._part(0, middle), self._part(middle, self.size)] if middle else []
 
@@ -141,16 +127,16 @@ class Batch:
         return self if self.unfinished_items == self.size else self._part(self.size - self.unfinished_items, self.size)
 
     def _part(self, start: int, end: int) -> Batch:
-        whose = [start <= index < end for index in self.positions]
+        chosen = [start <= index < end for index in self.positions]
         part = Batch(
             self.items[start:end],
-            list(compress(self.waiters, whose)),
-            list(compress(self.arrived, whose)),
+            list(compress(self.waiters, chosen)),
+            list(compress(self.arrived, chosen)),
             (),
             self.reason,
             self.max_size,
             self.departed,
-            None if self.shares is None else [index - start for index in compress(self.shares, whose)],
+            None if self.shares is None else [index - start for index in compress(self.shares, chosen)],
             None if self.weights is None else self.weights[start:end],
             self.root,
         )
@@ -159,15 +145,14 @@ class Batch:
         return part
 
     def part_finished(self, answered: int) -> Batch | None:
-        """Record that this part is finished, with ``answered`` callers. Return the root if all its parts are."""
-        root = self.parent or self
+        """Record that this part is finished, with ``answered`` callers. Return the root if no part remains."""
+        root = self.root
         root.unfinished_items -= self.size
         root.left_count += answered
         return None if root.unfinished_items else root
 
     @property
     def weight(self) -> float:
-        """The sum of the weights of the items; 0 if they are not weighed."""
         return sum(self.weights or ())
 
     @property
@@ -176,11 +161,11 @@ class Batch:
         return range(self.size) if self.shares is None else self.shares
 
     def per_caller(self, results: list[Any]) -> list[Any]:
-        """Return the result for each waiter. Waiters that share an item get exception objects of their own."""
+        """Return the result of each waiter. Waiters that share an item get exception objects of their own."""
         return results if self.shares is None else with_own_exceptions([results[index] for index in self.shares])
 
     def forget(self) -> None:
-        """Release items and waiters: a frame that outlives the batch in a traceback must not keep them alive."""
+        """Release items and waiters, so that a frame in a traceback does not keep them alive."""
         self.items = []
         self.waiters = []
         self.tickets = ()

@@ -1,13 +1,12 @@
-"""The entries of the grouped queue: a waiting call with its demands, the calls of one group, and a heap by time.
+"""The entries of the grouped queue: a waiting call with its options, the calls of one group, and a heap by time.
 
 Decides: the order within a group, and how much of it fits into a batch.
 Must not know: when a batch leaves, other groups, clocks.
 
 Rules
 -----
-1. The entry with the lowest *rank* leaves first. The rank is the time of arrival, less ``SECONDS_PER_PRIORITY`` for
-   each point of priority. So an item of priority 1 overtakes items that arrived up to a second earlier, and no others:
-   a waiting item rises with age, and none starves.
+1. The entry with the lowest *rank* leaves first: its time of arrival, less ``SECONDS_PER_PRIORITY`` for each point of
+   priority. So an item of priority 1 overtakes only items that arrived up to a second earlier, and no item starves.
 2. Entries of one priority leave in order of arrival.
 3. Entries with equal items leave together, count as one item, and weigh as much as the first of them.
 """
@@ -17,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # A shorter heap is not worth cleaning.
 SHORT = 64
-# The seconds of waiting that a point of priority is worth.
+# A point of priority counts as this many seconds of waiting.
 SECONDS_PER_PRIORITY = 1.0
 # An item leaves this share of its time limit before its deadline, because timers are late on a busy machine. This lead
 # is at least LEAST_LEAD seconds, and at most half of the limit.
@@ -38,15 +38,9 @@ LEAST_LEAD = 0.005
 
 
 class Entry:
-    """A waiting call.
+    """A waiting call. ``time_limit`` is in seconds from its arrival to its deadline.
 
-    Args:
-        item: the item for the batch function.
-        group: the key of the group, known by identity.
-        weight: the part of ``max_weight`` that the item takes.
-        duplicate_of: the key of all equal items, known by identity; ``None`` if the item is never shared.
-        priority: the number of times ``SECONDS_PER_PRIORITY`` that the call counts as older.
-        time_limit: seconds from arrival to deadline; ``None`` means no deadline.
+    ``group`` and ``duplicate_of`` are compared by identity. ``duplicate_of`` is ``None`` for an item never shared.
     """
 
     __slots__ = (
@@ -82,7 +76,7 @@ class Entry:
         self.time_limit = time_limit
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the parts of an entry of the plain queue: item, waiter, time of arrival."""
+        """Unpack like an entry of the plain queue: item, waiter, time of arrival."""
         return iter((self.item, self.waiter, self.arrived))
 
     def arrive(self, ticket: int, waiter: Any, now: float) -> None:
@@ -90,44 +84,42 @@ class Entry:
 
     @property
     def rank(self) -> Key:
-        """The order of departure: the lowest leaves first."""
         return self.arrived - SECONDS_PER_PRIORITY * self.priority, self.ticket
 
     @property
     def deadline(self) -> float:
-        """The time at which the entry is dropped if it has not left."""
         return inf if self.time_limit is None else self.arrived + self.time_limit
 
     @property
     def latest_departure(self) -> float:
-        """The time at which an entry with a deadline stops waiting for others."""
+        """The time at which an entry with a deadline stops waiting for more items."""
         time_limit = self.time_limit or 0.0
         return self.deadline - min(max(LEAD * time_limit, LEAST_LEAD), time_limit / 2)
 
 
 class Group:
-    """The entries of one group. Duplicates are separate entries, and count as one item."""
+    """The entries of one group. Duplicates are separate entries that count as one item."""
 
     __slots__ = ("by_priority", "duplicates", "first", "full_reason", "head", "size", "weight")
 
     def __init__(self) -> None:
         # The entry that leaves first.
         self.first: Entry | None = None
-        # By priority, then by ticket, in order of arrival. Unlike a dict, an OrderedDict is quick to lose its first.
+        # By priority, then by ticket, in order of arrival. Unlike a dict, an OrderedDict loses its first entry quickly.
         self.by_priority: dict[float, OrderedDict[int, Entry]] = {}
         # By the key of equal items, then by ticket, in order of arrival.
         self.duplicates: dict[Any, dict[int, Entry]] = {}
         # The number of items, and their weight.
         self.size = 0
         self.weight = 0.0
-        # The first entry, and the reason for which a full batch leaves, as the heaps of the queue have them.
+        # The first entry, and the reason for which a full batch leaves, as the heaps of the queue store them.
         self.head: Entry | None = None
         self.full_reason: str | None = None
 
     @property
     def oldest(self) -> Entry:
-        """The entry that arrived first."""
-        return min(self._heads(), key=_ticket)
+        entry: Entry = min(self._heads(), key=attrgetter("ticket"))
+        return entry
 
     def enter(self, entry: Entry) -> None:
         peers = self.by_priority.get(entry.priority)
@@ -142,7 +134,7 @@ class Group:
             duplicates = self.duplicates.setdefault(entry.duplicate_of, {})
             duplicates[entry.ticket] = entry
             if len(duplicates) > 1:
-                # Equal items weigh the same, even if weigh() has changed its mind.
+                # Equal items weigh the same, even if weigh() returns another weight.
                 entry.weight = next(iter(duplicates.values())).weight
                 return
         self.size += 1
@@ -166,7 +158,7 @@ class Group:
         self.weight = self.weight - entry.weight if self.size else 0.0
 
     def cut(self, max_size: int, max_weight: float) -> list[list[Entry]]:
-        """Remove the first items that fit into a batch, and return the entries of each."""
+        """Remove the first items that fit into a batch, and return the entries of each item."""
         taken: list[list[Entry]] = []
         weight = 0.0
         while len(taken) < max_size and (first := self.first) is not None:
@@ -180,17 +172,17 @@ class Group:
         return taken
 
     def _next(self, peers: OrderedDict[int, Entry]) -> Entry | None:
-        """Return the entry that leaves first, after the one before it has left its ``peers`` of the same priority."""
+        """Return the first entry, after the one before it has left its ``peers`` of the same priority."""
         if peers and len(self.by_priority) == 1:
             return next(iter(peers.values()))
-        return min(self._heads(), key=_rank, default=None)
+        return min(self._heads(), key=attrgetter("rank"), default=None)
 
     def _heads(self) -> Iterator[Entry]:
         return (next(iter(peers.values())) for peers in self.by_priority.values())
 
 
 class LazyHeap(Generic[T]):
-    """A priority queue by time. A dropped value stays in the heap until its turn comes."""
+    """A priority queue by time. The key of a dropped value stays in the heap until it is the lowest."""
 
     __slots__ = ("_heap", "_values")
 
@@ -210,18 +202,9 @@ class LazyHeap(Generic[T]):
 
     @property
     def first(self) -> T | None:
-        """The value with the lowest key."""
         while self._heap:
             value = self._values.get(self._heap[0])
             if value is not None:
                 return value
             heappop(self._heap)
         return None
-
-
-def _rank(entry: Entry) -> Key:
-    return entry.rank
-
-
-def _ticket(entry: Entry) -> int:
-    return entry.ticket

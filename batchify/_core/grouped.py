@@ -1,22 +1,19 @@
-"""The grouped queue: which items leave together, when, and why, if a call asks for more than its turn.
+"""The grouped queue, for calls with groups, weights, duplicates, priorities, deadlines or a bound on queued items.
 
 Decides: which items share a batch, which group leaves first, and which entries expire.
-Must not know: what a group stands for, how a weight was found, when two items are equal. ``_batcher.admission`` does.
+Must not know: what a group stands for, how a weight is found, or when two items are equal. ``_batcher.admission`` does.
 
 Rules
 -----
-1. The rules and the use are those of ``queue``. The item of ``add()`` is an ``Entry``, which the caller makes
-   beforehand, because that runs user code.
-2. A batch has items of one group, no more than ``max_size``, and no heavier than ``max_weight`` together.
-3. Of the groups that may leave, the one leaves whose first entry has the lowest rank. So no group starves.
-4. If the oldest entry of all has waited its time, its group leaves at once: it does not wait for a group of lower rank
-   that may not leave yet.
-5. A new entry stands in the *overflow* until ``admit_waiting()`` finds room for it. With no room left, a batch does not
-   wait for items that could not come.
-6. An entry with a deadline leaves in time if a slot is free, and otherwise expires, in the overflow too. A shell calls
+1. The rules and the use are those of ``queue``. The item of ``add()`` is an ``Entry``. The caller makes it beforehand,
+   because that runs user code.
+2. A batch has items of one group, at most ``max_size``, with a total weight of at most ``max_weight``.
+3. Of the groups that may leave, the one whose first entry has the lowest rank leaves first. So no group starves.
+4. Once the oldest entry of all may leave, its group does not wait for a group of lower rank that may not leave yet.
+5. A new entry waits in the *overflow* until ``admit_waiting()`` finds room for it. Without room, a batch does not wait
+   for more items, because none can arrive.
+6. An entry with a deadline leaves in time if a slot is free, and otherwise expires, even in the overflow. A shell calls
    ``expire()`` at the time ``expires_at``, and before ``take()``.
-
-A group exists only while an entry of it waits.
 """
 
 from __future__ import annotations
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
 
 
 class GroupedQueue(Slots):
-    """The queue of one batcher, in groups, and the slots that its batches run in."""
-
     __slots__ = (
         "_admitted",
         "_arrivals",
@@ -60,39 +55,36 @@ class GroupedQueue(Slots):
         self._arrivals = 0
         # The entries that wait for room, by ticket, in order of arrival.
         self._overflow: OrderedDict[int, Entry] = OrderedDict()
-        # The entries of all groups, by ticket, in order of arrival; and a ticket that is not above any of them.
+        # The entries of all groups, by ticket, in order of arrival; and a lower bound of their tickets.
         self._admitted: dict[int, Entry] = {}
         self._oldest_ticket = 0
+        # A group without entries is removed.
         self._groups: dict[Any, Group] = {}
         # All groups, and those that have a full batch, by the rank of their first entry.
         self._heads = LazyHeap[Group]()
         self._full = LazyHeap[Group]()
-        # The entries that have a deadline, those in the overflow too.
+        # The entries that have a deadline, including the overflow.
         self._deadlines = LazyHeap[Entry]()
 
     @property
     def waiting(self) -> int:
-        """The number of queued entries, those in the overflow too. Duplicates count one by one."""
+        """The number of queued entries, including the overflow. Duplicates count separately."""
         return len(self._admitted) + len(self._overflow)
 
     @property
     def entries(self) -> list[Entry]:
-        """The waiting entries, in order of arrival."""
         return [*self._admitted.values(), *self._overflow.values()]
 
     @property
     def arrivals(self) -> int:
-        """The number of items that ever arrived, which is the next ticket. Any thread may read it."""
         return self._arrivals
 
     @property
     def has_full(self) -> bool:
-        """Whether a full batch may leave now."""
         return len(self.running) < self._concurrency and (self._is_full or self._full.first is not None)
 
     @property
     def wake_at(self) -> float | None:
-        """The time at which ``take()`` has a batch if nothing else happens, or ``None``."""
         if not self._admitted or len(self.running) >= self._concurrency:
             return None
         oldest = self._oldest
@@ -105,17 +97,15 @@ class GroupedQueue(Slots):
 
     @property
     def expires_at(self) -> float | None:
-        """The time at which ``expire()`` has something to return, or ``None``."""
         urgent = self._deadlines.first
         return None if urgent is None else urgent.deadline
 
     @property
     def refuses(self) -> bool:
-        """Whether there is no room for another item, and no call may wait for it."""
+        """Whether a new call finds no room and must not wait for it."""
         return self._refuses and self._is_full
 
     def change(self, limits: Limits) -> None:
-        """Apply new limits. Running batches keep theirs, and the learnt run times are forgotten."""
         super().change(limits)
         for key, group in self._groups.items():
             self._update_heaps(key, group)
@@ -129,7 +119,6 @@ class GroupedQueue(Slots):
         return entry.ticket
 
     def admit_waiting(self) -> list[Any]:
-        """Move entries from the overflow into their groups, as far as there is room, and return their waiters."""
         waiters: list[Any] = []
         while self._overflow and not self._is_full:
             _, entry = self._overflow.popitem(last=False)
@@ -143,7 +132,6 @@ class GroupedQueue(Slots):
         return waiters
 
     def take(self, now: float) -> Batch | None:
-        """Return the next batch that may leave at ``now``, or ``None``."""
         can_leave = self._admitted and len(self.running) < self._concurrency
         group, reason = self._next(now) if can_leave else (None, "")
         if group is None:
@@ -152,7 +140,6 @@ class GroupedQueue(Slots):
         return self._start(self._cut(group, reason, now), now)
 
     def expire(self, now: float) -> list[Entry]:
-        """Remove the entries whose deadline is over at ``now``, and return them."""
         expired: list[Entry] = []
         while (entry := self._deadlines.first) is not None and entry.deadline <= now:
             self.withdraw(entry.ticket)
@@ -160,7 +147,6 @@ class GroupedQueue(Slots):
         return expired
 
     def withdraw(self, ticket: int) -> Entry | None:
-        """Remove the entry of a caller that left, and return it, or ``None`` if it does not wait any more."""
         entry = self._overflow.pop(ticket, None)
         if entry is None:
             entry = self._admitted.pop(ticket, None)
@@ -175,7 +161,7 @@ class GroupedQueue(Slots):
         return entry
 
     def adopt(self, queue: Slots, entries: Iterable[Entry]) -> None:
-        """Continue in the place of ``queue``, whose waiting calls are ``entries`` that have arrived."""
+        """Replace ``queue``, whose waiting calls are ``entries``. They have arrived already."""
         self.adopt_slots(queue)
         self._arrivals = queue.arrivals
         for entry in entries:
@@ -184,20 +170,18 @@ class GroupedQueue(Slots):
         self.reset_wake_ticket()
 
     def reset_wake_ticket(self) -> None:
-        # Any arrival can fill a group, or be the first of one.
+        # Any arrival can fill a group or start one.
         self.wake_ticket = NEVER if len(self.running) >= self._concurrency else 0
 
     @property
     def _oldest(self) -> Entry:
-        """The admitted entry that arrived first. There must be one."""
-        # Quicker than the first key of a dict, which skips all keys that were deleted before it.
+        # The loop ends because an entry is admitted. The first key of a dict takes longer to find after many deletions.
         while self._oldest_ticket not in self._admitted:
             self._oldest_ticket += 1
         return self._admitted[self._oldest_ticket]
 
     @property
     def _is_full(self) -> bool:
-        """Whether there is no room for more items before a batch leaves."""
         return len(self._admitted) >= self._room
 
     def _enqueue(self, entry: Entry) -> None:
@@ -205,18 +189,17 @@ class GroupedQueue(Slots):
         if entry.time_limit is not None:
             self._deadlines.add((entry.deadline, entry.ticket), entry)
             if self._deadlines.first is entry:
-                # The shell waits for a later deadline, and must look again.
+                # The shell waits for a later deadline, and must wake earlier.
                 self.wake_ticket = 0
 
     def _next(self, now: float) -> tuple[Group | None, str]:
-        """Return the group that leaves first of those that may leave now, and its reason."""
         first = cast("Group", self._heads.first)
         oldest = self._groups[self._oldest.group]
         for group in (first, oldest):
             reason = self._departure_reason(group, now)
             if reason is not None:
                 return group, reason
-        # The oldest entry may not leave yet, and so no other one may, except those that need not wait for more items.
+        # The oldest entry may not leave yet. So only a full batch or an entry near its deadline may leave.
         full = self._full.first
         if full is not None:
             return full, str(full.full_reason)
@@ -232,12 +215,11 @@ class GroupedQueue(Slots):
         return self._reason(oldest.ticket, oldest.arrived, now)
 
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
-        """Remove the first items of ``group`` that fit together, and return them as a batch."""
         taken = group.cut(self._max_size, self._max_weight)
         self._update_heaps(taken[0][0].group, group)
         items = [duplicates[0].item for duplicates in taken]
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
-        # The batch keeps the entries: dropping one here could run the finalizer of an item.
+        # The batch keeps the entries alive, because dropping one here could run the finalizer of an item.
         tickets = {entry.ticket: entry for entry, _ in entries}
         for ticket, entry in tickets.items():
             del self._admitted[ticket]
@@ -256,7 +238,7 @@ class GroupedQueue(Slots):
         )
 
     def _update_heaps(self, key: Any, group: Group) -> None:
-        """Bring the heaps up to date with ``group``, and forget it if it is empty."""
+        """Bring the heaps up to date with ``group``, and remove it if it is empty."""
         before, first, full_reason = group.head, group.first, self._full_reason(group)
         if first is before and full_reason == group.full_reason:
             return

@@ -1,9 +1,9 @@
-"""The numbers that a queue decides by, and their validation.
+"""The limits of a queue, and the validation of numbers.
 
 Must not know: any other option of a batcher.
 
-A value of the wrong type is a ``TypeError`` (``True`` is never a number), and a number out of range, infinite or NaN is
-a ``ValueError``. Each message names the option and the value.
+A value of the wrong type is a ``TypeError`` (``True`` is never a number). A number that is out of range, infinite or
+NaN is a ``ValueError``. Each message names the option and the value.
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When a batch is full, how long its items may wait, and how many batches and items there may be.
+    """The options that a queue needs. ``timeout`` is in seconds; ``on_full`` is ``"wait"`` or ``"raise"``.
 
-    Attributes:
-        max_size: maximum number of items in a batch.
-        timeout: seconds from the first item's arrival to its departure; ``None`` adapts to the load.
-        concurrency: maximum number of batches that run at once.
-        max_pending: maximum number of queued items; ``None`` means no bound.
-        on_full: behaviour of a call at that bound: ``"wait"`` or ``"raise"``.
-        max_weight: maximum total weight of a batch; ``None`` if items are not weighed.
+    ``None`` means no limit, but a ``timeout`` of ``None`` adapts to the load.
     """
 
     max_size: int = 32
@@ -37,10 +31,7 @@ class Limits:
 
 
 def number(option: str, value: Any) -> float:
-    """Return ``value`` as a finite float."""
-    if not _is_number(value):
-        msg = f"{option} must be a number, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+    _check_type(option, value, "a number")
     if not abs(value) <= sys.float_info.max:
         msg = f"{option} must be a finite number, got {value!r}"
         raise ValueError(msg)
@@ -66,9 +57,7 @@ def seconds(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite float of at least 0, or ``None`` for ``None``."""
     if value is None:
         return None
-    if not _is_number(value):
-        msg = f"{option} must be a number of seconds, or None to adapt, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+    _check_type(option, value, "a number of seconds, or None to adapt")
     if not 0 <= value <= sys.float_info.max:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)
@@ -79,14 +68,14 @@ def positive(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite float above 0, or ``None`` for ``None``."""
     if value is None:
         return None
-    if not _is_number(value):
-        msg = f"{option} must be a number, or None, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+    _check_type(option, value, "a number, or None")
     if not 0 < value <= sys.float_info.max:
         msg = f"{option} must be a finite number above 0, got {value!r}"
         raise ValueError(msg)
     return float(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, Real)) and not isinstance(value, bool)
+def _check_type(option: str, value: object, expected: str) -> None:
+    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
+        msg = f"{option} must be {expected}, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)

@@ -5,16 +5,14 @@ Must not know: how callers wait, or how they get their answers.
 
 Rules
 -----
-1. A result is passed on as it is. It is never compared, tested for truth or asked what it is.
+1. A result is passed on unchanged. It is never compared, tested for truth or asked for its class.
 2. A result that is an ``Exception`` is an error of its own caller.
-3. An error of the whole batch reaches each caller as an exception object of its own, whose cause is that error. One
-   object raised to many callers would collect the tracebacks of all (python/cpython#101267). An exception that cannot
-   be copied is shared.
-4. An exception must not change the meaning of the code around a call. So ``StopIteration`` is wrapped, as Python wraps
-   it in a generator (PEP 479). On a loop, an error that is no ``Exception`` would cancel or end the task of the caller,
-   though only the batch has ended, so it is wrapped too.
-5. An exception class is user code, and may override any attribute. The members that the library needs are read and set
-   past the class.
+3. Each caller gets its own copy of an error of the batch, with that error as its cause. One object raised to many
+   callers would collect the tracebacks of all (python/cpython#101267). An exception that cannot be copied is shared.
+4. An exception must not end the code around a call by accident. So ``StopIteration`` is wrapped, as in a generator
+   (PEP 479). On a loop, an error that is no ``Exception`` is wrapped too: it would cancel the caller's task.
+5. An exception class is user code, and may override any attribute. So the members that the library needs are read and
+   set through ``BaseException``.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from batchify.errors import BatchAbortedError, BatchResultError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# These have a length but no order, or are a single value: a caller would not notice that it got a key or a letter.
+# These have a length, but no order, or are a single value. A caller would not notice that it got a key or a letter.
 NOT_SEQUENCES = (Mapping, AbstractSet, str, bytes, bytearray, memoryview)
 
 # The members of every exception.
@@ -54,13 +52,7 @@ DONE: Final = Done.DONE
 
 
 def results(name: str, size: int, returned: Any, verb: str = "return") -> list[Any]:
-    """Return the results for a batch of ``size`` items as a new list.
-
-    Args:
-        name: the name of the batch function.
-        size: the number of items that it was given.
-        returned: the value that it returned or yielded.
-        verb: ``"return"`` or ``"yield"``, for the error.
+    """Return the results for a batch of ``size`` items as a new list. ``verb`` is ``"return"`` or ``"yield"``.
 
     Raises:
         BatchResultError: ``returned`` is not one result for each item, in order.
@@ -84,16 +76,13 @@ def _wrong(name: str, size: int, returned: str, verb: str) -> str:
 
 
 def is_error(result: object) -> bool:
-    """Say whether ``result`` is an ``Exception``.
-
-    ``isinstance()`` would read ``__class__``, and that is code of the object: a proxy or a mock raises there, or claims
-    to be an exception that cannot be raised.
-    """
+    # Unlike this, isinstance() reads ``__class__``, which may be user code: a proxy or a mock may raise there, or claim
+    # to be an exception.
     return issubclass(type(result), Exception)
 
 
 def translate_exception(error: BaseException, name: str, *, on_loop: bool) -> BaseException:
-    """Return the exception that callers get for ``error``: the error itself, or another one that it causes."""
+    """Return the exception that callers get for ``error``: the error itself, or a wrapper (rule 4)."""
     kind = type(error)
     if issubclass(kind, (StopIteration, StopAsyncIteration)):
         wrapper: BaseException = RuntimeError(f"{name}() raised {kind.__name__}")
@@ -107,18 +96,14 @@ def translate_exception(error: BaseException, name: str, *, on_loop: bool) -> Ba
 
 
 class RaisedInThread(Exception):  # noqa: N818  # it is no error, but carries one
-    """Carries the error of a batch function from its thread to the loop, which does not pass on every exception."""
+    """Carries the error of a batch function from its thread to the loop. A future does not carry every exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 def call_captured(fn: Callable[[Any], Any], items: Any) -> Any:
-    """Call ``fn`` in a thread on behalf of a loop.
-
-    Raises:
-        RaisedInThread: ``fn`` raised.
-    """
+    """Call ``fn`` in a thread for a loop, and wrap its error in ``RaisedInThread``."""
     try:
         return fn(items)
     except BaseException as error:  # noqa: BLE001  # every way out of a batch answers its callers
@@ -127,19 +112,18 @@ def call_captured(fn: Callable[[Any], Any], items: Any) -> Any:
 
 
 def drop_engine_frame(error: BaseException) -> None:
-    """Remove the frame that caught ``error`` from its traceback: it would keep the batch, and so all callers, alive."""
+    """Remove the frame that caught ``error`` from its traceback. It would keep the batch and its callers alive."""
     traceback = _TRACEBACK.__get__(error)
     BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
 def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
-    """Return the exception for the caller at ``position`` of a batch of ``size`` that ``error`` ended."""
     translated = translate_exception(error, name, on_loop=on_loop)
     return copy_exception(error, name, position, size) if translated is error else translated
 
 
 def with_own_exceptions(answers: list[Any]) -> list[Any]:
-    """Return ``answers`` with a copy in the place of each exception object that stood further to the front already."""
+    """Return ``answers`` with a copy in place of each repeated exception object."""
     seen: set[int] = set()
     own: list[Any] = []
     for answer in answers:
@@ -149,7 +133,7 @@ def with_own_exceptions(answers: list[Any]) -> list[Any]:
 
 
 def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
-    """Return a copy of ``error`` for one caller, caused by it and with a note of the item, or ``error`` itself."""
+    """Return a copy of ``error``, with it as the cause and a note of the position; or ``error`` if it has no copy."""
     twin = _copied(error)
     if twin is error:
         return error
@@ -162,12 +146,11 @@ def copy_exception(error: BaseException, name: str, position: int, size: int) ->
 
 
 def _copied(error: BaseException) -> BaseException:
-    """Return a copy of ``error``, or ``error`` itself if it cannot be copied."""
     for copied in (copy.copy, _rebuilt):
         try:
             twin = copied(error)
             if twin is not error and type(twin) is type(error):
-                # A constructor that words its message would word it twice.
+                # A constructor that formats its message would format it twice.
                 BaseException.__setattr__(twin, "args", error.args)
                 return twin
         except BaseException:  # noqa: BLE001, PERF203, S112  # the class may run any code when it is copied

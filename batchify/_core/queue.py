@@ -1,38 +1,30 @@
-"""The plain queue: which items leave together, when, and why, if all calls are alike.
+"""The plain queue, for calls that differ only in their items: which items leave together, when, and why.
 
 Rules
 -----
 1. Items leave in order of arrival, at most ``max_size`` together.
 2. An arrival that changes nothing costs one append, which no signal handler can interrupt halfway. All other work
    happens once a batch.
-3. The caller of these methods must not call from two threads at once.
+3. Only one thread at a time may call the methods.
 
 Theory
 ------
-An entry is an item with its waiter and its time of arrival. The entries stand in one list in order of arrival. The head
-is an index that advances as batches leave, so a departure costs a slice and shifts nothing. The empty places before the
-head are cut off now and then.
-
-A *ticket* is the number of an arrival, counted from the first one. It gives the place of the entry in the list. So a
-caller can leave from the middle at constant cost: it leaves an empty place.
+An entry is an item with its waiter and its time of arrival. One list holds the entries in order of arrival. The head is
+an index that advances as batches leave, so a departure costs a slice and shifts nothing. A cut removes the empty places
+before the head now and then. A *ticket* is the number of an arrival. It gives the place of the entry in the list, so
+that a caller can leave from the middle at constant cost: its place becomes empty.
 
 A shell uses a queue in this way:
 
     ticket = queue.add(item, waiter, now)    an item arrived
     batch = queue.take(now)                  the next batch that may leave now, or None
-    queue.finish(batch, now)                 the batch ended, in whatever way
-    queue.withdraw(ticket)                   the caller left before its item did
-    queue.abandon(ticket)                    the caller left after its item did
+    queue.finish(batch, now)                 the batch ended, with or without an error
+    queue.withdraw(ticket)                   the caller left while its item was queued: returns the entry, or None
+    queue.abandon(ticket)                    the caller left while its item was running
 
-It repeats ``take()`` until that returns ``None``, each time one of these happens:
-
-* ``add()`` returns a ticket of ``wake_ticket`` or above. The wake ticket is the first arrival that can change the
-  answer: the first one of an empty queue, or the one that fills a batch. While all slots are taken, there is none.
-  The shell then calls ``reset_wake_ticket()``;
-* a batch is finished;
-* the time ``wake_at`` comes.
-
-``grouped`` has the queue for calls that ask for more.
+A shell repeats ``take()`` until it returns ``None``, at the time ``wake_at``, after ``finish()``, and when ``add()``
+returns a ticket of ``wake_ticket`` or above. The wake ticket is the first arrival that can change the answer: the first
+in an empty queue, or the one that fills a batch. After this arrival, the shell calls ``reset_wake_ticket()``.
 """
 
 from __future__ import annotations
@@ -55,42 +47,37 @@ SHORT = 1024
 
 
 class _Arrivals:
-    """Entries in order of arrival. A cut makes a new object, so any thread may count them without a lock."""
+    """Entries in order of arrival. A cut makes a new object, so that any thread may count them without a lock."""
 
     __slots__ = ("base", "entries")
 
     def __init__(self, base: int, entries: list[PlainEntry | None]) -> None:
         # The ticket of the first place.
         self.base = base
-        # A place is empty if its caller left, or if its item departed.
+        # A place is None if its caller left, or if its item departed.
         self.entries = entries
 
 
 class PlainQueue(Slots):
-    """The queue of one batcher, and the slots that its batches run in."""
-
     __slots__ = ("_arrivals", "_gone", "_head")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._arrivals = _Arrivals(0, [])
-        # The place of the first waiting entry. It is never empty, unless the queue is.
+        # The place of the first waiting entry. It is empty only if the queue is empty.
         self._head = 0
         # The number of empty places behind the head.
         self._gone = 0
 
     @property
     def waiting(self) -> int:
-        """The number of queued items."""
         return len(self._arrivals.entries) - self._head - self._gone
 
     @property
     def entries(self) -> list[PlainEntry]:
-        """The waiting entries, in order of arrival."""
         return [entry for entry in self._arrivals.entries[self._head :] if entry is not None]
 
     def with_tickets(self) -> Iterator[tuple[int, PlainEntry]]:
-        """Return the waiting entries with their tickets, in order of arrival."""
         arrivals = self._arrivals
         for ticket, entry in enumerate(arrivals.entries[self._head :], arrivals.base + self._head):
             if entry is not None:
@@ -98,32 +85,27 @@ class PlainQueue(Slots):
 
     @property
     def arrivals(self) -> int:
-        """The number of items that ever arrived, which is the next ticket. Any thread may read it."""
         arrivals = self._arrivals
         return arrivals.base + len(arrivals.entries)
 
     @property
     def has_full(self) -> bool:
-        """Whether a full batch may leave now."""
         return len(self.running) < self._concurrency and self.waiting >= self._max_size
 
     @property
     def wake_at(self) -> float | None:
-        """The time at which ``take()`` has a batch if nothing else happens, or ``None``."""
         if len(self.running) >= self._concurrency or not (waiting := self.waiting):
             return None
         arrived = self._head_arrived()
         return arrived if waiting >= self._max_size else self._leaves_at(self._arrivals.base + self._head, arrived)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Queue ``item`` and return its ticket, to be compared with ``wake_ticket``."""
         arrivals = self._arrivals
         ticket = arrivals.base + len(arrivals.entries)
         arrivals.entries.append((item, waiter, now))
         return ticket
 
     def take(self, now: float) -> Batch | None:
-        """Return the next batch that may leave at ``now``, or ``None``."""
         if len(self.running) >= self._concurrency or not (waiting := self.waiting):
             return None
         reason: str | None = "full"
@@ -135,10 +117,7 @@ class PlainQueue(Slots):
         return self._start(self._cut(reason, now), now)
 
     def withdraw(self, ticket: int) -> PlainEntry | None:
-        """Remove the entry of a caller that left, and return it, or ``None`` if it does not wait any more.
-
-        The shell drops the entry when it holds no lock, because that may run the finalizer of an item.
-        """
+        # The shell drops the entry when it holds no lock, because that may run the finalizer of an item.
         arrivals = self._arrivals
         place = ticket - arrivals.base
         entry = None if place < self._head else arrivals.entries[place]
@@ -164,7 +143,6 @@ class PlainQueue(Slots):
         return head[2]
 
     def _cut(self, reason: str, now: float) -> Batch:
-        """Remove the first items, at most ``max_size``, and return them as a batch."""
         arrivals, start = self._arrivals, self._head
         end = min(start + self._max_size, len(arrivals.entries))
         if self._gone:
@@ -182,7 +160,7 @@ class PlainQueue(Slots):
         return Batch(items, waiters, arrived, tickets, reason, self._max_size, now)
 
     def _stretch(self, end: int) -> int:
-        """Return the least end, from ``end`` on, before which a full batch stands, or the end of the list."""
+        """Move ``end`` behind enough entries for a full batch, or to the end of the list."""
         entries = self._arrivals.entries
         missing = sum(entry is None for entry in entries[self._head : end])
         while missing and end < len(entries):
@@ -191,7 +169,7 @@ class PlainQueue(Slots):
         return end
 
     def _advance(self, head: int) -> None:
-        """Move the head to the first entry at or after the place ``head``, and cut the list if it pays."""
+        """Move the head to the first entry at or after ``head``, and cut the list if more than half of it is empty."""
         arrivals = self._arrivals
         end = len(arrivals.entries)
         while head < end and arrivals.entries[head] is None:

@@ -1,13 +1,13 @@
-"""The runs of one batch: the whole of it, and halves of the parts that fail, if errors are isolated.
+"""The runs of one batch: the whole batch, and halves of the parts that fail, if errors are isolated.
 
 Decides: which part runs next, and which parts an error ends.
-Must not know: how a part is run, or how its callers get their answers.
+Must not know: how a part runs, or how its callers get their answers.
 
 Theory
 ------
-A part that fails runs again as its two halves, one after the other, until a failing part is a single item. That is a
-binary search for each bad item. For ``k`` bad items of ``n``, it adds at most ``2 k ceil(log2 n)`` runs, and never more
-than ``2 n - 2``: the number of nodes below the root of a binary tree with ``n`` leaves.
+A part that fails runs again as two halves, until a failing part is a single item: a binary search for each bad item.
+For ``k`` bad items of ``n``, it adds at most ``2 k ceil(log2 n)`` runs, and never more than ``2 n - 2``: the number of
+nodes below the root of a binary tree with ``n`` leaves.
 """
 
 from __future__ import annotations
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 
 class Reruns:
-    """The parts of a batch that are still to run, in order.
-
-    Args:
-        batch: the batch that departed.
-        isolate: whether errors are isolated, so that only bad items fail.
-    """
+    """Iterates over the parts of ``batch`` to run, in order."""
 
     __slots__ = ("_isolate", "_part", "_todo")
 
@@ -43,15 +38,14 @@ class Reruns:
 
     @property
     def items(self) -> list[Any]:
-        """The items of the current part, as a list that the batch function may change."""
+        """The items of the current part. The batch function may change the list."""
         items = self._part.items
         return items.copy() if self._isolate else items
 
     def ended(self, error: BaseException) -> Sequence[Batch]:
-        """Return the parts that ``error`` of the current part ends; none if its halves are to run.
+        """Return the parts that ``error`` of the current part ends; none if its halves run next.
 
-        An error that is no ``Exception`` does not come from an item, and ends all parts. So does any error of a batch
-        without callers, such as a cancelled batch that raises something else.
+        An error that is no ``Exception`` ends all parts, and so does any error of a batch without callers.
         """
         if not is_error(error) or self._part.root.is_abandoned:
             rest, self._todo = self._todo, []

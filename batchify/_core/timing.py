@@ -1,14 +1,12 @@
 """When the head of the queue may leave, if its batch does not fill up first.
 
 Decides: the departure time of a batch that is not full, from numbers alone.
-Must not know: how a queue is ordered, clocks, engines.
+Must not know: the order of a queue, clocks, engines.
 
-A policy has three methods and a constant:
+A policy has these members:
 
-* ``due(arrived, running)``: the time at which an item that arrived at ``arrived`` may leave, with ``running`` batches
-  running and a slot free;
-* ``departed(now)``: a batch left;
-* ``ended(run_time, size)``: a batch of ``size`` items ended after ``run_time`` seconds;
+* ``due(arrived, running)``: the time at which the head may leave if a slot is free and ``running`` batches run;
+* ``departed(now)`` and ``ended(run_time, size)``: a batch left, and a batch of ``size`` items ended, in seconds;
 * ``when_idle``: the reason of a departure while no other batch runs.
 """
 
@@ -24,12 +22,11 @@ NEWEST = 0.2
 class Window:
     """A fixed window: the head of the queue waits at most ``timeout`` seconds from its arrival."""
 
-    __slots__ = ("_timeout",)
+    __slots__ = ("_timeout", "when_idle")
 
-    when_idle = "timeout"
-
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, when_idle: str = "timeout") -> None:
         self._timeout = timeout
+        self.when_idle = when_idle
 
     def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
         return arrived + self._timeout
@@ -41,40 +38,17 @@ class Window:
         pass
 
 
-class AtOnce:
-    """No window and one slot: queued items leave as soon as the slot is free, and there is nothing to decide."""
-
-    __slots__ = ()
-
-    when_idle = "idle"
-
-    def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
-        return arrived
-
-    def departed(self, now: float) -> None:
-        pass
-
-    def ended(self, run_time: float, size: int) -> None:
-        pass
-
-
 class Adaptive:
-    """No window and several slots: a call never waits for others when that cannot help.
+    """No window and several slots: a call never waits when waiting cannot help.
 
-    Rules
-    -----
-    1. If no batch runs, queued items leave at once.
-    2. If a batch runs and a slot is free, the next batch leaves no sooner than ``s / c`` after the last one. ``s`` is
-       the fixed cost of a run, which a batch takes however small it is, and ``c`` is the number of slots.
+    If no batch runs, queued items leave at once. If a batch runs and a slot is free, the next batch leaves no sooner
+    than ``s / c`` after the last one. ``s`` is the fixed cost of a run, which does not depend on its size, and ``c`` is
+    the number of slots. Items that share a batch save its fixed cost. The cost that grows with the items is the same in
+    one batch as in two, so it is no reason to wait.
 
-    Theory
-    ------
-    Items that share a batch save its fixed cost. The cost that grows with the items is the same in one batch as in two,
-    so it is no reason to wait.
-
-    The fixed cost is the value at size 0 of the line through the measured sizes and run times, by least squares that
-    forget exponentially (means and covariances as in T. Finch, "Incremental calculation of weighted mean and variance",
-    2009). While all batches have one size, the two costs cannot be told apart, and the whole run time counts as fixed.
+    The fixed cost is the value at size 0 of the line through the measured sizes and run times, by least squares with
+    exponential forgetting (T. Finch, "Incremental calculation of weighted mean and variance", 2009). While all batches
+    have one size, the two costs cannot be separated, and the whole run time counts as fixed.
     """
 
     __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
@@ -113,11 +87,11 @@ class Adaptive:
         self._distance = fixed / self._concurrency
 
 
-Policy: TypeAlias = "Window | AtOnce | Adaptive"
+Policy: TypeAlias = "Window | Adaptive"
 
 
 def policy(timeout: float | None, concurrency: int) -> Policy:
-    """Return the policy for these limits."""
     if timeout is not None:
         return Window(timeout)
-    return AtOnce() if concurrency == 1 else Adaptive(concurrency)
+    # With one slot, adaptive timing needs no decision: queued items leave as soon as the slot is free.
+    return Window(0.0, when_idle="idle") if concurrency == 1 else Adaptive(concurrency)

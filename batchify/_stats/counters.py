@@ -1,17 +1,17 @@
 """The counters of one batcher, shared by its engines.
 
-Decides: what is counted, and how many calls wait.
+Decides: which numbers an engine counts, and how many calls wait.
 Must not know: engines, clocks. Engines pass durations.
 
 Rules
 -----
-1. An engine updates the counters once or twice a batch, never once an item. Arrival times are kept as the core recorded
-   them; a reader turns them into wait times.
+1. An engine updates the counters once or twice a batch, never once an item. A reader computes wait times from the
+   arrival times that the core recorded.
 2. The number of waiting calls is derived: all arrivals, less the calls that no longer wait. So waiting + running +
    answered + failed + cancelled + expired is the number of calls made, at any moment, read from any thread.
 3. The counters of an instance have those of the decorated function as their parent. Both share one lock, and one update
-   counts in both, so the parent keeps the numbers of an instance that is gone. Only waiting calls are summed.
-4. ``reset()`` forgets no count: exporters need numbers that never fall.
+   counts in both, so the parent keeps the numbers of dropped instances. Only waiting calls are summed.
+4. ``reset()`` keeps all counts for exporters, which need numbers that never fall.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
-from batchify._stats.snapshot import REASONS, BatchStats, percentiles
+from batchify._stats.snapshot import CALL_OUTCOMES, REASONS, BatchStats, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,43 +30,28 @@ if TYPE_CHECKING:
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 
-# Numbers by field of a snapshot, by reason of a departure, or (an int) by size of a batch. "room" is the sum of the
+# Numbers by field of a snapshot, by reason of a departure, and by size of a batch (an int). "room" is the sum of the
 # ``max_size`` of all batches; "wait_time" and "run_time" are sums in seconds.
 Counts: TypeAlias = Counter[Any]
 
-FIELDS = (
-    "total_items",
-    "total_batches",
-    "answered_items",
-    "failed_items",
-    "cancelled_items",
-    "expired_items",
-    "rejected_items",
-    "deduped_items",
-    "isolation_runs",
-)
-# Percentiles are those of so many of the newest items (wait times) and batches (run times).
+FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
+# Percentiles cover this many of the newest items (wait times) and batches (run times).
 RECENT = 10_000
 
 
 class Stats:
-    """The counters of one batcher.
-
-    The lock is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
-
-    Args:
-        parent: counters that count everything that these count. They have no parent.
-    """
+    """The counters of one batcher. The ``parent``, which has no parent itself, counts the same calls too."""
 
     _lock: RLock
 
     def __init__(self, parent: Stats | None = None) -> None:
         self._parent = parent
+        # It is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
         self._lock = RLock() if parent is None else parent._lock
         # Weak references. As for the queues, a dict is copied in one step while a finalizer changes it.
         self._children: dict[ref[Any], None] = {}
         self._queues: dict[Slots, None] = {}
-        # Calls that arrived in these queues and no longer wait, and calls that run. Both outlive a reset.
+        # Calls that arrived in these queues and no longer wait, and calls that run. A reset keeps both.
         self._gone = self._running = 0
         self._before = Counts()
         self._clear()
@@ -82,7 +67,7 @@ class Stats:
         self._runs: deque[float] = deque(maxlen=RECENT)
 
     def reset(self) -> None:
-        """Start again at zero, with the children; waiting and running calls stay counted."""
+        """Set all counters to zero, also in the children, except those of waiting and running calls."""
         with self._lock:
             self._before.update(self._counts)
             self._clear()
@@ -90,66 +75,57 @@ class Stats:
                 child.reset()
 
     def follow(self, queue: Slots) -> None:
-        """Count the arrivals in ``queue``."""
         with self._lock:
             self._queues[queue] = None
 
     def replace(self, queue: Slots, other: Slots) -> None:
-        """Count the arrivals in ``other``, which continues ``queue``."""
         with self._lock:
             del self._queues[queue]
             self._queues[other] = None
 
     def retire(self, queue: Slots) -> None:
-        """Stop following ``queue``, once none of its calls waits."""
+        """Stop following ``queue``, in which no call waits."""
         with self._lock:
+            # Not in one statement, in the middle of which a finalizer might change the count.
             arrivals = queue.arrivals
             self._gone -= arrivals
             del self._queues[queue]
 
     def left(self, count: int = 1) -> None:
-        """Count callers that left while their items waited."""
+        """Count callers that left while their items were queued."""
         self._count("cancelled_items", count, gone=count)
 
     def expired(self, count: int) -> None:
-        """Count calls that were dropped at their deadline."""
         self._count("expired_items", count, gone=count)
 
     def refused(self) -> None:
-        """Count a call that found no room."""
         self._count("rejected_items", 1)
 
     def isolated(self) -> None:
-        """Count the two halves of a failed batch, which run again."""
+        # The two halves of the failed batch run again.
         self._count("isolation_runs", 2)
 
     def _count(self, field: str, count: int, *, gone: int = 0) -> None:
         with self._lock:
             self._gone += gone
-            stats: Stats | None = self
-            while stats is not None:
+            for stats in self._with_parent():
                 stats._counts[field] += count
-                stats = stats._parent
 
     def departed(self, batch: Batch) -> None:
-        """Count the calls of a batch as running."""
         calls = len(batch.waiters)
         with self._lock:
             self._gone += calls
-            stats: Stats | None = self
-            while stats is not None:
+            for stats in self._with_parent():
                 stats._running += calls
-                stats = stats._parent
 
     def ended(self, batch: Batch, run_time: float, *, failed: int, cancelled: int) -> None:
-        """Count a batch, or a part of one, that ended with an error for ``failed`` and no answer for ``cancelled``."""
+        """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer."""
         calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
         # Rounding may take a sum of large times below 0.
         wait_time = max(0.0, calls * departed - sum(arrived))
         longest_wait = departed - min(arrived)
         with self._lock:
-            stats: Stats | None = self
-            while stats is not None:
+            for stats in self._with_parent():
                 stats._running -= calls
                 counts = stats._counts
                 counts["total_items"] += size
@@ -168,19 +144,20 @@ class Stats:
                 stats._runs.append(run_time)
                 stats._waits.append((departed, arrived))
                 stats._recent += calls
-                # Batches are dropped whole, so that a departure pays for no single item.
+                # Only whole batches are dropped, so that the cost does not depend on the number of items.
                 while stats._recent > RECENT and stats._recent - len(stats._waits[0][1]) >= RECENT:
                     stats._recent -= len(stats._waits.popleft()[1])
-                stats = stats._parent
 
     def all_counts(self) -> Counts:
-        """Return everything that was ever counted: numbers that never fall."""
+        """Return all counts since the start, which never fall."""
         with self._lock:
             return self._before + Counts(self._counts)
 
     def snapshot(self, name: str) -> BatchStats:
-        """Return a snapshot under the name of the batcher."""
         return snapshot(name, [self])
+
+    def _with_parent(self) -> tuple[Stats, ...]:
+        return (self,) if self._parent is None else (self, self._parent)
 
     def _pending(self) -> int:
         pending = 0
@@ -209,7 +186,7 @@ def snapshot(name: str, several: Iterable[Stats]) -> BatchStats:
             longest_wait = max(longest_wait, stats._longest_wait)
             longest_run = max(longest_run, stats._longest_run)
             running += stats._running
-            # Last: a call that arrives meanwhile waits, and no call counts twice.
+            # Read last, so that a call that arrives meanwhile counts as waiting, and no call counts twice.
             pending += stats._pending()
     waits = (departed - arrived for departed, times in newest_batches for arrived in times)
     batches, items = counts["total_batches"], counts["total_items"]
@@ -232,5 +209,4 @@ def snapshot(name: str, several: Iterable[Stats]) -> BatchStats:
 
 
 def batch_sizes(counts: Counts) -> dict[int, int]:
-    """Return the number of batches of each size, smallest size first."""
     return {size: counts[size] for size in sorted(key for key in counts if isinstance(key, int))}

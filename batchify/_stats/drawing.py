@@ -1,10 +1,9 @@
-"""Draws labelled figures, as text for a terminal and as HTML for a notebook.
+"""Draws labelled figures, as text for a terminal and as HTML for a notebook, with the same content.
 
 Decides: layout, units, rounding, which sizes share a bar.
-Must not know: the meaning of a figure, how it was counted.
+Must not know: the meaning of a figure, or how it was counted.
 
-Text and HTML have the same content. Each chart is a mapping of labels to figures, drawn in block characters and in SVG.
-The title is arbitrary text: it is made printable once, and escaped wherever markup is written.
+The title is arbitrary text, so it is made printable, and escaped in markup.
 """
 
 from __future__ import annotations
@@ -43,17 +42,7 @@ BAR_COLOR = "#3b82f6"
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a drawing, by label.
-
-    Attributes:
-        title: any text.
-        totals: the left half of the table.
-        calls: the right half of the table.
-        reasons: number of batches by the reason of their departure.
-        sizes: number of batches by size.
-        wait: percentiles of the wait time, in milliseconds.
-        run: percentiles of the run time, in milliseconds.
-    """
+    """The figures of a drawing, by label: the halves of the table, numbers of batches, and times in milliseconds."""
 
     title: str
     totals: Mapping[str, str]
@@ -82,7 +71,7 @@ def as_html(figures: Figures) -> str:
 
 
 def _printable(name: str) -> str:
-    # Line breaks would break the table, and control characters are not allowed in XML even when escaped.
+    # Line breaks would break the table, and XML does not allow control characters even when escaped.
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
@@ -102,7 +91,7 @@ def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
 
 
 def _bin_width(smallest: int, largest: int) -> int:
-    # A power of two, because most limits on the size are one: a full batch is then the end of a range.
+    # A power of two, because most values of max_size are powers of two. So a full batch is the end of a range.
     width = 2
     while (largest - 1) // width - (smallest - 1) // width >= MOST_BARS:
         width *= 2
@@ -118,7 +107,7 @@ def _count(number: float) -> str:
 
 
 def as_time(ms: float) -> str:
-    """Return a time with three significant digits, in the largest unit of which it is at least one."""
+    """Return a time with three significant digits, in the largest unit that keeps it at least 1."""
     if not ms:
         return "0 ms"
     # Rounded before the unit is chosen, so that 0.9999 ms does not become 1000 us.
@@ -136,7 +125,7 @@ def _parts_of_largest(figures: Mapping[str, float]) -> Iterable[tuple[str, float
 
 def _rule(title: str) -> str:
     most = WIDTH - 4
-    # The end of a qualified name says more than its beginning.
+    # The end of a qualified name is more specific than its beginning.
     shown = title if len(title) <= most else "…" + title[1 - most :]
     return f"{shown} ".ljust(WIDTH, "─")
 
@@ -163,7 +152,6 @@ def _grid_row(label: str, cells: Iterable[str]) -> str:
 
 
 def _chart(heading: str, counts: Mapping[str, int]) -> list[str]:
-    """Return a line for each label: a bar, the count, and its share of all."""
     total = sum(counts.values())
     columns = max(len("batches"), len(_count(total)))
     label_width = max([LABEL, *(len(label) + 2 for label in counts)])
@@ -206,8 +194,8 @@ def _svg(figures: Figures) -> str:
     below = ROW * (2 + len(wait))
     height = max(ROW * (1 + len(sizes)), below + ROW * (1 + len(run)))
     width = PANEL + BAR + 5 * CHARACTER + FIGURE
-    # Words and axes have the colour of the surrounding text, which alone is legible on every theme.
-    # A screen reader reads the title and the description of an image, and nothing inside it.
+    # Text and axes have the colour of the surrounding text, which is legible on every theme.
+    # A screen reader reads only the title and the description of an image.
     spoken = "; ".join((_spoken(BY_SIZE, sizes, _count), _spoken("wait", wait, as_time), _spoken("run", run, as_time)))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}"'

@@ -11,19 +11,26 @@ if TYPE_CHECKING:
     from batchify._stats.drawing import Figures
 
 REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
+# Fields that count calls, with descriptions for exporters.
+CALL_OUTCOMES = {
+    "answered_items": "Calls that returned a result.",
+    "failed_items": "Calls that raised an exception.",
+    "cancelled_items": "Calls whose caller left before the answer.",
+    "expired_items": "Calls that were dropped at their deadline.",
+    "rejected_items": "Calls that were refused because the queue was full.",
+    "deduped_items": "Calls that shared the item of an equal call.",
+}
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Nearest-rank percentiles of the newest 10,000 measurements, and the maximum of all, in milliseconds.
-
-    All are 0 if nothing was measured.
+    """Nearest-rank percentiles of the newest 10,000 measurements, in milliseconds; all are 0 without a measurement.
 
     Attributes:
-        p50: half of the measurements are at most this: the median.
+        p50: the median: half of the measurements are at most this.
         p90: 90 % of the measurements are at most this.
         p99: 99 % of the measurements are at most this.
-        max: the highest measurement since the counters were reset.
+        max: the highest measurement since the last reset of the counters.
     """
 
     p50: float = 0.0
@@ -36,9 +43,9 @@ class Percentiles:
 class BatchStats:
     """A snapshot of the statistics of a batcher.
 
-    A call is one item of one caller. Every call is accounted for: ``pending + running + answered_items + failed_items +
-    cancelled_items + expired_items`` is the number of calls made, at the moment of the snapshot. ``reset_stats()`` sets
-    everything but ``pending`` and ``running`` to 0.
+    A call is one item of one caller. At any moment, ``pending + running + answered_items + failed_items +
+    cancelled_items + expired_items`` is the number of calls made. ``reset_stats()`` sets all fields except ``pending``
+    and ``running`` to 0.
 
     Attributes:
         name: the name of the batcher.
@@ -48,8 +55,8 @@ class BatchStats:
         avg_wait_time_ms: mean time from the arrival of a call to the departure of its batch, in milliseconds.
         avg_run_time_ms: mean run time of a batch, in milliseconds.
         max_batch_size_seen: number of items in the largest batch.
-        pending: calls that wait at this moment.
-        running: calls in batches that run at this moment.
+        pending: calls that wait.
+        running: calls in batches that run.
         answered_items: calls that returned a result.
         failed_items: calls that raised an exception.
         cancelled_items: calls whose caller left before the answer.
@@ -60,10 +67,10 @@ class BatchStats:
         wait_ms: percentiles of the time from the arrival of a call to the departure of its batch, in milliseconds.
         run_ms: percentiles of the run time of a batch, in milliseconds.
         size_histogram: the number of batches of each size, smallest size first.
-        reasons: the number of batches by the reason of their departure: ``full``; ``timeout`` (the window had passed;
-            with adaptive timing and several slots, the distance between departures); ``idle`` (no batch was running);
-            ``slot`` (all slots were busy and a batch ended); ``weight`` (``max_weight`` was reached); ``deadline`` (a
-            deadline was near); ``flush``; ``close``.
+        reasons: the number of batches by the reason of their departure: ``full``; ``timeout`` (the window had passed,
+            or the distance between departures of adaptive timing); ``idle`` (no batch was running); ``slot`` (all slots
+            were busy and a batch ended); ``weight`` (``max_weight`` was reached); ``deadline`` (a deadline was near);
+            ``flush``; ``close``.
         fill_ratio: ``total_items`` as a share of the items that would have filled these batches to ``max_size``.
     """
 
@@ -90,7 +97,7 @@ class BatchStats:
     fill_ratio: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
+        """Return all fields as plain dicts, strings and numbers, ready for JSON. Batch sizes become strings."""
         plain = asdict(self)
         plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
         return plain
@@ -107,7 +114,7 @@ class BatchStats:
 
 
 def percentiles(measured: list[float], highest: float) -> Percentiles:
-    """Return nearest-rank percentiles of ``measured`` seconds, in milliseconds."""
+    """Sort ``measured``, in seconds, and return its percentiles, in milliseconds."""
     if not measured:
         return Percentiles()
     measured.sort()
@@ -126,7 +133,8 @@ def _figures(stats: BatchStats) -> Figures:
         "deduped": stats.deduped_items,
         "isolation runs": stats.isolation_runs,
     }
-    calls = {"pending": stats.pending, "running": stats.running, **{k: n for k, n in exceptional.items() if n}}
+    nonzero = {label: number for label, number in exceptional.items() if number}
+    calls = {"pending": stats.pending, "running": stats.running, **nonzero}
     return Figures(
         title=stats.name,
         totals={

@@ -13,8 +13,8 @@ from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
 from batchify._batcher.registry import register_for_fork, sources
-from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import CALL_OUTCOMES, Totals
+from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.totals import Totals
 from batchify.opentelemetry.tracing import NAME, REASON
 
 if TYPE_CHECKING:
@@ -40,26 +40,19 @@ LEVELS = {
 def instrument(meter_provider: MeterProvider | None = None) -> None:
     """Let ``meter_provider`` collect the metrics of all batchers of this process. Call it once for each provider.
 
-    Each metric has the attribute ``batchify.batcher.name``. All batchers of one name share a series: the instances of a
-    class, the event loops of a function, and different functions with the same ``name``.
+    The batchers of one ``batchify.batcher.name``, such as the instances of a class, share a series.
 
-    * Counters of calls (unit ``{item}``): ``batchify.item.answered`` (returned a result), ``batchify.item.failed``
-      (raised an exception), ``batchify.item.cancelled`` (the caller left before the answer), ``batchify.item.expired``
-      (dropped at the deadline), ``batchify.item.rejected`` (refused because the queue was full),
-      ``batchify.item.deduped`` (shared the item of an equal call).
-    * Counters of batches that have ended: ``batchify.batch.ended`` (unit ``{batch}``) with the attribute
-      ``batchify.batch.reason``, why they departed; ``batchify.item.batched`` (unit ``{item}``), the items in them.
-    * Counters of time in seconds: ``batchify.item.wait_time``, the sum over all calls from arrival to departure, and
-      ``batchify.batch.run_time``, the sum over all batches.
-    * Levels (unit ``{item}``): ``batchify.item.pending``, calls that wait; ``batchify.item.running``, calls in running
-      batches.
+    * Counters of calls (unit ``{item}``): ``batchify.item.answered``, ``batchify.item.failed``,
+      ``batchify.item.cancelled`` (the caller left before the answer), ``batchify.item.expired`` (dropped at the
+      deadline), ``batchify.item.rejected`` (the queue was full), ``batchify.item.deduped`` (shared an equal item).
+    * Counters of ended batches: ``batchify.batch.ended`` (unit ``{batch}``), with the reason of their departure as the
+      attribute ``batchify.batch.reason``; ``batchify.item.batched`` (unit ``{item}``), their items.
+    * Sums in seconds: ``batchify.item.wait_time``, from arrival to departure; ``batchify.batch.run_time``.
+    * Levels (unit ``{item}``): ``batchify.item.pending`` and ``batchify.item.running``, calls that wait or run.
 
-    No counter ever falls or loses a count by ``reset_stats()``, and the counts of a batcher stay when it is gone. They
-    are exact for methods, however short their instances live, as long as the class lives. A function or engine that is
-    dropped loses the counts since the last collection.
-
-    Averages are ratios of counters: ``batchify.item.batched`` to ``batchify.batch.ended`` is the mean size of a batch.
-    There are no percentiles, because OpenTelemetry has no histogram that is read at collection.
+    No counter ever falls, not even after ``reset_stats()`` or when a batcher is dropped. A dropped function or engine
+    loses its counts since the last collection; methods lose none while their class lives. Percentiles are missing,
+    because OpenTelemetry has no histogram that is read at collection.
 
     Args:
         meter_provider: the provider; ``None`` is the global one, which may be set later.
@@ -73,21 +66,20 @@ def instrument(meter_provider: MeterProvider | None = None) -> None:
 
 
 class _Reading:
-    """Reads all totals once for each collection, in which every instrument asks for its own value."""
+    """Reads all totals once for each collection, in which every metric calls ``observe()``."""
 
     def __init__(self) -> None:
         self._totals = Totals(sources)
         register_for_fork(self._totals)
         self._read: list[Total] = []
-        # The metrics asked for since. A metric that is asked for again belongs to the next collection.
-        self._asked: set[str] = set()
+        # The metrics observed since. The second observation of a metric starts the next collection.
+        self._observed: set[str] = set()
 
     def observe(self, name: str, _: CallbackOptions) -> list[Observation]:
-        """Return the values of one metric, for all batchers."""
-        if name in self._asked or not self._asked:
+        if name in self._observed or not self._observed:
             self._read = self._totals.read()
-            self._asked = set()
-        self._asked.add(name)
+            self._observed = set()
+        self._observed.add(name)
         return [observation for total in self._read for observation in _observations(name, total)]
 
 
@@ -99,7 +91,7 @@ def _observations(name: str, total: Total) -> list[Observation]:
 
 
 def _values(total: Total) -> dict[str, float]:
-    """Return the values of all metrics with one value for each batcher."""
+    # The metrics that have one value for each batcher.
     return {
         **{f"batchify.item.{field.removesuffix('_items')}": total.counts[field] for field in CALL_OUTCOMES},
         "batchify.item.batched": total.counts["total_items"],

@@ -3,8 +3,7 @@
 Decides: names and attributes of the spans, by the semantic conventions; the links of a span.
 Must not know: engines, the core.
 
-A span has one parent, but a batch has many callers and belongs to none of them. So its span has no parent, and links
-to the spans of its callers.
+A span has at most one parent, but a batch has many callers. So its span has no parent, and links to their spans.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ log = logging.getLogger("batchify")
 NAME = "batchify.batcher.name"
 SIZE = "batchify.batch.size"
 REASON = "batchify.batch.reason"
-# Names of the semantic conventions, which also have names for the message and the stack trace of an exception.
+# Names of the semantic conventions. The names for the message and the stack trace of an exception are not used.
 ERROR = "error.type"
 EXCEPTION, EXCEPTION_TYPE = "exception", "exception.type"
 
@@ -53,35 +52,27 @@ def traced(*, provider: TracerProvider | None = None) -> Callable[[F], F]: ...
 def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
     """Make a span of each batch that a batch function runs, with links to the spans of its callers.
 
-    Apply it below ``microbatch``, and set ``capture_context``: without it the callers are unknown and the span has no
-    links, which is logged once::
+    Apply it below ``microbatch``, with ``capture_context``. Without that, spans have no links (a warning is logged)::
 
         @microbatch(capture_context=True)
         @traced
         async def embed(texts): ...
 
-    The name of the span is ``batch``, followed by the name of the batcher. It has the attributes
-    ``batchify.batcher.name``, ``batchify.batch.size`` (number of items) and ``batchify.batch.reason`` (of the
-    departure). It is the current span while the function runs, so spans made there are its children. It starts a trace
-    of its own, for which the sampler decides again. The sampler sees the links.
+    The name of a span is ``batch``, followed by the name of the batcher. Its attributes are ``batchify.batcher.name``,
+    ``batchify.batch.size`` (in items) and ``batchify.batch.reason`` (of the departure). It starts a new trace, for
+    which the sampler decides again. Spans that the function or generator makes are its children. A call outside of a
+    batch, or from another traced function, makes no span.
 
-    A span with many items in the batch has one link. Links are in the order of the items. Callers without a span, or
-    with a span that is not sampled, have no link. By default, an SDK keeps the newest 128 links
-    (``OTEL_SPAN_LINK_COUNT_LIMIT``).
+    Links are in the order of the items, one for each sampled span of a caller. By default, an SDK keeps the newest 128
+    links (``OTEL_SPAN_LINK_COUNT_LIMIT``).
 
-    If the function raises an exception, the span has the status of an error and the type of the exception. It has
-    neither the message nor the stack trace, because they may contain items, which are private. A cancelled batch is no
-    error, and neither is an exception that is the result of one item.
-
-    The span of a generator function lasts as long as its generator. A batch has one span: a function that is called
-    outside of a batch, or from another traced function, makes none.
+    If the function raises an exception, the span has the status of an error and the type of the exception, but neither
+    message nor stack trace, because they may contain private items. A cancelled batch is no error, and neither is an
+    exception that is the result of one item.
 
     Args:
         fn: the batch function: a function of any kind, a method, a partial, or a callable object.
         provider: the provider; ``None`` is the global one, which may be set later.
-
-    Returns:
-        The batch function, with the same name, signature and kind, or a decorator if ``fn`` is not given.
 
     Raises:
         TypeError: ``fn`` cannot be called with a list of items.
@@ -104,13 +95,12 @@ def _check(fn: object) -> None:
 
 
 def _like(fn: Function, form: Function) -> Function:
-    """Return ``form`` with the metadata of ``fn``; a partial or an object, which has no name, gets one."""
+    # A partial or an object has no name.
     form.__name__ = form.__qualname__ = name_of(fn)
     return wraps(fn)(form)
 
 
 def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
-    """Return the wrapper for functions of the kind of ``fn``."""
     found = (form for is_kind, form in _FORMS if any(map(is_kind, _called(fn))))
     return next(found, _returning)
 
@@ -131,7 +121,7 @@ def _awaited(fn: Function, spans: _Spans) -> Function:
     return run
 
 
-# The span of a generator must not be current for a reader of its values, so each value leaves it.
+# The span of a generator must not be current for a reader of its values, so it is current only inside the generator.
 
 
 def _yielding(fn: Function, spans: _Spans) -> Function:
@@ -180,12 +170,12 @@ _FORMS: list[tuple[Callable[[Any], bool], Callable[[Any, _Spans], Function]]] = 
 
 @contextmanager
 def _in(span: Span) -> Generator[None]:
-    """Make ``span`` the current one. Unlike ``use_span``, do not record errors, which may be private."""
+    """Make ``span`` the current one. Unlike ``use_span``, record no errors, which may be private."""
     token = attach(set_span_in_context(span))
     try:
         yield
     except GeneratorExit:
-        # A coroutine that is torn down after its loop has ended is in the context of other code.
+        # A coroutine that is closed after its loop has ended is in the context of other code.
         raise
     except BaseException:
         detach(token)
@@ -198,25 +188,21 @@ _has_span = ContextVar("batchify_has_span", default=False)
 
 
 class _Spans:
-    """Makes the spans of one batch function."""
-
     def __init__(self, provider: TracerProvider | None) -> None:
         self._tracer = get_tracer("batchify", __version__, provider)
-        # Whether the absence of links was logged.
+        # Whether the warning about missing links was logged.
         self._logged = False
 
     @contextmanager
     def of_batch(self) -> Generator[Span]:
-        """Make the span of the running batch; without a batch, or if it has a span, return the current span.
-
-        The span has no parent because a batch runs in an empty context.
-        """
+        """Make the span of the running batch; without a batch, or if it has a span, yield the current span."""
         batch = current_batch()
         if batch is None or _has_span.get():
             yield get_current_span()
             return
         attributes: dict[str, str | int] = {NAME: batch.name, SIZE: batch.size, REASON: batch.reason}
         links = self._links(batch.name, batch.contexts)
+        # The span has no parent because a batch runs in an empty context.
         span = self._tracer.start_span(f"batch {batch.name}", attributes=attributes, links=links)
         _has_span.set(True)
         try:
@@ -225,7 +211,7 @@ class _Spans:
             _note(error, span)
             raise
         finally:
-            # Not by a token, because a generator may end in another context than it began in.
+            # Not by a token, because a generator may end in another context than at its start.
             _has_span.set(False)
             span.end()
 

@@ -11,8 +11,8 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 import batchify
 from batchify import microbatch
-from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import CALL_OUTCOMES, Totals
+from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.totals import Totals
 from batchify.opentelemetry import instrument
 from batchify.opentelemetry.metrics import COUNTERS, LEVELS
 from batchify.opentelemetry.tracing import NAME, REASON

@@ -13,8 +13,7 @@ from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
-from batchify._stats.snapshot import REASONS
-from batchify._stats.totals import CALL_OUTCOMES
+from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
 from batchify.prometheus import BatchCollector
 from tests.kit.examples import EXAMPLES
 
