@@ -500,7 +500,8 @@ def test_the_watch_ends_with_its_engine():
     """The thread that minds deadlines ends when the function is closed, and when it is dropped."""
 
     def watching():
-        return [thread.name for thread in threading.enumerate() if thread.name in ("watched-deadlines-0", "dropped-deadlines-0")]
+        names = {"watched-deadlines-0", "dropped-deadlines-0"}
+        return [thread.name for thread in threading.enumerate() if thread.name in names]
 
     double = microbatch(doubled, name="watched")
     assert 2 == double.options(deadline=HOUR)(1)
