@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 from batchify._asyncio.streams import AsyncStream, TaskChannel
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.streams import EndOfStream
 from batchify._batcher.waiters import Waiter
 from batchify._core.outcome import translate_exception
 from batchify._threads.engine import leave_soon
@@ -36,15 +35,15 @@ class Mailbox:
         self._answered: deque[TaskWaiter | BridgedChannel] = deque()
         self._woken = False
 
+    # Called from any thread; the waiter delivers its answer on the loop.
     def put(self, waiter: TaskWaiter | BridgedChannel) -> None:
-        """Have ``waiter`` deliver its answer on the loop. May be called from any thread."""
         self._answered.append(waiter)
         if not self._woken:
             self._woken = True
             try:
                 self._loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
-                # The loop is closed, and nothing on it waits any more.
+                # The loop is closed, and no task on it waits any more.
                 self._woken = False
                 self._answered.clear()
 
@@ -56,14 +55,13 @@ class Mailbox:
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
-    """Return the one mailbox of ``loop``, which exists for as long as a waiter refers to it."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
         mailbox = _mailboxes[loop] = Mailbox(loop)
     return mailbox
 
 
-# Weak: the undelivered answers of a closed loop would otherwise keep that loop alive.
+# Held by waiters only: the undelivered answers of a closed loop must not keep that loop alive.
 _mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
 
 
@@ -89,7 +87,6 @@ class TaskWaiter(Waiter):
         self._mailbox.put(self)
 
     def deliver(self) -> None:
-        """Resolve the future, on the loop."""
         if self._future.done():
             return
         if self.error is None:
@@ -110,7 +107,7 @@ class BridgedChannel(TaskChannel):
 
     @property
     def is_read(self) -> bool:
-        # The readers of a closed loop have gone without leaving.
+        # The readers on a closed loop have ended without leaving.
         return super().is_read and not self.loop.is_closed()
 
     def put(self, value: Any) -> None:
@@ -118,26 +115,18 @@ class BridgedChannel(TaskChannel):
         self._mailbox.put(self)
 
     def leave(self) -> None:
-        self.left = True
-        # For another task that reads.
-        self.put(EndOfStream())
+        super().leave()
         leave_soon(self._engine, self._ticket)
 
 
 def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = None) -> Any:
-    """Return a coroutine of the result for ``item``, or a stream of its values, for a task on any event loop.
-
-    Args:
-        batcher: a batcher of a ``def`` function.
-        item: one item.
-        keep: an object that must live until the answer.
-    """
+    """Return a coroutine or a stream for ``item``, for a task on any loop. ``keep`` lives until the answer."""
     if isinstance(batcher, ThreadStreams):
         return AsyncStream(lambda: BridgedChannel(batcher._ensure_engine(), item), keep)
     return _result(batcher, item, keep)
 
 
-async def _result(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object) -> Any:  # noqa: ARG001  # it is kept by being an argument
+async def _result(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object) -> Any:  # noqa: ARG001  # the frame keeps it alive
     engine = batcher._ensure_engine()
     loop = get_running_loop()
     caller = TaskWaiter(loop, engine.name)

@@ -1,4 +1,1 @@
-"""The asyncio shell: drives a batcher on the event loops that call it.
-
-It keeps the clock, timers, tasks and futures, and decides nothing about batches. It must not know worker threads.
-"""
+"""The asyncio engine: drives a batcher on the event loops of its callers. It must not know worker threads."""

@@ -2,9 +2,7 @@
 
 Decides: which loop's engine takes a call, and when the batcher is open.
 Must not know: threads, decorators.
-
-Each event loop has an ``AsyncEngine`` of its own, created at first use and dropped with the loop. ``_engines`` is a
-plain dict keyed by weak references, because one atomic step copies it while other threads add their loops.
+Each event loop has an ``AsyncEngine`` of its own, created at first use and dropped with the loop.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_option
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import Counted, register
+from batchify._batcher.registry import BaseBatcher, register
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -38,21 +36,19 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
-    from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
 
 
-class AsyncMicrobatcher(Counted, Generic[T, R]):
+class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
     """Run a batch function for items that tasks submit one at a time.
 
-    It works on any number of event loops, at the same time or one after the other. Calls on one loop share batches. The
-    first ``submit`` starts it.
+    It works on any number of event loops. Calls on one loop share batches. The first ``submit`` starts it.
 
-    The other arguments are the options of ``microbatch`` except ``max_size`` and ``timeout``, by name. ``weigh`` and
-    ``group_by`` get one item.
+    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh`` and ``group_by``
+    get one item.
 
     Args:
         batch_fn: takes a list of items and returns one result for each, in order. A ``def`` function runs in
@@ -69,8 +65,6 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
     # The engine of a loop, and the source of a ``def`` batch function. ``batchify.testing.inline()`` replaces both.
     _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
-    # The class of the futures of items, if it is not a plain one.
-    _future_kind: ClassVar[type[Any] | None] = None
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -86,10 +80,7 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
 
     @classmethod
     def _from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that gets its ``async def`` batch function from ``source`` and holds it while there is work.
-
-        ``batchers()`` lists it from its first use.
-        """
+        """Return a batcher that takes its batch function from ``source``, and holds it only while there is work."""
         self = cls.__new__(cls)
         self._build(source, config, is_async=True)
         return self
@@ -102,13 +93,14 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         self._is_async = is_async
         self._reset_after_fork()
 
+    # The child of a fork starts without items, loops and threads.
     def _reset_after_fork(self) -> None:
-        """Start afresh, without items, loops and threads, as the child of a fork must."""
+        # A plain dict with weak keys: one atomic step copies it while other threads add their loops.
         self._engines: dict[ref[AbstractEventLoop], AsyncEngine] = {}
-        # Turns an item into its entry in the queue; None if the item is the entry. It runs user code, so a call does it
-        # before anything else.
+        # Turns an item into its entry in the queue; None if the item is the entry. As it runs user code, each call does
+        # this first.
         self._prepare = entry_factory(self._config)
-        # The engine of the latest call. A call on the same loop need not look it up.
+        # The engine of the latest call. A call on the same loop skips the lookup.
         self._engine: AsyncEngine | None = None
         self._started = self._closed = False
         self._own_counters = {}
@@ -118,34 +110,24 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         return f"<AsyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
-    def name(self) -> str:
-        """The name in errors and statistics."""
-        return self._config.name
-
-    @property
     def is_running(self) -> bool:
-        """Whether the batcher takes items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
         return self._started and not self._closed
 
-    @property
-    def stats(self) -> BatchStats:
-        """A snapshot of the statistics of all loops. Any thread may read it."""
-        self._settle()
-        return self._counters.snapshot(self.name)
-
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
-        """Return the result for ``item``, which shares a batch with other items submitted meanwhile.
+        """Return the result for ``item``, which shares a batch with other submitted items.
 
-        Cancelling the caller removes a waiting item, and drops the result of a running one.
+        Cancelling the call removes a queued item, and drops the result of a running one.
 
         Args:
             item: one item.
-            keep: any object that must live until the result is there.
+            keep: any object that must live until the answer.
 
         Raises:
-            BatcherClosedError: the batcher has been stopped.
+            BatcherClosedError: the batcher is stopped.
+            QueueFullError: the queue is full, and ``on_full`` is ``"raise"``.
             ReentrantCallError: the call comes from inside a batch of the same loop, directly or through another
-                batcher, and that batch would wait for itself.
+                batcher, and would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BatchAbortedError: the batch was cancelled, but not by this caller.
             Exception: the error of the batch function, as an exception object of this caller's own.
@@ -174,14 +156,7 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
             del future
 
     def _submit_nowait(self, item: T) -> Future[R]:
-        """Queue ``item`` at once on the running event loop, and return the future of its result.
-
-        Cancelling the future removes a waiting item.
-
-        Raises:
-            RuntimeError: there is no running event loop.
-            BatcherClosedError: the batcher has been stopped.
-        """
+        """Queue ``item`` at once on the running event loop, and return the future of its result."""
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
         engine = self._engine
@@ -189,7 +164,7 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
             engine = self._active_engine(loop)
         if current():
             engine.check_reentrancy()
-        future = engine.future() if self._future_kind is None else self._future_kind(engine)
+        future = engine.future()
         ticket = engine.add(data, future, engine.clock())
         if ticket >= engine.queue.wake_ticket:
             engine.start_or_schedule()
@@ -201,7 +176,7 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
 
         Args:
             items: any number of items.
-            keep: any object that must live until the results are there.
+            keep: any object that must live until the answers.
         """
         futures: list[Future[R]] = []
         try:
@@ -214,14 +189,14 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         return await asyncio.gather(*futures)
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items that wait now, for each loop in order of arrival."""
+        """Return the queued items, for each loop in order of arrival."""
         return [item for engine in list(self._engines.values()) for item in engine.waiting()]
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Apply validated changes of options from now on, on every loop."""
+        """Apply validated option changes on every loop."""
         self._config = replace(self._config, **changes)
         # The next call on each loop looks up its engine and applies the changes to it, if that has not happened yet.
-        # Only after that may items be prepared by the new options.
+        # Only after that may calls prepare their items by the new options.
         self._engine = None
         if self._config.takes_requests and not self._takes_requests:
             self._prepare = grouped_entry_factory(self._prepare, self._config)
@@ -231,21 +206,20 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
             _call_on(loop, partial(_reconfigure, engine), self._config)
 
     def flush(self) -> None:
-        """Start the waiting items of every loop now, as far as slots are free."""
+        """Start the queued items now, as far as slots are free."""
         for loop, engine in self._reachable():
             _call_on(loop, engine.flush, "flush")
 
     async def start(self) -> None:
-        """Take items, also after ``stop()``. A new batcher need not be started: the first ``submit`` starts it."""
+        """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
         self._closed = False
         self._engine_of(get_running_loop())
 
     async def stop(self) -> None:
-        """Take no more items, run the waiting ones, and return when every call is answered. Stopping twice is fine.
+        """Refuse new items, run the queued ones, and return when all are answered. Stopping twice is fine.
 
-        Inside a batch, it does not wait for that batch but returns at once.
+        A call from inside a batch returns at once, and does not wait for that batch.
         """
-        self._shut()
         for closing, loop in self._drain():
             await closing.wait_async(loop)
         self._end_threads()
@@ -258,11 +232,10 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         Raises:
             RuntimeError: the event loop of this thread has items to run, and would wait for itself.
         """
-        here = _running_loop()
+        here = asyncio._get_running_loop()
         if any(loop is here and not engine.idle for loop, engine in self._reachable()):
             msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
-        self._shut()
         for closing, loop in self._drain():
             closing.wait(loop)
         self._end_threads()
@@ -274,19 +247,14 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
-    def _shut(self) -> None:
+    def _drain(self) -> list[tuple[Closing, AbstractEventLoop]]:
+        """Close the batcher and drain every loop; return an object to wait for the end of each loop with items."""
         self._closed = True
         self._engine = None
-
-    def _drain(self) -> list[tuple[Closing, AbstractEventLoop]]:
-        """Drain the engine of every loop; for each loop with items, return an object that waits for the end of that.
-
-        Idle engines are drained too, since a call that found the batcher open may be about to add an item, but nothing
-        waits for them.
-        """
         drains: list[tuple[Closing, AbstractEventLoop]] = []
         for loop, engine in self._reachable():
             closing = Closing()
+            # An idle engine too: a call that found the batcher open may be about to add an item.
             _call_on(loop, engine.drain, closing.end)
             if not engine.idle:
                 drains.append((closing, loop))
@@ -298,13 +266,12 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
                 engine.source.close()
 
     def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
-        """Return the engine of ``loop``, ready to take items."""
         engine = self._engine_of(loop)
         engine.activate(loop)
         return engine
 
     def _engine_of(self, loop: AbstractEventLoop) -> AsyncEngine:
-        """Return the engine of ``loop``, created if needed. It has the present options."""
+        """Return the engine of ``loop``, created if needed, with the present options."""
         if self._closed:
             raise BatcherClosedError(closed(self.name))
         if not self._started:
@@ -323,12 +290,10 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         return engine
 
     def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        """Return the loops that are not closed, with their engines."""
         self._settle()
         return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        """Return the running loops, with their engines."""
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
     def _settle(self) -> None:
@@ -346,8 +311,8 @@ class AsyncMicrobatcher(Counted, Generic[T, R]):
         engine.count_lost_calls()
 
 
+# The batcher is held weakly, so that it needs no garbage collector to be freed.
 def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:
-    """Forget a collected loop. The batcher is held weakly, so that it needs no garbage collector to be freed."""
     batcher = weak()
     if batcher is not None:
         batcher._forget(key)
@@ -360,16 +325,9 @@ def _reconfigure(engine: AsyncEngine, config: Config) -> None:
         engine.source.change(config)
 
 
-def _running_loop() -> AbstractEventLoop | None:
-    try:
-        return get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _call_on(loop: AbstractEventLoop, function: Callable[[A], None], argument: A) -> None:
     """Call ``function(argument)`` on ``loop``, unless it is closed."""
-    if loop is _running_loop():
+    if loop is asyncio._get_running_loop():
         function(argument)
     else:
         with suppress(RuntimeError):

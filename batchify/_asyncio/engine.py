@@ -2,7 +2,6 @@
 
 Decides: nothing about batches. It keeps a timer for the head of the queue, runs batches as tasks, and answers futures.
 Must not know: threads, other loops, decorators.
-
 An engine does everything on the thread of its loop. "At once" is the end of the current loop iteration, so that calls
 made together share a batch, and answered callers can call again before the next batch leaves.
 """
@@ -73,7 +72,7 @@ class AsyncEngine:
     ) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
-        # The loop while the engine is active: from an arrival until nothing waits or runs.
+        # The loop while the engine is active: from an arrival until it is idle.
         self.running_loop: AbstractEventLoop | None = None
         # Whether the loop creates plain futures, as asyncio's own loops and uvloop's do.
         self._is_plain = type(loop.create_future()) is Future
@@ -89,10 +88,10 @@ class AsyncEngine:
         self._fn: BatchFunction | None = None
         self.add = _make_add(self.queue, stats, config)
         self._tasks: dict[Batch, Task[None]] = {}
-        # The one callback that asks the core again, and the time for which it is set.
+        # The one timer for the next decision of the core, and its time.
         self._handle: Handle | None = None
         self._when = AT_ONCE
-        # Callbacks for the moment when nothing waits and nothing runs.
+        # Called when the engine becomes idle.
         self._drains: list[Callable[[], None]] = []
 
     def activate(self, loop: AbstractEventLoop) -> None:
@@ -104,16 +103,10 @@ class AsyncEngine:
         self.future = partial(Future, loop=loop) if self._is_plain else loop.create_future
 
     def check_reentrancy(self) -> None:
-        """Refuse a call from inside a batch of this engine, which would wait for itself.
-
-        Raises:
-            ReentrantCallError: the running code belongs to such a batch.
-        """
         if belongs_to(self.queue.running):
             raise ReentrantCallError(reentrant(self._config.name))
 
     def waiting(self) -> list[BatchItem]:
-        """Return the waiting items, in order of arrival."""
         return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.entries]
 
     def start_or_schedule(self) -> None:
@@ -125,12 +118,11 @@ class AsyncEngine:
             self._schedule()
 
     def leave(self, ticket: int, future: Future[Any]) -> None:
-        """Drop a caller that will not read its answer."""
         if self.loop_is_closed:
             return
         future.cancel()
         if not future.cancelled():
-            # The caller has an answer, and that is counted.
+            # The caller has an answer, which is counted.
             return
         if self.queue.withdraw(ticket) is not None:
             self.stats.left()
@@ -140,13 +132,11 @@ class AsyncEngine:
             self._tasks[batch].cancel()
 
     def flush(self, reason: str) -> None:
-        """Start the waiting items now, as far as slots are free."""
         if not self.idle:
             self.queue.flush(reason)
             self._start_due_batches()
 
     def change(self, config: Config) -> None:
-        """Apply other options from now on."""
         self._config = config
         queue, self.queue = self.queue, reconfigured(self.queue, config)
         self.add = _make_add(self.queue, self.stats, config)
@@ -155,11 +145,8 @@ class AsyncEngine:
             self._schedule()
 
     def drain(self, when_idle: Callable[[], None]) -> None:
-        """Start the waiting items now, and call ``when_idle`` once every call is answered.
-
-        Code inside a batch of this engine must not wait for that batch, so there ``when_idle`` is called at once. This
-        needs no task: a loop that ends would cancel it.
-        """
+        """Start the queued items now, and call ``when_idle`` once every call is answered; inside a batch, at once."""
+        # A task cannot do this: a loop that ends would cancel it.
         if self.running_loop is None or belongs_to(self.queue.running):
             when_idle()
         else:
@@ -167,7 +154,7 @@ class AsyncEngine:
         self.flush("close")
 
     def count_lost_calls(self) -> None:
-        """Count all waiting and running calls as cancelled: the loop is closed and can answer none of them."""
+        """Count all queued and running calls as cancelled: the closed loop can answer none of them."""
         self.stats.left(self.queue.waiting)
         for batch in list(self.queue.running):
             rest = batch.unfinished
@@ -176,17 +163,15 @@ class AsyncEngine:
 
     @property
     def loop_is_closed(self) -> bool:
-        """Whether the loop is closed, or even collected, as it may be when a coroutine is torn down."""
+        # The loop may even be collected when a coroutine is torn down.
         loop = self.loop()
         return loop is None or loop.is_closed()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
         return not self.queue.running and not self.queue.waiting
 
     def _start_due_batches(self) -> None:
-        """Start every batch that may leave now."""
         self._expire()
         while (batch := self.queue.take(self.clock())) is not None:
             self.queue.admit_waiting()
@@ -217,7 +202,6 @@ class AsyncEngine:
         self._start_due_batches()
 
     def _expire(self) -> None:
-        """Answer the waiting callers whose deadlines are over."""
         expired = self.queue.expire(self.clock())
         for entry in expired:
             if entry.waiter.done():
@@ -229,7 +213,6 @@ class AsyncEngine:
             self.queue.admit_waiting()
 
     def _go_idle(self) -> None:
-        """Release everything that is only needed while there is work."""
         self.running_loop = self._fn = None
         del self.clock, self.future
         while self._drains:
@@ -263,7 +246,7 @@ class AsyncEngine:
         except BaseException as error:
             if self.loop_is_closed:
                 raise
-            # The task was cancelled before its first step, or an interrupt came outside of the batch function.
+            # The task was cancelled before its first step, or an interrupt occurred outside of the batch function.
             if batch in self.queue.running:
                 self._end(batch.unfinished, error)
             if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
@@ -345,7 +328,7 @@ class AsyncEngine:
             loop.call_soon(_raise_in_loop, raised)
 
     def _get_loop(self) -> AbstractEventLoop:
-        """Return the loop, which the engine holds whenever there is work."""
+        # The engine holds it whenever there is work.
         return cast("AbstractEventLoop", self.running_loop)
 
 

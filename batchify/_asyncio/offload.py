@@ -41,7 +41,7 @@ class ThreadOffload:
         pool = self._pool
         if pool is None:
             pool = self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
-        # In the context of the batch, ``current_batch()`` works.
+        # The context of the batch, in which ``current_batch()`` works.
         context = copy_context()
         try:
             done = get_running_loop().run_in_executor(pool, lambda: context.run(call_captured, fn, items))
@@ -56,20 +56,19 @@ class ThreadOffload:
         return await done
 
     def change(self, config: Config) -> None:
-        """Use the number of threads, or the executor, that these options give."""
         before, self._config = self._config, config
         if (config.concurrency, config.executor) != (before.concurrency, before.executor):
             self.close()
 
     def close(self) -> None:
-        """End the threads once they have run their batches."""
         if self._pool is not None:
+            # The threads end once they have run their batches.
             self._pool.shutdown(wait=False)
             self._pool = None
 
 
 async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    """Await the outcome of ``items`` in an executor. A future of the loop cannot carry it: it refuses StopIteration."""
+    # The future of the loop carries no outcome: it refuses StopIteration.
     loop = get_running_loop()
     done = loop.create_future()
     future = executor.send(fn, items)

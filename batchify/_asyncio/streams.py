@@ -1,4 +1,4 @@
-"""Streams of ``async def`` generator functions: where their calls begin, and how a task reads one.
+"""Streams of ``async def`` generator functions: how their calls begin, and how a task reads one.
 
 Must not know: batches, threads, decorators.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError, Future, get_running_loop
 from collections import deque
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,7 @@ from batchify._batcher.streams import (
 from batchify._core.outcome import results, translate_exception
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from typing_extensions import Self
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 async def run_async(
     fn: Callable[[list[Any]], AsyncGenerator[Any, None]], items: list[Any]
 ) -> list[BaseException | None]:
-    """Run a generator function until it ends or no stream is read any more; return the error of each stream."""
     batch = cast("Batch", current())
     try:
         try:
@@ -60,7 +60,7 @@ async def run_async(
 
 
 class ClosingGenerator(aclosing[Any]):
-    """Closes a generator, unless its task is torn down after its loop has ended: nothing could be awaited then."""
+    """Closes a generator, unless its task is torn down after the end of its loop, where nothing can be awaited."""
 
     async def __aexit__(self, *error: object) -> None:
         if error[0] is not GeneratorExit:
@@ -68,13 +68,6 @@ class ClosingGenerator(aclosing[Any]):
 
 
 class TaskChannel(Channel):
-    """A channel that a task reads.
-
-    Args:
-        name: the batcher's name.
-        queue: the queue of the item.
-    """
-
     def __init__(self, name: str, queue: Slots) -> None:
         super().__init__()
         self.loop = get_running_loop()
@@ -86,21 +79,17 @@ class TaskChannel(Channel):
         self.reader: Future[None] | None = None
 
     def deliver(self) -> None:
-        """Wake the reader, on its loop."""
         if self.reader is not None and not self.reader.done():
             self.reader.set_result(None)
 
     async def wait(self) -> None:
-        """Return when there is a value."""
-        waiting = Wait(self._queue, self.name) if current() else None
-        try:
-            while not self.values:
-                self.reader = self.loop.create_future()
-                await self.reader
-        finally:
-            self.reader = None
-            if waiting is not None:
-                waiting.end()
+        with Wait(self._queue, self.name) if current() else nullcontext():
+            try:
+                while not self.values:
+                    self.reader = self.loop.create_future()
+                    await self.reader
+            finally:
+                self.reader = None
 
 
 class LoopChannel(TaskChannel, Future[Any]):
@@ -115,16 +104,15 @@ class LoopChannel(TaskChannel, Future[Any]):
         self.deliver()
 
     def _resolved(self) -> None:
-        """Put the end after all values."""
         self.put(EndOfStream(None if self.cancelled() else self.exception()))
 
     def leave(self) -> None:
         self.left = True
         if self.loop.is_closed():
             return
-        # For another task that reads.
+        # For another reader.
         self.put(EndOfStream())
-        # A stream that has ended is answered: its batch may still clean up, and counts it.
+        # The batch counts a stream that has ended as answered, and may still clean up.
         if not self.ended:
             self.cancel()
 
@@ -134,7 +122,7 @@ class LoopChannel(TaskChannel, Future[Any]):
 
 
 class AsyncStream(BaseStream[TaskChannel]):
-    """The values for one item, as they come. It is an asynchronous iterator, and ends as one."""
+    """The values for one item, as they arrive. A stream is an asynchronous iterator."""
 
     __slots__ = ()
 
@@ -168,18 +156,21 @@ class AsyncStream(BaseStream[TaskChannel]):
             del value, channel
 
     async def aclose(self) -> None:
-        """Give up the item and the values that are still to come."""
+        """Give up the item and all further values."""
         self.leave()
 
 
 class LoopStreams(AsyncMicrobatcher[Any, Any]):
     """A batcher for an ``async def`` generator function: a call returns a stream."""
 
-    _future_kind = LoopChannel
-
     @classmethod
     def _from_source(cls, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> Self:
         return super()._from_source(lambda: partial(run_async, source()), config)
+
+    def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
+        engine = super()._active_engine(loop)
+        engine.future = partial(LoopChannel, engine)
+        return engine
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
@@ -187,13 +178,11 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         return AsyncStream(begin, keep)
 
     def _submit_nowait(self, item: Any) -> Any:
-        """Queue ``item`` at once and return its stream."""
         stream = self.submit(item)
         stream.begin()
         return stream
 
-    async def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # it is kept by being an argument
-        """Return all values for each of ``items``. The first error is raised, and the other streams are left."""
+    async def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # the frame keeps it alive
         streams: list[AsyncStream] = []
         try:
             for item in items:

@@ -1,11 +1,9 @@
-"""Admission: user code that is asked about a call before its item is queued.
+"""Admission: the queue of a batcher, and the entry of each call: its group, its weight, and the equal queued items.
 
-Decides: which queue a batcher needs, and the entry of a call in it: its group, its weight, and the waiting items equal
-to it. The choice is made once, when an engine is built, so that an option that is off costs nothing.
+Decides, once for each engine: the kind of queue, and how an item becomes an entry. An unused option costs nothing.
 Must not know: engines, or when a batch leaves.
-
-``weigh``, ``group_by``, hashing and comparing are user code. An error in it reaches only the caller, and nothing has
-been queued yet.
+``weigh``, ``group_by``, hashing and comparing are user code. They run before an item is queued, and an error in them
+reaches only the caller.
 """
 
 from __future__ import annotations
@@ -29,12 +27,11 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
 
-# The group of all calls that pass no options and are not grouped otherwise.
+# The group of all calls without options and without ``group_by``.
 _UNGROUPED = InternedKey(None)
 
 
 def make_queue(config: Config) -> PlainQueue | GroupedQueue:
-    """Return the queue that these options need."""
     return GroupedQueue(config) if config.is_grouped else PlainQueue(config)
 
 
@@ -49,7 +46,7 @@ def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue
 
 
 def as_entry(data: Any) -> Entry:
-    """Return ``data`` as an entry; it is a bare item if it was prepared for a plain queue."""
+    # An item that was prepared for a plain queue is not an entry yet.
     return data if isinstance(data, Entry) else Entry(data, _UNGROUPED, 0.0, None)
 
 
@@ -61,7 +58,7 @@ def _entries(queue: PlainQueue) -> Iterator[Entry]:
 
 
 def entry_factory(config: Config) -> Callable[[Any], Any] | None:
-    """Return the function that makes what is queued for a row; ``None`` if that is the row itself."""
+    """Return the function that turns a row into its data in the queue; ``None`` if the row itself is queued."""
     if not config.is_grouped:
         return captured if config.capture_context else None
     make_entry: Callable[[Any], Entry] = Admission(config).entry
@@ -69,24 +66,21 @@ def entry_factory(config: Config) -> Callable[[Any], Any] | None:
 
 
 def grouped_entry_factory(factory: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
-    """Return the factory for a batcher that begins to take requests: *factory* if it makes entries already."""
+    """Return the factory once calls make requests: *factory* itself, if it makes entries already."""
     if factory is None or factory is captured:
         return cast("Callable[[Any], Entry]", entry_factory(config))
     return factory
 
 
 def item_of(data: Any, config: Config) -> Any:
-    """Return the item of what is queued for a row."""
     return requests.item_of(data[0] if config.capture_context else data)
 
 
 def captured(item: Any) -> tuple[Any, Context]:
-    """Return ``item`` together with the context of its caller."""
     return item, copy_context()
 
 
 def depart(batch: Batch, config: Config) -> None:
-    """Name ``batch`` after its batcher, and separate its items from the contexts of their callers."""
     batch.name = config.name
     if config.capture_context:
         batch.contexts = tuple(context for _, context in batch.items)
@@ -103,8 +97,6 @@ def _capturing(make_entry: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
 
 
 class Admission:
-    """Makes the entries of calls, by the options of their batcher."""
-
     __slots__ = ("_config", "_groups", "_items")
 
     def __init__(self, config: Config) -> None:
@@ -113,12 +105,7 @@ class Admission:
         self._items = Interner()
 
     def entry(self, row: Any) -> Entry:
-        """Return the entry of a row. A row that passes options stays one, for the batch function to get them.
-
-        Raises:
-            TypeError: ``weigh`` or ``group_by`` returned a value of a wrong type.
-            ValueError: the item weighs more than a batch may.
-        """
+        """Return the entry of a row. Its item remains a request if the batch function needs the options."""
         if type(row) is Request:
             item, options, priority, time_limit = row.item, row.options, row.priority, row.time_limit
             if options is None:
@@ -128,7 +115,8 @@ class Admission:
         config = self._config
         group = self._group(item, options or _UNGROUPED)
         weight = 0.0 if config.weigh is None else self._weight(config.weigh(item))
-        return Entry(row, group, weight, self._equal(item) if config.dedupe else None, priority, time_limit)
+        equal = self._items.get(item) if config.dedupe and is_hashable(item) else None
+        return Entry(row, group, weight, equal, priority, time_limit)
 
     def _group(self, item: Any, options: InternedKey) -> InternedKey:
         config = self._config
@@ -164,10 +152,7 @@ class Admission:
             raise ValueError(msg)
         return number
 
-    def _equal(self, item: Any) -> InternedKey | None:
-        return self._items.get(item) if is_hashable(item) else None
-
 
 def _exactly(number: float) -> str:
-    """Return a number with all its digits: two that differ must not read the same."""
+    # All digits, so that two different numbers never read the same.
     return repr(float(number)).removesuffix(".0")

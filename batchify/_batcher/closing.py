@@ -1,9 +1,8 @@
-"""How a thread or a task waits until an engine that is being closed has answered all its callers.
+"""The wait of a thread or a task until an engine that is closing has answered all its callers.
 
 Must not know: batches, the core, when a batcher is open.
-
-An event loop that stops or is closed does no more work and notifies nobody. A wait that depends on a loop therefore
-polls whether the loop still runs, and gives up the calls that a loop leaves behind when it ends.
+An event loop that stops or is closed notifies nothing. A wait that depends on a loop therefore polls whether it runs,
+and gives up the calls of a loop that has ended.
 """
 
 from __future__ import annotations
@@ -21,17 +20,16 @@ POLL_SECONDS = 0.02
 class Closing(Future[None]):
     """The end of an engine's work, for one thread or task that waits for it."""
 
+    # The engine calls this once, from any thread.
     def end(self) -> None:
-        """Note that the work has ended. The engine calls it once, from any thread."""
         self.set_result(None)
 
     def wait(self, loop: AbstractEventLoop | None = None) -> None:
-        """Block until the end, but no longer than ``loop`` runs if the engine depends on one."""
+        """Block until the end, or until ``loop`` stops if the engine depends on one."""
         while not self.done() and (loop is None or loop.is_running()):
             wait([self], None if loop is None else POLL_SECONDS)
 
     async def wait_async(self, loop: AbstractEventLoop | None = None) -> None:
-        """Await the end, but no longer than ``loop`` runs if the engine depends on one."""
         import asyncio  # noqa: PLC0415  # users of threads alone do not import it
 
         here = asyncio.get_running_loop()

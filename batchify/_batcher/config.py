@@ -1,11 +1,10 @@
 """The options of a batcher, their defaults, and their validation.
 
-Decides: which options exist, and which values of them are valid.
+Decides: which options exist, and which of their values are valid. A wrong type is a ``TypeError``, a value out of range
+is a ``ValueError``, and each message names the option, the rule and the value.
 Must not know: engines, decorators.
-
 A new option is a field of ``Config``, an entry of ``CHECKS``, its type in ``options``, and its meaning in the docstring
-of ``microbatch``. A value of the wrong type is a ``TypeError``, and a value out of range is a ``ValueError``. Each
-message names the option, the rule and the value.
+of ``microbatch``.
 """
 
 from __future__ import annotations
@@ -28,12 +27,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Limits):
-    """The valid options of one batcher.
+    """The valid options of one batcher."""
 
-    ``weigh`` and ``group_by`` take the item of a call, a tuple if there are several columns. A batcher that
-    ``takes_requests`` has been asked for more than items: for options of the batch function, a priority or a deadline.
-    """
-
+    # These two take the item of a call, a tuple if there are several columns.
     weigh: Callable[[Any], Any] | None = None
     group_by: Callable[[Any], Any] | None = None
     dedupe: bool = False
@@ -42,6 +38,7 @@ class Config(Limits):
     capture_context: bool = False
     on_batch: Callable[[Any], object] | None = None
     name: str
+    # True from the first call that passes options of the batch function, a priority or a deadline.
     takes_requests: bool = False
 
     @property
@@ -131,7 +128,6 @@ NOT_FOR_STREAMS = {
 
 
 def config_of(fn: object, options: Mapping[str, Any]) -> Config:
-    """Return the validated options of the batch function ``fn``."""
     name = options.get("name")
     config = Config(**validated(fn, {**options, "name": name_of(fn) if name is None else name}))
     if (config.weigh is None) is not (config.max_weight is None):
@@ -147,7 +143,6 @@ def config_of(fn: object, options: Mapping[str, Any]) -> Config:
 def engine_config(
     engine: str, batch_fn: object, max_batch_size: object, batch_wait_timeout_s: object, options: Mapping[str, Any]
 ) -> Config:
-    """Return the validated arguments of the constructor of an engine class."""
     check_names(f"{engine}.__init__", options, ENGINE_OPTIONS)
     if not callable(batch_fn):
         msg = f"batch_fn must be callable, got {batch_fn!r}"
@@ -162,13 +157,11 @@ def engine_config(
 
 
 def changes(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the validated arguments of ``configure()`` for the batch function ``fn``."""
     check_names("configure", options, CHANGEABLE, hint=f"; it changes {', '.join(CHANGEABLE)}")
     return validated(fn, options)
 
 
 def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the valid values of some options of the batch function ``fn``."""
     values = {option: CHECKS[option](option, value) for option, value in options.items()}
     if is_generator(fn):
         for option, reason in NOT_FOR_STREAMS.items():
@@ -182,7 +175,7 @@ def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_names(taker: str, names: Iterable[str], known: Container[str], hint: str = "") -> None:
-    """Refuse an unknown option of the function ``taker`` with the message that Python has for unknown arguments."""
+    """Refuse unknown options of the function ``taker`` with Python's own message for unknown arguments."""
     for name in names:
         if name not in known:
             msg = f"{taker}() got an unexpected keyword argument {name!r}{hint}"

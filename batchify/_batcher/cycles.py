@@ -1,19 +1,14 @@
-"""Batches that wait for each other: a call that would wait for its own batch is refused, because it would never end.
+"""Batches that wait for each other: a call that would wait for its own batch is refused, as it would never end.
 
 Must not know: how a caller waits, clocks, locks.
 
-Rules
------
-1. A call from inside a batch holds a ``Wait`` while it waits. A call from anywhere else has none.
+1. A call from inside a batch holds a ``Wait`` while it waits. Other calls need none.
 2. A call to a queue in which its own batch runs is refused.
-3. A call that closes a cycle of batches of this process is refused. A batch of another process is in no queue here, so
-   no cycle leads back to it.
+3. A call that closes a cycle of batches of this process is refused. A batch of another process is in no queue here.
 
-Theory
-------
-With one slot, each item in a queue waits for the batch that runs there, and that batch waits for its own calls, which
-stand in further queues. If a call goes to a queue from which these steps lead back to the calling batch, none of the
-batches on the way can end. A queue with several slots is not followed: its items may start while one batch waits.
+Theory: with one slot, each item in a queue waits for the batch that runs there, and that batch waits for its own calls
+in further queues. If these steps lead from a call back to its own batch, no batch on the way can end. A queue with
+several slots is not followed: its items may start while one batch waits.
 """
 
 from __future__ import annotations
@@ -35,11 +30,7 @@ _calls: WeakKeyDictionary[Batch, list[Slots]] = WeakKeyDictionary()
 
 
 class Wait:
-    """The wait of a call of ``name`` in ``queue``, from its creation inside a batch to its ``end()``.
-
-    Raises:
-        ReentrantCallError: the call would wait for its own batch.
-    """
+    """The wait of a call of ``name`` in ``queue``. Its creation refuses a call that would wait for its own batch."""
 
     __slots__ = ("_calls", "_queue")
 
@@ -56,7 +47,6 @@ class Wait:
             raise ReentrantCallError(circular(name, batch.name))
 
     def end(self) -> None:
-        """End the wait."""
         self._calls.remove(self._queue)
 
     def __enter__(self) -> Self:
@@ -67,7 +57,6 @@ class Wait:
 
 
 def _leads_to(queue: Slots, batch: Batch) -> bool:
-    """Say whether an item in ``queue`` would wait for ``batch``."""
     seen: set[int] = set()
     todo = [queue]
     while todo:

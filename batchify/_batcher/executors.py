@@ -3,12 +3,9 @@
 Decides: the form in which a call of a batch function is sent, and the error if the executor cannot run it.
 Must not know: engines, the queue, the kinds of executors.
 
-Rules
------
 1. An executor gets a call without arguments, which runs the batch function in the context of its batch.
-2. In another process, the call finds the batch function by its name. A batch function cannot be pickled as other
-   functions are, because its name stands for the decorated function. So the name travels, and the other process unwraps
-   the object of that name. The function must be importable there, as for any pool of processes.
+2. Another process finds the batch function by its name. Pickle cannot do that, because the name stands for the
+   decorated function, so the other process unwraps the object of that name. It must be importable there.
 3. Items never appear in a representation of a call, because an executor may log it.
 """
 
@@ -51,20 +48,14 @@ class BatchExecutor:
 
     @property
     def type(self) -> type[Executor]:
-        """The type of the executor."""
         return type(self._executor)
 
     @property
     def kind(self) -> str:
-        """The name of that type."""
         return self.type.__name__
 
     def send(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call of ``fn`` to the executor.
-
-        Raises:
-            RuntimeError: the executor belongs to the process that this one was forked from, and would never answer.
-        """
+        # The executor would never answer.
         if getpid() != self._process:
             msg = (
                 f"the {self.kind} belongs to the process that this one was forked from, and runs nothing here; pass a "
@@ -74,12 +65,6 @@ class BatchExecutor:
         return self._executor.submit(LocalCall(fn, args, kwargs))
 
     def outcome(self, future: Future[Any]) -> Any:
-        """Return the value of a call that was sent, when it is done.
-
-        Raises:
-            BatchAbortedError: the executor was shut down and cancelled the call.
-            BaseException: any error of the function or of the executor, such as ``BrokenExecutor``.
-        """
         try:
             return future.result()
         except CancelledError:
@@ -88,31 +73,20 @@ class BatchExecutor:
             msg = f"the {self.kind} was shut down before the batch was done; close the batcher before its executor"
             raise BatchAbortedError(msg) from None
 
-    def runs(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``fn`` in the executor and waits for its value."""
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return self.outcome(self.send(fn, *args, **kwargs))
-
-        return run
-
 
 def run_in(fn: Callable[..., Any], executor: BatchExecutor | None) -> Callable[..., Any]:
-    """Return a function that calls ``fn`` in ``executor``, or ``fn`` itself without one."""
-    return fn if executor is None else executor.runs(fn)
+    """Return a function that calls ``fn`` in ``executor`` and waits for its value, or ``fn`` itself without one."""
+    return fn if executor is None else lambda *args, **kwargs: executor.outcome(executor.send(fn, *args, **kwargs))
 
 
 class LocalCall:
-    """A call of a batch function that an executor runs in this process. It is pickled as a ``RemoteCall``.
-
-    It hides its arguments from the executor. Dask, for one, takes some keyword arguments as its own options, and
-    searches lists for futures of its own.
-    """
+    """A call of a batch function that an executor runs in this process. It is pickled as a ``RemoteCall``."""
 
     __slots__ = ("__name__", "_args", "_context", "_fn", "_kwargs")
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._fn = fn
+        # Hidden from the executor: Dask, for one, takes some keyword arguments, and searches lists for its futures.
         self._args = args
         self._kwargs = kwargs
         self._context = copy_context()
@@ -128,11 +102,7 @@ class LocalCall:
 
 @dataclass(frozen=True, repr=False)
 class RemoteCall:
-    """A call of a batch function that an executor runs in another process.
-
-    It looks for the function when it is called, and not when it is unpickled: it may pass through processes that lack
-    the function, such as the scheduler of a cluster.
-    """
+    """A call of a batch function that an executor runs in another process."""
 
     owner: Any
     name: str
@@ -144,11 +114,7 @@ class RemoteCall:
         return run_remote(self.batch, self._function(), *self.args, **self.kwargs)
 
     def _function(self) -> Callable[..., Any]:
-        """Return the batch function.
-
-        Raises:
-            RuntimeError: this process has no such function.
-        """
+        # Found only now: the call may be unpickled in processes that lack the function, such as a cluster's scheduler.
         found, cause = self.owner, None
         if not self.name:
             return found  # type: ignore[no-any-return]  # without a name, it is the function
@@ -169,10 +135,7 @@ class RemoteCall:
 
 
 def _reference(fn: Any) -> tuple[Any, str]:
-    """Return the owner of ``fn``, an object or the name of a module, and its name there.
-
-    The name is empty if it does not lead to a decoration of ``fn``. The owner is then ``fn`` itself.
-    """
+    """Return the owner of ``fn``, an object or the name of a module, and its name there; or ``fn`` and no name."""
     if isinstance(fn, MethodType):
         instance, name = fn.__self__, fn.__func__.__name__
         return (instance, name) if _unwrapped(instance, name) == fn else (fn, "")
@@ -182,7 +145,6 @@ def _reference(fn: Any) -> tuple[Any, str]:
 
 
 def _unwrapped(owner: Any, name: str) -> Any:
-    """Return the batch function of the decorated function ``name`` of ``owner``, or ``None``."""
     try:
         return attrgetter(name)(owner).__wrapped__
     except AttributeError:

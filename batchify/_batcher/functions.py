@@ -1,4 +1,4 @@
-"""What a batch function is: its name, its kind, and what it returns."""
+"""The batch function: its name, its kind, and the results that it may return."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", covariant=True)
 
-# ``Any`` because a checker that is told the classes asks for the types of what is inside.
+# ``Any``, because with the classes a type checker asks for the types that they wrap.
 METHOD_KINDS: Any = (classmethod, staticmethod)
 
 
 def name_of(fn: object) -> str:
-    """Return the qualified name of a function, or of what is inside a partial, or of the type of a callable object."""
     if isinstance(fn, partial):
         return name_of(fn.func)
     name = getattr(fn, "__qualname__", None)
@@ -24,33 +23,29 @@ def name_of(fn: object) -> str:
 
 
 def is_async(fn: object) -> bool:
-    """Say whether calling ``fn`` returns a coroutine, for functions, partials and objects with ``__call__`` alike."""
+    """Say whether calling ``fn``, a function, a partial or an object with ``__call__``, returns a coroutine."""
     return any(map(inspect.iscoroutinefunction, _called(fn)))
 
 
+# Of either kind.
 def is_generator(fn: object) -> bool:
-    """Say whether calling ``fn`` returns a generator, asynchronous or not."""
     return is_async_generator(fn) or any(map(inspect.isgeneratorfunction, _called(fn)))
 
 
 def is_async_generator(fn: object) -> bool:
-    """Say whether calling ``fn`` returns an asynchronous generator."""
     return any(map(inspect.isasyncgenfunction, _called(fn)))
 
 
 def _called(fn: object) -> tuple[Any, Any]:
     while isinstance(fn, partial):
         fn = fn.func
-    return fn, getattr(type(fn), "__call__", None)  # noqa: B004  # wanted for what it is
+    return fn, getattr(type(fn), "__call__", None)  # noqa: B004  # the method itself is needed
 
 
 class Results(Protocol[R_co]):
-    """What a batch function may return: a list, tuple, array or the like, with a length and an order.
-
-    A string has both, too; only the program tells that it is no list of results.
-    """
+    """The results of a batch function. A string fits this protocol too; only the check at run time refuses it."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[R_co]: ...
-    # Mappings and sets have none for positions.
+    # Mappings and sets do not take a position.
     def __getitem__(self, index: int, /) -> R_co: ...

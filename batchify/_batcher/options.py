@@ -1,7 +1,4 @@
-"""The types of the options, for type checkers and editors.
-
-Nothing here runs: no module imports this one at run time. The defaults and the validation are in ``config``.
-"""
+"""The types of the options, for type checkers and editors alone. ``config`` has their defaults and validation."""
 
 from __future__ import annotations
 

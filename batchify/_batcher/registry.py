@@ -1,6 +1,5 @@
-"""All live batchers, held weakly: to list them, to read and close them all, and to start again after a fork.
+"""All live batchers, held weakly: for listing, statistics and closing, and for a fresh start after a fork.
 
-Decides: whose counters together count every call once.
 Must not know: the inside of an engine.
 """
 
@@ -16,6 +15,7 @@ from batchify._stats.counters import Stats
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from batchify._batcher.config import Config
     from batchify._core.batch import BatchItem
     from batchify._stats.snapshot import BatchStats
 
@@ -30,7 +30,6 @@ class Counted:
 
     @property
     def _counters(self) -> Stats:
-        """The counters, made at first use."""
         if not self._own_counters:
             register(self, listed=False)
             self._own_counters.setdefault(None, Stats(None if self._parent is None else self._parent._counters))
@@ -40,10 +39,28 @@ class Counted:
         """Count calls as cancelled that no engine can answer any more."""
 
 
+class BaseBatcher(Counted):
+    """The members that both batchers implement alike."""
+
+    _config: Config
+
+    @property
+    def name(self) -> str:
+        """The name in errors, statistics and thread names."""
+        return self._config.name
+
+    @property
+    def stats(self) -> BatchStats:
+        """A snapshot of the statistics. Any thread may read it."""
+        self._settle()
+        return self._counters.snapshot(self.name)
+
+
 class Batcher(Protocol):
-    """The members of both batchers. A member that one of them awaits may return at once in the other."""
+    """The members of both batchers. The methods of one may be coroutines where those of the other are not."""
 
     _parent: Batcher | None
+    _config: Config
 
     @property
     def name(self) -> str: ...
@@ -67,17 +84,17 @@ class Batcher(Protocol):
     def _reset_after_fork(self) -> None: ...
 
 
-# Held while options of batchers change: of two changes at a time, each would undo the other.
+# Held while options of batchers change: two changes at the same time would undo each other.
 configure_lock = RLock()
 # All batchers, and whether ``batchers()`` lists them. A dict of weak references is copied in one step, also while other
 # threads add to it.
 _live: dict[ref[Any], bool] = {}
-# Other objects that start again after a fork.
+# Other objects that start afresh after a fork.
 _others: dict[ref[Any], None] = {}
 
 
 def register(batcher: Counted, *, listed: bool = True) -> None:
-    """Remember ``batcher`` for as long as it lives; once it is listed, it stays so."""
+    """Remember ``batcher`` for as long as it lives. A listed batcher remains listed."""
     known = ref(batcher, lambda gone: _live.pop(gone, None))
     if listed:
         _live[known] = True
@@ -86,20 +103,20 @@ def register(batcher: Counted, *, listed: bool = True) -> None:
 
 
 def register_for_fork(other: Any) -> None:
-    """Call ``other.reset_after_fork()`` in the child of a fork, for as long as ``other`` lives."""
+    """Call ``other._reset_after_fork()`` in the child of a fork, for as long as ``other`` lives."""
     _others[ref(other, lambda gone: _others.pop(gone, None))] = None
 
 
 def registered() -> list[Batcher]:
-    """Return all live batchers, oldest first: also those that only count for others."""
+    """Return all live batchers, oldest first, including those that only count for others."""
     return [batcher for known in list(_live) if (batcher := known()) is not None]
 
 
 def batchers() -> list[Batcher]:
-    """Return the batchers that exist at this moment, oldest first.
+    """Return the live batchers, oldest first. Each has ``name`` and ``stats``.
 
-    A decorated function has one once it has been called, a decorated method one for each instance; the classes
-    ``AsyncMicrobatcher`` and ``SyncMicrobatcher`` are their own. Each has ``name`` and ``stats``.
+    A decorated function has one after its first call, and a decorated method has one for each instance. An
+    ``AsyncMicrobatcher`` or ``SyncMicrobatcher`` is one itself.
     """
     return [batcher for known, listed in _live.copy().items() if listed and (batcher := known()) is not None]
 
@@ -113,17 +130,17 @@ def sources() -> list[Batcher]:
 
 
 def close_all() -> None:
-    """Close every live batcher: refuse new calls, run the waiting ones now, and return when all are answered.
+    """Close every live batcher: refuse new calls, run the queued items, and return when all calls are answered.
 
     Raises:
-        RuntimeError: the caller is an event loop that has to run some of the batches; await ``aclose_all()`` there. All
-            other batchers are closed first.
+        RuntimeError: the caller blocks an event loop that has to run some of the batches; use ``await aclose_all()``
+            there. All other batchers are closed first.
     """
     failed = None
     for batcher in batchers():
         try:
             batcher.close()
-        except RuntimeError as error:  # noqa: PERF203  # an error of one must not keep the others open
+        except RuntimeError as error:  # noqa: PERF203  # an error in one must not keep the others open
             failed = error
     if failed is not None:
         raise failed
@@ -135,8 +152,8 @@ async def aclose_all() -> None:
         await batcher.aclose()
 
 
+# The child has the items and locks of its parent, but none of its threads.
 def _reset_after_fork() -> None:
-    """Start again in the child of a fork, which has the items and locks of its parent, but none of its threads."""
     for known in (*_live, *_others):
         live = known()
         if live is not None:

@@ -1,7 +1,4 @@
-"""The report of one finished batch, and the call of the hook that gets it.
-
-Must not know: engines.
-"""
+"""The report of one finished batch, and the call of the ``on_batch`` hook. It must not know engines."""
 
 from __future__ import annotations
 
@@ -26,13 +23,12 @@ class BatchReport:
     Attributes:
         name: the name of the batcher.
         size: the number of items that the batch function got.
-        weight: the sum of their weights; 0 if they are not weighed.
+        weight: the sum of their weights; 0 without ``weigh``.
         reason: the reason of the departure, as in ``BatchStats.reasons``.
         wait_ms: for each caller, in order of arrival, the time from the call to the departure of the batch.
         run_ms: the time from the departure to the last answer.
         error: the error that ended the batch for all its callers; ``None`` if each got an answer of its own.
-        thread: the name of the thread that ran the batch function, or the thread of the event loop. With an executor,
-            the thread that waited for it.
+        thread: the name of the thread that ran the batch function, ran the event loop, or waited for the executor.
         executor: the name of the executor's type; ``None`` without an executor.
     """
 
@@ -48,12 +44,7 @@ class BatchReport:
 
 
 def report(config: Config, batch: Batch, run_time: float, error: BaseException | None, *, on_loop: bool) -> None:
-    """Call the hook of a batcher, if it has one, for a batch that took ``run_time`` seconds, and log its error.
-
-    Raises:
-        BaseException: the hook raised it ``on_loop``, and it is no ``Exception``. The loop ends then. A worker thread
-            continues.
-    """
+    """Call the ``on_batch`` hook, if there is one, for a batch that took ``run_time`` seconds."""
     if config.on_batch is None:
         return
     finished = BatchReport(
@@ -71,5 +62,6 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         config.on_batch(finished)
     except BaseException as raised:
         log.exception("on_batch of %s() raised", config.name)
+        # The loop ends with such an error, but a worker thread continues.
         if on_loop and not is_error(raised):
             raise

@@ -2,10 +2,9 @@
 
 Decides: which value goes to which caller, when a stream ends, and whether any stream is still read.
 Must not know: engines, threads, event loops, how a reader waits.
-
-An engine runs a generator function like any other batch function: it returns when the generator has ended, with the
-error of each stream or ``None``. The waiter of a call is a ``Channel``, found through the current batch. A stream
-refers to its channel, and the channel never to the stream, so that a stream leaves as soon as it is dropped.
+An engine runs a generator function like any other batch function: the run returns when the generator has ended, with
+the error of each stream or ``None``. The waiter of a call is a ``Channel``. A stream refers to its channel, but the
+channel never to the stream, so that a dropped stream leaves its batch at once.
 """
 
 from __future__ import annotations
@@ -36,27 +35,23 @@ class EndOfStream:
 
 
 class Channel(Waiter):
-    """The waiter of a stream: it brings the values for one caller from the batch to the reader.
+    """The waiter of a stream: it brings the values for one caller from the batch to the reader."""
 
-    It has no slots, because one kind of channel is an ``asyncio.Future`` too.
-    """
-
+    # No slots: one kind of channel is an asyncio.Future too.
     value: Any = None
     error: BaseException | None = None
     # Whether the stream has ended before its batch.
     ended = False
     # Whether the reader has left.
     left = False
-    # Passes a value, or the end, to the reader. A reader never sees what follows an end.
+    # Passes a value, or the end, to the reader. A reader ignores all values after an end.
     put: Callable[[Any], None]
 
     @property
     def is_read(self) -> bool:
-        """Whether the reader takes more values."""
         return not (self.ended or self.left)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the stream before its batch ends."""
         self.ended = True
         self.error = error
         self.put(EndOfStream(error))
@@ -70,10 +65,12 @@ class Channel(Waiter):
 
     def leave(self) -> None:
         """Remove the item if it is still queued; otherwise drop all further values."""
-        raise NotImplementedError
+        self.left = True
+        # For another reader.
+        self.put(EndOfStream())
 
+    # A finalizer runs on any thread.
     def leave_from_finalizer(self) -> None:
-        """Leave, on whichever thread a finalizer runs."""
         self.leave()
 
 
@@ -81,18 +78,15 @@ C = TypeVar("C", bound=Channel)
 
 
 class BaseStream(Generic[C]):
-    """The values for one item, in order. The item is queued when the stream is first read.
-
-    Args:
-        begin: queues the item and returns its channel.
-        keep: an object that must live until the end.
-    """
+    """The values for one item, in order. The item is queued when the stream is first read."""
 
     __slots__ = ("__weakref__", "_begin", "_channel", "_keep")
 
     def __init__(self, begin: Callable[[], C], keep: object = None) -> None:
+        # Queues the item and returns its channel.
         self._begin: Callable[[], C] | None = begin
         self._channel: C | None = None
+        # An object that must live until the end.
         self._keep = keep
 
     def begin(self) -> C | None:
@@ -103,7 +97,6 @@ class BaseStream(Generic[C]):
         return self._channel
 
     def leave(self) -> None:
-        """Give up the item and the values that are still to come."""
         channel = self._channel
         self._forget()
         if channel is not None:
@@ -154,7 +147,6 @@ def distribute(batch: Batch, values: list[Any]) -> bool:
 
 
 def is_read(batch: Batch) -> bool:
-    """Return whether any stream of the batch is still read."""
     return any(channel.is_read for channel in batch.waiters)
 
 

@@ -1,9 +1,8 @@
-"""The base class of everything that waits in the queue of a thread engine.
+"""The base class of all waiters in the queue of a thread engine.
 
 Decides: the verbs that an engine uses on a waiter.
 Must not know: engines, how a caller blocks or awaits.
-
-An engine asks ``is_open()`` when a batch departs and again when it ends. It stores ``value`` or ``error`` in the open
+An engine calls ``is_open()`` when a batch departs and again when it ends. It stores ``value`` or ``error`` in the open
 waiters, updates the statistics, and only then calls ``wake()`` on each: a caller that has its answer finds it counted.
 """
 
@@ -17,20 +16,18 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A caller of a thread engine."""
-
     __slots__ = ()
 
     value: Any
     error: BaseException | None
-    # Makes the caller go on with its answer.
+    # Wakes the caller, which reads its answer.
     wake: Callable[[], None]
-    # Held until there is room for the item, if the caller blocks until then.
+    # Held until the item has room, if the caller blocks until then.
     gate: Lock | None = None
 
+    # The future that the caller can cancel.
     @property
     def future(self) -> Any:
-        """The future that the caller can cancel, or ``None``."""
         return None
 
     def is_open(self) -> bool:
@@ -38,6 +35,6 @@ class Waiter:
         raise NotImplementedError
 
     def admit(self) -> None:
-        """Open the gate: there is room for the item, or the item no longer waits for it."""
+        """Open the gate: the item has room, or no longer waits for it."""
         if self.gate is not None and self.gate.locked():
             self.gate.release()

@@ -1,5 +1,1 @@
-"""The thread shell: drives a batcher with worker threads.
-
-It keeps the clock, the lock, workers and blocked callers, and decides nothing about batches. It must not know event
-loops.
-"""
+"""The thread engine: drives a batcher with worker threads. It must not know event loops."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from threading import Lock, get_ident
@@ -19,7 +20,7 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import Counted, configure_lock, register
+from batchify._batcher.registry import BaseBatcher, configure_lock, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
 from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
@@ -27,7 +28,6 @@ from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from concurrent.futures import Future
     from weakref import ref
 
     from typing_extensions import Self, Unpack
@@ -37,19 +37,18 @@ if TYPE_CHECKING:
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
     from batchify._core.batch import BatchItem
-    from batchify._stats.snapshot import BatchStats
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class SyncMicrobatcher(Counted, Generic[T, R]):
+class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
     """Run a batch function for items that threads submit one at a time.
 
     With ``concurrency=1``, the batch function always runs on one and the same thread. The first ``submit`` starts it.
 
-    The other arguments are the options of ``microbatch`` except ``max_size`` and ``timeout``, by name. ``weigh`` and
-    ``group_by`` get one item.
+    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh`` and ``group_by``
+    get one item.
 
     Args:
         batch_fn: takes a list of items and returns one result for each, in order.
@@ -65,6 +64,9 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
+    # How a call that ``_submit_nowait()`` began is answered and cancelled. Streams replace both.
+    _await_result: ClassVar[Callable[..., Any]] = staticmethod(Future.result)
+    _cancel: ClassVar[Callable[..., Any]] = staticmethod(Future.cancel)
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -83,10 +85,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
     @classmethod
     def _from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that gets its batch function from ``source``, and holds it only while there is work.
-
-        The batcher registers at its first call.
-        """
+        """Return a batcher that takes its batch function from ``source``, and holds it only while there is work."""
         self = cls.__new__(cls)
         self._build(source, config)
         return self
@@ -97,13 +96,12 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         drain_before_exit_of(config.executor)
         self._reset_after_fork()
 
+    # The child of a fork has the items and locks of its parent, but none of its threads.
     def _reset_after_fork(self) -> None:
-        """Start afresh in the child of a fork, which has the parent's items and locks, but none of its threads."""
         self._engine: ThreadEngine | None = None
         self._own_counters = {}
 
     def _ensure_engine(self) -> ThreadEngine:
-        """Return the engine, made at the first call."""
         if self._engine is None:
             with configure_lock:
                 if self._engine is None:
@@ -117,37 +115,24 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
-    def name(self) -> str:
-        """The name in errors, statistics and thread names."""
-        return self._config.name
-
-    @property
-    def _uses_executor(self) -> bool:
-        return self._config.executor is not None
-
-    @property
     def _takes_requests(self) -> bool:
         return self._config.takes_requests
 
     @property
     def is_running(self) -> bool:
-        """Whether it accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
         return self._engine is not None and self._engine.started and not self._engine.closed
 
-    @property
-    def stats(self) -> BatchStats:
-        """A snapshot of the counters. Any thread may read it."""
-        return self._counters.snapshot(self.name)
-
-    def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # it is kept by being an argument
+    def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
         """Return the result for ``item``, which shares a batch with other submitted items. Block until then.
 
         Args:
             item: one item.
-            keep: any object that must live until then.
+            keep: any object that must live until the answer.
 
         Raises:
             BatcherClosedError: the batcher is stopped.
+            QueueFullError: the queue is full, and ``on_full`` is ``"raise"``.
             ReentrantCallError: the call comes from inside a batch of this batcher, directly or through another
                 batcher, and would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
@@ -181,15 +166,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
         return answer  # type: ignore[no-any-return]  # waiters carry results of any type
 
     def _submit_nowait(self, item: T) -> Future[R]:
-        """Queue ``item`` at once and return the future of its result.
-
-        Cancelling the future withdraws the item if it is still queued. Without room for the item, the call blocks.
-
-        Raises:
-            BatcherClosedError: the batcher is stopped.
-            QueueFullError: the queue is full, and ``on_full`` is ``"raise"``.
-            ReentrantCallError: the queue is full, and only the calling thread can make room.
-        """
+        """Queue ``item`` at once and return the future of its result. Without room for the item, block."""
         engine = self._ensure_engine()
         future = FutureWaiter(bounded=self._config.max_pending is not None)
         ticket = engine.enter(item, future)
@@ -203,45 +180,41 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
         Args:
             items: any number of items.
-            keep: any object that must live until then.
+            keep: any object that must live until the answers.
         """
-        futures: list[Future[R]] = []
+        calls: list[Any] = []
         try:
             for item in items:
-                futures.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
-            return [future.result() for future in futures]
+                calls.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
+            return [self._await_result(call) for call in calls]
         finally:
             # The last first: otherwise each would make room for the next one.
-            for future in reversed(futures):
-                future.cancel()
+            for call in reversed(calls):
+                self._cancel(call)
 
     def waiting(self) -> list[BatchItem]:
-        """Return the items queued at this moment, in order of arrival."""
+        """Return the queued items, in order of arrival."""
         return [] if self._engine is None else self._engine.waiting()
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Apply validated option changes. Needs ``configure_lock``.
-
-        Raises:
-            ReentrantCallError: a call with a priority or deadline interrupts the engine in its own thread.
-        """
+        """Apply validated option changes. Needs ``configure_lock``."""
         config, engine = replace(self._config, **changes), self._engine
         drain_before_exit_of(config.executor)
         if engine is not None:
-            # Other changes can be deferred, but this one would be too late for the next call.
+            # Inside the engine, other changes are deferred, but the next call already needs this one.
             if "takes_requests" in changes and engine.reentered():
                 raise ReentrantCallError(interrupting(self.name))
             engine.change(config)
-        # Last, so that no call with a priority meets an engine that does not expect it.
+        # Last, so that no call with a priority reaches an engine that does not expect it.
         self._config = config
 
     def flush(self) -> None:
-        """Let the queued items leave now, as far as slots are free."""
+        """Start the queued items now, as far as slots are free."""
         if self._engine is not None:
             self._engine.flush("flush")
 
     def start(self) -> None:
-        """Accept items, also after ``stop()``. This is optional for a new batcher: the first ``submit`` starts it."""
+        """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
         self._ensure_engine().open()
 
     def stop(self) -> None:
@@ -270,7 +243,7 @@ class SyncMicrobatcher(Counted, Generic[T, R]):
 
 
 def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
-    """Block until there is room for an item, or ``leave``."""
+    """Block until the item has room. After an error, call ``leave``."""
     if gate.acquire(blocking=False):
         return
     try:
@@ -284,15 +257,15 @@ def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object])
         raise
 
 
+# The engine is held weakly, as a future keeps its callbacks.
 def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
-    """Withdraw a cancelled item. The engine is held weakly, as a future keeps its callbacks."""
     engine = weak()
     if engine is None or not future.cancelled():
         return
     if engine.reentered():
         engine.deferred.append(partial(_leave_if_cancelled, weak, ticket, future))
     elif engine.leave(ticket):
-        # As no batch will do it: concurrent.futures.wait() and as_completed() wait for this.
+        # No batch notifies it, and concurrent.futures.wait() and as_completed() wait for that.
         future.set_running_or_notify_cancel()
 
 

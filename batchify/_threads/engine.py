@@ -64,10 +64,10 @@ if TYPE_CHECKING:
 
 
 class DeferredActions(deque["Callable[[], object]"]):
-    """Actions of finalizers and signal handlers that came while their own thread held the lock of the engine.
+    """Actions that finalizers and signal handlers requested while their thread held the lock of the engine.
 
-    ``with deferred, lock:`` runs them after it has released the lock. The check must come after the release: a signal
-    handler may add an action at any moment before it.
+    ``with deferred, lock:`` runs them after it has released the lock. The check must follow the release, because a
+    signal handler may add an action at any moment before it.
     """
 
     def __init__(self, is_owned: Callable[[], bool]) -> None:
@@ -115,25 +115,17 @@ class ThreadEngine:
         self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
         # The identifiers of the threads that run batches or callbacks of futures.
         self.threads: set[int] = set()
-        # The number of callers that have missed their deadlines and are not notified yet.
+        # The number of callers with missed deadlines that are not notified yet.
         self._notifying = 0
         # Called, under the lock, when no item is queued and no batch runs. They must not call the engine.
         self._on_drained: list[Callable[[], None]] = []
 
     @property
     def name(self) -> str:
-        """The name of the batcher."""
         return self._config.name
 
     def enter(self, item: Any, waiter: Any) -> int:
-        """Queue ``item`` for ``waiter`` and return the ticket for ``leave()``.
-
-        Raises:
-            BatcherClosedError: the engine is closed.
-            QueueFullError: the queue is full, and calls may not wait for room.
-            ReentrantCallError: a batch of this engine waits for the item, or the call interrupts the engine.
-            RuntimeError: the item needs a worker, and no thread can be started.
-        """
+        """Queue ``item`` for ``waiter`` and return the ticket for ``leave()``."""
         if current() and belongs_to(self.queue.running):
             raise self.reentrant()
         if self.reentered():
@@ -159,7 +151,7 @@ class ThreadEngine:
         return ticket
 
     def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
-        """Queue an item of a call that asks for more, or let it wait for room. Needs the lock."""
+        """Queue an item in the grouped queue, or let it wait for room. Needs the lock."""
         if queue.refuses:
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
@@ -171,11 +163,9 @@ class ThreadEngine:
         return ticket
 
     def watch_deadlines(self, signal: WakeSignal) -> float | None:
-        """Drop the items whose deadlines are over; return the seconds until the next deadline.
-
-        This is the step of a worker that takes no batch: all others may be busy at a deadline.
-        """
-        # As on other workers, callbacks of futures must not wait for calls that wait for them.
+        """Drop overdue items; return the seconds until the next deadline, or ``None`` to end the worker."""
+        # The workers for batches may all be busy at a deadline. Here too, callbacks of futures must not wait for
+        # calls that wait for them.
         self.threads.add(get_ident())
         self._expire()
         with self.deferred, self._lock:
@@ -190,7 +180,7 @@ class ThreadEngine:
             return inf if expires_at is None else expires_at - monotonic()
 
     def _expire(self) -> None:
-        """Drop the items whose deadlines are over, and notify their callers."""
+        """Drop overdue items and notify their callers."""
         with self.deferred, self._lock:
             expired = self.queue.expire(monotonic())
             self._notifying += len(expired)
@@ -213,16 +203,10 @@ class ThreadEngine:
             entry.waiter.admit()
             entry.waiter.wake()
 
-    def waits_for_this(self) -> bool:
-        """Return whether a batch waits for the running code, as part of the batch or as a callback on its thread."""
-        return get_ident() in self.threads or belongs_to(self.queue.running)
-
     def reentrant(self) -> ReentrantCallError:
-        """Return the error for a call that would wait for itself."""
         return ReentrantCallError(reentrant(self.name))
 
     def waiting(self) -> list[BatchItem]:
-        """Return the queued items, in order of arrival."""
         with self.deferred, self._lock:
             entries = self.queue.entries
         return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in entries]
@@ -247,7 +231,6 @@ class ThreadEngine:
         return entry is not None
 
     def flush(self, reason: str) -> None:
-        """Let the queued items leave now, as far as slots are free."""
         if self.reentered():
             self.deferred.append(partial(self.flush, reason))
             return
@@ -257,7 +240,6 @@ class ThreadEngine:
                 self._wake_another()
 
     def change(self, config: Config) -> None:
-        """Apply new options. Workers above a lower ``concurrency`` end when they are idle."""
         if self.reentered():
             self.deferred.append(partial(self.change, config))
             return
@@ -269,12 +251,12 @@ class ThreadEngine:
             self.stats.replace(queue, self.queue)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
+            # Those above a lower ``concurrency`` end.
             self.workers.wake_all(self)
             if self.queue.wake_at is not None:
                 self._wake_another()
 
     def open(self) -> None:
-        """Accept items again."""
         with self.deferred, self._lock:
             self.started, self.closed = True, False
 
@@ -283,7 +265,8 @@ class ThreadEngine:
 
         If the caller would wait for itself, ``on_drained`` is called at once.
         """
-        if on_drained is not None and (self.reentered() or self.waits_for_this()):
+        is_inside = self.reentered() or get_ident() in self.threads or belongs_to(self.queue.running)
+        if is_inside and on_drained is not None:
             on_drained()
             on_drained = None
         if self.reentered():
@@ -305,7 +288,6 @@ class ThreadEngine:
         return step
 
     def _next(self, signal: WakeSignal) -> Batch | float | None:
-        """Return the next batch; without one, the seconds until one may leave, or ``None`` to end the worker."""
         self.threads.add(get_ident())
         if self._deadline_workers.count:
             self._expire()
@@ -358,7 +340,7 @@ class ThreadEngine:
         try:
             self._wake_worker()
         except RuntimeError:
-            # Items are queued, so there is a worker, and it will take them.
+            # A worker exists, because items are queued, and will take them.
             return
 
     def _recheck(self) -> None:
@@ -370,21 +352,14 @@ class ThreadEngine:
             self.workers.wake_all(self)
 
     def _wake_worker(self) -> None:
-        """Wake an idle worker, or start one if ``concurrency`` allows. Needs the lock.
-
-        Raises:
-            RuntimeError: the thread cannot be started.
-        """
+        """Wake or start a worker. Needs the lock. Raises a ``RuntimeError`` if no thread can be started."""
         self.workers.wake_one(self, self._config.concurrency)
 
     def _go_idle_if_done(self) -> BatchFunction | None:
-        """Drop all that is needed only while there is work. Needs the lock.
-
-        Return the batch function, to be dropped after the lock is released: it may be the last reference to an
-        instance, which may have a finalizer.
-        """
+        """Without work, release everything that only work needs. Return the batch function. Needs the lock."""
         if self.queue.waiting or self.queue.running or self._notifying:
             return None
+        # The caller drops it without the lock: it may be the last reference to an instance with a finalizer.
         fn, self._fn = self._fn, None
         while self._on_drained:
             self._on_drained.pop()()
@@ -394,7 +369,6 @@ class ThreadEngine:
         return fn
 
     def run(self, batch: Batch) -> None:
-        """Run ``batch`` and answer its callers."""
         fn = self._depart(batch)
         if self.deferred:
             self.deferred.run()
@@ -415,11 +389,8 @@ class ThreadEngine:
         del self, batch, fn
 
     def yield_to_callers(self, batch: Batch) -> None:
-        """Yield to the answered callers before the next batch, so that they can call again and share it.
-
-        They need the interpreter, which this thread holds. There is nothing to gain if a full batch is queued, or if
-        the batch had one caller and no other has come.
-        """
+        # They can call again and share the next batch, but need the interpreter, which this thread holds. Yielding is
+        # useless if a full batch is queued, or if the batch had one caller and no other item has arrived.
         with self._lock:
             is_alone = batch.size == 1 and not self.queue.waiting
             if is_alone or self.queue.has_full:
@@ -491,7 +462,7 @@ class ThreadEngine:
 
 
 def leave_soon(weak: ref[ThreadEngine], ticket: int) -> None:
-    """Leave an engine, if it still exists, from wherever a finalizer may run."""
+    """Leave an engine, if it still exists. A finalizer may call this anywhere."""
     engine = weak()
     if engine is not None:
         engine.leave(ticket)

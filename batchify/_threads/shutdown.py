@@ -9,47 +9,36 @@ from __future__ import annotations
 import atexit
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from batchify._batcher.executors import BatchExecutor
-
-
-class Drainable(Protocol):
-    """A batcher with threads that end with the process."""
-
-    @property
-    def _uses_executor(self) -> bool: ...
-    def flush(self) -> None: ...
-    def stop(self) -> None: ...
+    from batchify._batcher.registry import Batcher
 
 
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
-_batchers: dict[ref[Drainable], None] = {}
-# The types of executors before whose end the batchers with an executor are drained.
+_batchers: dict[ref[Batcher], None] = {}
+# The types of executors whose shutdown first drains the batchers with an executor.
 _executors: WeakSet[type] = WeakSet()
 
 
-def drain_at_exit(batcher: Drainable) -> None:
-    """Drain ``batcher`` before the process ends, if it still exists."""
+def drain_at_exit(batcher: Batcher) -> None:
     _batchers[ref(batcher, lambda gone: _batchers.pop(gone, None))] = None
 
 
 def drain_before_exit_of(executor: BatchExecutor | None) -> None:
-    """Drain the batchers with an executor before executors of this type shut down: after that they take no batch.
-
-    A module of executors registers its exit hook when it is imported, and the interpreter calls the last registered
-    hook first. So one hook for each type is enough.
-    """
+    """Drain the batchers with an executor before executors of this type shut down and refuse batches."""
+    # A module of executors registers its exit hook at import, and the interpreter calls the last hook first. One hook
+    # for each type is therefore enough.
     if executor is not None and executor.type not in _executors:
         _executors.add(executor.type)
-        # At the end of the process it is too late, also for the executor.
+        # During the exit of the process it is too late, also for the executor.
         with suppress(RuntimeError):
             _register_atexit(_drain_executors)
 
 
-def _alive() -> list[Drainable]:
+def _alive() -> list[Batcher]:
     return [batcher for known in list(_batchers) if (batcher := known()) is not None]
 
 
@@ -60,13 +49,13 @@ def _flush() -> None:
 
 def _drain() -> None:
     for batcher in _alive():
-        batcher.stop()
+        batcher.close()
 
 
 def _drain_executors() -> None:
     for batcher in _alive():
-        if batcher._uses_executor:
-            batcher.stop()
+        if batcher._config.executor is not None:
+            batcher.close()
 
 
 # The interpreter calls this hook before it joins its threads, some of which may be blocked in a call for the length of

@@ -33,7 +33,6 @@ class ThreadWaiter(Waiter):
         return not self.left
 
     def fail(self) -> NoReturn:
-        """Raise the error, and forget it."""
         error, self.error = cast("BaseException", self.error), None
         try:
             raise error
@@ -43,11 +42,7 @@ class ThreadWaiter(Waiter):
 
 
 class FutureWaiter(Waiter, Future[Any]):
-    """A caller that has a future. It can cancel the future until the batch departs.
-
-    Args:
-        bounded: whether the queue has a bound, so that the caller may block until there is room.
-    """
+    """A caller that has a future. It can cancel the future until the batch departs."""
 
     # Whether the batch has not departed yet.
     _is_queued = True
@@ -55,6 +50,7 @@ class FutureWaiter(Waiter, Future[Any]):
     def __init__(self, *, bounded: bool = False) -> None:
         super().__init__()
         self.value = self.error = None
+        # The caller blocks until a bounded queue has room.
         if bounded:
             self.gate = held_lock()
 
@@ -64,7 +60,7 @@ class FutureWaiter(Waiter, Future[Any]):
 
     def is_open(self) -> bool:
         if self._is_queued:
-            # The first question comes when the batch departs: from then on, the future cannot be cancelled.
+            # The engine asks first when the batch departs: from then on, the future cannot be cancelled.
             self._is_queued = False
             # An owner may have marked or answered the future itself.
             with suppress(RuntimeError):
@@ -87,7 +83,6 @@ class FutureWaiter(Waiter, Future[Any]):
 
 
 def held_lock() -> Lock:
-    """Return a new lock that is already held."""
     lock = Lock()
     lock.acquire()
     return lock

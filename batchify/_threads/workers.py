@@ -4,8 +4,7 @@ Decides: which idle thread wakes, and when another one starts.
 Must not know: batches, the core, deadlines.
 
 A thread repeats one step of its engine. Between two steps it waits for its own signal and holds the engine weakly, so
-the code that sets a signal passes the engine along. When the engine is gone, its weak reference sets all signals, and
-the threads end.
+the signal passes the engine along. When the engine is gone, its weak reference sets all signals, and the threads end.
 """
 
 from __future__ import annotations
@@ -22,11 +21,7 @@ E = TypeVar("E")
 
 
 class WakeSignal:
-    """Wakes one thread.
-
-    Args:
-        engine: kept alive until the thread has stopped waiting.
-    """
+    """Wakes one thread, and keeps an engine alive until the thread has stopped waiting."""
 
     __slots__ = ("_lock", "engine")
 
@@ -38,14 +33,13 @@ class WakeSignal:
         self._lock.acquire()
 
     def set(self, engine: Any = None) -> None:
-        """Wake the thread and pass it ``engine``."""
         self.engine = engine
-        # A signal that comes as a wait times out remains set, and the next wait returns at once.
+        # A signal that arrives as a wait times out remains set, and the next wait returns at once.
         if self._lock.locked():
             self._lock.release()
 
     def wait(self, seconds: float) -> Any:
-        """Wait until the signal is set, at most ``seconds``, and return the engine if it was passed along."""
+        """Wait at most ``seconds`` for the signal, and return the engine that it passes along, if any."""
         if seconds == inf:
             self._lock.acquire()
         else:
@@ -57,11 +51,7 @@ class WakeSignal:
 class Workers(Generic[E]):
     """Threads that repeat one step of an engine. All methods and attributes need the engine's lock.
 
-    Args:
-        engine: the engine, which is held weakly.
-        step: what a thread does when it wakes. It returns the seconds until it is due again, or ``None`` to end the
-            thread.
-        name: the first part of the names of the threads.
+    A step returns the seconds until it is due again, or ``None`` to end the thread.
     """
 
     __slots__ = ("_name", "_step", "count", "idle", "weak")
@@ -76,11 +66,7 @@ class Workers(Generic[E]):
         self.weak: ref[E] = ref(engine, lambda _: _set_all(idle, None))
 
     def wake_one(self, engine: E, limit: int) -> None:
-        """Wake an idle thread, or start one if there are fewer than ``limit``.
-
-        Raises:
-            RuntimeError: the thread cannot be started.
-        """
+        """Wake an idle thread, or start one if there are fewer than ``limit``. Starting may be a ``RuntimeError``."""
         if self.idle:
             signal, _ = self.idle.popitem()
             signal.set(engine)
@@ -90,7 +76,6 @@ class Workers(Generic[E]):
             self.count += 1
 
     def wake_all(self, engine: E) -> None:
-        """Wake all idle threads."""
         _set_all(self.idle, engine)
 
 
