@@ -45,9 +45,13 @@ class BatchedFunction(Batched):
         batcher = make_batcher(partial(call.batch, function), call.for_items(config))
         scope = Instances(function, config, make_batcher, batcher)
         route = Route(lambda: batcher, on_loop=call.on_loop)
-        _, *others = ways(call, route)
-        # The shortest way: there is nothing to find.
-        self_ways: Ways = (call.bind(batcher.submit, route.requests().submit), *others)
+        requests = route.requests()
+        self_ways: Ways = (
+            # Without a route, because there is nothing to find.
+            call.bind(batcher.submit, requests.submit),
+            call.bind(batcher._submit_nowait, requests.submit_nowait),
+            call.bind(route.acall, requests.acall),
+        )
         if kind is None and len(call.columns) > 1 and _is_in_class(function):
             self_ways = tuple(
                 partial(_passed_on, self, name, way) for name, way in zip(_WAY_NAMES, self_ways, strict=True)
