@@ -269,7 +269,7 @@ async def racing(column):
             answer = outcome.value if isinstance(outcome, Returned) else type(outcome.error)
             assert answer in (2 * item, BatcherClosedError)
         answered = sum(isinstance(outcome, Returned) for outcome in outcomes)
-        assert answered == column.stats.answered_items == column.accounted()
+        assert answered == column.stats.answered_items == column.counted_calls()
         column.calls = answered
     column.closed = True
 

@@ -33,7 +33,7 @@ async def cancelled_before_start(column):
     caller = column.attempt(1)
     caller.cancel()
     await cancelled(column, caller)
-    assert 0 == column.accounted()
+    assert 0 == column.counted_calls()
 
 
 @table.row(
@@ -262,7 +262,7 @@ async def never_awaited(column):
     column.build()
     with pytest.warns(RuntimeWarning, match="was never awaited"):
         column.ask(1)
-    assert 0 == column.accounted()
+    assert 0 == column.counted_calls()
 
 
 def futures(column):
