@@ -1,4 +1,4 @@
-"""The promises of both engines, tested through both and through the bridge between them."""
+"""Calls, batches, flushing, closing and statistics, tested on both engines and across the bridge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_call_returns_the_result_for_its_item(kit):
     assert 6 == kit.call(double, 3).result(PATIENCE)
 
 
-def test_calls_share_a_batch(kit):
+def test_items_that_arrive_while_a_batch_runs_share_the_next_one(kit):
     """Items that arrive while a batch runs share the next one, in order of arrival."""
     double, gate = kit.decorate()
     gate.shut()
@@ -33,7 +33,7 @@ def test_calls_share_a_batch(kit):
 
 
 def test_a_batch_is_never_larger_than_max_size(kit):
-    """An item that does not fit into a batch leaves with the next one."""
+    """An item that does not fit into a batch goes into the next one."""
     double, gate = kit.decorate(max_size=2)
     gate.shut()
     callers = kit.call_waiting(double, 0)
@@ -44,16 +44,16 @@ def test_a_batch_is_never_larger_than_max_size(kit):
     assert [[0], [1, 2], [3]] == gate.batches
 
 
-def test_a_full_batch_does_not_wait(kit):
-    """A full batch leaves before its window ends."""
+def test_a_full_batch_starts_before_its_window_ends(kit):
+    """A full batch starts before its window ends."""
     double, gate = kit.decorate(max_size=2, timeout=3600)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
     assert [[1, 2]] == gate.batches
     assert 1 == double.batch_stats.reasons["full"]
 
 
-def test_a_window_of_zero(kit):
-    """With ``timeout=0``, waiting items leave together as soon as a slot is free."""
+def test_a_window_of_zero_starts_waiting_items_together(kit):
+    """With ``timeout=0``, waiting items start together as soon as a slot is free."""
     double, gate = kit.held(timeout=0)
     callers = kit.call_waiting(double, 1, 2, 3)
     gate.open()
@@ -61,8 +61,8 @@ def test_a_window_of_zero(kit):
     assert [[0], [1, 2, 3]] == gate.batches
 
 
-def test_concurrency(kit):
-    """As many batches run at once as ``concurrency`` allows, and no more."""
+def test_concurrency_limits_the_running_batches(kit):
+    """At most ``concurrency`` batches run at once."""
     double, gate = kit.decorate(max_size=1, timeout=0, concurrency=2)
     gate.shut()
     callers = kit.call_waiting(double, 1, 2, 3)
@@ -74,7 +74,7 @@ def test_concurrency(kit):
 
 
 def test_every_caller_gets_its_own_exception(kit):
-    """An exception reaches every caller of its batch as an object of its own, caused by the original."""
+    """Every caller of a failed batch gets its own exception, whose cause is the original."""
     original = ValueError("no", 1)
 
     def fail(items):
@@ -88,9 +88,9 @@ def test_every_caller_gets_its_own_exception(kit):
     assert 2 == double.batch_stats.failed_items
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
-def test_an_exception_names_the_position(kit):
-    """The exception of a caller has a note with the function, the position and the size of the batch."""
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
+def test_a_note_names_the_position_of_the_item(kit):
+    """The exception of a caller has a note with the function, the position of its item and the batch size."""
 
     def fail(items):
         raise KeyError
@@ -101,24 +101,24 @@ def test_an_exception_names_the_position(kit):
     assert [f"raised by double() for item {position} of a batch of 2" for position in (1, 2)] == notes
 
 
-def test_an_exception_as_a_result_is_for_one_caller(kit):
-    """A result that is an exception is raised to its own caller; the others get their results."""
-    odd = KeyError("odd")
-    double, _ = kit.decorate(lambda items: [odd if item % 2 else item for item in items], max_size=3, timeout=3600)
+def test_an_exception_as_a_result_fails_one_call(kit):
+    """A result that is an exception is raised in its own caller; other callers get their results."""
+    error = KeyError("odd")
+    double, _ = kit.decorate(lambda items: [error if item % 2 else item for item in items], max_size=3, timeout=3600)
     callers = kit.call_waiting(double, 1, 2, 4)
     assert [2, 4] == kit.results(callers[1:])
-    assert odd is callers[0].exception(PATIENCE)
+    assert error is callers[0].exception(PATIENCE)
     assert (1, 2) == (double.batch_stats.failed_items, double.batch_stats.answered_items)
 
 
 def test_results_may_be_any_sequence(kit):
-    """A tuple, or another object with a length and an order, is as good as a list."""
+    """Results may be a tuple or any other sequence."""
     double, _ = kit.decorate(tuple, max_size=2, timeout=3600)
     assert [1, 2] == kit.results(kit.call_waiting(double, 1, 2))
 
 
-def test_the_result_list_may_be_reused(kit):
-    """The engine copies the results from the returned list at once."""
+def test_the_batch_function_may_reuse_its_result_list(kit):
+    """The batch function may reuse its result list, because the engine copies the results at once."""
     buffer = []
 
     def reuse(items):
@@ -129,8 +129,8 @@ def test_the_result_list_may_be_reused(kit):
     assert [2, 4, 6] == kit.results(kit.call_waiting(double, 1, 2, 3))
 
 
-def test_flush_ends_a_window(kit):
-    """``flush()`` starts all waiting items now."""
+def test_flush_starts_waiting_items(kit):
+    """``flush()`` starts waiting items before their window ends."""
     double, gate = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.flush()
@@ -139,7 +139,7 @@ def test_flush_ends_a_window(kit):
 
 
 def test_close_runs_waiting_items(kit):
-    """``close()`` answers all waiting calls, and the batcher accepts no new ones."""
+    """``close()`` runs all waiting items, and later calls raise ``BatcherClosedError``."""
     double, gate = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.close()
@@ -150,7 +150,7 @@ def test_close_runs_waiting_items(kit):
 
 
 def test_close_waits_for_the_running_batch(kit):
-    """``close()`` returns when the running batch is answered, and not before."""
+    """``close()`` does not return before the callers of the running batch have their answers."""
     double, gate = kit.decorate(name=f"closed while it runs ({kit.name})")
     gate.shut()
     caller = kit.call(double, 1)
@@ -166,16 +166,16 @@ def test_close_waits_for_the_running_batch(kit):
     assert 2 == caller.result(PATIENCE)
 
 
-def test_closing_twice(kit):
-    """A second ``close()`` does nothing, even before any call."""
+def test_a_second_close_does_nothing(kit):
+    """A second ``close()`` does nothing, even if no call was made."""
     double, _ = kit.decorate()
     double.close()
     double.close()
     assert isinstance(kit.call(double, 1).exception(PATIENCE), BatcherClosedError)
 
 
-def test_a_submitted_future(kit):
-    """``submit()`` queues its item at once and returns a future."""
+def test_submit_returns_a_future(kit):
+    """``submit()`` queues its item at once and returns a future of the result."""
     double, gate = kit.decorate(timeout=3600)
     future = kit.run(lambda: double.submit(4))
     assert 1 == double.batch_stats.pending
@@ -184,8 +184,8 @@ def test_a_submitted_future(kit):
     assert 8 == future.result()
 
 
-def test_the_function_is_not_called_without_callers(kit):
-    """When all callers have left, the batch function is not called, and the next call is answered."""
+def test_a_batch_without_callers_does_not_run(kit):
+    """If all callers cancel, the batch function is not called; the next call is answered."""
     double, gate = kit.decorate(timeout=3600)
     futures = kit.run(lambda: [double.submit(1), double.submit(2)])
     kit.run(lambda: [future.cancel() for future in futures])
@@ -197,14 +197,14 @@ def test_the_function_is_not_called_without_callers(kit):
     assert [[3]] == gate.batches
 
 
-def test_stats_before_any_call(kit):
-    """Before any call all numbers are zero."""
+def test_all_statistics_are_zero_before_the_first_call(kit):
+    """All statistics are zero before the first call."""
     double, _ = kit.decorate()
     assert batchify.BatchStats("double") == double.batch_stats
 
 
-def test_stats_after_calls(kit):
-    """Every call is counted, by batch, size and reason."""
+def test_statistics_count_calls_and_batches(kit):
+    """Statistics count calls and batches, and measure batch sizes, waits and run times."""
     double, _ = kit.decorate(max_size=2, timeout=3600)
     kit.results(kit.call_waiting(double, 1, 2, 3, 4))
     stats = double.batch_stats
@@ -215,8 +215,8 @@ def test_stats_after_calls(kit):
     assert 0 < stats.avg_wait_time_ms <= stats.wait_ms.max
 
 
-def test_reset_stats(kit):
-    """``reset_stats()`` sets the counters to zero, but not the number of waiting items."""
+def test_reset_stats_keeps_the_number_of_waiting_items(kit):
+    """``reset_stats()`` sets the counters to zero and keeps the number of waiting items."""
     double, _ = kit.decorate(max_size=2, timeout=3600)
     kit.results(kit.call_waiting(double, 1, 2))
     waiting = kit.call_waiting(double, 3)
@@ -227,8 +227,8 @@ def test_reset_stats(kit):
     assert 1 == double.batch_stats.total_items
 
 
-def test_the_counters_include_the_answer(kit):
-    """When a caller gets its answer, the counters already include its batch."""
+def test_a_call_is_counted_before_its_caller_resumes(kit):
+    """The statistics include a call by the time its caller gets the answer."""
     double, _ = kit.decorate()
     for calls in range(1, 20):
         kit.call(double, 1).result(PATIENCE)
@@ -237,7 +237,7 @@ def test_the_counters_include_the_answer(kit):
 
 
 def test_batchers_lists_live_batchers(kit):
-    """A batcher is listed from the first call of its function until the function is gone."""
+    """``batchers()`` lists a batcher from its first call until its function is garbage collected."""
     name = f"listed ({kit.name})"
     double, _ = kit.decorate(name=name)
     assert name not in [batcher.name for batcher in batchify.batchers()]
@@ -247,8 +247,8 @@ def test_batchers_lists_live_batchers(kit):
     wait_until(lambda: gc.collect() >= 0 and name not in [batcher.name for batcher in batchify.batchers()])
 
 
-def test_two_instances_never_share_a_batch(kit):
-    """Every instance has its own batches and its own numbers; the class has their sum."""
+def test_instances_do_not_share_batches(kit):
+    """Each instance has its own batches and statistics; the class has the sum of the statistics."""
     gate = kit.decorate()[1]
     batch = kit.batch_function(gate)
 
@@ -273,8 +273,8 @@ def test_two_instances_never_share_a_batch(kit):
     assert (2, 2, 4) == tuple(fn.batch_stats.total_items for fn in (one.run, two.run, Model.run))
 
 
-def test_waiting_items_are_listed(kit):
-    """``waiting()`` of a batcher returns each waiting item with its future and its time of arrival, in order."""
+def test_waiting_lists_the_queued_items(kit):
+    """``waiting()`` lists the queued items with their futures and arrival times, in order of arrival."""
     name = f"waiting ({kit.name})"
     double, _ = kit.decorate(timeout=3600, name=name)
     futures = kit.run(lambda: [double.submit(1), double.submit(2)])
@@ -287,8 +287,8 @@ def test_waiting_items_are_listed(kit):
     assert [] == batcher.waiting()
 
 
-def test_current_batch(kit):
-    """``current_batch()`` has the name, size and reason of the batch; outside a batch function it is ``None``."""
+def test_current_batch_describes_the_running_batch(kit):
+    """``current_batch()`` returns the name, size and reason of the batch, and ``None`` outside a batch function."""
     seen = []
     double, gate = kit.decorate(lambda items: seen.append(batchify.current_batch()) or items, max_size=2, timeout=3600)
     kit.results(kit.call_waiting(double, 1, 2))
@@ -296,8 +296,8 @@ def test_current_batch(kit):
     assert batchify.current_batch() is None
 
 
-def test_captured_contexts(kit):
-    """With ``capture_context``, a batch function sees the context of each caller, in the order of the items."""
+def test_a_batch_function_can_read_the_captured_contexts(kit):
+    """With ``capture_context``, a batch function can read the context of each caller, in the order of the items."""
     tenant = contextvars.ContextVar("tenant", default="none")
     seen = []
 

@@ -1,4 +1,4 @@
-"""Batches that wait for each other in a cycle: the call that closes it is refused, and no other one."""
+"""Batches that wait for each other in a cycle: only the call that closes the cycle is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, wait_until
 
 
-def message(name, other):
+def expected_message(name, other):
     return (
         f"{name}() was called from inside a batch of {other}() that a batch of {name}() is waiting for: a deadlock; "
         f"call the batch function with a list instead: {name}.__wrapped__([item])"
@@ -21,7 +21,7 @@ def message(name, other):
 
 
 class Cycle:
-    """Functions of which each calls the next one, and the last calls the first, until ``depth`` calls are made."""
+    """A ring of functions that each call the next one, until ``depth`` calls have been made."""
 
     def __init__(self, kind, count, depth, **options):
         self.depth = depth
@@ -32,7 +32,7 @@ class Cycle:
 
 
 def blocking(cycle, place):
-    """Return a batch function that calls the next one and blocks."""
+    """Return a batch function that calls the next function and blocks."""
 
     def batch(items):
         return [cycle.next(place)(item + 1) if item + 1 < cycle.depth else "end" for item in items]
@@ -41,7 +41,7 @@ def blocking(cycle, place):
 
 
 def on_loop(cycle, place):
-    """Return a batch function that awaits the next one."""
+    """Return an ``async def`` batch function that awaits the next function."""
 
     async def batch(items):
         return [await cycle.next(place)(item + 1) if item + 1 < cycle.depth else "end" for item in items]
@@ -50,7 +50,7 @@ def on_loop(cycle, place):
 
 
 def bridged(cycle, place):
-    """Return a plain batch function that awaits the next one on a loop of its own."""
+    """Return a ``def`` batch function that awaits the next function on its own event loop."""
 
     def batch(items):
         return [asyncio.run(cycle.next(place).acall(item + 1)) if item + 1 < cycle.depth else "end" for item in items]
@@ -58,8 +58,8 @@ def bridged(cycle, place):
     return batch
 
 
-def ask(function):
-    """Return the answer or the error of a call from outside."""
+def outcome_of_call(function):
+    """Call a function from outside all batches; return its answer or its ``ReentrantCallError``."""
 
     async def call():
         return await function.acall(0)
@@ -76,36 +76,36 @@ KINDS = pytest.mark.parametrize("kind", [blocking, on_loop, bridged])
 @KINDS
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_call_that_closes_a_cycle_is_refused(kind, count):
-    """The call that would come back to its own batch is refused at once instead of a deadlock."""
+    """The call that closes a cycle is refused at once, because it would deadlock."""
     cycle = Cycle(kind, count, depth=count + 1)
-    error = ask(cycle.functions[0])
-    assert (ReentrantCallError, message("f0", f"f{count - 1}")) == (type(error), str(error))
+    error = outcome_of_call(cycle.functions[0])
+    assert (ReentrantCallError, expected_message("f0", f"f{count - 1}")) == (type(error), str(error))
     assert [1] * count == [function.batch_stats.failed_items for function in cycle.functions]
 
 
 @KINDS
-def test_a_chain_is_no_cycle(kind):
-    """Batches may call other functions as deep as they like."""
+def test_a_chain_of_calls_is_allowed(kind):
+    """A chain of calls to different functions is allowed at any depth."""
     cycle = Cycle(kind, 4, depth=4)
-    assert ["end", "end"] == [ask(cycle.functions[0]), ask(cycle.functions[0])]
+    assert ["end", "end"] == [outcome_of_call(cycle.functions[0]), outcome_of_call(cycle.functions[0])]
 
 
 @KINDS
-def test_a_cycle_with_a_free_slot(kind):
-    """If the first function has another slot, the call runs there."""
+def test_a_cycle_is_allowed_if_a_slot_is_free(kind):
+    """A call that closes a cycle runs if its function has a free slot."""
     cycle = Cycle(kind, 2, depth=4, concurrency=2)
-    assert "end" == ask(cycle.functions[0])
+    assert "end" == outcome_of_call(cycle.functions[0])
 
 
-def test_an_answered_call_closes_no_cycle():
-    """A batch that has its answer from another function does not wait for that function."""
-    over, go_on = threading.Event(), threading.Event()
+def test_an_answered_call_is_not_part_of_a_cycle():
+    """A call that already has its answer is not part of a cycle."""
+    answered, go_on = threading.Event(), threading.Event()
 
     @microbatch
     def first(items):
         if items == ["begin"]:
-            second("and be answered")
-            over.set()
+            second("return at once")
+            answered.set()
             assert go_on.wait(PATIENCE)
         return items
 
@@ -114,28 +114,28 @@ def test_an_answered_call_closes_no_cycle():
         return [first("late")] if items == ["call back"] else items
 
     begun = first.submit("begin")
-    assert over.wait(PATIENCE)
+    assert answered.wait(PATIENCE)
     called = second.submit("call back")
     wait_until(lambda: first.batch_stats.pending)
     go_on.set()
     assert ["begin", "late"] == [begun.result(PATIENCE), called.result(PATIENCE)]
 
 
-def test_two_batches_that_wait_for_each_other():
-    """If batches of two functions call each other at the same time, at least one of the calls is refused."""
+def test_one_of_two_batches_that_call_each_other_is_refused():
+    """If two batches call each other's functions at the same time, at least one of the calls is refused."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
-    def meeting(other):
-        def meet(items):
+    def calling(other):
+        def batch(items):
             if items == ["begin"]:
                 both.wait()
                 return [other()("go on")]
             return items
 
-        return meet
+        return batch
 
-    first = microbatch(meeting(lambda: second))
-    second = microbatch(meeting(lambda: first))
+    first = microbatch(calling(lambda: second))
+    second = microbatch(calling(lambda: first))
     futures = [first.submit("begin"), second.submit("begin")]
     errors = [in_time(partial(future.exception, PATIENCE)) for future in futures]
     assert {ReentrantCallError} == {type(error) for error in errors if error is not None}

@@ -1,11 +1,11 @@
-"""The fault table: whatever goes wrong in whatever engine, every caller is answered and the batcher lives on.
+"""The fault table: after any fault in any engine, every caller has an answer and the batcher still works.
 
-A row is a fault, a column a way to call. Each cell is a scenario that ``columns`` plays and ends alike: every caller
-has its answer, a later call works, every call is accounted for, and nothing is logged.
+Each row is a fault, and each column is a way to call. ``columns`` runs a scenario for each cell and then asserts that
+every caller has an answer, a later call works, the statistics count every call, and nothing unexpected is logged.
 
-These are the faults of batches: what they raise, what they return, and what items and results do. ``test_leaving`` has
-those of callers, ``test_inside`` those of batch functions that use their own batcher or task, and ``test_lifecycle``
-those of loops, threads and processes.
+This module has the faults of batches: the errors they raise, the results they return, and items and results that
+misbehave. ``test_leaving`` has the faults of callers, and ``test_inside_batches`` those of batch functions that use
+their own batcher or task.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ table = Table()
 
 
 class Fatal(BaseException):
-    """No ``Exception``."""
+    """Is a ``BaseException`` but not an ``Exception``."""
 
 
 class TwoPartsError(Exception):
-    """One whose constructor does not take its own ``args``."""
+    """Has a constructor that does not accept its own ``args``."""
 
     def __init__(self, part, other):
         super().__init__(f"{part} {other}")
 
 
 class KeywordError(Exception):
-    """One that must be given a keyword."""
+    """Has a constructor with a required keyword argument."""
 
     def __init__(self, *, code):
         super().__init__("code")
@@ -45,7 +45,7 @@ class KeywordError(Exception):
 
 
 class WordingError(Exception):
-    """One whose constructor words the message."""
+    """Has a constructor that builds the message."""
 
     def __init__(self, code):
         super().__init__(f"code {code}")
@@ -53,21 +53,21 @@ class WordingError(Exception):
 
 
 class NoCopyError(Exception):
-    """One that does not want to be copied."""
+    """Raises an exception when it is copied."""
 
     def __copy__(self):
         raise KeyError
 
 
 class ExitingCopyError(Exception):
-    """One that ends the process, if you let it, when it is copied."""
+    """Raises ``SystemExit`` when it is copied."""
 
     def __copy__(self):
         raise SystemExit
 
 
-class SingleError(Exception):
-    """One that can't be made again in any way."""
+class UncopyableError(Exception):
+    """Can neither be copied nor be created again from its ``args``."""
 
     def __new__(cls, *, code):
         return super().__new__(cls)
@@ -78,23 +78,23 @@ class SingleError(Exception):
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """One whose attributes can't be set, not even ``__cause__``."""
+    """Has no attribute that can be set, not even ``__cause__``."""
 
     code: int
 
 
 class TouchyError(Exception):
-    """One that fails when it is looked at."""
+    """Raises when code compares, measures or prints it."""
 
-    def touched(self, *_):
+    def fail(self, *_):
         raise AssertionError
 
-    __bool__ = __len__ = __eq__ = __repr__ = __str__ = touched
+    __bool__ = __len__ = __eq__ = __repr__ = __str__ = fail
     __hash__ = None
 
 
-class OddNotesError(Exception):
-    """One whose notes are none."""
+class NoNotesError(Exception):
+    """Has ``None`` instead of a list of notes, and raises when a note is added."""
 
     __notes__ = None
 
@@ -107,7 +107,7 @@ class OddNotesError(Exception):
 
 
 def causes(error):
-    """Return an error, its cause, the cause of that, and so on."""
+    """Return an error and the chain of its causes."""
     chain = []
     while error is not None:
         chain.append(error)
@@ -121,15 +121,15 @@ def is_one_of(error, chain):
 
 RAISED = {
     "Exception": lambda: ValueError("no", 1),
-    "an exception that takes two parts": lambda: TwoPartsError("no", 1),
+    "an exception with two required arguments": lambda: TwoPartsError("no", 1),
     "an exception with a required keyword": lambda: KeywordError(code=7),
-    "an exception that words its message": lambda: WordingError(7),
+    "an exception that builds its message": lambda: WordingError(7),
     "an exception whose copy raises": lambda: NoCopyError("no"),
     "an exception whose copy raises SystemExit": lambda: ExitingCopyError("no"),
-    "an exception that can't be made again": lambda: SingleError(code=7),
+    "an exception that cannot be copied": lambda: UncopyableError(code=7),
     "a frozen exception": lambda: FrozenError(7),
     "an exception whose attributes raise": lambda: TouchyError("no"),
-    "an exception with odd notes": lambda: OddNotesError("no"),
+    "an exception without a list of notes": lambda: NoNotesError("no"),
     "a BaseException": lambda: Fatal("no"),
     "KeyboardInterrupt": KeyboardInterrupt,
     "SystemExit": lambda: SystemExit(3),
@@ -141,18 +141,18 @@ RAISED = {
 }
 if sys.version_info >= (3, 11):
     RAISED |= {
-        "an ExceptionGroup": lambda: ExceptionGroup("no", [KeyError(1), ValueError(2)]),  # noqa: F821  # it is there
-        "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),  # noqa: F821  # likewise
+        "an ExceptionGroup": lambda: ExceptionGroup("no", [KeyError(1), ValueError(2)]),  # noqa: F821  # a builtin since 3.11
+        "a BaseExceptionGroup": lambda: BaseExceptionGroup("no", [KeyboardInterrupt()]),  # noqa: F821  # a builtin since 3.11
     }
 
-# Exceptions that cannot be copied, or not in every case.
-SHARED = (SingleError, ExitingCopyError, OddNotesError)
+# Exceptions that callers may have to share, since copying them can fail.
+SHARED = (UncopyableError, ExitingCopyError, NoNotesError)
 
 
 def expect_raised(column, raised, errors):
-    """Assert that callers got the error of their batch, in the form of their engine."""
+    """Assert that callers got the error of their batch, as their engine delivers it."""
     for error in errors:
-        assert is_one_of(raised, causes(error)), "the original is the error or its cause"
+        assert is_one_of(raised, causes(error)), "the error is not the original and does not have it as a cause"
         if isinstance(raised, (StopIteration, StopAsyncIteration)):
             assert RuntimeError is type(error)
         elif column.tasks and not isinstance(raised, Exception):
@@ -174,7 +174,7 @@ def expect_same(raised, error):
 
 
 def failing_on_bad(raised):
-    """Return an answer that raises if one of the items is bad."""
+    """Return an ``answer`` function that raises if one of the items is ``"bad"``."""
 
     def fail_on_bad(items):
         if "bad" in items:
@@ -185,10 +185,10 @@ def failing_on_bad(raised):
 
 
 async def expect_escaped(column, raised, times=1):
-    """Assert that an error that ends a loop ended it, as in asyncio, if a batch on the loop raised it."""
-    ends = column.on_loop and isinstance(raised, (KeyboardInterrupt, SystemExit))
-    expected = [raised] * (times if ends else 0)
-    # The loop ends no sooner than callers get the error, and uvloop goes on for one more iteration.
+    """Assert that the loop stopped if, and only if, a batch on the loop raised an error that stops loops in asyncio."""
+    stops = column.on_loop and isinstance(raised, (KeyboardInterrupt, SystemExit))
+    expected = [raised] * (times if stops else 0)
+    # Callers may get the error before the loop stops, since uvloop runs one more iteration.
     await column.until(lambda: len(column.escaped) >= len(expected))
     assert expected == column.escaped
     column.escaped.clear()
@@ -200,10 +200,10 @@ async def raising(column, make):
     column.shut()
     bad = await column.call("bad", "bad")
     await column.at_gate()
-    neighbours = await column.call(1, 2)
+    others = await column.call(1, 2)
     column.open()
     expect_raised(column, raised, await column.errors(bad))
-    assert [2, 4] == await column.answers(neighbours)
+    assert [2, 4] == await column.answers(others)
     assert (2, 2) == (column.stats.failed_items, column.stats.answered_items)
     await expect_escaped(column, raised)
 
@@ -216,15 +216,15 @@ async def raising_at_once(column, make):
     await expect_escaped(column, raised)
 
 
-RAISES = "Both callers of the batch get the error, and the callers of the next one are answered."
-RAISES_AT_ONCE = "Both callers get the error, even if the batch fails before it awaits anything."
+RAISES = "Both callers of the batch get the error, and the callers of the next batch get their results."
+RAISES_AT_ONCE = "Both callers get the error, even if the batch fails before its first await."
 for kind, make in RAISED.items():
     table.row(f"batch raises {kind}", RAISES, make)(raising)
     table.row(f"batch raises {kind} at once", RAISES_AT_ONCE, make)(raising_at_once)
 
 
 class NoLength:
-    """An array without dimensions."""
+    """Acts like an array without dimensions."""
 
     def __len__(self):
         message = "len() of unsized object"
@@ -236,7 +236,7 @@ class NoLength:
 
 
 class WrongLength(list):
-    """A list with a wrong length."""
+    """Reports a length that is not its number of elements."""
 
     def __len__(self):
         return 2
@@ -246,7 +246,7 @@ WRONG = {
     "too few results": (lambda items: [1], "1 result"),
     "no results": (lambda items: [], "0 results"),
     "too many results": (lambda items: [1, 2, 3], "3 results"),
-    "more results than its length": (lambda items: WrongLength([1, 2, 3]), "3 results"),
+    "more results than its reported length": (lambda items: WrongLength([1, 2, 3]), "3 results"),
     "None": (lambda items: None, "None"),
     "a dict": (lambda items: {1: 1, 2: 2}, "a dict"),
     "a set": (lambda items: {1, 2}, "a set"),
@@ -267,30 +267,30 @@ async def returning_wrong(column, answer, shown):
     column.shut()
     bad = await column.call(1, 2)
     await column.at_gate()
-    neighbours = await column.call(3)
+    others = await column.call(3)
     column.open()
     message = f"double() was given 2 items and returned {shown}; it must return one for each item, in order"
     assert [(BatchResultError, message)] * 2 == [(type(error), str(error)) for error in await column.errors(bad)]
     column.answer = doubled
     column.flush()
-    assert [6] == await column.answers(neighbours)
+    assert [6] == await column.answers(others)
 
 
-NAMES_RULE = "Both callers get an error with the returned type and the rule; those of the next batch are answered."
+NAMES_RULE = "Both callers get an error that names the type and the rule; those of the next batch get their results."
 for kind, (answer, shown) in WRONG.items():
     table.row(f"batch returns {kind}", NAMES_RULE, answer, shown)(returning_wrong)
 
 
 @table.row(
-    "batch returns something whose length raises",
-    "The error of the returned object reaches callers as if the batch function had raised it.",
+    "batch returns an object whose length raises",
+    "Callers get the error of the returned object as if the batch function had raised it.",
     ValueError("no length"),
 )
 @table.row(
-    "batch returns something whose length raises SystemExit",
-    "The error of the returned object reaches callers as if the batch function had raised it.",
+    "batch returns an object whose length raises SystemExit",
+    "Callers get the error of the returned object as if the batch function had raised it.",
     SystemExit(4),
-    # There the loop asks for the length, and the error ends the loop.
+    # In that column, code on the loop reads the length, so that the error stops the loop.
     where=lambda column: not issubclass(column, AsyncClassOfDef),
 )
 async def returning_raising(column, raised):
@@ -328,7 +328,7 @@ def expect_both_returned(results, outcomes):
 
 
 class Nameless:
-    """Has no class that can be read, as an unbound proxy."""
+    """Raises when code reads its class, like an unbound proxy."""
 
     @property
     def __class__(self):
@@ -356,27 +356,27 @@ RESULTS = {
     "a CancelledError": ([asyncio.CancelledError(), 4], expect_both_returned),
     "an exception class": ([ValueError, StopIteration], expect_both_returned),
     "an untouchable object": ([Untouchable(), Untouchable()], expect_both_returned),
-    "an object without a readable class": ([Nameless(), 4], expect_both_returned),
+    "an object whose class cannot be read": ([Nameless(), 4], expect_both_returned),
     "an object that pretends to be an exception": ([Pretender(), 4], expect_both_returned),
 }
-ANSWERS = "Each caller gets the object at its position, unchanged; an exception is raised to it."
+ANSWERS = "Each caller gets the object at its position unchanged; an exception is raised in its caller."
 for kind, (results, expect) in RESULTS.items():
     table.row(f"a result is {kind}", ANSWERS, results, expect)(answering)
 
 
 @table.row(
     "batch clears its list",
-    "The batch function may change its list without changing an answer.",
+    "The batch function may change its list of items without an effect on the results.",
     list.clear,
 )
 @table.row(
     "batch extends its list",
-    "The batch function may change its list without changing an answer.",
+    "The batch function may change its list of items without an effect on the results.",
     lambda items: items.extend([3, 4, 5]),
 )
 @table.row(
     "batch reverses its list",
-    "The batch function may change its list without changing an answer.",
+    "The batch function may change its list of items without an effect on the results.",
     list.reverse,
 )
 async def mutating(column, mutate):
@@ -391,7 +391,7 @@ async def mutating(column, mutate):
 
 @table.row(
     "items are untouchable",
-    "Items are neither compared, hashed, shown nor tested for truth.",
+    "Items are not compared, hashed, printed or tested for truth.",
 )
 async def untouchable_items(column):
     column.build(lambda items: [1, 2])
@@ -399,7 +399,7 @@ async def untouchable_items(column):
 
 
 class Unraisable:
-    """Records the exceptions of finalizers."""
+    """Collects the types of exceptions that finalizers raise."""
 
     def __init__(self):
         self.seen = []
@@ -412,7 +412,7 @@ class Unraisable:
         sys.unraisablehook = self.before
 
 
-class Grave:
+class FinalizerRaises:
     """Has a finalizer that raises."""
 
     def __del__(self):
@@ -421,14 +421,14 @@ class Grave:
 
 @table.row(
     "items have finalizers that raise",
-    "The error of a finalizer of an item or result reaches no caller.",
+    "Callers do not get the error of the finalizer of an item or a result.",
     lambda items: [1, 2],
-    Grave,
+    FinalizerRaises,
 )
 @table.row(
     "results have finalizers that raise",
-    "The error of a finalizer of an item or result reaches no caller.",
-    lambda items: [Grave(), Grave()],
+    "Callers do not get the error of the finalizer of an item or a result.",
+    lambda items: [FinalizerRaises(), FinalizerRaises()],
     int,
 )
 async def raising_in_finalizers(column, answer, item):
@@ -442,12 +442,12 @@ async def raising_in_finalizers(column, answer, item):
 
 @table.row(
     "items have finalizers that use the batcher",
-    "A finalizer may flush the batcher and read its numbers, since no lock is held that it needs.",
+    "A finalizer may flush the batcher and read its statistics, since the engine holds no lock that they need.",
 )
 async def finalizing(column):
     seen = []
 
-    class Caller:
+    class Item:
         def __del__(self):
             column.flush()
             seen.append(column.stats.failed_items)
@@ -456,12 +456,12 @@ async def finalizing(column):
         raise KeyError
 
     column.build(fail)
-    await column.errors(await column.call(Caller(), Caller()))
+    await column.errors(await column.call(Item(), Item()))
     column.forget()
     await column.until(lambda: gc.collect() >= 0 and len(seen) == 2)
 
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())
 def test_fault(fault, column, caplog):
-    """Every caller is answered as its row promises, the batcher works afterwards, and every call is counted."""
+    """Every caller gets the answer that its row promises, the batcher still works, and every call is counted."""
     check(fault, column, caplog)

@@ -20,12 +20,12 @@ table = Table()
 
 
 def on_loop(column):
-    """Whether the batch function runs on the loop."""
+    """Return whether the batch function runs on the loop."""
     return column.on_loop
 
 
 def in_thread(column):
-    """Whether the batch function runs on a worker of the thread engine."""
+    """Return whether the batch function runs in a worker of the thread engine."""
     return issubclass(column, (Blocking, Acall))
 
 
@@ -33,20 +33,20 @@ async def in_task(coroutine):
     return await asyncio.create_task(coroutine)
 
 
-async def asked(column, item):
-    """Await the result for an item on a loop that need not be that of the column."""
+async def ask_on_any_loop(column, item):
+    """Return the result for an item; the running loop may be another one than that of the column."""
     ask = getattr(column.fn, "acall", None) or partial(_bridge.acall, column.fn)
     return await ask(item)
 
 
-# The ways in which a batch function on a loop, or in a thread, may call its own one-item function, if that is detected.
+# The ways to call a batch function from inside its own batch, on a loop or in a thread, that the engine detects.
 RECURSION = [
     ("directly", on_loop, lambda column: column.ask(3)),
     ("through another task", on_loop, lambda column: in_task(column.ask(3))),
     ("through submit", on_loop, lambda column: column.put(3)),
     ("through map", on_loop, lambda column: column.map([3])),
     ("directly", in_thread, lambda column: column.fn(3) if isinstance(column, Acall) else column.ask(3)),
-    ("through acall", in_thread, lambda column: asyncio.run(asked(column, 3))),
+    ("through acall", in_thread, lambda column: asyncio.run(ask_on_any_loop(column, 3))),
     ("through submit", in_thread, lambda column: column.put(3).result()),
     ("through map", in_thread, lambda column: column.map([3])),
     (
@@ -72,16 +72,16 @@ async def recursing(column, call):
 
 
 for how, where, call in RECURSION:
-    promise = "The call is refused at once instead of a deadlock, and the callers get that error."
+    promise = "The call is refused at once, because it would deadlock, and the callers get its error."
     table.row(f"batch calls its own function {how}", promise, call, where=where)(recursing)
 
 
 @table.row(
-    "batch calls its own function on a loop of its own",
-    "Another loop has a queue and batches of its own, which wait for no other batch.",
+    "batch calls its own function on a new loop",
+    "Each loop has its own queue and batches, so that the call does not wait for the outer batch.",
     where=lambda column: issubclass(column, AsyncClassOfDef),
 )
-async def recursing_elsewhere(column):
+async def recursing_on_new_loop(column):
     def count_down(items):
         return [asyncio.run(column.ask(item - 1)) if item else "done" for item in items]
 
@@ -90,7 +90,7 @@ async def recursing_elsewhere(column):
     column.calls = 3
 
 
-@table.row("batch flushes its batcher", "Queued items leave when the slot is free.")
+@table.row("batch flushes its batcher", "Queued items start when the slot is free.")
 async def flushing(column):
     column.build(lambda items: column.flush() or doubled(items))
     column.shut()
@@ -131,13 +131,13 @@ async def closing_inside(column, close):
 
 
 for how, where, close in CLOSING:
-    promise = "Queued items run, the batch does not wait for itself, and later calls are refused."
+    promise = "Queued items run, closing does not wait for the batch itself, and later calls are refused."
     table.row(f"batch closes its batcher {how}", promise, close, where=where)(closing_inside)
 
 
 @table.row(
-    "batch closes its batcher and would block its loop",
-    "The error names the method to use instead, and the callers get that error.",
+    "batch calls close() on its loop",
+    "``close()`` raises an error that names the method to use instead, and the callers get it.",
     where=on_loop,
 )
 async def closing_on_loop(column):
@@ -148,8 +148,8 @@ async def closing_on_loop(column):
 
 
 @table.row(
-    "closed while all callers leave",
-    "Closing ends when no caller is left.",
+    "closed while all callers cancel",
+    "Closing completes when no caller remains.",
     where=lambda column: column.tasks,
 )
 async def closing_without_callers(column):
@@ -167,7 +167,7 @@ async def closing_without_callers(column):
     column.closed = True
 
 
-@table.row("closing is cancelled", "The callers are answered, and closing again ends.")
+@table.row("closing is cancelled", "The callers get their results, and a second close completes.")
 async def closing_cancelled(column):
     column.build()
     column.shut()
@@ -185,7 +185,7 @@ async def closing_cancelled(column):
     column.closed = True
 
 
-@table.row("closed by many at once", "All of them return when every caller is answered.")
+@table.row("closed by several tasks at once", "All of them return when every caller has its result.")
 async def closing_together(column):
     column.build()
     column.shut()
@@ -201,7 +201,7 @@ async def closing_together(column):
     column.closed = True
 
 
-@table.row("closed while its batch fails", "The callers get the error, and closing ends.")
+@table.row("closed while its batch fails", "The callers get the error, and closing completes.")
 async def closing_failing(column):
     def fail(items):
         raise KeyError
@@ -219,8 +219,8 @@ async def closing_failing(column):
 
 
 @table.row(
-    "started again while it is being stopped",
-    "Calls after the start are answered, and stopping ends.",
+    "started again while it stops",
+    "Calls after the start get their results, and stopping completes.",
     where=lambda column: column.restarts,
 )
 async def restarting(column):
@@ -241,7 +241,7 @@ async def restarting(column):
 
 @table.row(
     "started and stopped twenty times",
-    "Every call in between is answered, and every call after a stop is refused.",
+    "Each call before a stop gets its result, and each call after it is refused.",
     where=lambda column: column.restarts,
 )
 async def cycling(column):
@@ -254,7 +254,7 @@ async def cycling(column):
         await column.start()
 
 
-@table.row("closing races with calls", "Each call is answered or refused, and closing ends.")
+@table.row("closing races with calls", "Each call gets its result or is refused, and closing completes.")
 async def racing(column):
     for turn in range(25):
         column.build(max_size=4, timeout=None)
@@ -269,27 +269,27 @@ async def racing(column):
             answer = outcome.value if isinstance(outcome, Returned) else type(outcome.error)
             assert answer in (2 * item, BatcherClosedError)
         answered = sum(isinstance(outcome, Returned) for outcome in outcomes)
-        assert answered == column.stats.answered_items == column.accounted()
+        assert answered == column.stats.answered_items == column.counted_calls()
         column.calls = answered
     column.closed = True
 
 
-async def wait_for_ever():
+async def wait_forever():
     await asyncio.get_running_loop().create_future()
 
 
 @table.row(
-    "batch continues when it is cancelled for lack of callers",
-    "Its slot is free when it ends, and the next batch is answered.",
+    "batch ignores its cancellation after all callers have cancelled",
+    "The slot is free when the batch ends, and the next batch runs.",
     where=on_loop,
 )
-async def swallowing(column):
-    async def go_on(items):
+async def ignoring_cancellation(column):
+    async def ignore(items):
         with suppress(asyncio.CancelledError):
-            await wait_for_ever()
+            await wait_forever()
         return doubled(items)
 
-    column.build(go_on)
+    column.build(ignore)
     callers = await column.call(1, 2)
     await column.at_gate()
     for caller in callers:
@@ -298,27 +298,27 @@ async def swallowing(column):
     assert 2 == column.stats.cancelled_items
 
 
-@table.row("batch continues when other code cancels it", "Its callers are answered.", where=on_loop)
-async def swallowing_for_callers(column):
-    async def go_on(items):
+@table.row("batch ignores a cancellation by other code", "Its callers get their results.", where=on_loop)
+async def ignoring_cancellation_by_others(column):
+    async def ignore(items):
         column.loop.call_soon(asyncio.current_task().cancel)
         with suppress(asyncio.CancelledError):
-            await wait_for_ever()
+            await wait_forever()
         return doubled(items)
 
-    column.build(go_on)
+    column.build(ignore)
     assert [2, 4] == await column.answers(await column.call(1, 2))
 
 
 @table.row(
-    "batch fails when it is cancelled for lack of callers",
-    "No caller gets the error, and nothing is logged.",
+    "batch fails when it is cancelled after all callers have cancelled",
+    "No caller gets the error, and the engine logs nothing.",
     where=on_loop,
 )
 async def failing_without_callers(column):
     async def fail(items):
         try:
-            await wait_for_ever()
+            await wait_forever()
         finally:
             raise KeyError
 
@@ -331,7 +331,7 @@ async def failing_without_callers(column):
     assert 2 == column.stats.cancelled_items
 
 
-@table.row("batch cancels its own task and returns", "Its callers are answered.", where=on_loop)
+@table.row("batch cancels its own task and returns", "Its callers get their results.", where=on_loop)
 async def cancelling_itself(column):
     async def cancel(items):
         asyncio.current_task().cancel()
@@ -341,12 +341,12 @@ async def cancelling_itself(column):
     assert [2, 4] == await column.answers(await column.call(1, 2))
 
 
-async def aborted(column, answer):
+async def assert_aborted(column, answer):
     column.build(answer)
     column.shut()
     callers = await column.call(1, 2)
     await column.at_gate()
-    neighbours = await column.call(3)
+    others = await column.call(3)
     column.open()
     errors = await column.errors(callers)
     expected = "the batch of double() was ended by CancelledError before its callers had their results"
@@ -354,28 +354,28 @@ async def aborted(column, answer):
     assert all(isinstance(error.__cause__, asyncio.CancelledError) for error in errors)
     column.answer = doubled
     column.flush()
-    assert [6] == await column.answers(neighbours)
+    assert [6] == await column.answers(others)
 
 
-ABORTS = "Its callers get a ``BatchAbortedError`` and are not cancelled. Those of the next batch are answered."
+ABORTS = "Its callers get a ``BatchAbortedError`` and are not cancelled. The next batch runs."
 
 
 @table.row("batch cancels its own task and waits", ABORTS, where=on_loop)
 async def cancelling_itself_to_wait(column):
     async def cancel(items):
         asyncio.current_task().cancel()
-        await wait_for_ever()
+        await wait_forever()
 
-    await aborted(column, cancel)
+    await assert_aborted(column, cancel)
 
 
 @table.row("other code cancels the batch", ABORTS, where=on_loop)
 async def cancelled_by_others(column):
     async def be_cancelled(items):
         column.loop.call_soon(asyncio.current_task().cancel)
-        await wait_for_ever()
+        await wait_forever()
 
-    await aborted(column, be_cancelled)
+    await assert_aborted(column, be_cancelled)
 
 
 @table.row("batch waits for itself", "asyncio raises an error, and the callers get it.", where=on_loop)
@@ -400,17 +400,17 @@ class Awaitable:
         return self.result
 
 
-@table.row("batch awaits nonsense", "asyncio raises an error, and the callers get it.", where=on_loop)
-async def awaiting_nonsense(column):
+@table.row("batch awaits an invalid object", "asyncio raises an error, and the callers get it.", where=on_loop)
+async def awaiting_invalid_object(column):
     async def wait(items):
-        return await Awaitable(items, "nonsense")
+        return await Awaitable(items, "not a future")
 
     column.build(wait)
     errors = await column.errors(await column.call(1, 2))
     assert [RuntimeError, RuntimeError] == [type(error) for error in errors]
 
 
-@table.row("batch returns an awaitable", "It is not awaited, and is refused as a result.")
+@table.row("batch returns an awaitable", "The engine does not await it, and refuses it as a result.")
 async def returning_awaitable(column):
     column.build(Awaitable)
     expected = "double() was given 2 items and returned a Awaitable, which has no length"
@@ -419,7 +419,7 @@ async def returning_awaitable(column):
 
 
 class Callable:
-    """A batch function that is an object and raises when it is tested for truth, shown or hashed."""
+    """A callable object that raises when code tests it for truth, prints it or hashes it."""
 
     def __init__(self, call):
         self.call = call
@@ -435,21 +435,21 @@ class Callable:
 
 
 class AsyncCallable(Callable):
-    """The same for event loops."""
+    """The same with an ``async def`` call."""
 
     async def __call__(self, items):
         return await self.call(items)
 
 
-@table.row("batch function is an object that is neither true nor false", "It is called like any other.")
+@table.row("batch function is an object without a truth value", "The engine calls it like any other.")
 async def calling_object(column):
     column.build_of((AsyncCallable if column.on_loop else Callable)(column.batch_function()), max_size=2, name="double")
     assert [2, 4] == await column.answers(await column.call(1, 2))
 
 
 @table.row(
-    "batch function returns an awaitable that is no coroutine",
-    "It is awaited, if the function is marked as a coroutine function.",
+    "batch function returns an awaitable that is not a coroutine",
+    "The engine awaits it if the function is marked as a coroutine function.",
     where=lambda column: column.on_loop and sys.version_info >= (3, 12),
 )
 async def returning_no_coroutine(column):
@@ -463,7 +463,7 @@ async def returning_no_coroutine(column):
 
 @contextmanager
 def no_threads():
-    """Make every start of a thread of the batcher fail."""
+    """Make every start of a worker thread of the batcher fail."""
     start = threading.Thread.start
 
     def fail(thread):
@@ -479,7 +479,7 @@ def no_threads():
 
 @table.row(
     "no thread can be started",
-    "The callers get the error, their items do not run, and the next call tries again.",
+    "The callers get the error, their items do not run, and the next call starts a thread.",
     where=lambda column: not column.on_loop,
 )
 async def without_threads(column):
@@ -507,7 +507,7 @@ async def without_second_thread(column, leave):
     await leaving
 
 
-@table.row("no second thread can be started to flush", "The first thread runs the items.", where=in_thread)
+@table.row("no second thread can be started to flush", "The first thread runs the queued items.", where=in_thread)
 async def flushing_without_second_thread(column):
     async def flush(column):
         column.flush()
@@ -516,7 +516,9 @@ async def flushing_without_second_thread(column):
 
 
 @table.row(
-    "no second thread can be started to close", "The first thread runs the items, and closing ends.", where=in_thread
+    "no second thread can be started to close",
+    "The first thread runs the queued items, and closing completes.",
+    where=in_thread,
 )
 async def closing_without_second_thread(column):
     await without_second_thread(column, lambda column: column.loop.create_task(column.aclose()))
@@ -524,11 +526,11 @@ async def closing_without_second_thread(column):
 
 
 @table.row(
-    "items of map raise",
-    "The caller gets the error, and the items queued by then are removed.",
+    "the iterable given to map raises",
+    "The caller gets the error, and the items that were already queued are removed.",
     where=lambda column: not issubclass(column, Acall),
 )
-async def mapping_nothing(column):
+async def mapping_raising_iterable(column):
     def items():
         yield 1
         raise KeyError
@@ -540,13 +542,13 @@ async def mapping_nothing(column):
     assert [] == column.batches
 
 
-tenant = contextvars.ContextVar("tenant", default="nobody")
+tenant = contextvars.ContextVar("tenant", default="default")
 
 
-async def looking(column, options):
+async def isolating_contexts(column, options):
     seen = []
 
-    def look(items):
+    def read_and_set(items):
         seen.append((tenant.get(), current_batch().size))
         tenant.set("batch")
         return doubled(items)
@@ -555,28 +557,28 @@ async def looking(column, options):
         tenant.set("caller")
         return call()
 
-    async def turn_of(item):
+    async def answer_of(item):
         caller = contextvars.copy_context().run(
             as_tenant, lambda: column.caller(lambda: as_tenant(lambda: column.ask(item)))
         )
         column.calls += 1
         return await column.answers([caller])
 
-    column.build(look, **options)
-    assert [[2], [4], [6]] == [await turn_of(item) for item in (1, 2, 3)]
-    assert [("nobody", 1)] * 3 == seen
-    assert ("nobody", None) == (tenant.get(), current_batch())
+    column.build(read_and_set, **options)
+    assert [[2], [4], [6]] == [await answer_of(item) for item in (1, 2, 3)]
+    assert [("default", 1)] * 3 == seen
+    assert ("default", None) == (tenant.get(), current_batch())
 
 
 for options in ({"max_size": 1}, {"timeout": 0}, {"timeout": 0.01}, {"timeout": None}):
     table.row(
         f"batch and callers set a context variable, {options}",
-        "A batch sees no variable of a caller, and neither the next batch nor a caller sees one of a batch.",
+        "A batch does not see the variables of its callers, and no caller or later batch sees those of a batch.",
         options,
-    )(looking)
+    )(isolating_contexts)
 
 
-async def mixing(column, seed):
+async def mixing_faults(column, seed):
     random = Random(seed)
 
     def answer(items):
@@ -602,7 +604,7 @@ async def mixing(column, seed):
 
 
 def expect_own(item, outcome):
-    """Check that a caller got the answer or the error of its own item, or left."""
+    """Assert that a caller got the result or error of its own item, or cancelled."""
     if isinstance(outcome, Returned):
         assert ("answer", item) == outcome.value
         assert item % 7
@@ -616,10 +618,10 @@ def expect_own(item, outcome):
 
 
 for seed in range(4):
-    table.row(f"a random mix of faults, {seed}", "No caller gets the answer of another one.", seed)(mixing)
+    table.row(f"a random mix of faults, {seed}", "No caller gets the result of another caller.", seed)(mixing_faults)
 
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())
 def test_fault(fault, column, caplog):
-    """Every caller is answered as its row says, the batcher works afterwards, and every call is accounted for."""
+    """Every caller gets the answer that its row promises, the batcher still works, and every call is counted."""
     check(fault, column, caplog)

@@ -1,4 +1,4 @@
-"""``isolate_errors``: only the bad items of a failing batch fail, through both engines and the bridge."""
+"""``isolate_errors``: only the bad items of a failed batch fail, on both engines and across the bridge."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from batchify.testing import VirtualLoop, record, run
 from tests.kit.engines import PATIENCE, doubled
 
 
-def refusing(*bad):
-    """Return a batch function that fails if one of ``bad`` is among its items."""
+def failing_on(*bad):
+    """Return an ``answer`` function that raises if one of its items is in ``bad``."""
 
     def answer(items):
         for item in items:
@@ -30,15 +30,15 @@ def refusing(*bad):
     return answer
 
 
-def together(kit, answer, items, **options):
-    """Return the callers of ``items``, which share a batch, the gate, and the function."""
+def call_as_batch(kit, answer, items, **options):
+    """Call with ``items``, which share a batch; return the callers, the gate, and the function."""
     fn, gate = kit.decorate(answer, timeout=3600, max_size=len(items), isolate_errors=True, **options)
     return kit.call_waiting(fn, *items), gate, fn
 
 
 def test_only_bad_items_fail(kit):
-    """The halves of a failing batch run again until the bad items are alone, and all others are answered."""
-    callers, gate, fn = together(kit, refusing(2, 5), range(8))
+    """A failed batch runs again in halves until only the bad items fail; all other callers get their results."""
+    callers, gate, fn = call_as_batch(kit, failing_on(2, 5), range(8))
     errors = kit.errors(callers)
     assert [2, 5] == [item for item, error in enumerate(errors) if error is not None]
     assert [((2,), ValueError), ((5,), ValueError)] == [(e.args, type(e)) for e in errors if e is not None]
@@ -48,24 +48,24 @@ def test_only_bad_items_fail(kit):
     assert 10 == fn.batch_stats.isolation_runs
 
 
-def test_a_batch_that_succeeds_is_run_once(kit):
-    """Without an error, nothing runs again."""
-    callers, gate, fn = together(kit, doubled, [1, 2, 3])
+def test_a_batch_that_succeeds_runs_once(kit):
+    """A batch that succeeds does not run again."""
+    callers, gate, fn = call_as_batch(kit, doubled, [1, 2, 3])
     assert [2, 4, 6] == kit.results(callers)
     assert [[1, 2, 3]] == gate.batches
     assert 0 == fn.batch_stats.isolation_runs
 
 
-def test_a_single_item_that_fails_is_not_run_again(kit):
-    """A batch of one item has nothing to isolate."""
-    callers, gate, fn = together(kit, refusing(1), [1])
+def test_a_batch_of_one_item_does_not_run_again(kit):
+    """A batch of one item that fails does not run again."""
+    callers, gate, fn = call_as_batch(kit, failing_on(1), [1])
     assert [ValueError] == list(map(type, kit.errors(callers)))
     assert ([[1]], 0) == (gate.batches, fn.batch_stats.isolation_runs)
 
 
 def test_every_call_is_counted_once(kit):
-    """The calls of all parts add up to the calls of the batch."""
-    callers, _, fn = together(kit, refusing(3), range(4))
+    """The statistics count each call once, although its item runs several times."""
+    callers, _, fn = call_as_batch(kit, failing_on(3), range(4))
     kit.errors(callers)
     fn.close()
     stats = fn.batch_stats
@@ -80,13 +80,13 @@ def test_every_call_is_counted_once(kit):
 
 
 def test_wrong_results_are_isolated(kit):
-    """A part with a wrong number of results runs again in halves, too."""
-    callers, _, _ = together(kit, lambda items: [item * 2 for item in items if item != 2], range(4))
+    """A part that returns the wrong number of results also runs again in halves."""
+    callers, _, _ = call_as_batch(kit, lambda items: [item * 2 for item in items if item != 2], range(4))
     assert [None, None, BatchResultError, None] == [e and type(e) for e in kit.errors(callers)]
 
 
 def test_the_batch_function_may_change_its_list(kit):
-    """A change of its list affects no answer, even if the function then fails."""
+    """The batch function may change its list of items without an effect on the results, even if it then fails."""
 
     def consume(items):
         answers = []
@@ -96,21 +96,21 @@ def test_the_batch_function_may_change_its_list(kit):
                 raise KeyError
         return answers
 
-    callers, _, _ = together(kit, consume, range(4))
+    callers, _, _ = call_as_batch(kit, consume, range(4))
     assert [None, KeyError, None, None] == [e and type(e) for e in kit.errors(callers)]
     assert [0, 4, 6] == kit.results([callers[0], *callers[2:]])
 
 
 def test_good_items_do_not_wait_for_bad_ones(kit):
-    """A part that succeeds is answered and counted while the rest of its batch still runs."""
+    """The callers of a part that succeeds get their results while the rest of the batch still runs."""
     answered = threading.Event()
 
     def answer(items):
         if items == [2, 3]:
-            assert answered.wait(PATIENCE), "no caller was answered"
-        return refusing(3)(items)
+            assert answered.wait(PATIENCE), "no caller got its result in time"
+        return failing_on(3)(items)
 
-    callers, _, fn = together(kit, answer, range(4))
+    callers, _, fn = call_as_batch(kit, answer, range(4))
     assert [0, 2] == kit.results(callers[:2])
     assert (2, 2) == (fn.batch_stats.answered_items, fn.batch_stats.running)
     answered.set()
@@ -118,9 +118,9 @@ def test_good_items_do_not_wait_for_bad_ones(kit):
 
 
 def test_duplicates_share_their_outcome(kit):
-    """Equal items are one item in the parts, too, and each of their callers gets its own exception."""
-    callers, _, fn = together(kit, refusing(1), [1, 2, 1, 3, 4, 2], dedupe=True)
-    # Four items do not fill a batch of six.
+    """Equal items stay one item in each part, and each of their callers gets its own exception."""
+    callers, _, fn = call_as_batch(kit, failing_on(1), [1, 2, 1, 3, 4, 2], dedupe=True)
+    # The four distinct items do not fill a batch of six.
     fn.flush()
     errors = kit.errors(callers)
     assert [ValueError, None, ValueError, None, None, None] == [e and type(e) for e in errors]
@@ -129,23 +129,23 @@ def test_duplicates_share_their_outcome(kit):
 
 
 def test_a_part_is_the_current_batch(kit):
-    """``current_batch()`` and a recorder have the part that runs, with the contexts of its items."""
+    """``current_batch()`` and a recorder describe the part that runs, with the contexts of its items."""
     seen = []
 
     def answer(items):
         current = batchify.current_batch()
         seen.append((current.size, len(current.contexts)))
-        return refusing(1)(items)
+        return failing_on(1)(items)
 
     with record() as recorder:
-        callers, _, _ = together(kit, answer, range(2), capture_context=True, name="parted")
+        callers, _, _ = call_as_batch(kit, answer, range(2), capture_context=True, name="parted")
         kit.errors(callers)
     assert [(2, 2), (1, 1), (1, 1)] == seen
     assert [(0, 1), (0,), (1,)] == [batch.items for batch in recorder.batches if batch.name == "parted"]
 
 
 def test_a_part_cannot_call_its_own_function(kit):
-    """A call from inside a part would wait for its own batch, and is refused."""
+    """A call from inside a part to its own function is refused, because it would wait for its own batch."""
 
     def answer(items):
         if len(items) > 1:
@@ -157,17 +157,17 @@ def test_a_part_cannot_call_its_own_function(kit):
     assert [batchify.ReentrantCallError, None] == [e and type(e) for e in kit.errors(callers)]
 
 
-def test_reports_are_of_parts(kit):
-    """``on_batch`` gets a report of each part that ends, with its error."""
+def test_each_part_is_reported(kit):
+    """``on_batch`` gets a report of each part that completes, with its error."""
     reports = []
-    callers, _, fn = together(kit, refusing(1), range(3), on_batch=reports.append)
+    callers, _, fn = call_as_batch(kit, failing_on(1), range(3), on_batch=reports.append)
     kit.errors(callers)
     fn.close()
     assert [(1, None), (1, ValueError), (1, None)] == [(r.size, r.error and type(r.error)) for r in reports]
 
 
-def test_an_error_that_is_no_exception_ends_all_parts():
-    """A batch that is cancelled in one of its parts is aborted for all callers without an answer."""
+def test_a_cancelled_part_aborts_the_batch():
+    """If a part is cancelled, all callers without an answer get a ``BatchAbortedError``."""
 
     @microbatch(max_size=4, isolate_errors=True)
     async def double(items):
@@ -191,7 +191,7 @@ def test_an_error_that_is_no_exception_ends_all_parts():
 
 
 def test_a_thread_survives_a_system_exit_in_a_part():
-    """In a worker thread, every caller without an answer gets the error, and the next batch runs."""
+    """A worker thread survives a ``SystemExit`` in a part: its callers get the error, and the next batch runs."""
 
     @microbatch(max_size=4, timeout=3600, isolate_errors=True)
     def double(items):
@@ -208,7 +208,7 @@ def test_a_thread_survives_a_system_exit_in_a_part():
 
 
 def test_an_abandoned_batch_is_cancelled():
-    """A batch is cancelled when all callers without an answer have left."""
+    """A batch is cancelled when all callers without an answer have cancelled."""
     cancelled = []
 
     @microbatch(max_size=4, isolate_errors=True)
@@ -237,8 +237,8 @@ def test_an_abandoned_batch_is_cancelled():
     assert (2, 2) == (double.batch_stats.answered_items, double.batch_stats.cancelled_items)
 
 
-def test_an_answered_caller_that_is_cancelled_has_not_left():
-    """A caller that is cancelled after its answer does not count twice, and ends no batch."""
+def test_a_cancellation_after_the_answer_is_not_counted():
+    """A caller that is cancelled after its answer is not counted twice and does not cancel the batch."""
     tasks = []
 
     @microbatch(max_size=3, isolate_errors=True)
@@ -246,7 +246,7 @@ def test_an_answered_caller_that_is_cancelled_has_not_left():
         if len(items) == 3:
             raise ValueError
         if 0 not in items:
-            # The first caller has its answer, and has not resumed yet.
+            # The first caller has its answer, but has not resumed yet.
             tasks[0].cancel()
             tasks[1].cancel()
             await asyncio.sleep(1)
@@ -263,7 +263,7 @@ def test_an_answered_caller_that_is_cancelled_has_not_left():
 
 
 def test_an_abandoned_batch_does_not_run_again():
-    """A batch without callers that is cancelled and raises another error does not run again."""
+    """A batch that is cancelled for lack of callers does not run again, even if it raises another error."""
     runs = []
 
     @microbatch(max_size=4, isolate_errors=True)
@@ -291,16 +291,16 @@ def test_an_abandoned_batch_does_not_run_again():
     )
 
 
-def test_a_hook_that_ends_the_program_ends_no_batch():
-    """A hook that ends the loop after a part does not end the other parts."""
+def test_a_hook_that_stops_the_loop_does_not_end_the_batch():
+    """A hook that stops the loop after a part does not end the other parts."""
     reports = []
 
-    def end(report):
+    def exit_once(report):
         reports.append(report.size)
         if len(reports) == 1:
             raise SystemExit(3)
 
-    @microbatch(max_size=4, isolate_errors=True, on_batch=end)
+    @microbatch(max_size=4, isolate_errors=True, on_batch=exit_once)
     async def double(items):
         if len(items) == 4:
             raise ValueError
@@ -325,8 +325,8 @@ def test_a_hook_that_ends_the_program_ends_no_batch():
 
 
 def test_one_slot_runs_one_part_at_a_time(kit):
-    """Parts run in the slot of their batch, and the next batch waits for the last of them."""
-    callers, gate, fn = together(kit, refusing(0), range(4))
+    """Parts run one at a time in the slot of their batch; the next batch waits for the last part."""
+    callers, gate, fn = call_as_batch(kit, failing_on(0), range(4))
     gate.shut()
     later = kit.call_waiting(fn, 10, 11, 12, 13)
     gate.open()
@@ -337,11 +337,11 @@ def test_one_slot_runs_one_part_at_a_time(kit):
 
 @settings(max_examples=300)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
-def test_the_promised_bound(drawn):
-    """The search finds exactly the bad items, with no more additional runs than promised."""
+def test_isolation_stays_within_the_promised_number_of_runs(drawn):
+    """Isolation finds exactly the bad items within the promised number of additional runs."""
     size, bad = drawn
     batch = Batch([*range(size)], [*range(size)], [0.0] * size, range(size), "full", size, 0.0)
-    runs, ended, answered = 0, [], []
+    runs, failed, answered = 0, [], []
     parts = Reruns(batch, isolate=True)
     for part in parts:
         runs += 1
@@ -349,6 +349,6 @@ def test_the_promised_bound(drawn):
         if bad.isdisjoint(part.items):
             answered += part.waiters
         else:
-            ended += [waiter for end in parts.ended(ValueError()) for waiter in end.waiters]
-    assert (sorted(bad), sorted(set(range(size)) - bad)) == (ended, answered)
+            failed += [waiter for end in parts.ended(ValueError()) for waiter in end.waiters]
+    assert (sorted(bad), sorted(set(range(size)) - bad)) == (failed, answered)
     assert runs - 1 <= min(2 * size - 2, 2 * len(bad) * ceil(log2(size)))

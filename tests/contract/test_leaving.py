@@ -1,4 +1,4 @@
-"""The fault table, continued: callers that leave, and futures that are cancelled or have callbacks."""
+"""The fault table, continued: callers that cancel or time out, and futures that are cancelled or have callbacks."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from tests.kit.engines import doubled
 table = Table()
 
 
-async def cancelled(column, *callers):
+async def assert_cancelled(column, *callers):
     """Assert that callers were cancelled."""
     assert [asyncio.CancelledError] * len(callers) == [type(error) for error in await column.errors(callers)]
 
 
-def tasks(column):
+def has_tasks(column):
     return column.tasks
 
 
 @table.row(
     "caller cancelled before it starts",
-    "Nothing is queued.",
-    where=tasks,
+    "No item is queued.",
+    where=has_tasks,
 )
 async def cancelled_before_start(column):
     column.build()
     caller = column.attempt(1)
     caller.cancel()
-    await cancelled(column, caller)
-    assert 0 == column.accounted()
+    await assert_cancelled(column, caller)
+    assert 0 == column.counted_calls()
 
 
 @table.row(
     "caller cancelled while it waits",
-    "Its item is never run, and its place is free.",
-    where=tasks,
+    "Its item does not run, and another item takes its place in the batch.",
+    where=has_tasks,
 )
 async def cancelled_while_waiting(column):
     column.build()
-    (gone,) = await column.call(1)
-    gone.cancel()
-    await cancelled(column, gone)
+    (leaving,) = await column.call(1)
+    leaving.cancel()
+    await assert_cancelled(column, leaving)
     assert (0, 1) == (column.stats.pending, column.stats.cancelled_items)
     assert [4, 6] == await column.answers(await column.call(2, 3))
     assert [[2, 3]] == column.batches
 
 
 @table.row(
-    "caller cancelled just before its batch leaves",
-    "Its item is not run, although it is not cancelled yet when its batch leaves.",
-    where=tasks,
+    "caller cancelled just before its batch starts",
+    "Its item does not run, although the caller has not seen its cancellation when the batch starts.",
+    where=has_tasks,
 )
 async def cancelled_before_departure(column):
     column.build(max_size=3)
-    gone, stays = await column.call(1, 2)
-    gone.cancel()
+    leaving, staying = await column.call(1, 2)
+    leaving.cancel()
     column.flush()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
+    assert [4] == await column.answers([staying])
+    await assert_cancelled(column, leaving)
     assert [[2]] == column.batches
 
 
 @table.row(
-    "all callers cancelled just before their batch leaves",
+    "all callers cancelled just before their batch starts",
     "The batch function is not called.",
-    where=tasks,
+    where=has_tasks,
 )
 async def all_cancelled_before_departure(column):
     column.build(max_size=3)
@@ -77,28 +77,28 @@ async def all_cancelled_before_departure(column):
     for caller in callers:
         caller.cancel()
     column.flush()
-    await cancelled(column, *callers)
+    await assert_cancelled(column, *callers)
     assert [] == column.batches
 
 
 @table.row(
-    "caller cancelled just after its batch left",
-    "Its neighbour is answered.",
-    where=tasks,
+    "caller cancelled just after its batch started",
+    "The other caller gets its result.",
+    where=has_tasks,
 )
 async def cancelled_after_departure(column):
     column.build(max_size=3)
-    gone, stays = await column.call(1, 2)
+    leaving, staying = await column.call(1, 2)
     column.flush()
-    gone.cancel()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
+    leaving.cancel()
+    assert [4] == await column.answers([staying])
+    await assert_cancelled(column, leaving)
 
 
 @table.row(
-    "all callers cancelled just after their batch left",
-    "They are cancelled, and no batch goes on running.",
-    where=tasks,
+    "all callers cancelled just after their batch started",
+    "The callers are cancelled, and no batch continues to run.",
+    where=has_tasks,
 )
 async def all_cancelled_after_departure(column):
     column.build(max_size=3)
@@ -106,32 +106,32 @@ async def all_cancelled_after_departure(column):
     column.flush()
     for caller in callers:
         caller.cancel()
-    await cancelled(column, *callers)
+    await assert_cancelled(column, *callers)
     await column.until(lambda: column.stats.running == 0)
     assert 2 == column.stats.cancelled_items + column.stats.answered_items
 
 
 @table.row(
     "caller cancelled while its batch runs",
-    "Its result is dropped, and its neighbour gets its own.",
-    where=tasks,
+    "Its result is dropped, and the other caller gets its own result.",
+    where=has_tasks,
 )
 async def cancelled_while_running(column):
     column.build()
     column.shut()
-    gone, stays = await column.call(1, 2)
+    leaving, staying = await column.call(1, 2)
     await column.at_gate()
-    gone.cancel()
-    await cancelled(column, gone)
+    leaving.cancel()
+    await assert_cancelled(column, leaving)
     column.open()
-    assert [4] == await column.answers([stays])
+    assert [4] == await column.answers([staying])
     assert (1, 1) == (column.stats.cancelled_items, column.stats.answered_items)
 
 
 @table.row(
     "caller cancelled while its batch fails",
-    "Its error is dropped, and its neighbour gets its own.",
-    where=tasks,
+    "Its error is dropped, and the other caller gets its own error.",
+    where=has_tasks,
 )
 async def cancelled_while_failing(column):
     def fail(items):
@@ -139,58 +139,58 @@ async def cancelled_while_failing(column):
 
     column.build(fail)
     column.shut()
-    gone, stays = await column.call(1, 2)
+    leaving, staying = await column.call(1, 2)
     await column.at_gate()
-    gone.cancel()
+    leaving.cancel()
     column.open()
-    assert [KeyError] == [type(error) for error in await column.errors([stays])]
-    await cancelled(column, gone)
+    assert [KeyError] == [type(error) for error in await column.errors([staying])]
+    await assert_cancelled(column, leaving)
     assert (1, 1) == (column.stats.cancelled_items, column.stats.failed_items)
 
 
 @table.row(
     "all callers cancelled while their batch runs",
-    "A batch on a loop is cancelled and frees its slot; a batch in a thread ends as usual. The next is answered.",
-    where=tasks,
+    "A batch on a loop is cancelled and frees its slot; a batch in a thread completes. The next batch runs.",
+    where=has_tasks,
 )
 async def all_cancelled_while_running(column):
     column.build()
     column.shut()
     callers = await column.call(1, 2)
     await column.at_gate()
-    neighbours = await column.call(3, 4)
+    others = await column.call(3, 4)
     for caller in callers:
         caller.cancel()
-    await cancelled(column, *callers)
+    await assert_cancelled(column, *callers)
     if column.on_loop:
         await column.at_gate(2)
     column.open()
-    assert [6, 8] == await column.answers(neighbours)
+    assert [6, 8] == await column.answers(others)
     assert 2 == column.stats.cancelled_items
 
 
 @table.row(
     "caller cancelled at the moment of its answer",
-    "It is cancelled, and its neighbour has its answer.",
-    where=tasks,
+    "The caller is cancelled, and the other caller gets its result.",
+    where=has_tasks,
 )
 async def cancelled_when_answered(column):
     def cancel_and_double(items):
-        column.loop.call_soon_threadsafe(gone.cancel)
+        column.loop.call_soon_threadsafe(leaving.cancel)
         return doubled(items)
 
     column.build(cancel_and_double)
     column.shut()
-    gone, stays = await column.call(1, 2)
+    leaving, staying = await column.call(1, 2)
     column.open()
-    assert [4] == await column.answers([stays])
-    await cancelled(column, gone)
+    assert [4] == await column.answers([staying])
+    await assert_cancelled(column, leaving)
 
 
 @table.row(
     "caller times out while it waits",
-    "It gets its timeout, and its item is never run.",
-    where=tasks,
+    "The caller gets a ``TimeoutError``, and its item does not run.",
+    where=has_tasks,
 )
 async def timing_out_waiting(column):
     column.build()
@@ -203,26 +203,26 @@ async def timing_out_waiting(column):
 
 @table.row(
     "caller times out while its batch runs",
-    "It gets its timeout, and its neighbour gets its result.",
-    where=tasks,
+    "The caller gets a ``TimeoutError``, and the other caller gets its result.",
+    where=has_tasks,
 )
 async def timing_out_running(column):
     column.build()
     column.shut()
-    (stays,) = await column.call(1)
+    (staying,) = await column.call(1)
     column.calls += 1
     running = column.loop.create_task(column.ask(2))
     await column.at_gate()
     caller = column.caller(lambda: asyncio.wait_for(running, 0.01))
     assert [asyncio.TimeoutError] == [type(error) for error in await column.errors([caller])]
     column.open()
-    assert [2] == await column.answers([stays])
+    assert [2] == await column.answers([staying])
 
 
 @table.row(
     "coroutine closed while it waits",
-    "Its item is removed.",
-    where=tasks,
+    "Its item is removed from the queue.",
+    where=has_tasks,
 )
 async def closed_while_waiting(column):
     column.build()
@@ -237,8 +237,8 @@ async def closed_while_waiting(column):
 
 @table.row(
     "coroutine closed while its batch runs",
-    "Its neighbour is answered.",
-    where=tasks,
+    "The other caller gets its result.",
+    where=has_tasks,
 )
 async def closed_while_running(column):
     column.build()
@@ -246,86 +246,86 @@ async def closed_while_running(column):
     coroutine = column.ask(1)
     coroutine.send(None)
     column.calls += 1
-    (stays,) = await column.call(2)
+    (staying,) = await column.call(2)
     await column.at_gate()
     coroutine.close()
     column.open()
-    assert [4] == await column.answers([stays])
+    assert [4] == await column.answers([staying])
 
 
 @table.row(
     "coroutine never awaited",
-    "Python warns, and nothing is queued.",
-    where=tasks,
+    "Python warns, and no item is queued.",
+    where=has_tasks,
 )
 async def never_awaited(column):
     column.build()
     with pytest.warns(RuntimeWarning, match="was never awaited"):
         column.ask(1)
-    assert 0 == column.accounted()
+    assert 0 == column.counted_calls()
 
 
-def futures(column):
-    # ``submit`` of a function that is called through ``acall`` returns a future of the thread engine.
+def has_futures(column):
+    # With ``acall``, ``submit()`` returns a future of the thread engine, which the thread columns test.
     return not issubclass(column, Acall)
 
 
 @table.row(
     "future cancelled while it waits",
-    "Its item is never run, and its place is free.",
-    where=futures,
+    "Its item does not run, and another item takes its place in the batch.",
+    where=has_futures,
 )
 async def future_cancelled_while_waiting(column):
     column.build()
-    gone = column.submit(1)
-    assert gone.cancel()
+    leaving = column.submit(1)
+    assert leaving.cancel()
     await column.until(lambda: column.stats.cancelled_items == 1)
     assert [4, 6] == await column.answers(await column.call(2, 3))
     assert [[2, 3]] == column.batches
 
 
 @table.row(
-    "future cancelled just before its batch leaves",
-    "It is not run.",
-    where=futures,
+    "future cancelled just before its batch starts",
+    "Its item does not run.",
+    where=has_futures,
 )
 async def future_cancelled_before_departure(column):
     column.build(max_size=3)
-    gone, stays = column.submit(1), column.submit(2)
-    gone.cancel()
+    leaving, staying = column.submit(1), column.submit(2)
+    leaving.cancel()
     column.flush()
-    assert 4 == await column.awaited(stays)
+    assert 4 == await column.awaited(staying)
     assert [[2]] == column.batches
 
 
 @table.row(
     "future cancelled while its batch runs",
-    "A future of a loop is cancelled and its result dropped; one of a thread cannot be. Its neighbour is answered.",
-    where=futures,
+    "A future of a loop is cancelled; a future of a thread cannot be. The other future gets its result.",
+    where=has_futures,
 )
 async def future_cancelled_while_running(column):
     column.build()
     column.shut()
-    gone, stays = column.submit(1), column.submit(2)
+    leaving, staying = column.submit(1), column.submit(2)
     await column.at_gate()
-    assert column.tasks == gone.cancel()
+    assert column.tasks == leaving.cancel()
     column.open()
-    assert 4 == await column.awaited(stays)
-    assert column.tasks == gone.cancelled()
+    assert 4 == await column.awaited(staying)
+    assert column.tasks == leaving.cancelled()
     assert column.tasks == column.stats.cancelled_items
 
 
 @table.row(
     "all futures cancelled while their batch runs",
-    "The batch is cancelled, and frees its slot.",
-    where=lambda column: column.tasks and futures(column),
+    "The batch is cancelled and frees its slot.",
+    where=lambda column: column.tasks and has_futures(column),
 )
 async def all_futures_cancelled_while_running(column):
     column.build()
     column.shut()
-    gone = [column.submit(1), column.submit(2)]
+    leaving = [column.submit(1), column.submit(2)]
     await column.at_gate()
-    for future in gone:
+    for future in leaving:
         future.cancel()
     await column.until(lambda: column.stats.running == 0)
     assert 2 == column.stats.cancelled_items
@@ -333,8 +333,8 @@ async def all_futures_cancelled_while_running(column):
 
 @table.row(
     "future cancelled after its answer",
-    "It keeps its answer.",
-    where=futures,
+    "The future keeps its result.",
+    where=has_futures,
 )
 async def future_cancelled_after_answer(column):
     column.build()
@@ -346,9 +346,9 @@ async def future_cancelled_after_answer(column):
 
 
 @table.row(
-    "future answered by its owner",
-    "It keeps the result of its owner, and its neighbour is answered.",
-    where=futures,
+    "future gets a result from its owner",
+    "The future keeps the result that its owner set, and the other future gets its own.",
+    where=has_futures,
 )
 async def future_answered_by_owner(column):
     column.build()
@@ -362,7 +362,7 @@ async def future_answered_by_owner(column):
 
 @table.row(
     "result(timeout) runs out",
-    "The item keeps its place, and is answered later.",
+    "The item stays queued, and its future gets the result later.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def result_times_out(column):
@@ -376,8 +376,8 @@ async def result_times_out(column):
 
 @table.row(
     "callback of a future raises",
-    "The caller of the callback logs the error, and the neighbours are answered.",
-    where=futures,
+    "The error is logged, and both futures have their results.",
+    where=has_futures,
 )
 async def callback_raises(column):
     column.build()
@@ -390,16 +390,16 @@ async def callback_raises(column):
 
 @table.row(
     "callback of a future raises SystemExit",
-    "The error ends a loop, as in asyncio, and is logged in a thread; the neighbours are answered.",
-    where=futures,
+    "The error stops a loop, as in asyncio, and is logged in a thread; both futures have their results.",
+    where=has_futures,
 )
 async def callback_exits(column):
-    def leave(_):
+    def exit_process(_):
         raise SystemExit
 
     column.build()
     first = column.submit(1)
-    first.add_done_callback(leave)
+    first.add_done_callback(exit_process)
     second = column.submit(2)
     assert (2, 4) == (await column.awaited(first), await column.awaited(second))
     await column.until(lambda: column.tasks == len(column.escaped))
@@ -409,7 +409,7 @@ async def callback_exits(column):
 
 @table.row(
     "callback of a future waits for another call",
-    "The call is refused, since it waits for its own thread; the neighbours are answered.",
+    "The call is refused, since it would wait for its own thread; both futures have their results.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def callback_calls(column):
@@ -431,7 +431,7 @@ async def callback_calls(column):
 
 @table.row(
     "callback of a future closes the batcher",
-    "Waiting items are run, and the callback does not wait for its own thread.",
+    "Queued items run, and the callback does not wait for its own thread.",
     where=lambda column: issubclass(column, Blocking),
 )
 async def callback_closes(column):
@@ -448,9 +448,9 @@ async def callback_closes(column):
 
 
 @table.row(
-    "callback of a future submits",
-    "Its item is answered like any other.",
-    where=futures,
+    "callback of a future submits an item",
+    "The submitted item gets its result like any other.",
+    where=has_futures,
 )
 async def callback_submits(column):
     later = []
@@ -466,5 +466,5 @@ async def callback_submits(column):
 
 @pytest.mark.parametrize(("fault", "column"), table.cells())
 def test_fault(fault, column, caplog):
-    """Every caller is answered as its row promises, the batcher works afterwards, and every call is counted."""
+    """Every caller gets the answer that its row promises, the batcher still works, and every call is counted."""
     check(fault, column, caplog)

@@ -1,7 +1,6 @@
-"""Misuses, and their error messages, word for word.
+"""Misuses and their exact error messages.
 
-Each table reads as a page of the manual: a misuse and the answer to it. A message names the function, the given value,
-and the remedy.
+Each table lists misuses with the expected messages. A message names the function, the given value and the remedy.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.kit.errors import message_of
 
 
 async def later(*_):
-    """Return a coroutine, which nothing awaits."""
+    """Do nothing; the tests never await the coroutine."""
 
 
 def embed(texts):
@@ -40,7 +39,7 @@ class Model:
         return []
 
 
-class NoCause(Exception):  # noqa: N818  # the name says how it misbehaves
+class NoCause(Exception):  # noqa: N818  # named after its fault
     @property
     def __cause__(self):
         return None
@@ -63,25 +62,25 @@ class NoAttribute(Exception):  # noqa: N818
         raise RuntimeError
 
 
-@pytest.mark.parametrize("odd", [NoCause, NoClass, NoDict, NoAttribute])
-def test_an_exception_whose_attributes_raise(kit, odd):
-    """Its callers get it all the same, and the next call is answered."""
+@pytest.mark.parametrize("kind", [NoCause, NoClass, NoDict, NoAttribute])
+def test_an_exception_whose_attributes_raise_reaches_its_caller(kit, kind):
+    """An exception whose attributes raise reaches its caller, and the next call gets its result."""
 
     def answer(items):
         if 2 in items:
-            raise odd
+            raise kind
         return items
 
     echo, gate = kit.decorate()
     gate.answer = answer
     first = kit.call(echo, 2)
     kit.await_done([first])
-    assert odd is type(first.exception(PATIENCE))
+    assert kind is type(first.exception(PATIENCE))
     assert [1] == kit.results([kit.call(echo, 1)])
     assert (1, 1, 0) == (echo.batch_stats.failed_items, echo.batch_stats.answered_items, echo.batch_stats.running)
 
 
-# Values of options, under the names of the decorator and of the engine classes.
+# Wrong values of options, which the decorator and the engine classes name differently.
 
 SIZES = [
     (TypeError, True, "must be an int, got True of type bool"),
@@ -151,12 +150,17 @@ CHOICES = [
     (ValueError, "drop", "must be 'wait' or 'raise', got 'drop'"),
     (ValueError, "", "must not be empty"),
 ]
-# The option that an option needs beside it.
+# The other option that each of these options requires.
 WITH = {"max_weight": {"weigh": len}, "weigh": {"max_weight": 1}}
 
 
-def options(size, time):
-    """Return each wrong value of each option, with the error message."""
+def wrong_options(size, time):
+    """Return parameter sets: a wrong value of each option, with its error.
+
+    Args:
+        size: The name of the option for the maximal batch size.
+        time: The name of the option for the window.
+    """
     values = {
         size: SIZES,
         time: TIMES,
@@ -185,26 +189,26 @@ def options(size, time):
     ]
 
 
-@pytest.mark.parametrize(("kind", "options", "message"), options("max_size", "timeout"))
+@pytest.mark.parametrize(("kind", "options", "message"), wrong_options("max_size", "timeout"))
 @pytest.mark.parametrize(
     "decorate",
     [lambda **options: microbatch(embed, **options), lambda **options: microbatch(**options)(aembed)],
     ids=["microbatch(fn, ...)", "@microbatch(...)"],
 )
-def test_wrong_values_of_options(decorate, kind, options, message):
-    """A wrong type is a ``TypeError``, a wrong number a ``ValueError``; both name option, rule and value."""
+def test_a_wrong_option_raises_an_error_that_names_the_rule(decorate, kind, options, message):
+    """A wrong type raises ``TypeError`` and a wrong value ``ValueError``; both name the option, rule and value."""
     assert message == message_of(kind, decorate, **options)
 
 
-@pytest.mark.parametrize(("kind", "options", "message"), options("max_batch_size", "batch_wait_timeout_s"))
+@pytest.mark.parametrize(("kind", "options", "message"), wrong_options("max_batch_size", "batch_wait_timeout_s"))
 @pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
-def test_wrong_values_of_arguments_of_an_engine(engine, kind, options, message):
-    """An engine class has the same messages, with the names of its own arguments."""
+def test_a_wrong_engine_argument_raises_the_same_error(engine, kind, options, message):
+    """An engine class raises the same errors, with the names of its own arguments."""
     assert message == message_of(kind, engine, embed, **options)
 
 
-def test_refusing_needs_a_bound():
-    """``on_full="raise"`` without a bound has no effect, so it is a ``TypeError``."""
+def test_on_full_raise_requires_max_pending():
+    """``on_full="raise"`` without ``max_pending`` raises ``TypeError``, because it would have no effect."""
     message = "on_full='raise' needs max_pending: without it there is always room"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
         assert message == message_of(TypeError, decorate, embed, on_full="raise")
@@ -214,8 +218,8 @@ def test_refusing_needs_a_bound():
     ("options", "given", "missing"),
     [({"weigh": len}, "weigh", "max_weight"), ({"max_weight": 10}, "max_weight", "weigh")],
 )
-def test_weigh_and_max_weight_need_each_other(options, given, missing):
-    """One without the other has no effect, so it is a ``TypeError``."""
+def test_weigh_and_max_weight_require_each_other(options, given, missing):
+    """``weigh`` or ``max_weight`` alone raises ``TypeError``, because it would have no effect."""
     message = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
     for decorate in (microbatch, AsyncMicrobatcher, SyncMicrobatcher):
         assert message == message_of(TypeError, decorate, embed, **options)
@@ -225,8 +229,8 @@ UNKNOWN = ["max", "batch_size", "max_batch_size", "timeout_ms", "wait", "workers
 
 
 @pytest.mark.parametrize("option", UNKNOWN)
-def test_unknown_options(option):
-    """An unknown option, however similar to a known one, is a ``TypeError`` that names it."""
+def test_an_unknown_option_is_a_type_error(option):
+    """An unknown option raises a ``TypeError`` that names it, even if it resembles a known one."""
     expected = f"microbatch() got an unexpected keyword argument '{option}'"
     assert expected == message_of(TypeError, microbatch, embed, **{option: 1})
     assert expected == message_of(TypeError, microbatch, **{option: 1})
@@ -234,14 +238,14 @@ def test_unknown_options(option):
 
 @pytest.mark.parametrize("option", ["max_size", "timeout", "batch_size", "max_batch"])
 @pytest.mark.parametrize("engine", [AsyncMicrobatcher, SyncMicrobatcher])
-def test_unknown_arguments_of_an_engine(engine, option):
-    """The engine classes accept neither misspelled arguments nor the names of the decorator."""
+def test_an_unknown_engine_argument_is_a_type_error(engine, option):
+    """The engine classes accept neither misspelled arguments nor the option names of the decorator."""
     expected = f"{engine.__name__}.__init__() got an unexpected keyword argument '{option}'"
     assert expected == message_of(TypeError, engine, embed, **{option: 1})
 
 
 @pytest.mark.parametrize(
-    ("ask", "message"),
+    ("do", "message"),
     [
         (lambda: microbatch(embed, 8), "microbatch() takes from 0 to 1 positional arguments but 2 were given"),
         (lambda: microbatch(fn=embed), "microbatch() got an unexpected keyword argument 'fn'"),
@@ -257,9 +261,9 @@ def test_unknown_arguments_of_an_engine(engine, option):
         (SyncMicrobatcher, "SyncMicrobatcher.__init__() missing 1 required positional argument: 'batch_fn'"),
     ],
 )
-def test_options_are_keywords(ask, message):
+def test_options_are_keyword_arguments(do, message):
     """Options are keyword arguments, and the batch function is positional."""
-    assert message == message_of(TypeError, ask)
+    assert message == message_of(TypeError, do)
 
 
 # Objects that cannot be decorated.
@@ -293,8 +297,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fn", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_decorating_other_objects(fn, message):
-    """An object that is no batch function is refused at decoration, with its name and the remedy."""
+def test_decorating_an_object_that_is_no_batch_function_is_refused(fn, message):
+    """An object that is not a batch function is refused at decoration, with its name and the remedy."""
     assert message == message_of(TypeError, microbatch, fn)
 
 
@@ -309,13 +313,13 @@ def test_decorating_other_objects(fn, message):
         (lambda _: microbatch(Model().encode), "Model.encode is decorated with microbatch already"),
     ],
 )
-def test_decorating_twice(decorate, message):
-    """A decorated function takes one item, so it is refused by name."""
+def test_decorating_a_function_twice_is_refused(decorate, message):
+    """A decorated function cannot be decorated again, because it takes one item."""
     assert message == message_of(TypeError, decorate, microbatch(embed))
 
 
-def test_a_method_without_a_column():
-    """A method with no argument beside its instance is refused when it is first looked up on an instance."""
+def test_a_method_without_a_column_is_refused_at_its_first_lookup():
+    """A method without a parameter for items is refused when it is first looked up on an instance."""
 
     class Kind:
         @microbatch(name="Kind.nothing")
@@ -338,12 +342,12 @@ def test_a_method_without_a_column():
         ),
     ],
 )
-def test_functions_that_an_engine_cannot_run(engine, batch_fn, message):
-    """The message of an engine class names the functions that it can run."""
+def test_an_engine_refuses_functions_that_it_cannot_run(engine, batch_fn, message):
+    """An engine class refuses a function that it cannot run, and names the functions that it can run."""
     assert message == message_of(TypeError, engine, batch_fn)
 
 
-# Misuses at run time, after which the next call is answered.
+# Misuses at run time, after each of which the next call gets its result.
 
 CALLS = [
     ((), {}, "missing 1 required positional argument: 'texts'"),
@@ -357,8 +361,8 @@ CALLS = [
 @pytest.mark.parametrize(("args", "kwargs", "message"), CALLS, ids=[message for _, _, message in CALLS])
 @pytest.mark.parametrize("member", ["__call__", "submit", "acall"])
 @pytest.mark.parametrize("batch_fn", [embed, aembed], ids=["def", "async def"])
-def test_wrong_calls(batch_fn, member, args, kwargs, message):
-    """A wrong call fails at once, before anything is queued, and the next call is answered."""
+def test_a_call_with_wrong_arguments_fails_at_once(batch_fn, member, args, kwargs, message):
+    """A call with wrong arguments fails before an item is queued, and the next call gets its result."""
     fn = microbatch(batch_fn, name="embed")
     assert f"embed() {message}" == message_of(TypeError, getattr(fn, member), *args, **kwargs)
     assert 0 == fn.batch_stats.pending
@@ -378,37 +382,37 @@ def test_wrong_calls(batch_fn, member, args, kwargs, message):
         (lambda: Model.encode(Model()), "Model.encode() missing 1 required positional argument: 'texts'"),
     ],
 )
-def test_wrong_calls_of_a_method(do, message):
-    """The message for a wrong call of a method does not count its instance as an argument."""
+def test_a_wrong_call_of_a_method_does_not_count_the_instance(do, message):
+    """The message for a wrong call of a method does not count the instance as an argument."""
     assert message == message_of(TypeError, do)
     assert 0 == Model.encode.batch_stats.pending
     assert "a" == Model().encode("a")
 
 
 @pytest.mark.parametrize("batch_fn", [embed, aembed], ids=["def", "async def"])
-def test_mapping_nothing(batch_fn):
-    """``map`` without its argument is Python's own ``TypeError``."""
+def test_map_without_an_argument_is_a_type_error(batch_fn):
+    """``map()`` without an argument raises the ``TypeError`` of Python itself."""
     message = "Batched.map() missing 1 required positional argument: 'items'"
     assert message == message_of(TypeError, microbatch(batch_fn).map)
 
 
-def test_mapping_a_non_iterable():
-    """``map`` of an object that is not iterable is Python's own ``TypeError``, and the next call is answered."""
+def test_map_of_a_non_iterable_is_a_type_error():
+    """``map()`` of a non-iterable raises the ``TypeError`` of Python itself, and the next call gets its results."""
     fn = microbatch(embed)
     assert "'int' object is not iterable" == message_of(TypeError, fn.map, 5)
     assert ["a", "b"] == fn.map("ab")
 
 
-async def test_mapping_a_non_iterable_on_a_loop():
-    """``await map`` of an object that is not iterable is the same ``TypeError``, and the next call is answered."""
+async def test_awaiting_map_of_a_non_iterable_is_a_type_error():
+    """Awaiting ``map()`` of a non-iterable raises the same ``TypeError``, and the next call gets its results."""
     fn = microbatch(aembed)
     with pytest.raises(TypeError, match=r"^'int' object is not iterable$"):
         await fn.map(5)
     assert ["a", "b"] == await fn.map("ab")
 
 
-def test_mapping_an_iterable_that_fails():
-    """The caller gets the error of its iterable, and the next call is answered."""
+def test_map_raises_the_error_of_its_iterable():
+    """``map()`` raises the error of its iterable, and the next call gets its results."""
 
     def items():
         yield 1
@@ -419,40 +423,40 @@ def test_mapping_an_iterable_that_fails():
     assert [2, 3] == fn.map([2, 3])
 
 
-def test_calling_a_closed_function():
-    """Each member raises ``BatcherClosedError`` after ``close()``, with the name of the function."""
+def test_every_way_to_call_a_closed_function_is_refused():
+    """After ``close()``, every way to call raises a ``BatcherClosedError`` that names the function."""
     fn = microbatch(embed)
     fn.close()
     expected = "embed is closed and takes no more calls"
-    asks = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
-    assert [expected] * 4 == [message_of(BatcherClosedError, ask) for ask in asks]
+    calls = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
+    assert [expected] * 4 == [message_of(BatcherClosedError, call) for call in calls]
 
 
-def test_submitting_without_a_loop():
-    """``submit`` of an async function needs a running loop; the next call has one and is answered."""
+def test_submit_of_an_async_function_requires_a_running_loop():
+    """``submit()`` of an async function raises without a running loop; the next call gets its result."""
     fn = microbatch(aembed)
     assert "no running event loop" == message_of(RuntimeError, fn.submit, "a")
     assert "a" == asyncio.run(fn("a"))
 
 
-def test_cancelling_twice():
-    """Cancelling a future again, or after its answer, does not affect other futures."""
+def test_cancelling_a_future_again_has_no_effect():
+    """Cancelling a future twice, or after its result is set, has no effect on other futures."""
     fn = microbatch(embed, timeout=3600)
-    gone, stays = fn.submit("a"), fn.submit("b")
-    assert [True, True] == [gone.cancel(), gone.cancel()]
+    cancelled, other = fn.submit("a"), fn.submit("b")
+    assert [True, True] == [cancelled.cancel(), cancelled.cancel()]
     fn.flush()
-    assert "b" == stays.result(PATIENCE)
-    assert not stays.cancel()
+    assert "b" == other.result(PATIENCE)
+    assert not other.cancel()
     assert (1, 1) == (fn.batch_stats.answered_items, fn.batch_stats.cancelled_items)
 
 
-def test_no_message_has_an_item():
-    """Items and results are private, so no message contains them."""
-    secret = "private"  # noqa: S105  # that is the point
+def test_messages_contain_no_items_or_results():
+    """Items and results are private, so no error message or ``repr()`` contains them."""
+    secret = "private"  # noqa: S105  # not a password
     fn = microbatch(lambda texts: secret, name="embed")
     with pytest.raises(BatchResultError) as returned:
         fn(secret)
     with pytest.raises(TypeError) as called:
         fn(secret, texts=secret)
-    shown = [str(returned.value), repr(returned.value), str(called.value), repr(fn), str(fn.batch_stats)]
-    assert [] == [text for text in shown if secret in text]
+    texts = [str(returned.value), repr(returned.value), str(called.value), repr(fn), str(fn.batch_stats)]
+    assert [] == [text for text in texts if secret in text]

@@ -1,4 +1,4 @@
-"""``on_batch``: the hook that is called after each batch."""
+"""``on_batch``: a hook that the engine calls after each batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kit.engines import PATIENCE, doubled
 
 @pytest.fixture
 def hook(kit):
-    """Return ``decorate()``, which adds a hook, and a function that waits for the next report."""
+    """Return a function that decorates with a hook, and a function that waits for the next report."""
     reports = []
     reported = threading.Semaphore(0)
 
@@ -29,14 +29,14 @@ def hook(kit):
         return kit.decorate(answer, on_batch=on_batch, **options)
 
     def next_report():
-        assert reported.acquire(timeout=PATIENCE), "nothing was reported"
+        assert reported.acquire(timeout=PATIENCE), "no batch was reported in time"
         return reports.pop(0)
 
     return decorate, next_report
 
 
 def test_each_batch_is_reported(kit, hook):
-    """A report has name, size, weight, reason, times and thread of a finished batch."""
+    """The hook gets the name, size, weight, reason, times and thread of each finished batch."""
     decorate, next_report = hook
     double, _ = decorate(max_size=2, timeout=3600, weigh=lambda item: item, max_weight=100)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
@@ -47,8 +47,8 @@ def test_each_batch_is_reported(kit, hook):
     assert report.thread == ("event loop" if kit.name == "asyncio" else "double-0")
 
 
-def test_an_error_is_reported(kit, hook):
-    """The report of a failed batch has the error that the batch function raised."""
+def test_the_error_of_a_batch_is_reported(kit, hook):
+    """The report of a failed batch contains the error that the batch function raised."""
     error = KeyError("failed")
 
     def fail(items):
@@ -60,8 +60,8 @@ def test_an_error_is_reported(kit, hook):
     assert error is next_report().error
 
 
-def test_an_error_of_one_item_is_not_reported(kit, hook):
-    """An exception in the place of a result is not an error of the batch."""
+def test_the_error_of_a_single_item_is_not_reported(kit, hook):
+    """An exception that the batch function returns as a result is not an error of the batch."""
     decorate, next_report = hook
     double, _ = decorate(lambda items: [ValueError() for _ in items])
     kit.errors([kit.call(double, 1)])
@@ -70,7 +70,7 @@ def test_an_error_of_one_item_is_not_reported(kit, hook):
 
 @pytest.mark.parametrize("kind", [KeyError, SystemExit])
 def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
-    """An error of the hook is logged, and affects neither callers nor the next batch."""
+    """An error in the hook is logged, and affects neither the callers nor the next batch."""
 
     def fail(report):
         raise kind if kit.name != "asyncio" else KeyError
@@ -82,16 +82,16 @@ def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
     assert ["on_batch of double() raised"] * 2 == logged
 
 
-def test_a_hook_may_end_the_program():
-    """Ctrl-C in a hook on an event loop ends the loop, after the batch is counted."""
+def test_a_hook_may_stop_the_event_loop():
+    """A ``KeyboardInterrupt`` in the hook stops the event loop, after the batch has been counted."""
 
     async def double(items):
         return doubled(items)
 
-    def end(report):
+    def interrupt(report):
         raise KeyboardInterrupt
 
-    batcher = AsyncMicrobatcher(double, on_batch=end)
+    batcher = AsyncMicrobatcher(double, on_batch=interrupt)
 
     async def call():
         await batcher.submit(1)
@@ -101,8 +101,8 @@ def test_a_hook_may_end_the_program():
     assert (1, 0, 0) == (batcher.stats.answered_items, batcher.stats.running, batcher.stats.pending)
 
 
-def test_the_report_is_of_the_callers_that_stayed():
-    """A caller that leaves at the last moment is not in the report. Waits are in order of arrival."""
+def test_a_report_omits_callers_that_left_at_the_last_moment():
+    """A report omits callers that left at the last moment, and lists waits in order of arrival."""
     batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], (), "full", 9, 8.0, shares=[0, 0, 1], weights=[1.0, 2.0])
     reports = []
     options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": reports.append}
@@ -114,7 +114,7 @@ def test_the_report_is_of_the_callers_that_stayed():
 
 
 def test_the_hook_may_flush_and_close(kit):
-    """The hook may flush and close the function, without waiting for the reported batch."""
+    """The hook may flush and close the function; closing does not wait for the reported batch."""
     closed = threading.Event()
 
     def close(report):
@@ -130,14 +130,14 @@ def test_the_hook_may_flush_and_close(kit):
     assert closed.wait(PATIENCE)
 
 
-def test_a_report_does_not_change():
-    """A report cannot be changed."""
+def test_a_report_is_immutable():
+    """The fields of a report cannot be changed."""
     report = BatchReport("double", 1, 0.0, "full", (1.0,), 1.0, None, "main")
     with pytest.raises(FrozenInstanceError):
         report.size = 2
 
 
-def test_without_a_hook_nothing_is_reported(caplog):
-    """Without a hook, a function reports nothing."""
+def test_a_function_without_a_hook_logs_nothing(caplog):
+    """A function without a hook runs its batches and logs nothing."""
     assert 2 == microbatch(doubled)(1)
     assert [] == caplog.records

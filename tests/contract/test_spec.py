@@ -1,4 +1,4 @@
-"""The public face of a decorated function: everything that can be decorated, the defaults, and each member."""
+"""The public API: the callables that can be decorated, the defaults of the options, and each member."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def on_loop(items):
     return doubled(items)
 
 
-def answered(call):
-    """Return the result of a call, which is awaited if it has to be, in virtual time."""
+def result_of(call):
+    """Return the result of a call in virtual time; await it if it is awaitable."""
 
     async def main():
         outcome = call()
@@ -37,7 +37,7 @@ def answered(call):
 
 
 class Sync:
-    """Has every kind of method."""
+    """Has a ``def`` method of each kind."""
 
     @microbatch
     def method(self, items):
@@ -71,7 +71,7 @@ class Sync:
 
 
 class OnLoop:
-    """Has the same methods for event loops."""
+    """Has an ``async def`` method of each kind."""
 
     @microbatch
     async def method(self, items):
@@ -118,18 +118,18 @@ KINDS = {
 
 @pytest.mark.parametrize("owner", [Sync, OnLoop])
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_that_can_be_called(kind, owner):
-    """Functions, methods of every kind, callables, partials and bound methods are decorated alike."""
+def test_every_kind_of_callable_can_be_decorated(kind, owner):
+    """Methods of every kind, callable objects, partials and bound methods can be decorated."""
     fn = KINDS[kind](owner())
-    assert 42 == answered(lambda: fn(21))
-    # Since Python 3.13 a classmethod does not pass these members of the decorated function on.
+    assert 42 == result_of(lambda: fn(21))
+    # Since Python 3.13, a classmethod does not expose these members of the decorated function.
     if kind != "class method outside" or sys.version_info < (3, 13):
-        assert [2, 4] == answered(lambda: fn.map([1, 2]))
-        assert 42 == answered(lambda: fn.acall(21))
+        assert [2, 4] == result_of(lambda: fn.map([1, 2]))
+        assert 42 == result_of(lambda: fn.acall(21))
 
 
-def test_the_defaults():
-    """The defaults are those of the documentation."""
+def test_the_defaults_match_the_documentation():
+    """The defaults of the options match the documentation."""
     defaults = {name: p.default for name, p in inspect.signature(microbatch).parameters.items() if name != "fn"}
     assert defaults == {
         "max_size": 32,
@@ -149,15 +149,15 @@ def test_the_defaults():
     }
 
 
-def test_name(kit):
-    """Statistics and errors have the name."""
+def test_statistics_and_errors_use_the_name(kit):
+    """Statistics and error messages use the ``name`` option."""
     fn, _ = kit.decorate(lambda items: [], name="mine")
     error = kit.call(fn, 1).exception(PATIENCE)
     assert ("mine", True) == (fn.batch_stats.name, str(error).startswith("mine() was given 1 item"))
 
 
-def test_members_of_a_def_function():
-    """Each member works as documented, for a function whose callers block."""
+def test_each_member_of_a_def_function_works():
+    """Each member of a decorated ``def`` function works as documented."""
     fn = microbatch(sync, max_size=2)
     assert 2 == fn(1)
     future = fn.submit(1)
@@ -175,8 +175,8 @@ def test_members_of_a_def_function():
         fn(1)
 
 
-async def test_members_of_an_async_function():
-    """Each member works as documented, for a function whose callers await."""
+async def test_each_member_of_an_async_function_works():
+    """Each member of a decorated ``async def`` function works as documented."""
     fn = microbatch(on_loop, max_size=2)
     assert 2 == await fn(1)
     future = fn.submit(1)
@@ -195,16 +195,16 @@ async def test_members_of_an_async_function():
 
 
 @pytest.mark.parametrize("engine", [batchify.AsyncMicrobatcher, batchify.SyncMicrobatcher])
-def test_members_of_the_engine_classes(engine):
-    """The engine classes offer these members and no others."""
+def test_the_engine_classes_have_exactly_the_documented_members(engine):
+    """The engine classes have exactly the documented public members."""
     batcher = engine(doubled)
     members = {"aclose", "close", "flush", "is_running", "name", "start", "stats", "stop", "waiting"}
     members |= {"submit", "submit_many"}
     assert members == {name for name in dir(batcher) if not name.startswith("_")}
 
 
-def test_as_context_managers():
-    """``with`` and ``async with`` close the function."""
+def test_leaving_a_context_manager_closes_the_function():
+    """Leaving a ``with`` or ``async with`` block closes the function."""
     with microbatch(sync) as fn:
         assert 2 == fn(1)
     with pytest.raises(batchify.BatcherClosedError):

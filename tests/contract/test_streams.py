@@ -28,7 +28,7 @@ from batchify import (
 )
 from batchify._core.queue import PlainQueue
 from batchify.testing import record
-from tests.kit.engines import PATIENCE, accounted, wait_until
+from tests.kit.engines import PATIENCE, counted_calls, wait_until
 from tests.kit.processes import printed_by
 from tests.kit.streams import KITS
 
@@ -110,7 +110,7 @@ def test_a_stream_that_is_not_read_queues_nothing(kit):
     """A call queues its item when its stream is first read."""
     generate, source = kit.decorate(counting(1))
     stream = kit.run(lambda: generate("a"))
-    assert 0 == accounted(generate.batch_stats)
+    assert 0 == counted_calls(generate.batch_stats)
     source.allow_all()
     del stream
     gc.collect()
@@ -158,7 +158,7 @@ def test_map_with_an_error_removes_the_rest(kit):
         kit.map(generate, "abc")
     source.allow_all()
     wait_until(lambda: not generate.batch_stats.running)
-    assert 3 == accounted(generate.batch_stats)
+    assert 3 == counted_calls(generate.batch_stats)
     assert source.batches in ([["a"]], [["a"], ["b"]])
 
 
@@ -539,11 +539,11 @@ def test_the_numbers_add_up_at_any_moment(kit):
     c.await_values(1)
     c.leave()
     wait_until(c.done)
-    assert (3, 3) == (generate.batch_stats.running, accounted(generate.batch_stats))
+    assert (3, 3) == (generate.batch_stats.running, counted_calls(generate.batch_stats))
     source.allow_all()
     assert [1, 1] == b.result(PATIENCE)
     assert (2, 0, 1) == outcomes(generate)
-    assert 3 == accounted(generate.batch_stats)
+    assert 3 == counted_calls(generate.batch_stats)
 
 
 def test_no_room(kit):

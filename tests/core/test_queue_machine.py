@@ -85,7 +85,7 @@ class CoreMachine(RuleBasedStateMachine):
             full = self.model.slot_free() and len(self.model.waiting()) >= self.model.max_size
             self.queue.reset_wake_ticket()
             assert full == self.queue.has_full
-            self.model.unheard = False
+            self.model.wake_pending = False
 
     @rule(count=st.integers(2, 12))
     def arrive_together(self, count):
@@ -115,7 +115,7 @@ class CoreMachine(RuleBasedStateMachine):
             self._take()
         else:
             assert None is self.queue.take(self.now)
-            self.model.unheard = False
+            self.model.wake_pending = False
 
     @rule()
     def take_all(self):
@@ -123,7 +123,7 @@ class CoreMachine(RuleBasedStateMachine):
         while self._ready():
             self._take()
         assert None is self.queue.take(self.now)
-        self.model.unheard = False
+        self.model.wake_pending = False
 
     @precondition(lambda self: self._ready())
     @rule(mask=st.lists(st.booleans(), min_size=4, max_size=4), tell=st.booleans())
@@ -174,11 +174,11 @@ class CoreMachine(RuleBasedStateMachine):
         if stays:
             self._abandon(batch, stays[pick % len(stays)])
 
-    @precondition(lambda self: any(batch["state"] == "over" for batch in self.model.batches))
+    @precondition(lambda self: any(batch["state"] == "ended" for batch in self.model.batches))
     @rule(pick=picks)
     def abandon_too_late(self, pick):
         """Let a caller leave whose batch is finished, and which abandons nothing."""
-        over = [batch for batch in self.model.batches if batch["state"] == "over"]
+        over = [batch for batch in self.model.batches if batch["state"] == "ended"]
         caller = over[pick % len(over)]["members"][0]
         assert None is self.queue.abandon(caller["ticket"])
 
@@ -212,7 +212,7 @@ class CoreMachine(RuleBasedStateMachine):
     @invariant()
     def no_waking_while_busy(self):
         """While all slots are taken, no arrival wakes, unless an earlier one is still unheard."""
-        if not self.model.slot_free() and not self.model.unheard:
+        if not self.model.slot_free() and not self.model.wake_pending:
             assert NEVER == self.queue.wake_ticket
 
     def _ready(self):
@@ -226,7 +226,7 @@ class CoreMachine(RuleBasedStateMachine):
     def _take(self):
         reasons = self.model.reasons()
         self.batches.append(batch := self.queue.take(self.now))
-        self.model.unheard = False
+        self.model.wake_pending = False
         assert batch is not None
         self._compare(batch, self.model.take(self.now))
         assert batch.reason in reasons
@@ -249,14 +249,14 @@ class CoreMachine(RuleBasedStateMachine):
         model = self.model.running()[number]
         self.queue.finish(self.batches[self.model.batches.index(model)], self.now)
         self.model.finish(model, self.now)
-        self.model.unheard = False
+        self.model.wake_pending = False
 
     def _withdraw(self, caller):
         waits = caller["state"] == "waiting"
         assert (place(caller) if waits else None) == self.queue.withdraw(caller["ticket"])
         if waits:
             caller["state"] = "withdrawn"
-            self.model.unheard = False
+            self.model.wake_pending = False
 
     def _abandon(self, batch, caller):
         batch["left"].append(caller)

@@ -1,4 +1,7 @@
-"""The columns of the fault table: every way to call a batch function, driven alike from a scenario on an event loop."""
+"""The columns of the fault table: each is one way to call a batch function.
+
+A scenario, which runs on an event loop, drives all of them through the same methods.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ import pytest
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
 from batchify._batcher import registry
 from batchify.testing import VirtualLoop
-from tests.kit.engines import HOUR, PATIENCE, accounted, doubled
+from tests.kit.engines import HOUR, PATIENCE, counted_calls, doubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,24 +34,24 @@ except ImportError:
 
 
 class HungError(AssertionError):
-    """A caller waits, and no code is going to answer it."""
+    """A caller waits for an answer that never comes."""
 
 
 def in_time(do, where=lambda: ""):
-    """Return ``do()``, run in a thread of its own so that a hang is a failure."""
+    """Run ``do()`` in a new thread and return its result; fail if it hangs."""
     outcome = Future()
     threading.Thread(target=settle, args=(outcome, do), name="in time", daemon=True).start()
     if not wait([outcome], PATIENCE).done:
         forget_batchers()
-        # Otherwise the interpreter joins the hanging thread at its end, and hangs with it.
-        threading._register_atexit(leave_at_once)
+        # Otherwise the interpreter joins the hanging thread at exit and hangs as well.
+        threading._register_atexit(exit_immediately)
         message = f"hang: {where()}"
         raise HungError(message)
     return outcome.result()
 
 
-def leave_at_once():
-    """End the process without waiting for threads."""
+def exit_immediately():
+    """Exit the process without joining its threads."""
     sys.stdout.flush()
     os._exit(1)
 
@@ -62,11 +65,11 @@ def settle(outcome, do):
 
 
 def forget_batchers():
-    """Make no other code wait for the batchers and threads of a failed test."""
+    """Unregister the batchers and threads of a failed test, so that no later code waits for them."""
     registry._live.clear()
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
-            thread.name = "left behind"
+            thread.name = "abandoned"
 
 
 class Returned:
@@ -86,28 +89,31 @@ class Raised:
         return f"<raised {type(self.error).__name__}>"
 
 
-class HastyLoop(VirtualLoop):
-    """Moves its clock while its threads run, since a thread may wait at a gate that opens after a timeout."""
+class ImpatientLoop(VirtualLoop):
+    """Advances its clock while its threads run.
+
+    A thread may wait at a gate that only opens after a timeout.
+    """
 
     run_in_executor = asyncio.SelectorEventLoop.run_in_executor
 
 
 class Column:
-    """A batcher, its callers and its batch function, which can be stopped at a gate.
+    """A batcher, its callers, and its batch function, which can wait at a gate.
 
-    A scenario is a coroutine function of a column. ``play()`` runs it and then asserts that every caller is answered,
-    that the batcher works, and that every call is counted.
+    A scenario is a coroutine function that takes a column. ``play()`` runs it and then asserts that every caller has an
+    answer, that the batcher still works, and that the statistics count every call.
     """
 
     name: str
-    # Whether callers are tasks of the loop, which can be cancelled, or threads, which cannot.
+    # Whether callers are tasks, which can be cancelled, or threads, which cannot.
     tasks = True
     # Whether the batch function runs on the loop.
     on_loop = True
-    # Whether it can be started again after it was closed.
+    # Whether the batcher can be started again after it was closed.
     restarts = False
-    new_loop = HastyLoop
-    # The reason why this Python does not have the column.
+    new_loop = ImpatientLoop
+    # The reason why this platform does not support the column, or "".
     missing = ""
 
     def __init__(self):
@@ -118,7 +124,7 @@ class Column:
         # The number of calls that the batcher accepted, and their callers.
         self.calls = 0
         self.callers = []
-        # The errors that ended the loop, as KeyboardInterrupt and SystemExit do.
+        # The errors that stopped the loop, which only KeyboardInterrupt and SystemExit can do.
         self.escaped = []
         # The expected log messages, and whether the scenario closes the batcher.
         self.log = []
@@ -129,7 +135,7 @@ class Column:
         self._main = None
 
     def build(self, answer=doubled, **options):
-        """Make the batcher; by default its batches leave when they have two items or are flushed."""
+        """Create the batcher; by default a batch starts when it has two items or is flushed."""
         self.answer = answer
         self.build_of(self.batch_function(), **{"max_size": 2, "timeout": HOUR, "name": "double", **options})
 
@@ -138,7 +144,7 @@ class Column:
 
         def double(items):
             self.batches.append(list(items))
-            assert self._open.wait(PATIENCE), "the gate stayed shut"
+            assert self._open.wait(PATIENCE), "the gate was not opened in time"
             return self.answer(items)
 
         async def double_on_loop(items):
@@ -151,44 +157,44 @@ class Column:
         return double_on_loop if self.on_loop else double
 
     def play(self, scenario):
-        """Run a scenario and the assertions at its end."""
+        """Run a scenario and the assertions that follow it."""
         try:
             in_time(lambda: self._run(scenario), self._where)
         except BaseException:
             forget_batchers()
             raise
-        assert [] == self.escaped, "an error ended the loop"
+        assert [] == self.escaped, "an error stopped the loop"
 
     def _run(self, scenario):
-        async def cell():
+        async def main():
             await scenario(self)
-            await self.all_is_well()
+            await self.assert_healthy()
 
-        self._main = self.loop.create_task(cell())
+        self._main = self.loop.create_task(main())
         try:
             while not self._main.done():
-                self._go_on()
+                self._run_loop()
             self._main.result()
         finally:
             self.open()
-            self._end()
+            self._close_loop()
 
-    def _go_on(self):
+    def _run_loop(self):
         try:
             self.loop.run_until_complete(self._main)
         except (KeyboardInterrupt, SystemExit) as error:
             if not self._main.done() or self._main.exception() is not error:
                 self.escaped.append(error)
 
-    def _end(self):
-        async def leave():
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in left:
+    def _close_loop(self):
+        async def cancel_tasks():
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*others, return_exceptions=True)
             await self.loop.shutdown_default_executor()
 
-        self.loop.run_until_complete(leave())
+        self.loop.run_until_complete(cancel_tasks())
         self.loop.close()
 
     def _where(self):
@@ -200,7 +206,7 @@ class Column:
             waiting = waiting.cr_await
         return "\n" + "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
-    async def all_is_well(self):
+    async def assert_healthy(self):
         """Assert that every caller is answered, that an open batcher works, and that every call is counted."""
         for caller in self.callers:
             await self.outcome(caller)
@@ -212,38 +218,38 @@ class Column:
             later = await self.call(21)
             self.flush()
             assert [42] == await self.answers(later)
-        self.balanced()
+        self.assert_all_counted()
         assert (0, 0) == (self.stats.pending, self.stats.running)
         await self.aclose()
-        # The names of the batcher's threads begin with its own.
+        # The name of a worker thread begins with the name of its batcher.
         await self.until(lambda: not any(thread.name.startswith("double") for thread in threading.enumerate()))
 
-    def accounted(self):
-        """Return the number of counted calls."""
-        return accounted(self.stats)
+    def counted_calls(self):
+        """Return the number of calls that the statistics count."""
+        return counted_calls(self.stats)
 
-    def balanced(self):
-        """Assert that every call is counted."""
-        assert self.calls == self.accounted()
+    def assert_all_counted(self):
+        """Assert that the statistics count every call."""
+        assert self.calls == self.counted_calls()
 
     async def until(self, condition):
-        """Wait until another thread or task makes ``condition()`` true; otherwise the scenario hangs."""
-        while not condition():  # there is no event to wait for
-            # A spinning loop keeps the interpreter to itself; this gives threads a turn.
-            time.sleep(0)  # noqa: ASYNC251  # likewise
+        """Wait until another thread or task makes ``condition()`` true."""
+        while not condition():  # no event signals the change
+            # A loop that only spins would starve the threads; this call yields to them.
+            time.sleep(0)  # noqa: ASYNC251  # it returns at once
             await asyncio.sleep(0)
 
     async def call(self, *items):
-        """Call with one item after the other, each queued before the next; return the callers."""
+        """Make one call for each item, and wait until each is counted before the next; return the callers."""
         callers = []
         for item in items:
             callers.append(self.attempt(item))
             self.calls += 1
-            await self.until(lambda: self.accounted() == self.calls)
+            await self.until(lambda: self.counted_calls() == self.calls)
         return callers
 
     def attempt(self, item):
-        """Call with an item, without counting the call or waiting until it is queued; return the caller."""
+        """Call with an item, but neither expect it to be counted nor wait until it is; return the caller."""
         self.callers.append(self.caller(lambda: self.ask(item)))
         return self.callers[-1]
 
@@ -255,13 +261,13 @@ class Column:
     def caller(self, call):
         """Return a task that awaits ``call()``, or the future of a thread that runs it."""
 
-        async def awaiting():
+        async def run():
             try:
                 return Returned(await call())
             except BaseException as error:
                 return Raised(error)
 
-        return self.loop.create_task(awaiting())
+        return self.loop.create_task(run())
 
     async def outcome(self, caller):
         """Return the result or error of a call."""
@@ -272,13 +278,13 @@ class Column:
         return outcome
 
     async def answers(self, callers):
-        """Return the results of callers, all of which have one."""
+        """Return the results of callers, none of which has an error."""
         outcomes = [await self.outcome(caller) for caller in callers]
         assert [Returned] * len(callers) == [type(outcome) for outcome in outcomes], outcomes
         return [outcome.value for outcome in outcomes]
 
     async def errors(self, callers):
-        """Return the errors of callers, all of which have one."""
+        """Return the errors of callers, none of which has a result."""
         outcomes = [await self.outcome(caller) for caller in callers]
         assert [Raised] * len(callers) == [type(outcome) for outcome in outcomes], outcomes
         return [outcome.error for outcome in outcomes]
@@ -303,22 +309,22 @@ class Column:
         self.callers.clear()
 
     def shut(self):
-        """Stop batches at the gate."""
+        """Close the gate, so that batches wait at it."""
         self._open.clear()
 
     def open(self):
-        """Open the gate."""
+        """Open the gate, so that waiting batches continue."""
         self._open.set()
         self._open_on_loop.set()
         self._open_on_loop = asyncio.Event()
 
     async def at_gate(self, batches=1):
-        """Wait until so many batches have begun."""
+        """Wait until exactly ``batches`` batches have started."""
         await self.until(lambda: len(self.batches) == batches)
 
 
 class OfFunction(Column):
-    """A decorated function."""
+    """The batcher of a decorated function."""
 
     def build_of(self, fn, **options):
         self.fn = microbatch(fn, **options)
@@ -342,7 +348,7 @@ class OfFunction(Column):
 
 
 class OfClass(Column):
-    """A batcher of one of the classes."""
+    """An instance of one of the engine classes."""
 
     restarts = True
     make: type
@@ -369,13 +375,13 @@ class OfClass(Column):
 
 
 class AsyncioFunction(OfFunction):
-    """An ``async def`` function, awaited by tasks."""
+    """An ``async def`` function that tasks await."""
 
     name = "asyncio function"
 
 
 class AsyncClass(OfClass):
-    """The class for event loops, with an ``async def`` function."""
+    """The asyncio engine class with an ``async def`` function."""
 
     name = "AsyncMicrobatcher"
     make = AsyncMicrobatcher
@@ -385,39 +391,39 @@ class AsyncClass(OfClass):
 
 
 class AsyncClassOfDef(AsyncClass):
-    """The class for event loops, with a plain function."""
+    """The asyncio engine class with a ``def`` function."""
 
     name = "AsyncMicrobatcher of def"
     on_loop = False
 
 
 class Blocking:
-    """Callers block, each in a thread of its own."""
+    """Each caller blocks in its own thread."""
 
     tasks = on_loop = False
 
     def caller(self, call):
         outcome = self.loop.create_future()
 
-        def blocked():
+        def run():
             try:
                 answer = Returned(call())
             except BaseException as error:
                 answer = Raised(error)
             self.loop.call_soon_threadsafe(outcome.set_result, answer)
 
-        threading.Thread(target=blocked, name="caller", daemon=True).start()
+        threading.Thread(target=run, name="caller", daemon=True).start()
         return outcome
 
 
 class ThreadFunction(Blocking, OfFunction):
-    """A plain function, called by threads."""
+    """A ``def`` function that threads call."""
 
     name = "thread function"
 
 
 class SyncClass(Blocking, OfClass):
-    """The class for threads."""
+    """The thread engine class."""
 
     name = "SyncMicrobatcher"
     make = SyncMicrobatcher
@@ -427,7 +433,7 @@ class SyncClass(Blocking, OfClass):
 
 
 class Acall(OfFunction):
-    """A plain function, awaited by tasks."""
+    """A ``def`` function that tasks await through ``acall()``."""
 
     name = "acall"
     on_loop = False
@@ -437,19 +443,19 @@ class Acall(OfFunction):
 
 
 class Debug:
-    """The loop is in debug mode, in which it checks the thread of its callers."""
+    """A loop in debug mode, in which it checks that its methods are called from its own thread."""
 
     @staticmethod
     def new_loop():
-        loop = HastyLoop()
+        loop = ImpatientLoop()
         loop.set_debug(True)
         return loop
 
 
 class OnUvloop:
-    """The loop is one of uvloop."""
+    """A loop of uvloop."""
 
-    missing = "" if uvloop else "uvloop is not installed, or not made for this system"
+    missing = "" if uvloop else "uvloop is not installed or does not support this platform"
 
     @staticmethod
     def new_loop():
@@ -457,35 +463,35 @@ class OnUvloop:
 
 
 COLUMNS = [AsyncioFunction, AsyncClass, AsyncClassOfDef, ThreadFunction, SyncClass, Acall]
-# The same columns on other loops, for which the promises are the same.
+# The same columns on other event loops, with the same promises.
 COLUMNS += [
-    type(kind.__name__ + column.__name__, (kind, column), {"name": f"{column.name}, {says}"})
-    for kind, says in ((Debug, "debug"), (OnUvloop, "uvloop"))
+    type(kind.__name__ + column.__name__, (kind, column), {"name": f"{column.name}, {loop}"})
+    for kind, loop in ((Debug, "debug"), (OnUvloop, "uvloop"))
     for column in (AsyncioFunction, AsyncClassOfDef, Acall)
 ]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table: a fault, and the promise that holds all the same."""
+    """A row of the table: a fault, and the promise that holds in spite of it."""
 
     name: str
     promise: str
     scenario: Callable[..., Coroutine]
-    # The arguments of the scenario beside the column.
+    # The arguments of the scenario after the column.
     arguments: tuple
-    # Whether the fault can happen in a column.
+    # Whether the fault can occur in a column.
     where: Callable[[type[Column]], bool]
 
 
 class Table:
-    """Faults, each with the columns in which it can happen."""
+    """The faults, each with the columns in which it can occur."""
 
     def __init__(self):
         self.faults = []
 
     def row(self, name, promise, *arguments, where=lambda column: True):
-        """Add a scenario that proves the promise."""
+        """Return a decorator that adds a row whose scenario tests the promise."""
 
         def add(scenario):
             self.faults.append(Fault(name, promise, scenario, arguments, where))
@@ -494,7 +500,7 @@ class Table:
         return add
 
     def cells(self):
-        """Return the cells as parameters of a test."""
+        """Return one test parameter set for each pair of a fault and its column."""
         return [
             pytest.param(
                 fault,
@@ -509,8 +515,8 @@ class Table:
 
 
 def check(fault, column, caplog):
-    """Play one cell; assert that it logs the expected messages and no others, garbage collection included."""
-    # Otherwise the collector traverses all objects of pytest, hundreds of times.
+    """Run one cell, collect garbage, and assert that exactly the expected messages were logged."""
+    # Without this, each of the hundreds of collections traverses all objects of pytest.
     gc.freeze()
     try:
         played = column()

@@ -1,4 +1,4 @@
-"""A batch function at a gate, and a kit that drives both engines alike."""
+"""Kits that run the same test on both engines, with batch functions that can wait at a gate."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from concurrent.futures import Future
 import batchify
 from batchify import microbatch
 
-# A hang is a failure after this many seconds. A test that does not hang takes a hundredth of them.
+# A wait of this many seconds counts as a hang. A test that passes needs about a hundredth of it.
 PATIENCE = 5.0
-# As a window: longer than any test waits.
+# A window that never ends within a test.
 HOUR = 3600
 
 
 class Gate:
-    """A batch function that records its batches, waits at its gate if that is shut, and returns ``answer(items)``."""
+    """A batch function that records its batches, waits while its gate is shut, and returns ``answer(items)``."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -40,11 +40,11 @@ class Gate:
     def __call__(self, items):
         self.batches.append(list(items))
         self.arrived.release()
-        assert self._open.wait(PATIENCE), "the gate stayed shut"
+        assert self._open.wait(PATIENCE), "the gate was not opened in time"
         return self.answer(items)
 
     def await_batch(self):
-        """Wait until a batch stands at the gate."""
+        """Wait until the next batch reaches the gate."""
         assert self.arrived.acquire(timeout=PATIENCE), "no batch reached the gate"
 
 
@@ -57,7 +57,7 @@ async def adoubled(items):
 
 
 def failing():
-    """Return a function that always raises, and weak references to a local object of each call."""
+    """Return a function that always raises, and a list of weak references to one local object of each call."""
     seen = []
 
     class Local:
@@ -72,19 +72,19 @@ def failing():
 
 
 class Kit:
-    """Drives a decorated function of one engine from plain test code; a caller is a future of its answer."""
+    """Calls the decorated functions of one engine from plain test code; a caller is the future of its answer."""
 
     def __init__(self):
         self._gates = []
 
     def decorate(self, answer=doubled, **options):
-        """Return a decorated function that returns ``answer(items)``, and its gate."""
+        """Decorate a batch function that returns ``answer(items)``; return the decorated function and its gate."""
         gate = Gate(answer)
         self._gates.append(gate)
         return microbatch(self.batch_function(gate), **{"name": "double", **options}), gate
 
     def held(self, **options):
-        """Return a decorated function with a batch that waits at its gate, and the gate."""
+        """Decorate a function and start one batch, which waits at the gate; return the function and the gate."""
         fn, gate = self.decorate(**options)
         gate.shut()
         self.call(fn, 0)
@@ -98,12 +98,12 @@ class Kit:
         return [caller.exception(PATIENCE) for caller in callers]
 
     def call_waiting(self, fn, *items):
-        """Call ``fn`` once for each item, one after the other, each queued before the next."""
+        """Make one call for each item, and wait until each is counted before the next; return the callers."""
         callers = []
         for item in items:
-            before = accounted(fn.batch_stats)
+            before = counted_calls(fn.batch_stats)
             callers.append(self.call(fn, item))
-            wait_until(lambda: accounted(fn.batch_stats) > before)  # noqa: B023  # it is called before the loop goes on
+            wait_until(lambda: counted_calls(fn.batch_stats) > before)  # noqa: B023  # it is only called in this iteration
         return callers
 
     def await_done(self, futures):
@@ -115,22 +115,22 @@ class Kit:
             gate.open()
 
 
-def accounted(stats):
-    """Return the number of calls that the statistics know of."""
-    over = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
-    return stats.pending + stats.running + over
+def counted_calls(stats):
+    """Return the number of calls that the statistics count."""
+    ended = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
+    return stats.pending + stats.running + ended
 
 
 def wait_until(condition):
     """Wait for another thread to make ``condition()`` true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "the condition stayed false"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0)
 
 
 class Threads(Kit):
-    """Callers block, each in a thread of its own."""
+    """Each caller blocks in its own thread."""
 
     name = "threads"
 
@@ -154,7 +154,7 @@ class Threads(Kit):
         return caller
 
     def run(self, do):
-        """Return ``do()``, run where the function may be called."""
+        """Return ``do()``, run in a place where the function may be called."""
         return do()
 
     def inside(self, fn, item):
@@ -163,7 +163,7 @@ class Threads(Kit):
 
 
 class Tasks(Kit):
-    """Callers are tasks on an event loop in a thread of its own."""
+    """Callers are tasks of an event loop that runs in its own thread."""
 
     name = "asyncio"
 
@@ -205,7 +205,7 @@ class Tasks(Kit):
 
 
 class Bridged(Tasks):
-    """Callers are tasks that await a function of the thread engine."""
+    """Callers are tasks that await a function of the thread engine through ``acall()``."""
 
     name = "acall"
 

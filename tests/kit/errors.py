@@ -1,4 +1,4 @@
-"""Errors, word for word."""
+"""Access to the exact messages of exceptions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 
 
 def message_of(kind, call, *args, **kwargs):
-    """Return the message of the exception, of exactly this kind, that the call raises.
+    """Return the message of the exception that the call raises, which must be of exactly the type ``kind``.
 
-    Some versions of Python add a suggestion to a ``TypeError``, which is left out.
+    The message excludes the suggestion that some versions of Python append to a ``TypeError``.
     """
     with pytest.raises(kind) as caught:
         call(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The examples, and what they print."""
+"""Helpers that run the examples and read their output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ EXAMPLES = ROOT / "examples"
 
 
 def needs(package):
-    """Skip a test where a package of the ``examples`` extra has no wheel for this Python.
+    """Skip a test if a package of the ``examples`` extra is not installed.
 
-    It is looked for and not imported: NumPy starts threads, and with those about, fork() warns in other tests.
+    Some packages have no wheel for every Python. The check does not import the package: NumPy starts threads, and
+    ``fork()`` warns about threads in other tests.
     """
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
@@ -27,6 +28,6 @@ def printed(name, *arguments, **variables):
 
 
 def numbers(line, output):
-    """Return the numbers of each line of ``output`` that matches ``line``, a pattern in which # is a number."""
+    """Return the numbers in each line of ``output`` that matches ``line``, a pattern in which # matches a number."""
     found = re.finditer(f"^{line.replace('#', '([0-9]+)')}$", output, re.MULTILINE)
     return [[int(number) for number in match.groups()] for match in found]

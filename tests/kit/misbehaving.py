@@ -1,21 +1,21 @@
-"""Items, results and options that fail when code touches them."""
+"""Objects that raise when code compares or inspects them, for use as items, results and options."""
 
 from __future__ import annotations
 
 
 class Untouchable:
-    """Fails when it is compared, measured, shown, hashed or asked for an attribute."""
+    """Raises when code compares, measures, prints or hashes it, or reads an attribute."""
 
-    def touched(self, *_):
+    def fail(self, *_):
         raise AssertionError
 
-    __bool__ = __len__ = __eq__ = __ne__ = __lt__ = __repr__ = __str__ = __iter__ = __await__ = __contains__ = touched
-    __getattr__ = __index__ = __format__ = __reduce_ex__ = __copy__ = touched
+    __bool__ = __len__ = __eq__ = __ne__ = __lt__ = __repr__ = __str__ = __iter__ = __await__ = __contains__ = fail
+    __getattr__ = __index__ = __format__ = __reduce_ex__ = __copy__ = fail
     __hash__ = None
 
 
 class Incomparable:
-    """Is hashable, and fails when it is compared."""
+    """Is hashable, but raises when code compares it."""
 
     def __hash__(self):
         return 1

@@ -1,4 +1,4 @@
-"""A batcher that is too simple to be wrong: a plain list of every call that was ever made."""
+"""A reference model of the queue, which keeps every call in one plain list and searches it for every answer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 from batchify._core.timing import Adaptive
 
 
-def number(place):
-    """Return the item of the caller with this number; items sort in the order of their arrival."""
-    return f"item {place:04}"
+def item_of(ticket):
+    """Return the item of the caller with this ticket; items sort in order of arrival."""
+    return f"item {ticket:04}"
 
 
 class Model:
-    """Does what a batcher does, however much time that takes."""
+    """Makes the same decisions as the queue, at the cost of linear searches."""
 
     def __init__(self, max_size, timeout, concurrency):
         self.max_size = max_size
         self.timeout = timeout
         self.concurrency = concurrency
-        # Every caller that ever arrived, in order.
+        # Every caller that ever arrived, in order of arrival.
         self.callers = []
-        # One dict for each batch that ever left, in order.
+        # One dict for each batch that ever started, in order of departure.
         self.batches = []
         self.timing = Adaptive(concurrency)
-        # Whether an arrival asked for attention, and got none.
-        self.unheard = False
+        # Whether an arrival asked for a wake-up that has not happened yet.
+        self.wake_pending = False
 
     def waiting(self):
         return [caller for caller in self.callers if caller["state"] == "waiting"]
@@ -37,51 +37,51 @@ class Model:
         return len(self.running()) < self.concurrency
 
     def add(self, now):
-        """Add a caller; return whether a batch may be able to leave."""
-        rings = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
-        self.unheard = self.unheard or rings
-        place = len(self.callers)
+        """Add a caller; return whether a batch may be ready to start."""
+        wakes = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
+        self.wake_pending = self.wake_pending or wakes
+        ticket = len(self.callers)
         caller = {
-            "ticket": place,
-            "item": number(place),
-            "waiter": f"waiter {place}",
+            "ticket": ticket,
+            "item": item_of(ticket),
+            "waiter": f"waiter {ticket}",
             "arrived": now,
             "state": "waiting",
             "pushed": None,
-            # Whether a slot became free when the caller might have left, and whether one became free at all.
+            # Whether a slot became free when the caller was due, and whether a slot became free at any time.
             "freed": False,
             "seen_free": False,
         }
         self.callers.append(caller)
-        return self.unheard
+        return self.wake_pending
 
     def due(self, caller):
-        """Return when a caller may leave that is the head of a queue that is not full, with a slot free."""
+        """Return when a caller may start that is the head of a queue, if a slot is free and no batch is full."""
         if self.timeout is not None:
             return caller["arrived"] + self.timeout
         return self.timing.due(caller["arrived"], len(self.running()))
 
     def wake_at(self):
-        """Return when a batch may leave if nothing else happens; ``-inf`` if at once, ``None`` if never."""
-        line = self.waiting()
-        if not line or not self.slot_free():
+        """Return when the next batch may start if no other event occurs: ``-inf`` for at once, ``None`` for never."""
+        waiting = self.waiting()
+        if not waiting or not self.slot_free():
             return None
-        if len(line) >= self.max_size or line[0]["pushed"]:
+        if len(waiting) >= self.max_size or waiting[0]["pushed"]:
             return -math.inf
-        return self.due(line[0])
+        return self.due(waiting[0])
 
     def reasons(self):
-        """Return the reasons that the next batch may name."""
-        line = self.waiting()
-        if len(line) >= self.max_size:
+        """Return the reasons that the next batch may report."""
+        waiting = self.waiting()
+        if len(waiting) >= self.max_size:
             return {"full"}
-        if line[0]["pushed"]:
-            return {line[0]["pushed"]}
+        if waiting[0]["pushed"]:
+            return {waiting[0]["pushed"]}
         otherwise = "idle" if self.timeout is None and not self.running() else "timeout"
         if self.timeout is None and self.concurrency > 1:
-            # Several slots became free one after the other: any of them may be the one that the caller waited for.
-            return {otherwise, "slot"} if line[0]["seen_free"] else {otherwise}
-        return {"slot"} if line[0]["freed"] else {otherwise}
+            # If several slots became free in turn, the caller may have waited for any of them.
+            return {otherwise, "slot"} if waiting[0]["seen_free"] else {otherwise}
+        return {"slot"} if waiting[0]["freed"] else {otherwise}
 
     def take(self, now):
         """Start a batch; return its callers."""
@@ -94,12 +94,12 @@ class Model:
 
     def finish(self, batch, now):
         all_busy = not self.slot_free()
-        batch["state"] = "over"
-        ran = sum(caller["state"] != "dropped" for caller in batch["members"])
+        batch["state"] = "ended"
+        completed = sum(caller["state"] != "dropped" for caller in batch["members"])
         for caller in batch["members"]:
-            caller["state"] = "over"
-        if ran:
-            self.timing.ended(now - batch["departed"], ran)
+            caller["state"] = "ended"
+        if completed:
+            self.timing.ended(now - batch["departed"], completed)
         if all_busy:
             for caller in self.waiting():
                 caller["seen_free"] = True

@@ -1,4 +1,4 @@
-"""Queues of the core, driven by hand."""
+"""Helpers for tests that use the queue of the core directly."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from batchify._core.limits import Limits
 
 
 def limits(**options):
-    """Return limits: batches of two, adaptive timing and one slot, unless ``options`` has others."""
+    """Return limits with two items a batch, adaptive timing and one slot, unless ``options`` override them."""
     return Limits(**{"max_size": 2, "timeout": None, "concurrency": 1, **options})
 
 
 def reason(queue, now):
-    """Return the reason why the next batch leaves now, or ``None`` if none does."""
+    """Take the next batch; return its reason, or ``None`` if no batch can start."""
     batch = queue.take(now)
     return batch and batch.reason

@@ -1,4 +1,4 @@
-"""A kit that reads streams of both engines alike: in threads, in tasks, and in tasks across the bridge."""
+"""Kits that run the same stream test on both engines: in threads, in tasks, and in tasks across the bridge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.kit.engines import PATIENCE, Bridged, Tasks, Threads, wait_until
 
 
 class Source:
-    """The steps of a generator function, which needs permission for each, and a record of its batches."""
+    """The steps of a generator function, which waits for permission before each, and a record of its batches."""
 
     def __init__(self, steps):
         self.steps = steps
         self.batches = []
-        # How many generators have begun, and how many have ended.
+        # The number of generators that have started, and the number of those that have ended.
         self.begun = self.ended = 0
         self.is_free = False
 
@@ -35,7 +35,7 @@ class Source:
 
 
 class ThreadSource(Source):
-    """For a ``def`` generator function."""
+    """The source of a ``def`` generator function."""
 
     def __init__(self, steps):
         super().__init__(steps)
@@ -54,7 +54,7 @@ class ThreadSource(Source):
             try:
                 for values in self.steps(items):
                     if not self.is_free:
-                        assert self._leave.acquire(timeout=PATIENCE), "the generator had no permission to go on"
+                        assert self._leave.acquire(timeout=PATIENCE), "the generator got no permission in time"
                     yield values
             finally:
                 self.leave()
@@ -63,7 +63,7 @@ class ThreadSource(Source):
 
 
 class LoopSource(Source):
-    """For an ``async def`` generator function."""
+    """The source of an ``async def`` generator function."""
 
     def __init__(self, steps, loop):
         super().__init__(steps)
@@ -93,7 +93,10 @@ class LoopSource(Source):
 
 
 class Reader(Future):
-    """Reads a stream to its end. Its result is all values; after an error, ``values`` has those before it."""
+    """Reads a stream to its end and has all values as its result.
+
+    If the stream fails, ``values`` has the values before the error.
+    """
 
     def __init__(self):
         super().__init__()
@@ -105,10 +108,10 @@ class Reader(Future):
 
 
 class Reading:
-    """The members that all kits below share."""
+    """The members that all stream kits share."""
 
     def decorate(self, steps, **options):
-        """Return a decorated generator function that yields what ``steps(items)`` yields, and its source."""
+        """Decorate a generator function that yields the values of ``steps(items)``; return it and its source."""
         source = self.source(steps)
         self._gates.append(source)
         return microbatch(source.function(), **{"name": "generate", **options}), source
@@ -120,12 +123,12 @@ class Reading:
 
 
 class Blocking:
-    """The members of the kits whose generators run in a thread."""
+    """The members of the kits in which generators run in threads."""
 
     source = staticmethod(ThreadSource)
 
     def read_any(self, stream):
-        """Read a stream that exists already, as ``submit()`` returns it."""
+        """Read a stream that already exists, such as one that ``submit()`` returned."""
         reader = Reader()
 
         def run():
@@ -152,7 +155,7 @@ class Blocking:
         fn.close()
 
     def inside(self, fn, item):
-        """Return the error of reading from inside a batch."""
+        """Return the first value of a call from inside a batch, or its error."""
         try:
             return next(fn(item))
         except Exception as error:
@@ -167,7 +170,7 @@ class ReadingThreads(Blocking, Reading, Threads):
 
 
 class ReadingTasks(Reading, Tasks):
-    """Readers are tasks on an event loop in a thread of its own."""
+    """Readers are tasks of an event loop that runs in its own thread."""
 
     def source(self, steps):
         return LoopSource(steps, self.loop)
@@ -194,7 +197,7 @@ class ReadingTasks(Reading, Tasks):
         return reader
 
     def read_any(self, stream):
-        """Read a stream that exists already, as ``submit()`` returns it."""
+        """Read a stream that already exists, such as one that ``submit()`` returned."""
         return self.read(lambda: stream)
 
     def map(self, fn, items):
@@ -208,7 +211,7 @@ class ReadingTasks(Reading, Tasks):
         stream.leave()
 
     def inside(self, fn, item):
-        """Return the error of reading from inside a batch."""
+        """Return the first value of a call from inside a batch, or its error."""
         try:
             return fn(item).__anext__().send(None)
         except Exception as error:
@@ -219,7 +222,7 @@ class ReadingTasks(Reading, Tasks):
 
 
 class ReadingBridged(Blocking, ReadingTasks, Bridged):
-    """Readers are tasks, and the generator runs in a thread."""
+    """Readers are tasks, and the generator runs in a worker thread."""
 
     def call(self, fn, *args, **kwargs):
         return self.read(lambda: fn.acall(*args, **kwargs))

@@ -15,14 +15,14 @@ from batchify._planning.cost import Cost, Setting
 from batchify._planning.tuning import TOLERANCE, _tail, curve, recommend
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
-from tests.kit.costs import SIZES, known
+from tests.kit.costs import SIZES, linear_cost
 
 # Recommendations.
 
 
 def test_adaptive_timing_is_recommended():
     """Where most of a run is fixed, no window is much better than adaptive timing, and the capacity is sufficient."""
-    cost = known(0.010, 0.0001)
+    cost = linear_cost(0.010, 0.0001)
     advice = recommend(cost, [500.0, 2000.0])
     assert (None, 1) == (advice.setting.timeout, advice.setting.concurrency)
     assert cost.capacity(advice.setting) > 2000.0
@@ -31,7 +31,7 @@ def test_adaptive_timing_is_recommended():
 @pytest.mark.untraced
 def test_the_recommended_size_is_hardly_worse_than_any():
     """No other size has 99th percentiles that are better by more than 5 %, and no smaller size is as good."""
-    cost, rates = known(0.005, 0.0005), [300.0, 900.0]
+    cost, rates = linear_cost(0.005, 0.0005), [300.0, 900.0]
     tails = {size: _tail(cost, Setting(size), rates) for size in SIZES if cost.capacity(Setting(size)) > 900.0}
     chosen, limit = recommend(cost, rates).setting.max_size, TOLERANCE * min(tails.values())
     assert tails[chosen] <= limit
@@ -40,20 +40,20 @@ def test_the_recommended_size_is_hardly_worse_than_any():
 
 def test_a_window_is_recommended_where_it_is_better():
     """With four slots that are nearly always busy, a short window beats none, and is a round number."""
-    cost = known(0.010, 0.001, sizes=(1, 2, 4, 8), slowdown={4: 1.0})
+    cost = linear_cost(0.010, 0.001, sizes=(1, 2, 4, 8), slowdown={4: 1.0})
     assert Setting(8, 0.0055, 4) == recommend(cost, [1400.0]).setting
 
 
 @pytest.mark.untraced
 def test_more_slots_only_where_they_help():
     """Two slots are recommended if the rate needs them, and otherwise one."""
-    cost = known(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
+    cost = linear_cost(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
     assert [1, 2] == [recommend(cost, [rate]).setting.concurrency for rate in (0.2, 250.0)]
 
 
 def test_a_target_that_is_met():
     """With a target of 100 ms for a function of 10 ms, nearly all rates below the capacity meet it."""
-    advice = recommend(known(0.010, 0.0), [1000.0], slo=0.1)
+    advice = recommend(linear_cost(0.010, 0.0), [1000.0], slo=0.1)
     assert [] == advice.missed_rates
     assert 1000.0 < advice.max_rate < 3200.0
 
@@ -61,7 +61,7 @@ def test_a_target_that_is_met():
 @pytest.mark.untraced
 def test_a_target_that_is_missed_at_some_rates():
     """The advice has the rates that miss the target, and a lower rate that meets it."""
-    advice = recommend(known(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
+    advice = recommend(linear_cost(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
     assert [270.0] == advice.missed_rates
     assert 20.0 < advice.max_rate < 270.0
 
@@ -69,18 +69,18 @@ def test_a_target_that_is_missed_at_some_rates():
 @pytest.mark.untraced
 def test_a_target_that_no_rate_meets():
     """A function that takes longer than the target misses it at every rate."""
-    assert 0.0 == recommend(known(0.010, 0.0), [10.0], slo=0.005).max_rate
+    assert 0.0 == recommend(linear_cost(0.010, 0.0), [10.0], slo=0.005).max_rate
 
 
 def test_no_target():
     """Without a target, no rate misses it and no rate is the highest."""
-    advice = recommend(known(0.010, 0.0), [10.0])
+    advice = recommend(linear_cost(0.010, 0.0), [10.0])
     assert ([], None) == (advice.missed_rates, advice.max_rate)
 
 
 def test_a_curve_ends_below_the_capacity():
     """A curve has growing latencies, from a twentieth of the capacity on."""
-    found = curve(known(0.010, 0.0), Setting(32))
+    found = curve(linear_cost(0.010, 0.0), Setting(32))
     assert [160.0 * step for step in range(1, 20)] == pytest.approx(list(found))
     assert found[min(found)].latency_ms.p50 < found[max(found)].latency_ms.p50
 
@@ -115,8 +115,8 @@ def measured(loop, fn, items=(1, 2, 3), seconds=0.5, largest=32, concurrency=1):
 def test_exact_times_are_measured(loop):
     """In virtual time, the engine takes no time, so a batch takes the time of its function."""
     cost = Cost.from_samples(measured(loop, sleeper(0.004, 0.0001))[0])
-    assert pytest.approx(known(0.004, 0.0001).with_engine) == cost.with_engine
-    assert pytest.approx(known(0.004, 0.0001).function) == cost.function
+    assert pytest.approx(linear_cost(0.004, 0.0001).with_engine) == cost.with_engine
+    assert pytest.approx(linear_cost(0.004, 0.0001).function) == cost.function
     assert (0.0, pytest.approx(0.0, abs=1e-9)) == (cost.spread, cost.interference)
 
 
@@ -324,7 +324,7 @@ def test_an_engine_agrees_with_the_prediction(loop, rate, timeout):
     fn = sleeper(0.004, 0.0001, max_size=32, timeout=timeout)
     load = Load(arrivals(rate, 2.0, seed=3))
     loop.run_until_complete(run_load(load, make_target(fn, [1, 2]).calls, seed=0))
-    expected = known(0.004, 0.0001).predict(Setting(32, timeout), rate, trace=load.due)
+    expected = linear_cost(0.004, 0.0001).predict(Setting(32, timeout), rate, trace=load.due)
     assert pytest.approx(expected.latency_ms.p50, rel=0.02) == load.latency_ms.p50
     assert pytest.approx(expected.latency_ms.p99, rel=0.02) == load.latency_ms.p99
     assert pytest.approx(expected.throughput, rel=0.02) == load.throughput
