@@ -1,5 +1,4 @@
 """The command line: measures a batch function, recommends options, and compares predictions with measurements.
 
-It decides what to measure and how to show it. It must not decide what an option does to latency: the core and
-``_planning`` do.
+It decides the measurements and how they are shown. It must not decide the effect of options, as ``_planning`` does.
 """

@@ -22,7 +22,6 @@ DEFAULT_RATES = "default: 25, 50 and 75 %% of the capacity"
 
 
 def parser() -> ArgumentParser:
-    """Return the parser of the command ``batchify``."""
     top = ArgumentParser("batchify", description="Choose the options of a batched function by measuring it.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     _add_tune(commands.add_parser("tune", help="measure a batch function and recommend options"))
@@ -32,11 +31,7 @@ def parser() -> ArgumentParser:
 
 
 def linear_cost(text: str) -> dict[int, float]:
-    """Return run times by size for a cost of a + b n seconds.
-
-    Raises:
-        ArgumentTypeError: ``text`` is not such a cost.
-    """
+    """Return run times by size for a cost of a + b n seconds."""
     found = LINEAR_COST.fullmatch(text.strip())
     fixed, per_item = found.groups() if found else (text, "0")
     try:
@@ -50,11 +45,6 @@ def linear_cost(text: str) -> dict[int, float]:
 
 
 def measured_cost(text: str) -> dict[int, float]:
-    """Return measured run times by size.
-
-    Raises:
-        ArgumentTypeError: ``text`` is not a list of such times.
-    """
     pairs = [pair.partition(":") for pair in text.split(",")]
     try:
         found = {int(size): float(time) for size, _, time in pairs}
@@ -146,7 +136,7 @@ def _add_bench(command: ArgumentParser) -> None:
         "--rate", type=_positive, nargs="+", help=f"calls per second, at random times ({DEFAULT_RATES})"
     )
     command.add_argument("--max-size", type=_whole, help="maximum number of items in a batch (default: as decorated)")
-    # No value can stand for a missing option, because None means adaptive.
+    # A missing option sets no attribute, because None means adaptive.
     command.add_argument(
         "--timeout", type=_timeout, default=SUPPRESS, help="seconds, or adaptive (default: as decorated)"
     )

@@ -1,6 +1,6 @@
 """The commands of ``python -m batchify`` and ``batchify``.
 
-It decides the order of steps, exit codes, and where results are written. It must not know how anything is measured,
+It decides the order of steps, exit codes, and where results are written. It must not know how results are measured,
 computed, worded or drawn.
 
 Exit codes: 0; 2 for a mistake of the user, with one line that explains it; 130 after Ctrl-C, with the results so far.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -41,11 +42,7 @@ MEASURE_SECONDS = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
-
-    Args:
-        arguments: the arguments of the command line; ``None`` means those of the process.
-    """
+    """Run a command and return its exit code. ``None`` means the arguments of the process."""
     args = parser().parse_args(arguments)
     try:
         _require("rich", *(["matplotlib"] if getattr(args, "out", None) else []))
@@ -83,7 +80,6 @@ def _tune(args: Namespace) -> None:
 
 
 def _measured(meter: Meter, seconds: float, largest: int) -> Cost:
-    """Measure the cost of batches, and show it."""
     samples = meter.samples
     with _shown_at_end(lambda: [wording.cost_table(Cost.from_samples(samples))] if samples.runs else []):
         output.progress("trying items", meter.try_items(seconds))
@@ -106,29 +102,17 @@ def _write_report(folder: Path, name: str, cost: Cost, advice: Advice, parts: It
 
 def _simulate(args: Namespace) -> None:
     cost = Cost(args.cost or args.measured, {}, slowdown=dict.fromkeys(args.concurrency, 1.0))
+    given = {name: getattr(args, name) for name in ("burst", "calls", "noise", "seed")}
     scenarios: list[tuple[float, Setting, Simulation]] = []
     with _shown_at_end(lambda: [wording.scenario_table(scenarios)] if scenarios else []):
         for rate, *options in product(args.rate, args.max_size, args.timeout, args.concurrency):
             setting = Setting(*options)
             try:
                 _check_rate(rate, cost, setting)
-                scenarios.append((rate, setting, _simulated(args, cost, rate, setting)))
+                prediction = simulate(run_time=cost.with_engine, rate=rate, **asdict(setting), **given)
             except ValueError as error:
                 raise CommandError(error) from None
-
-
-def _simulated(args: Namespace, cost: Cost, rate: float, setting: Setting) -> Simulation:
-    return simulate(
-        run_time=cost.with_engine,
-        rate=rate,
-        burst=args.burst,
-        calls=args.calls,
-        noise=args.noise,
-        seed=args.seed,
-        max_size=setting.max_size,
-        timeout=setting.timeout,
-        concurrency=setting.concurrency,
-    )
+            scenarios.append((rate, setting, prediction))
 
 
 def _bench(args: Namespace) -> None:
@@ -146,7 +130,7 @@ def _bench(args: Namespace) -> None:
         output.progress("trying items", meter.try_items(MEASURE_SECONDS))
         before = _sampled(meter, setting)
         rates = _rates(args.rate, Cost.from_samples(before), setting)
-        fn.configure(max_size=setting.max_size, timeout=setting.timeout, concurrency=setting.concurrency)
+        fn.configure(**asdict(setting))
         for rate in rates:
             load, samples = Load(arrivals(rate, args.seconds, args.seed)), before
             fn.reset_stats()
@@ -174,7 +158,6 @@ def _run_load(loop: AbstractEventLoop, load: Load, target: Target, seed: int) ->
 
 
 def _rates(rates: list[float] | None, cost: Cost, setting: Setting) -> list[float]:
-    """Return the given rates, or else the default shares of the capacity."""
     if rates is None:
         return [float(f"{load * cost.capacity(setting):.2g}") for load in LOADS]
     for rate in rates:
@@ -191,7 +174,7 @@ def _check_rate(rate: float, cost: Cost, setting: Setting) -> None:
 
 @contextmanager
 def _shown_at_end(parts: Callable[[], Iterable[Part]]) -> Generator[None]:
-    """Show results at the end of the block, or after Ctrl-C those so far."""
+    """Show results at the end of the block; after Ctrl-C, show the results so far."""
     try:
         yield
     except KeyboardInterrupt:

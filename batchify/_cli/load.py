@@ -1,9 +1,8 @@
 """Open-loop load generator: calls at random times, whether or not earlier ones are answered.
 
-It decides when calls are made and from when their latency counts. It must not know which function is called, or which
-result is predicted.
+It decides when calls are made, and measures their latency. It must not know the called function or predictions.
 
-The latency of a call counts from the time at which it was due, so a call that a busy loop makes late hides nothing.
+The latency of a call counts from the time at which it was due, so it includes the delay of a busy loop.
 """
 
 from __future__ import annotations
@@ -25,52 +24,40 @@ if TYPE_CHECKING:
 
 @dataclass
 class Load:
-    """Calls and their outcome so far.
+    """Calls and their outcome so far, in seconds."""
 
-    Attributes:
-        due: the times of all calls, in seconds since the first.
-        latencies: for each answered call, seconds from the time it was due to its answer.
-        delays: for each call made, seconds from the time it was due until it was made.
-        errors: number of failed calls by type of exception.
-        duration: seconds from the first call to the last outcome.
-    """
-
+    # The times of all calls since the first.
     due: Sequence[float]
+    # For each answered call, the time from when it was due to its answer.
     latencies: list[float] = field(default_factory=list[float])
+    # For each call made, the time from when it was due until it was made.
     delays: list[float] = field(default_factory=list[float])
+    # Number of failed calls by type of exception.
     errors: Counter[str] = field(default_factory=Counter[str])
+    # From the first call to the last outcome.
     duration: float = 0.0
 
     @property
     def latency_ms(self) -> Percentiles:
-        """Percentiles of the latencies."""
         return percentiles(self.latencies, max(self.latencies, default=0.0))
 
     @property
     def delay_ms(self) -> Percentiles:
-        """Percentiles of the delays."""
         return percentiles(self.delays, max(self.delays, default=0.0))
 
     @property
     def throughput(self) -> float:
-        """Calls answered per second."""
         return len(self.latencies) / self.duration if self.duration else 0.0
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """Return the times of a Poisson process of ``rate`` calls a second, beginning with a call at 0."""
+    """Return the times of a Poisson process of ``rate`` calls a second that begins with a call at 0."""
     rng = Random(seed)  # noqa: S311  # a load must be repeatable
     return [0.0, *poisson_arrivals(rng, rate, max(1, round(rate * seconds)) - 1)]
 
 
 async def run_load(load: Load, calls: Sequence[Callable[[], Any]], seed: int) -> None:
-    """Make the calls of ``load`` when they are due, and add their outcome to it.
-
-    Args:
-        load: the times at which to call.
-        calls: functions to call and await; each time, one of them is drawn at random.
-        seed: seed of the draw.
-    """
+    """Call and await one of ``calls``, drawn at random, whenever a call of ``load`` is due; add the outcome to it."""
     loop = asyncio.get_running_loop()
     rng = Random(seed)  # noqa: S311  # as above
     start = loop.time()

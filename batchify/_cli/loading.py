@@ -1,6 +1,6 @@
-"""Load the batch function and the items that are named on the command line.
+"""Load the batch function and the items that the command line names.
 
-It decides how they are found, and which error a mistake gets. It must not know how anything is measured or shown.
+It decides how they are found, and which error a mistake gets. It must not know how results are measured or shown.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.functions import is_async
@@ -33,70 +34,39 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A batch function and calls of it.
-
-    Attributes:
-        name: the name in errors and reports.
-        fn: the one-item form.
-        run: the batch function as a function of a list of rows.
-        rows: the row that stands for each item.
-        calls: for each item, a call of ``fn`` to await.
-    """
+    """A batch function and calls of it."""
 
     name: str
-    fn: Batched
+    is_async: bool
+    # The batch function as a function of a list of rows.
     run: Callable[[list[Any]], Any]
+    # For each item, its row and a call to await.
     rows: list[Any]
     calls: list[Callable[[], Any]]
 
-    @property
-    def is_async(self) -> bool:
-        """Whether the batch function is an ``async def`` function."""
-        return is_async(self.fn.__wrapped__)
-
 
 def load_function(named: str, *, plain: bool = False) -> Batched:
-    """Return the decorated function that ``module:name`` names.
-
-    Args:
-        named: a module, a colon, and a name in the module, with dots for attributes.
-        plain: whether to accept an undecorated batch function, and decorate it.
-
-    Raises:
-        CommandError: there is no such function.
-    """
+    """Return the decorated function ``module:name``. With ``plain``, decorate an undecorated one."""
     found = _resolve(named)
-    name = named.rpartition(".")[2]
     if not isinstance(found, Batched):
         found = _decorate(named, found, plain=plain)
     if isinstance(found, UnboundMethod):
-        msg = f"{named} is a method; name the method of an instance, for example module:instance.{name}"
+        example = f"module:instance.{named.rpartition('.')[2]}"
+        msg = f"{named} is a method; name the method of an instance, for example {example}"
         raise CommandError(msg)
     return found
 
 
 def make_target(fn: Batched, items: list[Any]) -> Target:
-    """Return ``fn`` with calls for ``items``.
-
-    Raises:
-        CommandError: an item does not have one element for each column.
-    """
     rows = [_row(fn, index, item) for index, item in enumerate(items)]
     has_columns = len(fn._self_call.columns) > 1
     calls: list[Callable[[], Any]] = [partial(fn.acall, *(item if has_columns else (item,))) for item in items]
-    return Target(fn._self_config.name, fn, fn._self_call.batch(fn.__wrapped__), rows, calls)
+    function = fn.__wrapped__
+    return Target(fn._self_config.name, is_async(function), fn._self_call.batch(function), rows, calls)
 
 
 def load_items(named: str, loop: AbstractEventLoop) -> list[Any]:
-    """Return the items in a file of JSON lines, or those that the function ``module:name`` returns.
-
-    Args:
-        named: the path of the file, or the name of the function.
-        loop: runs the function if it is an ``async def`` function.
-
-    Raises:
-        CommandError: there are no items.
-    """
+    """Return the items in a file of JSON lines, or those that the function ``module:name`` returns."""
     if named.endswith((".jsonl", ".json", ".ndjson")) or ":" not in named:
         items = _read_json_lines(Path(named))
     else:
@@ -108,13 +78,10 @@ def load_items(named: str, loop: AbstractEventLoop) -> list[Any]:
 
 
 def location_of(error: BaseException) -> str:
-    """Return where the user's code raised ``error``, without its message, which may quote an item."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
+    """Return the place in the user's code that raised ``error``, without its message, which may quote an item."""
+    for frame, line in walk_tb(error.__traceback__):
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in NOT_USER_CODE:
-            return f" at {Path(frame.f_code.co_filename).name}, line {traceback.tb_lineno}"
-        traceback = traceback.tb_next
+            return f" at {Path(frame.f_code.co_filename).name}, line {line}"
     return ""
 
 

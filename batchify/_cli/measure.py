@@ -1,10 +1,9 @@
-"""Measure how long batches take in the engine that runs them.
+"""Measure the times of batches in the engine that runs them.
 
-It decides how a batch is timed, how often, and which item makes it fail. It must not know how the times are used or
-shown.
+It decides how and how often a batch is timed, and finds the item that makes it fail. It must not know how the times are
+used or shown.
 
-All calls come from one event loop. The batch function runs where it always does: on the loop, or on the engine's own
-thread. The measured times are those of a batch, from its calls to the last answer, and of the function in it.
+All calls come from one event loop. The batch function runs as usual: on the loop, or on a thread of the engine.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 # Rounds through all sizes.
 MIN_ROUNDS, MAX_ROUNDS = 3, 60
-# Sizes grow until one batch of each has taken this share of the time, so that there is time for several rounds.
+# Sizes grow until one batch of each has taken this share of the time, which leaves time for several rounds.
 FIRST_ROUND = 1 / 6
 # Seconds without a call before a batch, because waking up is part of the cost of a call.
 PAUSE = 0.001
@@ -49,18 +48,11 @@ class PreciseLoop(asyncio.SelectorEventLoop):
         super().__init__(SelectSelector())
 
     def time(self) -> float:
-        """Return the seconds of the clock with the highest resolution."""
         return perf_counter()
 
 
 class Meter:
-    """Measures batches of random items.
-
-    Args:
-        target: the function and its items.
-        loop: the event loop that makes the calls, and whose clock is used.
-        concurrency: maximum number of batches that run at once.
-    """
+    """Measures batches of random items: ``loop`` makes the calls, and its clock times them."""
 
     def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, concurrency: int = 1) -> None:
         self.loop = loop
@@ -74,11 +66,7 @@ class Meter:
         self._call = microbatch(timed, timeout=HOUR, concurrency=concurrency, name=target.name)
 
     def try_items(self, seconds: float) -> Iterator[float]:
-        """Run all items once, as far as time allows, and yield the share that is done.
-
-        Raises:
-            CommandError: an item makes the function fail.
-        """
+        """Run all items once, as far as time allows, and yield the share that is done."""
         rows, end = self._target.rows, self.loop.time() + TRIAL_SHARE * seconds
         for start in range(0, len(rows), TRIAL_SIZE):
             chosen = range(start, min(start + TRIAL_SIZE, len(rows)))
@@ -89,14 +77,7 @@ class Meter:
                 return
 
     def measure(self, seconds: float, largest: int) -> Iterator[float]:
-        """Measure batches of growing sizes in rounds, and yield the share of the time that has passed.
-
-        Each round goes through all sizes, so that other work of the machine affects all of them equally.
-
-        Args:
-            seconds: how long to measure.
-            largest: the largest size.
-        """
+        """Measure batches of sizes up to ``largest`` in rounds, and yield the share of ``seconds`` that has passed."""
         start = self.loop.time()
         sizes: list[int] = []
         for size in doubling(largest):
@@ -106,6 +87,7 @@ class Meter:
             yield min(passed / seconds, 1.0)
             if passed > FIRST_ROUND * seconds:
                 break
+        # Each round measures all sizes, so that other work of the machine affects all of them equally.
         for number in range(MAX_ROUNDS):
             for size in sizes:
                 self._series(size)
@@ -127,26 +109,21 @@ class Meter:
                 return
 
     def _batch(self, size: int, slots: int = 1) -> tuple[float, float, float, float]:
-        """Run batches at once, and return the first four times of a ``Run``; ``function`` is that of the last start.
-
-        Args:
-            size: number of items in a batch.
-            slots: number of batches.
-        """
+        """Run ``slots`` batches at once, and return the first four times of a ``Run``: ``function`` of the last one."""
         self._call.configure(max_size=size, concurrency=slots)
         due, awake, cpu = self._run(self._draw(size * slots), PAUSE)
         total = self.loop.time() - due
         return max(self._function_runs)[1], total, awake - due, cpu
 
     def _slot_time(self, size: int, pause: float) -> float:
-        """Return how long a batch occupied its slot: until the next batch, which was waiting, started."""
+        """Return how long a batch occupied its slot: until the next batch, which was queued, started."""
         self._call.configure(max_size=size, concurrency=1)
         self._run(self._draw(2 * size), pause)
         (first, _), (second, _) = sorted(self._function_runs)
         return second - first
 
     def _interfere(self) -> None:
-        """Sample how much calls slow down a running batch, and batches each other."""
+        """Sample how much calls slow down a running batch, and how much batches slow down each other."""
         totals = {size: median(run.total for run in runs) for size, runs in self.samples.runs.items()}
         size = max((size for size, total in totals.items() if total <= INTERFERENCE_SECONDS), default=min(totals))
         self._call.configure(max_size=size, concurrency=1)
@@ -167,7 +144,7 @@ class Meter:
         """Return the seconds that a batch takes while further calls arrive, and the number of these calls."""
         start = self.loop.time()
         ends: list[float] = []
-        # Errors are left out here: they also occur, and are reported, where a batch runs alone.
+        # Errors are ignored here: they also occur, and are reported, when a batch runs alone.
         batch = asyncio.gather(*[self._call.acall(row) for row in rows], return_exceptions=True)
         batch.add_done_callback(lambda _: ends.append(self.loop.time()))
         others: list[asyncio.Future[Any]] = []
@@ -186,45 +163,29 @@ class Meter:
         return [self._target.rows[index] for index in chosen]
 
     def _run(self, chosen: Sequence[int], pause: float = 0.0) -> tuple[float, float, float]:
-        """Call with the chosen items after a pause.
-
-        Return when the calls were due, when the loop was awake, and the CPU time of its thread from then on.
-
-        Raises:
-            CommandError: the items make the function fail.
-        """
+        """Return when the calls were due, when the loop was awake, and the CPU time of its thread from then on."""
         self._function_runs.clear()
         try:
-            return self._call_all(self._rows(chosen), pause)
+            return self.loop.run_until_complete(self._call_all(chosen, pause))
         except Exception as error:  # noqa: BLE001  # a batch function may raise anything
             raise CommandError(self._bisect_failure(chosen, error)) from None
 
-    def _call_all(self, rows: list[Any], pause: float = 0.0) -> tuple[float, float, float]:
-
-        async def call_all() -> tuple[float, float, float]:
-            due = self.loop.time() + pause
-            await asyncio.sleep(pause)
-            awake, cpu = self.loop.time(), thread_time()
-            await asyncio.gather(*[self._call.acall(row) for row in rows])
-            return due, awake, thread_time() - cpu
-
-        return self.loop.run_until_complete(call_all())
-
-    def _failure(self, chosen: Sequence[int]) -> Exception | None:
-        self._call.configure(max_size=len(chosen))
-        try:
-            self._call_all(self._rows(chosen))
-        except Exception as error:  # noqa: BLE001  # a batch function may raise anything
-            return error
-        return None
+    async def _call_all(self, chosen: Sequence[int], pause: float = 0.0) -> tuple[float, float, float]:
+        rows = self._rows(chosen)
+        due = self.loop.time() + pause
+        await asyncio.sleep(pause)
+        awake, cpu = self.loop.time(), thread_time()
+        await asyncio.gather(*[self._call.acall(row) for row in rows])
+        return due, awake, thread_time() - cpu
 
     def _bisect_failure(self, chosen: Sequence[int], error: Exception) -> str:
-        """Return a sentence that names the item which makes the function fail."""
         while len(chosen) > 1:
             middle = len(chosen) // 2
             for half in (chosen[:middle], chosen[middle:]):
-                failure = self._failure(half)
-                if failure is not None:
+                self._call.configure(max_size=len(half))
+                try:
+                    self.loop.run_until_complete(self._call_all(half))
+                except Exception as failure:  # noqa: BLE001  # as above
                     chosen, error = half, failure
                     break
             else:
@@ -248,7 +209,7 @@ class Meter:
 def _describe(error: Exception) -> str:
     """Return the type and the place of an error, without its message, which may quote an item."""
     if isinstance(error, BatchResultError):
-        # This message is batchify's own, and never quotes an item.
+        # This message comes from batchify, and never quotes an item.
         return str(error)
     cause = error.__cause__ or error
     return f"{type(cause).__name__}{location_of(cause)}"

@@ -1,7 +1,7 @@
 """Show results in the terminal, as an HTML page and as a picture.
 
-It must not know which results these are or how they are found. Only a command needs rich, and only a picture needs
-matplotlib, so each function imports its own.
+It must not know the meaning of the results. Only commands need rich, and only a picture needs matplotlib, so each
+function imports its own.
 """
 
 # ruff: noqa: PLC0415
@@ -47,7 +47,6 @@ ALT = "Two charts: the time per item by batch size, and latency by calls a secon
 
 
 def show(parts: Iterable[Part]) -> None:
-    """Print sentences and tables."""
     from rich.console import Console
     from rich.text import Text
 
@@ -61,16 +60,14 @@ def show(parts: Iterable[Part]) -> None:
 
 
 def progress(label: str, shares: Iterable[float]) -> None:
-    """Go through the steps of a measurement, each of which yields the share that is done, and draw a progress bar.
-
-    The bar is drawn between steps only: a drawing thread would compete with the measured code.
-    """
+    """Run the steps of a measurement, each of which yields the share that is done, and draw a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     hidden = not console.is_terminal
+    # The bar is drawn between steps only: a drawing thread would compete with the measured code.
     with Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=1.0)
         for share in shares:
@@ -90,13 +87,7 @@ def _rich_table(table: Table) -> RichTable:
 
 
 def html_page(title: str, parts: Iterable[Part], picture: bytes) -> str:
-    """Return an HTML page that needs no other file.
-
-    Args:
-        title: the heading.
-        parts: sentences and tables, in order.
-        picture: a PNG to put below them.
-    """
+    """Return an HTML page that needs no other file; ``picture`` is a PNG."""
     body = "\n".join(_html_table(part) if isinstance(part, Table) else f"<p>{escape(part)}</p>" for part in parts)
     source = f"data:image/png;base64,{b64encode(picture).decode()}"
     return (
@@ -115,14 +106,7 @@ def _html_table(table: Table) -> str:
 
 
 def picture(name: str, cost: Cost, advice: Advice, curve: Mapping[float, Simulation]) -> bytes:
-    """Return a PNG of the time per item by batch size, and of latency by load.
-
-    Args:
-        name: the name of the function.
-        cost: the cost of batches.
-        advice: the recommended options, and the rates they are for.
-        curve: predictions for these options by rate.
-    """
+    """Return a PNG of the time per item by batch size, and of latency by load; ``curve`` has predictions by rate."""
     from matplotlib.figure import Figure
 
     # One chart below the other, so that the text is legible on a phone.

@@ -1,6 +1,6 @@
 """The results in words: sentences and tables of plain strings.
 
-It decides wording, units and columns. It must not know where results are shown or how they are found.
+It decides wording, units and columns. It must not know where results are shown or how they are computed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from batchify._stats.drawing import as_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchify._cli.load import Load
     from batchify._planning.cost import Cost, Setting
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of figures; the first column says what they describe."""
-
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -34,7 +32,6 @@ FIGURES = ("p50", "p99", "answered/s", "batch")
 
 
 def cost_table(cost: Cost) -> Table:
-    """Return the cost of batches by size."""
     rows = [
         (f"{size:,}", _time(cost.function[size]), _time(seconds), _time(seconds / size), f"{size / seconds:,.0f}")
         for size, seconds in cost.with_engine.items()
@@ -43,7 +40,6 @@ def cost_table(cost: Cost) -> Table:
 
 
 def verdict(cost: Cost) -> Iterator[str]:
-    """Yield sentences that say whether batching pays, and how much."""
     linear = cost.linear
     error = max(abs(linear(size) / seconds - 1) for size, seconds in cost.with_engine.items())
     yield (
@@ -66,23 +62,16 @@ def verdict(cost: Cost) -> Iterator[str]:
 
 
 def recommendation(cost: Cost, advice: Advice) -> Iterator[Part]:
-    """Yield the recommended options and their predicted effect."""
     setting = advice.setting
     adaptive = " (timeout=None is adaptive: no window was better by more than 5%)" if setting.timeout is None else ""
     yield f"Use @microbatch({setting}){adaptive}. The capacity is {cost.capacity(setting):,.0f} calls a second."
-    yield forecast_table(advice.forecasts)
+    rows = [(f"{rate:,.0f}", *_prediction(prediction)) for rate, prediction in advice.forecasts.items()]
+    yield Table("Prediction", ("calls/s", *FIGURES, "busy"), rows)
     if advice.slo is not None:
         yield _target(advice, advice.slo)
 
 
-def forecast_table(forecasts: Mapping[float, Simulation]) -> Table:
-    """Return predictions by rate."""
-    rows = [(f"{rate:,.0f}", *_prediction(prediction)) for rate, prediction in forecasts.items()]
-    return Table("Prediction", ("calls/s", *FIGURES, "busy"), rows)
-
-
 def scenario_table(scenarios: Iterable[tuple[float, Setting, Simulation]]) -> Table:
-    """Return predictions by rate and options."""
     rows = [
         (
             f"{rate:,.0f}",

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 
 class CallOptions:
-    """The options of one batch function.
-
-    Args:
-        parameters: the options, in the order of the signature.
-        name: the function's name in errors.
-
-    Attributes:
-        defaults: the default of each option that has one, or a stand-in for one that is not hashable.
-    """
+    """The options of one batch function, in the order of its signature."""
 
     __slots__ = ("_all_defaults", "_interner", "_name", "_parameters", "defaults")
 
@@ -32,8 +24,9 @@ class CallOptions:
         self._parameters = parameters
         self._name = name
         self._interner = Interner()
+        # The default of each option that has one.
         self.defaults = {p.name: _hashable(p.default) for p in parameters if p.default is not p.empty}
-        # What stands for a call that passes no option; ``None`` if there is an option that every call has to pass.
+        # The key of a call that passes no option; ``None`` if an option is required.
         self._all_defaults: InternedKey | None = None
         optional = {**self.defaults, **{p.name: () for p in parameters if p.kind is Parameter.VAR_KEYWORD}}
         if len(optional) == len(parameters):
@@ -43,11 +36,7 @@ class CallOptions:
         return iter(self._parameters)
 
     def key_of(self, values: tuple[Any, ...]) -> InternedKey | None:
-        """Return what stands for the value of each option: one object for equal values, ``None`` for the defaults.
-
-        Raises:
-            TypeError: a value is not hashable.
-        """
+        """Return one key for equal values, ``None`` for the defaults. An unhashable value is a ``TypeError``."""
         if self._parameters[-1].kind is Parameter.VAR_KEYWORD:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
@@ -59,7 +48,7 @@ class CallOptions:
         return None if key is self._all_defaults else key
 
     def arguments(self, key: InternedKey) -> tuple[list[Any], dict[str, Any]]:
-        """Return the values that ``key`` stands for, as positional and as keyword arguments."""
+        """Return the values of ``key`` as positional and as keyword arguments."""
         named = list(self._named(key.key))
         values = [value.value if type(value) is UnhashableDefault else value for _, value in named]
         first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self._parameters)
@@ -75,7 +64,7 @@ class CallOptions:
 
 
 class UnhashableDefault:
-    """Stands for a default that is not hashable: calls that do not pass the option are alike."""
+    """Wraps a default that is not hashable, so that calls that do not pass the option are equal."""
 
     __slots__ = ("value",)
 

@@ -1,7 +1,7 @@
 """Decorated functions and methods: how Python binds them, and which batcher a call belongs to.
 
-Decides: whether a call is one of the function, or of an instance or a class that it is a method of.
-Must not know: batches, how a batcher works, which members are offered beside calls.
+Decides: whether a call belongs to the function itself, or to an instance or a class.
+Must not know: batches, how a batcher works, which other members a decorated function has.
 """
 
 from __future__ import annotations
@@ -27,16 +27,7 @@ if TYPE_CHECKING:
 
 
 class BatchedFunction(Batched):
-    """A decorated function, also where it stands in a class and is about to become a method.
-
-    Args:
-        fn: the batch function, or a ``classmethod`` or ``staticmethod`` of it.
-        config: its options.
-        make_batcher: makes a batcher from a source of the batch function and the options.
-
-    Raises:
-        TypeError: ``fn`` has no parameter for a list of items.
-    """
+    """A decorated function, class method or static method; in the body of a class, it is not bound yet."""
 
     def __init__(self, fn: Any, config: Config, make_batcher: MakeBatcher) -> None:
         kind: type | None = type(fn) if isinstance(fn, METHOD_KINDS) else None  # pyright: ignore[reportUnknownVariableType]  # the type of anything
@@ -61,7 +52,7 @@ class BatchedFunction(Batched):
         self._self_kind = kind
         self._self_unbound: UnboundMethod | None = None
         if kind is classmethod:
-            # An error in its signature is raised at decoration.
+            # Raise an error in its signature at decoration, not at the first call.
             _ = scope.call
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -72,13 +63,13 @@ class BatchedFunction(Batched):
         if instance is not None:
             return BatchedMethod(self, instance)
         if self._self_unbound is None:
-            # One for all: pickle compares identities.
+            # One object, because pickle compares identities.
             self._self_unbound = UnboundMethod(self)
         return self._self_unbound
 
     @property
     def __func__(self) -> BatchedFunction:
-        """The function of a decorated bound method, decorated alike; ``inspect`` looks there for its signature."""
+        """The function of a decorated bound method, with the same options; ``inspect`` reads its signature."""
         return BatchedFunction(self.__wrapped__.__func__, self._self_config, self._self_instances.make_batcher)
 
     def __reduce__(self) -> str:
@@ -86,7 +77,7 @@ class BatchedFunction(Batched):
 
 
 class UnboundMethod(Batched):
-    """A decorated method seen from its class: a call passes the instance first."""
+    """A decorated method as an attribute of its class: a call passes the instance first."""
 
     def __init__(self, function: BatchedFunction) -> None:
         scope, route = function._self_scope, function._self_route
@@ -106,7 +97,7 @@ class UnboundMethod(Batched):
 
 
 class BatchedMethod(Batched):
-    """A decorated method of one instance, or class method of one class. It keeps the instance alive, as methods do."""
+    """A decorated method of an instance, or class method of a class. It keeps the instance alive, as methods do."""
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
         instances = function._self_instances
@@ -132,7 +123,7 @@ _WAY_NAMES = ("__call__", "submit", "acall")
 
 
 def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
-    """Return the ways to call what ``bind`` returns for the instance that is the first argument."""
+    """Return the ways to call ``bind(instance)``; the instance is the first argument of a call."""
 
     def way(name: str) -> Callable[..., Any]:
         return lambda instance, /, *args, **kwargs: getattr(bind(instance), name)(*args, **kwargs)
@@ -141,7 +132,7 @@ def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
 
 
 def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a method whose decorator, or ``classmethod`` from Python 3.13 on, passes on the instance as an argument."""
+    """Call a method whose decorator, or ``classmethod`` from Python 3.13 on, passes the instance as an argument."""
     if args and _has_as_method(args[0], function.__wrapped__.__name__):
         instance, *rest = args
         return getattr(BatchedMethod(function, instance), name)(*rest, **kwargs)
@@ -149,18 +140,17 @@ def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /,
 
 
 def _has_as_method(first: Any, name: str) -> bool:
-    """Say whether ``first`` is an object or a class with a method of this name, other than a static method."""
+    """Return whether ``first`` is an object or a class with a method of this name, other than a static method."""
     kind = type(first)
     held = inspect.getattr_static(first if issubclass(kind, type) else kind, name, None)
     return held is not None and not isinstance(held, staticmethod)
 
 
 def _is_in_class(fn: object) -> bool:
-    """Say whether ``fn`` was defined in the body of a class, by its qualified name."""
     where = name_of(fn).rpartition(".")[0]
     return bool(where) and not where.endswith("<locals>")
 
 
 def _binds(fn: object) -> bool:
-    """Say whether ``fn`` becomes a method when it is looked up through an instance. A bound method stays as it is."""
+    """Return whether ``fn`` becomes a method as an attribute of an instance. A bound method does not."""
     return hasattr(type(fn), "__get__") and not isinstance(fn, MethodType)

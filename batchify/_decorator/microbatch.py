@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 
 def _typed(function: Callable[..., Any]) -> Decorator:
-    """Give ``microbatch`` its signature: every option for ``inspect``, the overloads for type checkers.
-
-    A declaration under ``TYPE_CHECKING`` would do the latter too, but editors would no longer show the docstring.
-    """
+    # Every option for ``inspect``, and the overloads for type checkers. If ``microbatch`` were declared under
+    # ``TYPE_CHECKING`` instead, editors would not show its docstring.
     return cast("Decorator", shows_options(*OPTIONS)(function))
 
 
@@ -41,10 +39,9 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
     of its callers, which await.
 
     Positional parameters without a default are columns: each call passes one element, and the batch function gets a
-    list of them, in order of arrival. All other parameters are options of a call: the batch function gets them as the
-    call passed them, and only calls with equal options share a batch. So ``def score(queries, docs, *, top_k=10)`` is
-    called as ``score(query, doc, top_k=5)``, by position or by name. Options are compared by ``__eq__`` and
-    ``__hash__``.
+    list of them, in order of arrival. All other parameters are options of a call, which the batch function gets
+    unchanged. Only calls with equal options, by ``__eq__`` and ``__hash__``, share a batch. So ``def score(queries,
+    docs, *, top_k=10)`` is called as ``score(query, doc, top_k=5)``, by position or by name.
 
     The batch function returns one result for each item, in any object that has a length and an order. A result that is
     an ``Exception`` is raised to its own caller only.
@@ -60,35 +57,34 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
         max_size: maximum number of items in one call of the batch function.
         timeout: maximum number of seconds that a batch waits for more items, from the arrival of its first. With ``0``,
             a batch leaves as soon as a slot is free. ``None`` is adaptive: if nothing is running, queued items leave at
-            once, and while batches run, items gather until a slot is free. With several slots, departures are spaced by
-            the fixed cost of a run, which is learnt from sizes and run times, divided by ``concurrency``.
+            once; while batches run, items gather until a slot is free. With several slots, departures are spaced by the
+            fixed cost of a run, which is learnt from sizes and run times, divided by ``concurrency``.
         concurrency: maximum number of batches that run at once, for each instance and event loop.
         max_pending: maximum number of queued items; ``None`` means no bound. Calls that find no room wait for it, in
-            order of arrival. While there is no room, a batch does not wait for more items, as none could be queued.
+            order of arrival. While there is no room, batches do not wait for more items.
         on_full: behaviour of a call that finds no room: ``"wait"``, or ``"raise"`` a ``QueueFullError`` at once.
-        weigh: function that returns the weight of an item, such as its number of tokens or bytes: a number of at least
-            0. Order is kept: no item overtakes another. Needs ``max_weight``.
+        weigh: function that returns the weight of an item, a number of at least 0, such as its number of tokens. Order
+            is kept: no item overtakes another. Needs ``max_weight``.
         max_weight: maximum total weight of a batch. A heavier item is a ``ValueError`` for its own caller.
         group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
             batch. With several columns, ``group_by`` and ``weigh`` get one argument for each.
         dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for
-            generator functions, since each caller reads a stream of its own.
+            generator functions, as each caller reads its own stream.
         isolate_errors: when a batch of several items raises an ``Exception``, or does not return one result for each
             item, run its halves again, one after the other, until the bad items are alone; only those fail. Callers in
             a half that succeeds get their answers at once. For k bad items of n, the batch function is called at most
             2 k ceil(log2 n) more times, and never more than 2 n - 2; ``batch_stats.isolation_runs`` counts these calls.
             It may get an item ceil(log2 n) + 1 times, so it must be safe to process an item again. Not for generator
-            functions, since values that were yielded cannot be taken back.
+            functions, as their callers may already have values.
         executor: any ``concurrent.futures.Executor``, which runs the batches of a ``def`` function in threads,
-            processes or a cluster; ``None`` means the engine's own threads. It gets at most ``concurrency`` batches at
-            once. Another process finds the function by its name, so the function must be importable there, and items
-            and results must be picklable. If an executor breaks, calls fail with its error until
-            ``configure(executor=...)`` replaces it. Threads of the executor must not call the function, since they
-            would wait for themselves. Not for generator functions, since an executor returns one result.
+            processes or a cluster, at most ``concurrency`` at once; ``None`` means the engine's own threads. For other
+            processes, the function must be importable by its name, and items and results picklable. If an executor
+            breaks, calls fail with its error until ``configure(executor=...)`` replaces it. Threads of the executor
+            must not call the function, as they would wait for themselves. Not for generator functions.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe``, that of the
             first caller of each item.
         on_batch: function that is called with a ``BatchReport`` after each batch, once its callers have their answers,
-            on the thread or event loop that ran it. An error in it is logged and never reaches a caller.
+            on the thread or event loop that ran it. An error in it is logged and reaches no caller.
         name: used in errors, statistics and thread names; ``None`` means the qualified name of ``fn``.
 
     Returns:
@@ -102,7 +98,7 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
     check_names("microbatch", options, OPTIONS)
     if fn is None:
         return partial(microbatch, **options)
-    # The import of wrapt takes longer than that of the whole package, and the engine classes do not need it.
+    # wrapt takes longer to import than the whole package, and the engine classes do not need it.
     from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415
     from batchify._decorator.proxy import Batched  # noqa: PLC0415
 
@@ -117,10 +113,7 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
 
 
 def _engine(fn: Any) -> MakeBatcher:
-    """Return the function that makes batchers for batch functions of the kind of ``fn``.
-
-    A program imports only the kinds that it decorates: asyncio is half of what an import would cost.
-    """
+    # A program imports only the kinds that it decorates, because asyncio is half of the cost of an import.
     if is_async_generator(fn):
         from batchify._asyncio.streams import LoopStreams  # noqa: PLC0415
 

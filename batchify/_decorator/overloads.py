@@ -1,4 +1,4 @@
-"""The type of ``microbatch``: what it returns for each kind of batch function.
+"""The type of ``microbatch``: its result for each kind of batch function.
 
 Nothing here runs: no module imports this one at run time.
 """
@@ -41,17 +41,15 @@ if TYPE_CHECKING:
 class Decorator(Protocol):
     """``microbatch`` itself, with or without some of its options.
 
-    A type checker takes the first overload that fits, so their order decides for functions that fit several:
+    A type checker takes the first overload that fits. For a function that fits several, their order means:
 
-    * A partial accepts any arguments, so it comes first. It has one column.
-    * A second positional parameter that is a list is a column.
+    * A partial, which accepts any arguments, comes first and has one column.
+    * A second positional parameter that is a list is a column; without one, the function is not a method.
     * A function that returns ``Any`` is a ``def`` function and not a generator function.
-    * A function whose second positional parameter is not a list is not a method.
     """
 
     @overload
     def __call__(self, **options: Unpack[Options]) -> Decorator: ...
-    # A partial overlaps with every later overload, and therefore comes before them.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: partial[Coroutine[Any, Any, list[R]]], /, **options: Unpack[Options]

@@ -34,7 +34,7 @@ else:
 
 
 class Scope(Protocol):
-    """The batchers that a decorated function or a bound method stands for."""
+    """The batchers of a decorated function or a bound method."""
 
     # The first one counts for all of them.
     def batchers(self) -> list[Batcher]: ...
@@ -46,10 +46,10 @@ class Scope(Protocol):
 class Batched(Proxy):
     """A decorated function, or a decorated method that is bound to an instance.
 
-    It has these members; every other attribute is that of the batch function: name, documentation, module and kind.
+    It has these members. All other attributes, such as name, documentation and module, are those of the batch function.
     """
 
-    # The ways to call it are slots: a method of a proxy would add a tenth to the cost of a call.
+    # Calls are slots: a method of a proxy would add a tenth to the cost of a call.
     __slots__ = {  # noqa: RUF023  # the order in which a reader meets them
         "__call__": """Run one item and return its result; for an ``async def`` function, return a coroutine.
 
@@ -107,12 +107,12 @@ class Batched(Proxy):
 
         Args:
             priority: seconds by which a call overtakes others: it leaves before calls that arrived up to this many
-                seconds earlier. Higher priorities leave first, and a waiting call rises with age, so none starves.
-                A priority does not change when a batch leaves.
-            deadline: seconds from the call within which its item must start. An item that has not started by then is
-                dropped without being run, and its caller gets a ``DeadlineError`` at that moment, not when a slot
-                becomes free. While a slot is free, a batch leaves early enough for the deadlines of its items: a tenth
-                of that time before, at least 5 ms, at most half of it. ``None`` means no deadline.
+                seconds earlier. A waiting call gains priority with age, so none starves. A priority does not change
+                when a batch leaves.
+            deadline: seconds from the call within which its item must start; ``None`` means no deadline. An item that
+                has not started by then is dropped, and its caller gets a ``DeadlineError`` at that moment, not when a
+                slot becomes free. While a slot is free, a batch leaves before the deadlines of its items: by a tenth of
+                that time, at least 5 ms, at most half of it.
 
         Raises:
             TypeError: an argument is not a number.
@@ -155,7 +155,7 @@ class Batched(Proxy):
             batcher.flush()
 
     def close(self) -> None:
-        """Refuse new calls, run the queued items, and return when all calls are answered. Closing twice is fine.
+        """Refuse new calls, run the queued items, and return when all calls are answered. May be called again.
 
         Raises:
             RuntimeError: the caller blocks the event loop that has to run the items; use ``await fn.aclose()`` there.
@@ -164,7 +164,7 @@ class Batched(Proxy):
             batcher.close()
 
     async def aclose(self) -> None:
-        """Do what ``close()`` does without blocking the event loop."""
+        """Close like ``close()``, without blocking the event loop."""
         for batcher in self._self_scope.close():
             await batcher.aclose()
 
@@ -225,7 +225,7 @@ class BatchedView(Batched):
         return BatchedView(copy.deepcopy(self._self_base, memo), *self._self_urgency)
 
     def __reduce__(self) -> Any:
-        return _view, (self._self_base, *self._self_urgency)
+        return BatchedView, (self._self_base, *self._self_urgency)
 
     def __repr__(self) -> str:
         priority, deadline = self._self_urgency
@@ -233,7 +233,3 @@ class BatchedView(Batched):
         return f"<microbatch {self._self_config.name}, priority {priority:g}{limit}>"
 
     __str__ = __repr__
-
-
-def _view(base: Batched, priority: float, deadline: float | None) -> BatchedView:
-    return base.options(priority=priority, deadline=deadline)

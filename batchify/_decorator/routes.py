@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 class Route:
-    """The way from a call to its batcher.
-
-    Args:
-        find: returns the batcher, and makes it if need be.
-        on_loop: whether the batch function runs on an event loop.
-        instance: the instance of a method, which lives at least as long as its calls.
-    """
+    """The way from a call to its batcher. ``instance``, that of a method, lives at least as long as its calls."""
 
     __slots__ = ("find", "instance", "on_loop")
 
@@ -60,13 +54,7 @@ class Route:
 
 
 class RequestRoute(Route):
-    """The way of calls that ask for more than their item; the first such call makes the batcher accept them.
-
-    Args:
-        route: leads to the batcher.
-        priority: that of every call.
-        time_limit: seconds from a call to its deadline; ``None`` for no deadline.
-    """
+    """The way of calls with options, a priority or a time limit in seconds; the first makes the batcher accept them."""
 
     __slots__ = ("priority", "time_limit")
 
@@ -100,14 +88,13 @@ def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
     batcher = find()
     if not batcher._takes_requests:
         with configure_lock:
-            # Another thread may have done so meanwhile.
+            # Another thread may have changed it meanwhile.
             if not batcher._takes_requests:
                 batcher._change({"takes_requests": True})
     return batcher
 
 
 def ways(call: Call, route: Route) -> Ways:
-    """Return the ways to call a function: ``fn``, ``fn.submit`` and ``fn.acall``."""
     requests = route.requests()
     return (
         call.bind(route.submit, requests.submit),

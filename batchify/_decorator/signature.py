@@ -1,6 +1,6 @@
-"""What a batch function looks like: its name, its kind, and the calls that its one-item form takes.
+"""The signature of a batch function, and its one-item form.
 
-Decides: which parameters are columns, which are options, and what a call queues.
+Decides: which parameters are columns, which are options, and which item a call queues.
 Must not know: engines.
 """
 
@@ -30,20 +30,10 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Call:
-    """The one-item form of a batch function: how it is called with an item, and how it is run for many.
+    """The one-item form of a batch function: how it is called with one item, and how it is run for many.
 
-    Parameters without a default are columns: a call passes one element for each, and the batch function gets a list of
-    them. All others are options: the batch function gets the values that the call passed, and only calls with equal
-    options share a batch. The item of a call is its element, or a tuple if there are several columns. A call whose
-    options are all at their defaults is queued as its bare item, any other call as a ``Request``.
-
-    Args:
-        fn: the batch function.
-        name: its name in errors.
-        bound: whether its first parameter is bound, as ``self`` is in a method.
-
-    Raises:
-        TypeError: there is no column, or a parameter takes any number of them.
+    The item of a call is its element, or a tuple if there are several columns. A call whose options are all at their
+    defaults is queued as its bare item, any other call as a ``Request``.
     """
 
     __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_signature", "columns", "on_loop")
@@ -54,7 +44,8 @@ class Call:
         # Whether the event loop of its callers runs the batch function.
         self.on_loop = is_async(fn) or is_async_generator(fn)
         self._signature: Signature | None = None
-        self._parameters = _parameters(fn)[1:] if bound else _parameters(fn)
+        parameters = list(_signature_of(fn).parameters.values())
+        self._parameters = parameters[1:] if bound else parameters
         self.columns = [p.name for p in self._parameters if _is_column(p)]
         options = [p for p in self._parameters if not _is_column(p)]
         for parameter in options:
@@ -75,7 +66,7 @@ class Call:
 
     @property
     def signature(self) -> Signature:
-        """The signature of the one-item form: an item for a list of items, a result for the results."""
+        """The signature of the one-item form, with the types of an item and its result."""
         if self._signature is None:
             signature = _evaluated(self._fn)
             known = {p.name for p in self._parameters}
@@ -91,11 +82,7 @@ class Call:
         return self._signature
 
     def bind(self, deliver: Callable[[Any], Any], deliver_request: Callable[[Request], Any]) -> Callable[..., Any]:
-        """Return the one-item form: a function of the arguments of one call.
-
-        It passes the bare item to ``deliver``, or, if the call passes options, a request to ``deliver_request``. Python
-        itself checks the arguments, so that wrong ones fail as they do for any function.
-        """
+        """Return the one-item form, which passes a bare item to ``deliver``, or a request to the other."""
         ask = None if self._options is None else partial(self._ask, self._options, deliver, deliver_request)
         one: Callable[..., Any] = self._form(deliver, ask)
         one.__qualname__ = self._name
@@ -113,7 +100,6 @@ class Call:
         return deliver(item) if key is None else deliver_request(Request(item, key))
 
     def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
-        """Return the rows of ``items``, with the same options for each."""
         is_one = len(self.columns) == 1
         if is_one and self._options is None and not options:
             return items
@@ -133,13 +119,13 @@ class Call:
         return item  # type: ignore[no-any-return]
 
     def for_items(self, config: Config) -> Config:
-        """Return the options of a batcher, with ``weigh`` and ``group_by`` as functions of an item."""
+        """Return ``config`` with ``weigh`` and ``group_by`` as functions of an item."""
         if len(self.columns) == 1:
             return config
         return replace(config, weigh=_of_tuple(config.weigh), group_by=_of_tuple(config.group_by))
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
-        """Return ``fn``, the batch function or one like it, as a function of a list of rows, run in ``executor``."""
+        """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""
         fn = run_in(fn, executor)
         return fn if self._options is None and len(self.columns) == 1 else partial(self._spread, fn)
 
@@ -156,12 +142,11 @@ class Call:
 
 
 def _of_tuple(fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:
-    """Return a function of one argument for each column as a function of a tuple."""
     return None if fn is None else lambda item: fn(*item)
 
 
 class _Code(str):
-    """Source that stands in a signature as it is."""
+    """Source code that a signature shows without quotes."""
 
     __slots__ = ()
 
@@ -172,8 +157,8 @@ class _Code(str):
 def _compiled(parameters: list[Parameter], columns: list[str], options: CallOptions | None) -> Callable[..., Any]:
     """Return a function of ``deliver`` and ``ask`` that returns the one-item form.
 
-    It is compiled, as the methods of dataclasses are: nothing that looks at arguments at run time is as fast, or fails
-    as Python does.
+    It is compiled, as the methods of dataclasses are, so that Python itself checks the arguments: a check at run time
+    would be slower, and wrong arguments would not fail as they do for any function.
     """
     own = "_"
     while any(p.name.startswith(own) for p in parameters):
@@ -195,7 +180,7 @@ def _compiled(parameters: list[Parameter], columns: list[str], options: CallOpti
             f"not {p.name}" if p.kind is Parameter.VAR_KEYWORD else f"{p.name} is {own}default_{p.name}" for p in named
         )
         body = asked if required else f"{body} if {plain} else {asked}"
-    # Names of parameters are all that it is made of.
+    # The only foreign text in the source is the names of parameters.
     source = f"lambda {own}deliver, {own}ask: lambda {str(taken)[1:-1]}: {body}"
     form: Callable[..., Any] = eval(source, {"__name__": __name__, **defaults})  # noqa: S307
     return form
@@ -209,15 +194,11 @@ def _is_column(parameter: Parameter) -> bool:
     return parameter.default is parameter.empty and parameter.kind in POSITIONAL
 
 
-def _parameters(fn: Callable[..., Any]) -> list[Parameter]:
-    return list(_signature_of(fn).parameters.values())
-
-
 def _evaluated(fn: Callable[..., Any]) -> Signature:
-    """Return the signature with annotations as types where their names can be found."""
+    """Return the signature, with annotations as types if their names can be resolved."""
     try:
         return _signature_of(fn, eval_str=True)
-    except Exception:  # noqa: BLE001  # evaluating somebody's annotation may raise anything
+    except Exception:  # noqa: BLE001  # evaluating an annotation may raise anything
         return _signature_of(fn)
 
 
@@ -225,17 +206,17 @@ def _signature_of(fn: Callable[..., Any], *, eval_str: bool = False) -> Signatur
     try:
         signature = inspect.signature(fn, eval_str=eval_str)
     except ValueError:
-        # A builtin that does not tell: it can only be called by position.
+        # A builtin without a signature can only be called by position.
         return Signature([Parameter("items", Parameter.POSITIONAL_ONLY)])
     parameters = list(signature.parameters.values())
-    # Compiled methods may count the instance that they are bound to, as those of the package tokenizers do.
+    # A compiled bound method may list its instance, as those of the package tokenizers do.
     if isinstance(fn, BuiltinMethodType) and "self" in signature.parameters:
         return signature.replace(parameters=parameters[1:])
     return signature
 
 
 def _element(annotation: Any) -> Any:
-    """Return ``X`` for ``list[X]``, ``Sequence[X]`` and the like, nothing for what does not tell."""
+    """Return ``X`` for ``list[X]``, ``Sequence[X]`` and the like, otherwise ``Parameter.empty``."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if isinstance(origin, type) and issubclass(origin, Iterable) and inner and (len(inner) == 1 or inner[1:] == (...,)):
         return inner[0]
@@ -243,7 +224,7 @@ def _element(annotation: Any) -> Any:
 
 
 def _stream(annotation: Any) -> Any:
-    """Return ``Iterator[X]`` for an iterator of lists of X, asynchronous or not, nothing for what does not tell."""
+    """Return the type of a stream of ``X`` for an iterator of lists of ``X``, otherwise ``Parameter.empty``."""
     origin, inner = get_origin(annotation), get_args(annotation)
     element = _element(inner[0]) if inner else Parameter.empty
     if not isinstance(origin, type) or element is Parameter.empty:

@@ -1,10 +1,9 @@
 """The types of generator functions, of decorated ones, and of streams.
 
-Describes: the public members of a decorated generator function and method, for ``def`` and for ``async def``.
 Must not know: engines. Nothing here runs: no module imports this one at run time.
 
-``T`` is an item, ``R`` a value of its stream, and ``P`` the options of a call. An exception among the values is raised,
-and ``DONE`` ends the stream, so ``R`` stands for the other values.
+The type variables and classes correspond to those of ``types``, where ``R`` is a value of a stream. An exception among
+the values is raised, and ``DONE`` ends the stream, so ``R`` excludes both.
 """
 
 from __future__ import annotations
@@ -19,27 +18,23 @@ from batchify._decorator.types import Decorated, M_contra, Owner, Owner_contra, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SyncGenerator: TypeAlias = Callable[P, Iterator[Results[R | Exception | Done]]]
-AsyncGenerator: TypeAlias = Callable[P, AsyncIterator[Results[R | Exception | Done]]]
+SyncValues: TypeAlias = Iterator[Results[R | Exception | Done]]
+AsyncValues: TypeAlias = AsyncIterator[Results[R | Exception | Done]]
+SyncGenerator: TypeAlias = Callable[P, SyncValues[R]]
+AsyncGenerator: TypeAlias = Callable[P, AsyncValues[R]]
 
 
 class SyncStream(Iterator[R_co], Protocol[R_co]):
-    """The values for one item, read by a thread."""
-
     def close(self) -> None: ...
 
 
 class AsyncStream(AsyncIterator[R_co], Protocol[R_co]):
-    """The values for one item, read by a task."""
-
     def aclose(self) -> Coroutine[Any, Any, None]: ...
 
 
 class SyncStreams(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` generator function or bound method: callers block for each value."""
-
     @property
-    def __wrapped__(self) -> Callable[Concatenate[list[T], P], Iterator[Results[R | Exception | Done]]]: ...
+    def __wrapped__(self) -> Callable[Concatenate[list[T], P], SyncValues[R]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> SyncStream[R]: ...
     def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> SyncStream[R]: ...
     def map(self, items: Iterable[M_contra], /, **options: Any) -> list[list[R]]: ...
@@ -47,10 +42,8 @@ class SyncStreams(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class AsyncStreams(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` generator function or bound method: callers await each value."""
-
     @property
-    def __wrapped__(self) -> Callable[Concatenate[list[T], P], AsyncIterator[Results[R | Exception | Done]]]: ...
+    def __wrapped__(self) -> Callable[Concatenate[list[T], P], AsyncValues[R]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
     def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
     def map(self, items: Iterable[M_contra], /, **options: Any) -> Coroutine[Any, Any, list[list[R]]]: ...
@@ -58,28 +51,18 @@ class AsyncStreams(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class SyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``def`` generator method as an attribute of its class."""
-
     @property
-    def __wrapped__(
-        self,
-    ) -> Callable[Concatenate[Owner_contra, list[T], P], Iterator[Results[R_co | Exception | Done]]]: ...
+    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], SyncValues[R_co]]: ...
     def __call__(self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs) -> SyncStream[R_co]: ...
 
 
 class AsyncUnboundStreams(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``async def`` generator method as an attribute of its class."""
-
     @property
-    def __wrapped__(
-        self,
-    ) -> Callable[Concatenate[Owner_contra, list[T], P], AsyncIterator[Results[R_co | Exception | Done]]]: ...
+    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], AsyncValues[R_co]]: ...
     def __call__(self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R_co]: ...
 
 
 class SyncStreamMethod(SyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` generator method in the body of its class."""
-
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> SyncUnboundStreams[Owner, T, P, R]: ...
     @overload
@@ -87,8 +70,6 @@ class SyncStreamMethod(SyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_con
 
 
 class AsyncStreamMethod(AsyncUnboundStreams[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` generator method in the body of its class."""
-
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnboundStreams[Owner, T, P, R]: ...
     @overload

@@ -1,25 +1,16 @@
 """The types of batch functions and of decorated functions and methods.
 
-Describes: the public members of a decorated function, method and class method, for ``def`` and for ``async def``.
 Must not know: engines. Nothing here runs: no module imports this one at run time.
 
 ``T`` is an item, ``R`` its result, and ``P`` the options of a call. An exception among the results is raised and not
-returned, so ``R`` stands for the other results.
+returned, so ``R`` excludes it. A ``Function`` may be a bound method, an ``Unbound`` is a method as an attribute of its
+class, and a ``Method`` is one in the body of its class. Each is ``Sync`` for ``def``, or ``Async`` for ``async def``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    ParamSpec,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from batchify._batcher.functions import Results
 
@@ -46,14 +37,11 @@ Owner = TypeVar("Owner")
 Owner_contra = TypeVar("Owner_contra", contravariant=True)
 Bound_co = TypeVar("Bound_co", covariant=True)
 
-
 SyncBatch: TypeAlias = Callable[P, Results[R | Exception]]
 AsyncBatch: TypeAlias = Callable[P, Coroutine[Any, Any, Results[R | Exception]]]
 
 
 class Decorated(Protocol):
-    """The members of every decorated function and method."""
-
     __name__: str
     __qualname__: str
 
@@ -72,8 +60,6 @@ class Decorated(Protocol):
 
 
 class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` function or bound method: callers block."""
-
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Results[R]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -83,8 +69,6 @@ class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` function or bound method: callers await."""
-
     @property
     def __wrapped__(self) -> Callable[Concatenate[list[T], P], Coroutine[Any, Any, Results[R]]]: ...
     def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
@@ -94,16 +78,12 @@ class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
 
 
 class SyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``def`` method as an attribute of its class."""
-
     @property
     def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Results[R_co]]: ...
     def __call__(self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
-    """A decorated ``async def`` method as an attribute of its class."""
-
     @property
     def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Coroutine[Any, Any, Results[R_co]]]: ...
     def __call__(
@@ -111,10 +91,8 @@ class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
     ) -> Coroutine[Any, Any, R_co]: ...
 
 
-# The class of a method is not a parameter of its type: a subclass could not override the method. ``__get__`` infers it.
+# ``__get__`` infers the class of a method. If it were part of the type, a subclass could not override the method.
 class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``def`` method in the body of its class."""
-
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> SyncUnbound[Owner, T, P, R]: ...
     @overload
@@ -122,8 +100,6 @@ class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
 
 
 class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    """A decorated ``async def`` method in the body of its class."""
-
     @overload
     def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnbound[Owner, T, P, R]: ...
     @overload
@@ -131,8 +107,6 @@ class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
 
 
 class ClassMethod(Decorated, Protocol[Bound_co]):
-    """A decorated class method in the body of its class."""
-
     def __get__(self, instance: object, owner: type | None = None) -> Bound_co: ...
     # classmethod() takes callables only.
     def __call__(self, owner: Any, /, *args: Any, **kwargs: Any) -> Any: ...

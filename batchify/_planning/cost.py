@@ -1,13 +1,13 @@
 """Cost model of a batch function: from measured times to the cost of a batch, and from that to predictions.
 
-It decides how much a batch costs, whether batching pays, how many calls can be answered, and what options do to
-latency. It must not know clocks, engines, how times are measured, or which options are best.
+It decides the cost of a batch, whether batching pays, the capacity, and how options affect latency. It must not know
+clocks, engines, how times are measured, or which options are best.
 
 A batch of n items takes ``with_engine[n]`` seconds from its calls to its last answer: function, hand-over and engine.
-For ``slot_time[n]`` of these seconds it occupies a slot, and the simulation takes these for its run time. The rest is
-``loop_delay``, the way of calls to their batch and of answers back, which does not delay other batches. A call that
-arrives while a batch runs takes ``interference`` seconds from it, because both need the interpreter: at r calls a
-second, a batch takes 1 / (1 - r * interference) times as long.
+It occupies a slot for ``slot_time[n]`` seconds, the run time in a simulation. The rest is ``loop_delay``, from calls to
+their batch and back, which does not delay other batches. A call that arrives while a batch runs takes ``interference``
+seconds from it, because both need the interpreter: at r calls a second, a batch takes 1 / (1 - r * interference) times
+as long.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIN_GAIN = 1.1
 # A prediction simulates the calls that arrive during this many runs of a single item, within bounds. So many batches
 # contribute to a 99th percentile.
 SIMULATED_RUNS, MIN_CALLS, MAX_CALLS = 200, 4_000, 16_000
-# A batch that takes this many times the median was held up by something else.
+# A run that takes this many times the median was delayed by other work of the machine.
 OUTLIER = 4.0
 # The least share of the interpreter that calls leave to a running batch, at any rate.
 MIN_SHARE = 0.05
@@ -43,8 +43,6 @@ NEGLIGIBLE = 0.01
 
 @dataclass(frozen=True)
 class Setting:
-    """Options of a batched function."""
-
     max_size: int
     timeout: float | None = None
     concurrency: int = 1
@@ -62,10 +60,8 @@ class LinearCost:
 
     @classmethod
     def fit(cls, points: Mapping[int, float]) -> LinearCost:
-        """Return the cost, without negative parts, that has the least squares of relative errors.
-
-        With absolute errors, the largest batches alone would decide.
-        """
+        """Return the cost, without negative parts, that has the least squares of relative errors."""
+        # With absolute errors, only the largest batches would count.
         weights = {size: 1 / seconds**2 for size, seconds in points.items()}
         total = fsum(weights.values())
         x = fsum(weight * size for size, weight in weights.items()) / total
@@ -84,37 +80,31 @@ class LinearCost:
 
 @dataclass(frozen=True)
 class Run:
-    """The measured times of a batch, in seconds.
+    """The measured times of a batch, in seconds."""
 
-    Attributes:
-        function: run time of the batch function alone.
-        total: from the time its calls were due to its last answer.
-        wake_delay: from the time its calls were due until the loop was awake to make them.
-        loop_cpu: CPU time of the loop's thread from then on.
-        slot_time: how long another batch of the same size, after a pause, occupied its slot.
-        back_to_back: the same for a batch that directly followed another one.
-    """
-
+    # The batch function alone.
     function: float
+    # From the time at which its calls were due to its last answer.
     total: float
+    # From that time until the loop was awake to make the calls.
     wake_delay: float
+    # CPU time of the loop's thread from then on.
     loop_cpu: float
+    # Time in which another batch of the same size, after a pause, occupied its slot.
     slot_time: float
+    # The same for a batch that directly followed another one.
     back_to_back: float
 
 
 @dataclass
 class Samples:
-    """Measurements of a batch function.
+    """Measurements of a batch function."""
 
-    Attributes:
-        runs: batches by size.
-        interference: seconds that one call took from a running batch.
-        slowdown: by number of batches that ran at once, the time of one of them relative to a batch alone.
-    """
-
+    # By batch size.
     runs: dict[int, list[Run]] = field(default_factory=dict[int, "list[Run]"])
+    # Seconds that one call took from a running batch.
     interference: list[float] = field(default_factory=list[float])
+    # By number of batches that ran at once: the time of one of them relative to a batch alone.
     slowdown: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
 
     def __add__(self, other: Samples) -> Samples:
@@ -127,25 +117,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of batches, in seconds.
+    """The cost of batches, in seconds."""
 
-    Attributes:
-        with_engine: by size, from the calls to the last answer.
-        function: by size, the batch function alone.
-        spread: standard deviation of slot times as a share of their mean.
-        interference: the time that a call takes from a running batch when it arrives.
-        slowdown: by number of batches that run at once, the time of one of them relative to a batch alone.
-        slot_time: by size, how long a batch occupies its slot after a pause; ``None`` means as ``with_engine``.
-        back_to_back: by size, the same for a batch that directly follows another; ``None`` means as ``slot_time``.
-        loop_delay: the way of a call to its batch and back; ``None`` means no delay.
-    """
-
+    # By batch size: from the calls to the last answer, and the batch function alone.
     with_engine: Mapping[int, float]
     function: Mapping[int, float]
+    # Standard deviation of slot times as a share of their mean.
     spread: float = 0.0
+    # Time that a call takes from a running batch when it arrives.
     interference: float = 0.0
+    # By number of batches that run at once: the time of one of them relative to a batch alone.
     slowdown: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    # By batch size: time in a slot after a pause; ``None`` means as ``with_engine``.
     slot_time: Mapping[int, float] | None = None
+    # By batch size: time in a slot directly after another batch; ``None`` means as ``slot_time``.
     back_to_back: Mapping[int, float] | None = None
     loop_delay: LoopDelay | None = None
 
@@ -172,7 +157,6 @@ class Cost:
 
     @property
     def linear(self) -> LinearCost:
-        """The linear cost that fits ``with_engine`` best."""
         return LinearCost.fit(self.with_engine)
 
     @property
@@ -194,12 +178,10 @@ class Cost:
 
     @property
     def pays(self) -> bool:
-        """Whether batching gains enough."""
         return self.gain >= MIN_GAIN
 
     @property
     def fastest(self) -> Setting:
-        """The setting with the highest capacity."""
         settings = [Setting(size, None, slots) for size in self.with_engine for slots in self.slowdown]
         return max(settings, key=self.capacity)
 
@@ -218,11 +200,7 @@ class Cost:
     ) -> Simulation:
         """Return the prediction for ``setting`` at ``rate`` calls a second, which should be below its capacity.
 
-        Args:
-            setting: options of the function.
-            rate: calls a second.
-            refine: how many times as many calls to simulate as a comparison of settings needs.
-            trace: times of arrival; ``None`` draws them at random.
+        It simulates ``refine`` times as many calls as a comparison needs. A ``trace`` gives the times of arrival.
         """
         load = min(rate / self.capacity(setting), 1.0)
         stretch = self.slowdown[setting.concurrency] / max(1 - rate * self.interference, MIN_SHARE)
@@ -253,7 +231,7 @@ def _without_outliers(times: Sequence[float]) -> list[float]:
 
 
 def _loop_delay(samples: Samples, round_trip: float) -> LoopDelay | None:
-    """Return the parts of the way to a batch and back, which take ``round_trip`` seconds for a single item."""
+    """Return the parts of the delay to a batch and back, which is ``round_trip`` seconds for a single item."""
     if round_trip <= 0:
         return None
     # The loop wakes up twice for a batch, and handles each call twice.

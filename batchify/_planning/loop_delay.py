@@ -3,8 +3,8 @@
 It decides when a due call reaches its engine, and when an answer reaches its caller. It must not know why a batch
 leaves or how long it runs.
 
-A sleeping loop takes a while to wake up. Once awake, it handles every event, calls and answers alike, before it sleeps
-again, and it occupies the interpreter meanwhile. So calls that are due close together reach their engine together.
+A sleeping loop takes time to wake up. Once awake, it handles all calls and answers before it sleeps again, and occupies
+the interpreter meanwhile. So calls that are due close together reach their engine together.
 """
 
 from __future__ import annotations
@@ -25,16 +25,13 @@ ROUNDS = 2
 
 @dataclass(frozen=True)
 class LoopDelay:
-    """The delays of an event loop, in seconds.
+    """The delays of an event loop, in seconds."""
 
-    Attributes:
-        wake: from an event until a sleeping loop handles it.
-        per_call: to make one call, or to deliver its answer.
-        hand_over: from the moment the loop sleeps again until a batch of the calls it made can leave.
-    """
-
+    # From an event until a sleeping loop handles it.
     wake: float
+    # To make one call, or to deliver its answer.
     per_call: float
+    # From the moment at which the loop sleeps again until a batch of the calls it made can leave.
     hand_over: float
 
     @property
@@ -47,24 +44,22 @@ class LoopDelay:
     ) -> Iterator[tuple[Batch, float, float]]:
         """Yield each batch, the time at which it ends, and the time at which its callers get their answers.
 
-        Args:
-            due: the times at which calls are due, in order.
-            run: returns the batches of calls that arrive at the given times, each with its end.
+        ``run`` returns the batches of calls that arrive at the given times, each with its end.
         """
         batches: list[tuple[Batch, float]] = []
         for _ in range(ROUNDS):
             made, _ = self._handled(due, batches)
             batches = list(run([time + self.hand_over for time in made]))
         _, answered = self._handled(due, batches)
-        # Batches take calls in order, whatever order they end in.
+        # Batches take calls in order, but may end in another order.
         calls = iter(due)
         for (batch, end), time in zip(batches, answered, strict=True):
             batch.arrived = list(islice(calls, batch.size))
             yield batch, end, time
 
     def _handled(self, due: Sequence[float], batches: Sequence[tuple[Batch, float]]) -> tuple[list[float], list[float]]:
-        """Return when the loop has handled each due call and each end of a batch: the moment it sleeps again."""
-        # The last event never happens: it only ends the last time that the loop is awake.
+        """Return when the loop has handled each due call and each end of a batch: when it sleeps again."""
+        # The last event never happens, but makes the loop sleep after all others.
         events = [*((time, 1) for time in due), *((end, batch.size) for batch, end in batches), (inf, 0)]
         handled = [inf] * len(events)
         awake: list[int] = []

@@ -1,12 +1,11 @@
-"""Discrete-event simulation that drives the core: what batching does to latency, without a single real call.
+"""Discrete-event simulation that drives the core: the effect of batching on latency, without a real call.
 
 It decides when calls arrive, how long batches run, and how the outcome is summarized; the core decides which items
 leave together and when, as it does for the engines. It must not know engines or real clocks.
 
-Virtual time advances from one event to the next: an arrival, the end of a batch, or a time at which the core wants to
-be asked again. Everything that happens at one time happens before a batch leaves, as on an event loop, where the calls
-of one iteration share a batch. All randomness comes from the seed, and arrivals are drawn first, so that different
-options are compared on the same calls.
+Virtual time advances to the next event: an arrival, the end of a batch, or the core's ``wake_at``. All events at one
+time precede a departure, as the calls in one iteration of an event loop share a batch. All randomness comes from the
+seed, and arrivals are drawn first, so that different options are compared on the same calls.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class Simulation:
     """The outcome of a simulation.
 
     Attributes:
-        calls: number of calls; all of them are answered.
+        calls: number of calls, all of them answered.
         batches: number of batches.
         duration_s: seconds from the first arrival to the last answer.
         throughput: calls answered per second.
-        utilization: share of slot time in which batches ran. Near 1, the slots are never free; if the batches are also
-            full, the function cannot keep up, and calls wait longer the more of them are simulated.
+        utilization: share of slot time in which batches ran. If it is near 1 and batches are full, the function cannot
+            keep up: the more calls are simulated, the longer they wait.
         avg_latency_ms: mean time from an arrival to its answer.
         latency_ms: percentiles of that time over all calls.
         avg_wait_ms: mean time from an arrival to the departure of its batch.
@@ -72,9 +71,7 @@ class Simulation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
-        plain = asdict(self)
-        plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
-        return plain
+        return asdict(self) | {"size_histogram": {str(size): count for size, count in self.size_histogram.items()}}
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items() if count)
@@ -106,16 +103,14 @@ def simulate(
 
         simulate(run_time={1: 0.0041, 32: 0.0072}, rate=300, timeout=0.005).latency_ms.p99
 
-    Equal arguments give equal results. The simulation leaves out the cost of the engine, some microseconds for each
-    call.
+    Equal arguments give equal results. The cost of the engine, some microseconds for each call, is not included.
 
     Args:
         run_time: seconds that a batch runs, by batch size, as measured for a few sizes. A straight line connects
             neighbouring sizes and continues beyond the first and the last two. ``{0: a, 1: a + b}`` means a seconds
             plus b for each item; a single size means the same run time for every size.
         rate: mean number of calls per second. Calls arrive independently of each other, as a Poisson process.
-        burst: number of calls that arrive at the same time. Bursts arrive independently of each other, as often as
-            ``rate`` requires.
+        burst: number of calls that arrive together, in bursts that are independent of each other.
         calls: number of calls to simulate with ``rate``.
         trace: recorded times of arrival in seconds, in order; used instead of ``rate``, ``burst`` and ``calls``.
         noise: standard deviation of run times as a share of their mean; ``None`` means no variation. The distribution
@@ -149,16 +144,7 @@ def run_simulation(
     rng: Random,
     loop_delay: LoopDelay | None = None,
 ) -> Simulation:
-    """Return the outcome for calls that are due at the given times.
-
-    Args:
-        due: the times, in order.
-        limits: options.
-        run_time: seconds that a batch runs, by batch size.
-        noise: standard deviation of run times as a share of their mean.
-        rng: source of noise.
-        loop_delay: the delay between calls and their engine; ``None`` means no delay.
-    """
+    """Return the outcome for calls that are due at the given times; ``run_time`` and ``noise`` as in ``simulate``."""
     typical = interpolate(run_time, min(limits.max_size, len(due)))
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
@@ -173,13 +159,7 @@ def run_simulation(
 def departures(
     queue: PlainQueue, arrivals: Iterable[float], run_time: Callable[[int], float]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch as it leaves, with the time at which it will end.
-
-    Args:
-        queue: an empty queue, which decides which items leave together and when.
-        arrivals: times of arrival in seconds, in order.
-        run_time: returns the run time in seconds of a batch of a given size.
-    """
+    """Yield each batch as it leaves an empty queue, with its end; ``run_time`` returns the seconds for a size."""
     # The ends of running batches, each with a serial number, because batches cannot be compared.
     ends: list[tuple[float, int, Batch]] = []
     number = 0
@@ -216,7 +196,7 @@ def checked_limits(max_size: object, timeout: object, concurrency: object) -> Li
 
 
 def poisson_arrivals(rng: Random, rate: float, calls: int, burst: int = 1) -> list[float]:
-    """Return the times of arrival of bursts that form a Poisson process, with ``rate`` calls a second."""
+    """Return the times of arrival in bursts that form a Poisson process, with ``rate`` calls a second."""
     gaps = (rng.expovariate(rate / burst) for _ in range(-(-calls // burst)))
     return [time for time in accumulate(gaps) for _ in range(burst)][:calls]
 
@@ -250,7 +230,6 @@ def interpolate(run_time: Mapping[int, float], largest: int) -> list[float]:
 
 
 def _checked_points(run_time: Any) -> list[tuple[int, float]]:
-    """Return the measured sizes and their run times, smallest first."""
     if not (issubclass(type(run_time), Mapping) and run_time):
         msg = f"run_time must map batch sizes to seconds, for example {{1: 0.004, 32: 0.007}}, got {run_time!r}"
         raise TypeError(msg)

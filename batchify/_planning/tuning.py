@@ -33,33 +33,25 @@ CURVE_STEPS = 20
 
 @dataclass(frozen=True)
 class Advice:
-    """Recommended options and their predicted effect.
-
-    Attributes:
-        setting: the options.
-        forecasts: the prediction for each rate.
-        slo: the number of seconds within which 99 of 100 calls are to be answered, if there is such a target.
-        max_rate: the highest rate that meets ``slo``; 0 if no rate does, ``None`` without ``slo``.
-    """
+    """Recommended options and their predicted effect."""
 
     setting: Setting
+    # By rate.
     forecasts: dict[float, Simulation]
+    # Target in seconds for the 99th percentile of latency.
     slo: float | None = None
+    # The highest rate that meets ``slo``; 0 if no rate does, ``None`` without ``slo``.
     max_rate: float | None = None
 
     @property
     def missed_rates(self) -> list[float]:
-        """The rates that do not meet ``slo``."""
         if self.slo is None:
             return []
         return [rate for rate, outcome in self.forecasts.items() if outcome.latency_ms.p99 > 1000 * self.slo]
 
 
 def recommend(cost: Cost, rates: Sequence[float], slo: float | None = None) -> Advice:
-    """Return the options with the lowest 99th percentiles at ``rates``, all of which are below the capacity.
-
-    Among settings that are about as good, the smallest size, the fewest slots and adaptive timing win.
-    """
+    """Return the simplest options whose 99th percentiles at ``rates``, all below the capacity, are near the lowest."""
     settings = [Setting(size, None, slots) for slots in cost.slowdown for size in cost.with_engine]
     setting = _simplest(cost, [each for each in settings if max(rates) < cost.capacity(each)], rates)
     windows = [float(f"{share * cost.unbatched:.2g}") for share in WINDOWS]
@@ -70,14 +62,13 @@ def recommend(cost: Cost, rates: Sequence[float], slo: float | None = None) -> A
 
 
 def curve(cost: Cost, setting: Setting) -> dict[float, Simulation]:
-    """Return predictions for ``setting`` from a low rate to nearly its capacity, by rate."""
+    """Return predictions for ``setting`` by rate, from a low rate to nearly its capacity."""
     capacity = cost.capacity(setting)
     rates = [capacity * step / CURVE_STEPS for step in range(1, CURVE_STEPS)]
     return {rate: cost.predict(setting, rate) for rate in rates}
 
 
 def _simplest(cost: Cost, settings: Sequence[Setting], rates: Sequence[float]) -> Setting:
-    """Return the first setting that is about as good as the best one."""
     tails = {setting: _tail(cost, setting, rates) for setting in settings}
     limit = TOLERANCE * min(tails.values())
     return next(setting for setting in settings if tails[setting] <= limit)

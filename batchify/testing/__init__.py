@@ -1,8 +1,8 @@
-"""For tests of code that uses batchify: calls without batching, a record of what left together, and virtual time.
+"""For tests of code that uses batchify: calls without batching, a record of batches, and virtual time.
 
 * ``inline()``: each call is a batch of one; no threads, no windows.
-* ``record()``: which batches left, with which items, and why.
-* ``VirtualLoop`` and ``run()``: an event loop on which nothing takes time, and a hang is an error.
+* ``record()``: the batches that ran, with their items and reasons.
+* ``VirtualLoop`` and ``run()``: an event loop on which waiting takes no time, and a hang is an error.
 
 Names load lazily: pytest imports this package for the plugin in every run where batchify is installed.
 """

@@ -3,8 +3,7 @@
 Decides: where a batch runs, and how batchers change to these engines and back.
 Must not know: decorators.
 
-These are the ordinary engines with ``max_size=1`` and a slot for every call. The checks of a call, the checks of its
-result, and the errors that its caller gets stay the same.
+These are the ordinary engines with ``max_size=1`` and a slot for every call, so all checks and errors stay the same.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ def inline() -> Generator[None]:
 
     A ``def`` function runs in its caller's thread. An ``async def`` function runs in a task on its caller's loop.
 
-    This holds for the whole process, and for batchers that are created inside. There, every batcher starts afresh: open
-    and with all counters at zero. At the end, each one continues where it was. Calls under way end as they began.
+    It affects the whole process, including batchers that are created inside the block. In the block, every batcher
+    starts afresh: open, and with all counters at zero. After the block, it continues with its earlier state. Calls that
+    run at the start or the end of the block finish in the engine that started them.
 
     A call is almost ``batch_fn([item])[0]``, but the batch function does not see its caller's context variables, and
-    the caller gets the same errors as without ``inline()``. Calls from several threads or tasks run side by side,
-    whatever ``concurrency`` is. There is always room, equal items do not share a run, and every batch leaves because it
-    is ``full``.
+    the caller gets the same errors as without ``inline()``. Calls run concurrently, regardless of ``concurrency``. The
+    queue is never full, equal items do not share a run, and every batch leaves because it is ``full``.
     """
     if SyncMicrobatcher._engine_kind is CallerEngine:
         yield
@@ -74,7 +73,7 @@ def _reset_after_fork() -> None:
 
 
 def _alone(config: Config) -> Config:
-    # The batcher prepares items for the queue that its own options need. A bound is one of these, so it stays.
+    # The batcher prepares items for the queue that its own options need. A bound is one of them, so it must remain.
     return replace(config, max_size=1, concurrency=maxsize, executor=None, max_pending=config.max_pending and maxsize)
 
 
@@ -97,19 +96,19 @@ class CallerEngine(ThreadEngine):
         super().change(_alone(config))
 
     def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
-        # Its caller runs it at once, so it meets any deadline.
+        # The caller runs the item at once, so it meets any deadline.
         place = as_entry(data)
         place.time_limit = None
         return super()._add_entry(place, waiter, queue)
 
     def _wake_worker(self) -> None:
-        """Take the batch that a worker would run. Under the lock, this is the batch of the item just entered."""
+        # Under the lock, this is the batch of the item that was just entered.
         batch = cast("Batch", self.queue.take(monotonic()))
         self._taken[batch.waiters[0]] = batch
 
 
 class OnLoop(ThreadOffload):
-    """Runs a ``def`` batch function on the loop itself."""
+    """Run a ``def`` batch function on the loop itself."""
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         return call_captured(fn, items)

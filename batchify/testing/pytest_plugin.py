@@ -2,8 +2,7 @@
 
 It decides which tests run in virtual time. It must not know how virtual time works.
 
-pytest loads the plugin in every run where batchify is installed. So it imports nothing else of batchify until a test
-requests a fixture, and it does not affect other tests.
+pytest loads the plugin in every run where batchify is installed, so it imports the rest of batchify only for a fixture.
 """
 
 from __future__ import annotations
@@ -51,10 +50,7 @@ def batchify_virtual_time() -> Callable[..., Any]:
 
 
 class _LoopFactories:
-    """A plugin that gives pytest-asyncio the loop factory for tests in virtual time.
-
-    It is registered only while pytest collects such a test; otherwise it would have to give a factory for every test.
-    """
+    # Registered only while pytest collects a test in virtual time, because it would apply to every other test too.
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> dict[str, Callable[[], Any]]:

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedBatch:
-    """One batch that ran.
-
-    Outside of such a record, batchify shows items to the batch function only. A record holds no results and no errors:
-    the callers have them.
+    """One batch that ran. Elsewhere, only the batch function sees items. Results and errors are not recorded.
 
     Attributes:
         name: the batcher's name.
@@ -37,11 +34,7 @@ class RecordedBatch:
 
 @dataclass
 class Recorder:
-    """The batches that ran since ``record()`` began.
-
-    Attributes:
-        batches: all batches of the process, in the order in which they began to run.
-    """
+    """The ``batches`` that ran since ``record()`` began, of the whole process, in order of their start."""
 
     batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
 
@@ -55,9 +48,9 @@ class Recorder:
 
 @contextmanager
 def record() -> Generator[Recorder]:
-    """Record every batch that begins to run inside the block, of all batchers, threads and event loops.
+    """Record every batch that starts inside the block, of all batchers, threads and event loops.
 
-    A batch is in the record before its function is called. A batch inside nested blocks is in the record of each.
+    A batch is in the record before its function is called. In nested blocks, it is in the record of each.
     """
     recorder = Recorder()
     observers.append(recorder.note)

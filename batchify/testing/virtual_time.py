@@ -1,4 +1,4 @@
-"""An event loop with virtual time: timers fire without waiting, and a hang is an error."""
+"""An event loop with virtual time: timers fire without a wait, and a hang is an error."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ L = TypeVar("L", bound="AbstractEventLoop")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock only advances to the next timer, when there is nothing else to do.
+    """An event loop whose clock advances only to the next timer, once the loop has nothing else to do.
 
     ``asyncio.sleep``, timeouts and batch windows take no time. ``time()`` starts at 0 and counts the seconds that they
-    would have taken. When nothing can happen any more, the loop raises an error instead of waiting forever.
+    would have taken. If nothing can wake the loop any more, the call that runs it raises a ``RuntimeError`` that names
+    the waiting tasks.
 
     The class is a loop factory for ``asyncio.Runner(loop_factory=VirtualLoop)``, ``asyncio.run(..., loop_factory=...)``
     and pytest-asyncio. ``run()`` works without a loop factory.
@@ -37,10 +38,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Args:
         patience: seconds of real time that the loop waits for a thread, a socket or a process when it has no timer.
-
-    Raises:
-        RuntimeError: nothing can happen any more. The call that runs the loop raises it, and it names the waiting
-            tasks.
     """
 
     def __init__(self, patience: float = 5.0) -> None:
@@ -71,7 +68,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _VirtualClock(selectors.DefaultSelector):
-    """A selector that does not wait: if no file is ready, it advances the time to the next timer."""
+    """A selector that does not wait: if no file is ready, it advances the clock to the next timer."""
 
     def __init__(self, patience: float) -> None:
         super().__init__()
@@ -87,22 +84,19 @@ class _VirtualClock(selectors.DefaultSelector):
         if events or timeout == 0:
             return events
         if timeout is None:
-            raise RuntimeError(_hang())
-        # Rounded to the nanosecond, so that ten tenths make a second, but never down: a task that waits again until
-        # the time of a timer would never end, because a loop runs timers that are less than a nanosecond away.
+            waiting = ", ".join(sorted(map(_location, asyncio.all_tasks()))) or "no task"
+            msg = f"hang: no timer, thread or file is going to wake the event loop; waiting: {waiting}"
+            raise RuntimeError(msg)
+        # Rounded to the nanosecond, so that ten tenths make a second, but never down: a loop runs timers that are less
+        # than a nanosecond away, so a task that waits until the time of a timer would wait again forever.
         target = self.now + timeout
         self.now = max(target, round(target, 9))
         self.leaps += 1
         return events
 
     def _has_others(self) -> bool:
-        """Return whether another thread or file could wake the loop. One registered file is the loop's own."""
+        # One registered file belongs to the loop itself.
         return threading.active_count() > 1 or len(self.get_map()) > 1
-
-
-def _hang() -> str:
-    waiting = ", ".join(sorted(map(_location, asyncio.all_tasks())))
-    return f"hang: no timer, thread or file is going to wake the event loop; waiting: {waiting or 'no task'}"
 
 
 def _location(task: asyncio.Task[Any]) -> str:
@@ -111,14 +105,7 @@ def _location(task: asyncio.Task[Any]) -> str:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine like ``asyncio.run``, in virtual time, and return its result.
-
-    Args:
-        main: the coroutine.
-
-    Raises:
-        RuntimeError: the coroutine waits for something that cannot happen any more.
-    """
+    """Run a coroutine like ``asyncio.run``, in virtual time, and return its result. A hang is a ``RuntimeError``."""
     with closing_loop(VirtualLoop()) as loop:
         return loop.run_until_complete(main)
 
