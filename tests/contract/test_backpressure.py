@@ -158,7 +158,7 @@ def test_a_batch_may_wait_for_room_in_another_function(threads):
 
 
 def test_a_cycle_of_waits_for_room_is_refused(threads):
-    """If two batches wait for each other, one of them for room, one call is refused instead of a deadlock."""
+    """If two batches wait for each other, one of them for room, one call is refused to avoid a deadlock."""
     futures = []
 
     def call_other(items):

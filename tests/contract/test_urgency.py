@@ -88,7 +88,7 @@ def test_contexts_are_kept_after_the_first_urgent_call(kit):
 
 
 def test_a_deadline_passes_while_the_slot_is_busy(kit):
-    """An item that is not started by its deadline is dropped, and its caller gets an error without a free slot."""
+    """An item that is not started by its deadline is dropped, and its caller gets an error while the slot is busy."""
     double, gate = kit.held()
     late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 2))
     error = late.exception(PATIENCE)
