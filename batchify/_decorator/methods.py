@@ -110,7 +110,7 @@ class BatchedMethod(Batched):
     @property
     def __func__(self) -> Batched:
         function = self._self_function
-        return function if function._self_kind is classmethod else function.__get__(None, type(self._self_instance))
+        return function if function._self_kind is classmethod else function.__get__(None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
@@ -123,25 +123,23 @@ _WAY_NAMES = ("__call__", "submit", "acall")
 
 
 def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
-    """Return the ways to call ``bind(instance)``; the instance is the first argument of a call."""
+    return tuple(partial(_call_bound, bind, name) for name in _WAY_NAMES)
 
-    def way(name: str) -> Callable[..., Any]:
-        return lambda instance, /, *args, **kwargs: getattr(bind(instance), name)(*args, **kwargs)
 
-    return tuple(map(way, _WAY_NAMES))
+def _call_bound(bind: Callable[[Any], Batched], name: str, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return getattr(bind(instance), name)(*args, **kwargs)
 
 
 def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a method whose decorator, or ``classmethod`` from Python 3.13 on, passes the instance as an argument."""
     if args and _has_as_method(args[0], function.__wrapped__.__name__):
-        instance, *rest = args
-        return getattr(BatchedMethod(function, instance), name)(*rest, **kwargs)
+        return _call_bound(partial(BatchedMethod, function), name, *args, **kwargs)
     return way(*args, **kwargs)
 
 
 def _has_as_method(first: Any, name: str) -> bool:
     """Return whether ``first`` is an object or a class with a method of this name, other than a static method."""
-    kind = type(first)
+    kind: Any = type(first)
     held = inspect.getattr_static(first if issubclass(kind, type) else kind, name, None)
     return held is not None and not isinstance(held, staticmethod)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from threading import Lock, get_ident
@@ -28,6 +27,7 @@ from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from weakref import ref
 
     from typing_extensions import Self, Unpack
@@ -64,9 +64,6 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
 
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
-    # How a call that ``_submit_nowait()`` began is answered and cancelled. Streams replace both.
-    _await_result: ClassVar[Callable[..., Any]] = staticmethod(Future.result)
-    _cancel: ClassVar[Callable[..., Any]] = staticmethod(Future.cancel)
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -191,6 +188,13 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
             # The last first: otherwise each would make room for the next one.
             for call in reversed(calls):
                 self._cancel(call)
+
+    # Streams replace these two.
+    def _await_result(self, call: Any) -> Any:
+        return call.result()
+
+    def _cancel(self, call: Any) -> None:
+        call.cancel()
 
     def waiting(self) -> list[BatchItem]:
         """Return the queued items, in order of arrival."""

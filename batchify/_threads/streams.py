@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from queue import SimpleQueue
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 class ThreadStreams(SyncMicrobatcher[Any, Any]):
     """A batcher for a ``def`` generator function: a call returns a stream."""
 
-    _await_result: ClassVar[Callable[..., Any]] = staticmethod(list)
-    _cancel: ClassVar[Callable[..., Any]] = staticmethod(BaseStream.leave)
-
     @classmethod
     def _from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
         return super()._from_source(lambda elsewhere: partial(run, source(elsewhere)), config)
@@ -52,6 +49,12 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
         if channel.gate is not None:
             wait_for_room(self._ensure_engine(), channel.gate, stream.close)
         return stream
+
+    def _await_result(self, call: Any) -> Any:
+        return list(call)
+
+    def _cancel(self, call: Any) -> None:
+        call.leave()
 
 
 class ThreadChannel(Channel):

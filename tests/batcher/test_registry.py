@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_others")
 
 
 class Batcher(Counted):
-    """Logs what is called."""
+    """A batcher that logs the calls of its methods."""
 
     def __init__(self, name, log=None, parent=None, *, listed=True):
         self.name = name
@@ -81,22 +81,22 @@ def test_batchers_are_held_weakly():
     assert made == batchers()
 
 
-def test_nothing_is_left_of_a_batcher():
-    """The registry keeps nothing of a batcher that is gone, so that thousands of them can come and go."""
+def test_the_registry_forgets_a_freed_batcher():
+    """The registry keeps no entry for a freed batcher, so that it does not grow."""
     Batcher("first")
     gc.collect()
     assert {} == registry._live
 
 
-def test_a_batcher_that_is_about_to_be_forgotten_is_not_listed(monkeypatch):
-    """A batcher is not listed between its end and the callback of its weak reference."""
+def test_a_freed_batcher_is_not_listed_before_its_callback(monkeypatch):
+    """A freed batcher is not listed, even before the callback of its weak reference."""
     monkeypatch.setattr("batchify._batcher.registry._live", {lambda: None: True})
     registry._reset_after_fork()
     assert [[], [], []] == [batchers(), registered(), sources()]
 
 
 def test_a_batcher_need_not_be_listed():
-    """A batcher that only counts for others is registered and not listed, until it is registered as listed."""
+    """A batcher that only counts for others is registered, but not listed until it is registered as listed."""
     made = [Batcher("first", listed=False), Batcher("second")]
     assert (made, [made[1]]) == (registered(), batchers())
     register(made[0])
@@ -137,7 +137,7 @@ def test_close_all_closes_all_oldest_first():
 
 
 async def test_aclose_all_closes_all_oldest_first():
-    """``aclose_all()`` awaits the end of every live batcher, in the order in which they were made."""
+    """``aclose_all()`` closes every live batcher, in the order in which they were made."""
     log = []
     made = [Batcher("first", log), Batcher("second", log)]
     await aclose_all()
@@ -155,7 +155,7 @@ def test_a_fork_resets_everything():
 
 
 def test_other_objects_are_held_weakly():
-    """The registry keeps nothing of an object that is gone."""
+    """The registry keeps no entry for other objects that are freed."""
     before = len(registry._others)
     register_for_fork(Batcher("other"))
     gc.collect()

@@ -1,4 +1,4 @@
-"""What a call can ask for beside its item, through both engines and the bridge: columns, options, groups, weights."""
+"""Columns, options, groups, weights and shared items of calls, through both engines and the bridge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
 class Search:
-    """A function of two columns and some options, in the form that an engine needs, with a gate."""
+    """A gated batch function with two columns and some options, in the form that an engine needs."""
 
     def __init__(self, kit, **options):
         self.kit = kit
@@ -32,27 +32,27 @@ class Search:
         self.fn = microbatch(fn, name="search", **options)
 
     def hold(self):
-        """Let a batch run until the gate is opened, so that what is called meanwhile waits."""
+        """Start a batch that runs until the gate opens, so that later calls wait in the queue."""
         self.gate.shut()
         caller = self.kit.call(self.fn, "h", "H")
         self.gate.await_batch()
         return caller
 
     def call(self, *calls):
-        """Make calls one after the other, each queued before the next."""
+        """Make calls one after the other, and queue each before the next."""
         callers = []
         for args, kwargs in calls:
             pending = self.fn.batch_stats.pending
             callers.append(self.kit.call(self.fn, *args, **kwargs))
-            wait_until(lambda: self.fn.batch_stats.pending > pending)  # noqa: B023  # called before the loop goes on
+            wait_until(lambda: self.fn.batch_stats.pending > pending)  # noqa: B023  # called before the next iteration
         return callers
 
     def batches(self):
-        """Return the batches that came after the one that was held."""
+        """Return the batches after the held one."""
         return [[row[0] for row in batch] for batch in self.gate.batches[1:]]
 
 
-def test_columns_by_position_and_name(kit):
+def test_columns_are_given_by_position_or_by_name(kit):
     """A call gives one element of each column, in any order, and gets its own result."""
     search = Search(kit)
     search.hold()
@@ -63,8 +63,8 @@ def test_columns_by_position_and_name(kit):
     assert [["a", "b", "c"]] == search.batches()
 
 
-def test_options_that_differ_do_not_mix(kit):
-    """Calls with equal options share a batch, however they are given; the oldest group leaves first."""
+def test_calls_with_different_options_do_not_share_a_batch(kit):
+    """Only calls with equal options share a batch, and the group with the oldest call leaves first."""
     search = Search(kit)
     search.hold()
     callers = search.call(
@@ -85,18 +85,18 @@ def test_options_that_differ_do_not_mix(kit):
     assert [["a", "c"], ["b", "d"], ["e"]] == search.batches()
 
 
-def test_an_option_that_is_not_hashable_is_refused(kit):
-    """It is the caller's ``TypeError``, and nothing is queued."""
+def test_an_unhashable_option_is_refused(kit):
+    """An unhashable option raises ``TypeError`` to its caller, and nothing is queued."""
     search = Search(kit)
     error = kit.call(search.fn, "a", "A", limit=[1]).exception(PATIENCE)
-    told = (
+    expected = (
         "search() compares options to find the calls that may share a batch, so they must be hashable; limit is a list"
     )
-    assert (TypeError, told) == (type(error), str(error))
+    assert (TypeError, expected) == (type(error), str(error))
     assert 0 == search.fn.batch_stats.pending
 
 
-def test_submit_takes_what_a_call_takes(kit):
+def test_submit_takes_the_arguments_of_a_call(kit):
     """``submit`` takes columns and options as a call does."""
     search = Search(kit)
     future = kit.run(lambda: search.fn.submit("a", docs="A", deep=True))
@@ -118,8 +118,8 @@ def test_map_takes_a_tuple_for_each_item(kit):
     assert [("a", "A", 3, False, {}), ("b", "B", 3, False, {})] == results
 
 
-def test_what_waits_shows_items_without_options(kit):
-    """``waiting()`` of a batcher shows the elements of the columns, not how their options are kept."""
+def test_waiting_items_are_shown_without_options(kit):
+    """``waiting()`` of a batcher shows the elements of the columns, without the options of their calls."""
     search = Search(kit, timeout=3600)
     search.call((("a", "A"), {"limit": 5}))
     (batcher,) = [each for each in batchify.batchers() if each.name == "search" and each.waiting()]
@@ -127,8 +127,8 @@ def test_what_waits_shows_items_without_options(kit):
     search.fn.flush()
 
 
-def test_a_method_of_several_columns(kit):
-    """A method takes columns and options as a function does, also through its class."""
+def test_a_method_has_several_columns_and_options(kit):
+    """A method takes columns and options as a function does, also when it is called on its class."""
     gate = kit.decorate(lambda rows: rows)[1]
 
     class Model:
@@ -160,7 +160,7 @@ def test_groups_do_not_mix(kit):
 
 
 def test_weights_fill_a_batch(kit):
-    """The weights of a batch never sum up above the most, and nothing overtakes."""
+    """The total weight of a batch never exceeds ``max_weight``, and no item overtakes another."""
     double, gate = kit.held(weigh=lambda item: item, max_weight=10)
     callers = kit.call_waiting(double, 6, 4, 5, 6, 1)
     gate.open()
@@ -169,18 +169,18 @@ def test_weights_fill_a_batch(kit):
     assert 2 == double.batch_stats.reasons["weight"]
 
 
-def test_what_is_too_heavy_is_refused(kit):
-    """An item that no batch could take is its caller's ``ValueError``, and the others go on."""
+def test_an_item_above_the_maximum_weight_is_refused(kit):
+    """An item too heavy for any batch raises ``ValueError`` to its caller, and other calls are answered."""
     double, gate = kit.held(weigh=lambda item: item, max_weight=10)
     error = kit.call(double, 11).exception(PATIENCE)
-    told = "an item of double() weighs 11, more than max_weight, 10; split it, or raise max_weight"
-    assert (ValueError, told) == (type(error), str(error))
+    expected = "an item of double() weighs 11, more than max_weight, 10; split it, or raise max_weight"
+    assert (ValueError, expected) == (type(error), str(error))
     gate.open()
     assert 4 == kit.call(double, 2).result(PATIENCE)
 
 
 def test_columns_are_weighed_and_grouped_together(kit):
-    """With several columns ``weigh`` and ``group_by`` get one argument for each."""
+    """With several columns, ``weigh`` and ``group_by`` get one argument for each."""
     search = Search(
         kit, weigh=lambda query, doc: len(query + doc), max_weight=4, group_by=lambda query, doc: doc.isupper()
     )
@@ -195,7 +195,7 @@ def test_columns_are_weighed_and_grouped_together(kit):
 
 
 def test_equal_items_are_sent_once(kit):
-    """Equal items that wait together are sent once; every caller gets the answer."""
+    """With ``dedupe``, a batch contains equal items once, and every caller gets the result."""
     double, gate = kit.held(dedupe=True)
     callers = kit.call_waiting(double, 1, 2, 1, 1.0)
     gate.open()
@@ -205,8 +205,8 @@ def test_equal_items_are_sent_once(kit):
     assert (5, 3, 2) == (stats.answered_items, stats.total_items, stats.deduped_items)
 
 
-def test_items_that_are_not_hashable_are_sent_one_by_one(kit):
-    """``dedupe`` leaves alone what it cannot tell to be equal."""
+def test_unhashable_items_are_not_deduplicated(kit):
+    """``dedupe`` does not merge items that are not hashable."""
     double, gate = kit.held(dedupe=True)
     callers = kit.call_waiting(double, [1], [1])
     gate.open()
@@ -214,8 +214,8 @@ def test_items_that_are_not_hashable_are_sent_one_by_one(kit):
     assert [[0], [[1], [1]]] == gate.batches
 
 
-def test_an_error_reaches_all_who_share_an_item(kit):
-    """When a batch fails, each caller gets an exception object of its own, those who share an item as well."""
+def test_an_error_reaches_every_caller_of_a_shared_item(kit):
+    """When a batch fails, each caller gets its own exception object, also if callers share an item."""
 
     def fail(items):
         raise KeyError
@@ -228,8 +228,8 @@ def test_an_error_reaches_all_who_share_an_item(kit):
     assert one is not other
 
 
-def test_one_who_leaves_does_not_disturb_those_who_share(kit):
-    """A caller that is cancelled while it waits takes nothing from those with an equal item."""
+def test_cancelling_one_caller_does_not_affect_the_others_of_a_shared_item(kit):
+    """A caller that is cancelled while it waits does not affect other callers with an equal item."""
     double, gate = kit.held(dedupe=True)
     futures = kit.run(lambda: [double.submit(1), double.submit(1), double.submit(2)])
     kit.run(futures[0].cancel)
@@ -241,21 +241,21 @@ def test_one_who_leaves_does_not_disturb_those_who_share(kit):
 
 
 @pytest.mark.parametrize("option", ["weigh", "group_by"])
-def test_an_option_that_fails_is_one_callers(kit, option):
-    """What ``weigh`` or ``group_by`` raises reaches the caller of that item, and the others go on."""
+def test_an_error_of_an_option_reaches_one_caller(kit, option):
+    """An exception from ``weigh`` or ``group_by`` reaches the caller of that item, and other calls are answered."""
 
-    def ask(item):
+    def divide(item):
         return 10 // item
 
-    options = {option: ask, **({"max_weight": 10} if option == "weigh" else {})}
+    options = {option: divide, **({"max_weight": 10} if option == "weigh" else {})}
     double, _ = kit.decorate(**options)
     assert ZeroDivisionError is type(kit.call(double, 0).exception(PATIENCE))
     assert 4 == kit.call(double, 2).result(PATIENCE)
     assert (0, 1) == (double.batch_stats.pending, double.batch_stats.answered_items)
 
 
-def test_an_error_that_is_shared_is_each_callers_own(kit):
-    """An exception in the place of a result that several share reaches each as an object of its own, where it can."""
+def test_an_exception_as_a_shared_result_is_copied_for_each_caller(kit):
+    """An exception as the result of a shared item reaches each caller as its own copy, if it can be copied."""
 
     class SingleError(Exception):
         def __reduce__(self):
@@ -279,8 +279,8 @@ def test_an_error_that_is_shared_is_each_callers_own(kit):
     assert single is same
 
 
-def test_what_is_asked_may_flush_and_configure(kit):
-    """``weigh`` may flush or configure its own function, and the call that it weighs an item for is answered."""
+def test_weigh_may_flush_and_configure_its_function(kit):
+    """``weigh`` may flush or configure its own function, and the call whose item it weighs is answered."""
 
     def weigh(item):
         double.flush()
@@ -292,8 +292,8 @@ def test_what_is_asked_may_flush_and_configure(kit):
     assert 0 == double.batch_stats.pending
 
 
-def test_a_loop_goes_although_the_last_call_failed():
-    """A call that fails before it is queued does not keep its loop."""
+def test_a_call_that_fails_does_not_keep_its_loop_alive():
+    """A call that fails before it is queued does not keep its event loop alive."""
     double = microbatch(adoubled, group_by=lambda item: 1 // item)
 
     async def fail():
@@ -306,16 +306,16 @@ def test_a_loop_goes_although_the_last_call_failed():
     assert None is loop()
 
 
-def test_everything_together(kit):
-    """Groups, weights, shared items and contexts go together."""
+def test_all_options_work_together(kit):
+    """Groups, weights, deduplication and captured contexts work together."""
     seen = []
 
-    def note(items):
+    def record_contexts(items):
         seen.append(len(batchify.current_batch().contexts))
         return doubled(items)
 
     options = {"group_by": lambda item: item % 2, "weigh": lambda item: item, "max_weight": 10, "dedupe": True}
-    double, gate = kit.decorate(note, timeout=3600, capture_context=True, max_size=3, **options)
+    double, gate = kit.decorate(record_contexts, timeout=3600, capture_context=True, max_size=3, **options)
     callers = kit.call_waiting(double, 1, 2, 1, 3, 8)
     double.flush()
     assert [2, 4, 2, 6, 16] == kit.results(callers)

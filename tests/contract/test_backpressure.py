@@ -13,7 +13,7 @@ from tests.kit.processes import printed_by
 
 
 def test_callers_wait_for_room(kit):
-    """A caller that finds no room waits for it, first come first served."""
+    """A caller that finds the queue full waits for room, in order of arrival."""
     double, gate = kit.held(max_pending=2)
     callers = kit.call_waiting(double, 1, 2, 3, 4, 5)
     assert 5 == double.batch_stats.pending
@@ -22,20 +22,22 @@ def test_callers_wait_for_room(kit):
     assert [[0], [1, 2], [3, 4], [5]] == gate.batches
 
 
-def test_a_full_room_does_not_wait_for_its_window(kit):
-    """What fills the room leaves: the company that its window waits for could not come."""
+def test_a_full_queue_does_not_wait_for_its_window(kit):
+    """A full queue starts a batch before its window ends, because no further call can join the batch."""
     double, gate = kit.decorate(timeout=3600, max_pending=2)
     assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))
     assert 1 == double.batch_stats.reasons["full"]
 
 
-def test_who_finds_no_room_is_refused(kit):
-    """With ``on_full="raise"`` a call without room is a ``QueueFullError`` at once; it counts as rejected, not made."""
+def test_a_call_without_room_is_refused(kit):
+    """With ``on_full="raise"``, a call without room raises ``QueueFullError`` and counts as rejected."""
     double, gate = kit.held(max_pending=1, on_full="raise")
     callers = kit.call_waiting(double, 1)
     error = kit.call(double, 2).exception(PATIENCE)
-    told = "double() has 1 item waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
-    assert (QueueFullError, told) == (type(error), str(error))
+    expected = (
+        "double() has 1 item waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+    )
+    assert (QueueFullError, expected) == (type(error), str(error))
     stats = double.batch_stats
     assert (1, 1, 1) == (stats.rejected_items, stats.pending, stats.running)
     gate.open()
@@ -43,19 +45,21 @@ def test_who_finds_no_room_is_refused(kit):
     assert 6 == kit.call(double, 3).result(PATIENCE)
 
 
-def test_a_full_function_still_takes_contexts(kit):
-    """Room and contexts go together."""
+def test_a_full_queue_refuses_calls_with_a_captured_context(kit):
+    """With ``capture_context``, a call without room is refused with the same error."""
     double, gate = kit.held(max_pending=2, on_full="raise", capture_context=True)
     kit.call_waiting(double, 1, 2)
-    told = "double() has 2 items waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
-    assert told == str(kit.call(double, 3).exception(PATIENCE))
+    expected = (
+        "double() has 2 items waiting, as many as max_pending allows; call again later, or wait with on_full='wait'"
+    )
+    assert expected == str(kit.call(double, 3).exception(PATIENCE))
     gate.open()
 
 
-def test_who_leaves_at_the_door_leaves_no_trace(kit):
-    """A caller that is cancelled while it waits for room is never run, and another takes its turn."""
+def test_a_caller_cancelled_while_it_waits_for_room_is_never_run(kit):
+    """A caller that is cancelled while it waits for room is never run, and the next caller takes its turn."""
     if kit.name == "threads":
-        pytest.skip("who is blocked can't be cancelled")
+        pytest.skip("a blocked thread can't be cancelled")
     double, gate = kit.held(max_pending=1)
     callers = kit.call_waiting(double, 1, 2, 3)
     callers[1].cancel()
@@ -65,10 +69,10 @@ def test_who_leaves_at_the_door_leaves_no_trace(kit):
     assert [[0], [1], [3]] == gate.batches
 
 
-def test_who_leaves_makes_room(kit):
-    """The place of a caller that was cancelled while it waited goes to the one that waits for it."""
+def test_a_cancelled_caller_makes_room(kit):
+    """The place in the queue of a cancelled caller goes to a caller that waits for room."""
     if kit.name == "threads":
-        pytest.skip("who is blocked can't be cancelled")
+        pytest.skip("a blocked thread can't be cancelled")
     double, gate = kit.held(max_pending=1, max_size=1)
     callers = kit.call_waiting(double, 1, 2)
     callers[0].cancel()
@@ -78,8 +82,8 @@ def test_who_leaves_makes_room(kit):
     assert [[0], [2]] == gate.batches
 
 
-def test_closing_answers_those_at_the_door(kit):
-    """``close()`` runs what waits for room, too."""
+def test_closing_answers_callers_that_wait_for_room(kit):
+    """``close()`` also runs the items of callers that wait for room."""
     double, gate = kit.held(max_pending=1)
     callers = kit.call_waiting(double, 1, 2, 3)
     closing = threading.Thread(target=double.close)
@@ -89,8 +93,8 @@ def test_closing_answers_those_at_the_door(kit):
     assert [2, 4, 6] == kit.results(callers)
 
 
-def test_submit_blocks_a_thread(threads):
-    """``submit`` from a thread blocks like a call until there is room; its future is that of its own item."""
+def test_submit_blocks_a_thread_until_there_is_room(threads):
+    """``submit`` in a thread blocks until there is room, and returns the future of its own item."""
     double, gate = threads.held(max_pending=1)
     first = double.submit(1)
     second = threads.call(double.submit, 2)
@@ -101,14 +105,14 @@ def test_submit_blocks_a_thread(threads):
     assert 2 == first.result(PATIENCE)
 
 
-def test_map_blocks_a_thread(threads):
-    """``map`` of more items than there is room for runs them all."""
+def test_map_takes_more_items_than_the_queue(threads):
+    """``map`` of more items than the queue has room for runs them all."""
     double, _ = threads.decorate(max_pending=2)
     assert doubled(range(50)) == double.map(range(50))
 
 
 def test_submit_on_a_loop_does_not_block():
-    """``submit`` on a loop returns at once, and its future waits its turn."""
+    """``submit`` on a loop returns a future at once, also without room in the queue."""
 
     async def main():
         @microbatch(max_pending=2)
@@ -121,21 +125,21 @@ def test_submit_on_a_loop_does_not_block():
 
 
 def test_a_worker_does_not_wait_for_itself(threads):
-    """A callback on the worker's own thread that finds no room is told so, rather than to wait for ever."""
+    """A callback on a worker thread that finds no room gets an error, because it would wait for itself."""
     double, gate = threads.held(max_pending=1)
-    told = threads.call(lambda: None)
+    caller = threads.call(lambda: None)
     first = double.submit(1)
     errors = []
 
-    def again(_):
+    def submit_twice(_):
         for _ in range(2):
             try:
                 double.submit(2)
             except ReentrantCallError as error:
                 errors.append(error)
 
-    first.add_done_callback(again)
-    assert None is told.result(PATIENCE)
+    first.add_done_callback(submit_twice)
+    assert None is caller.result(PATIENCE)
     gate.open()
     assert 2 == first.result(PATIENCE)
     double.close()
@@ -143,8 +147,8 @@ def test_a_worker_does_not_wait_for_itself(threads):
     assert 1 == double.batch_stats.cancelled_items
 
 
-def test_a_batch_may_wait_for_room_of_another(threads):
-    """A batch that waits for room of a function that does not wait for it goes on when there is some."""
+def test_a_batch_may_wait_for_room_in_another_function(threads):
+    """A batch may wait for room in the queue of another function that does not depend on it."""
     double, gate = threads.held(max_pending=1)
     own, _ = threads.decorate(lambda items: [[double.submit(item) for item in range(3)] for _ in items], name="own")
     futures = threads.call(own, 0)
@@ -153,8 +157,8 @@ def test_a_batch_may_wait_for_room_of_another(threads):
     assert doubled(range(3)) == [future.result(PATIENCE) for future in futures.result(PATIENCE)]
 
 
-def test_a_circle_through_the_door(threads):
-    """Of two batches that wait for each other, one for room, one is refused, rather than both to wait for ever."""
+def test_a_cycle_of_waits_for_room_is_refused(threads):
+    """If two batches wait for each other, one of them for room, one call is refused to avoid a deadlock."""
     futures = []
 
     def call_other(items):
@@ -169,8 +173,8 @@ def test_a_circle_through_the_door(threads):
     assert ReentrantCallError in map(type, errors)
 
 
-def test_a_future_that_is_cancelled_at_the_door(threads):
-    """Who cancels the future of a call that still waits for room ends its wait."""
+def test_cancelling_a_future_ends_its_wait_for_room(threads):
+    """If the future of a call that waits for room is cancelled, the wait ends."""
     double, gate = threads.held(max_pending=1)
     double.submit(1)
     waiting = threads.call(double.submit, 2)
@@ -180,8 +184,8 @@ def test_a_future_that_is_cancelled_at_the_door(threads):
     gate.open()
 
 
-def test_an_interrupted_wait_for_room():
-    """Ctrl-C while ``submit`` waits for room takes its item out, and the others are answered."""
+def test_an_interrupt_ends_a_wait_for_room():
+    """Ctrl-C while ``submit`` waits for room removes its item, and the other calls are answered."""
     script = """
     import signal, sys, threading
     from batchify import microbatch
@@ -216,8 +220,8 @@ def test_an_interrupted_wait_for_room():
     assert "1 1\n1\n" == printed_by(script)
 
 
-async def test_threads_and_loops_wait_together():
-    """Callers in threads and on loops wait for room in one line."""
+async def test_threads_and_loops_wait_in_one_queue():
+    """Callers in threads and on loops wait for room in the same queue."""
 
     @microbatch(max_pending=3)
     def double(items):

@@ -1,4 +1,4 @@
-"""Changing options while a function works, through both engines and the bridge."""
+"""``configure()`` of a function in use, through both engines and the bridge."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
 def configure(kit, fn, **options):
-    """Configure ``fn`` and wait until it is so on the loop, too."""
+    """Configure ``fn``, and wait until its event loop has applied the change."""
     fn.configure(**options)
     kit.run(lambda: None)
 
 
-def test_the_size_of_what_waits(kit):
-    """What waits leaves in batches of the new size."""
+def test_a_new_size_applies_to_waiting_items(kit):
+    """Waiting items leave in batches of the new size."""
     double, gate = kit.held()
     callers = kit.call_waiting(double, 1, 2, 3)
     configure(kit, double, max_size=2)
@@ -28,8 +28,8 @@ def test_the_size_of_what_waits(kit):
     assert [[0], [1, 2], [3]] == gate.batches
 
 
-def test_a_shorter_window_is_for_what_waits(kit):
-    """What has waited longer than the new window leaves at once."""
+def test_a_shorter_window_applies_to_waiting_items(kit):
+    """Items that have waited longer than the new window leave at once."""
     double, _ = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.configure(timeout=0)
@@ -37,8 +37,8 @@ def test_a_shorter_window_is_for_what_waits(kit):
     assert [4] == kit.results([kit.call(double, 2)])
 
 
-def test_adaptive_timing_is_for_what_waits(kit):
-    """``timeout=None`` lets what waits leave at once, too."""
+def test_adaptive_timing_applies_to_waiting_items(kit):
+    """After a change to ``timeout=None``, waiting items leave at once."""
     double, _ = kit.decorate(timeout=3600)
     callers = kit.call_waiting(double, 1, 2)
     double.configure(timeout=None)
@@ -46,8 +46,8 @@ def test_adaptive_timing_is_for_what_waits(kit):
     assert 1 == double.batch_stats.reasons["idle"]
 
 
-def test_a_smaller_size_fills_at_once(kit):
-    """What is as many as the new size leaves without waiting for its window."""
+def test_a_smaller_size_can_complete_a_batch(kit):
+    """If the waiting items fill a batch of the new size, they leave before their window ends."""
     double, gate = kit.decorate(timeout=3600, group_by=lambda item: 0)
     callers = kit.call_waiting(double, 1, 2)
     double.configure(max_size=2)
@@ -55,8 +55,8 @@ def test_a_smaller_size_fills_at_once(kit):
     assert [[1, 2]] == gate.batches
 
 
-def test_more_slots(kit):
-    """With more slots what waits runs beside what runs."""
+def test_more_slots_start_waiting_items(kit):
+    """If the number of slots grows, waiting items run beside the current batch."""
     double, gate = kit.held(timeout=0)
     kit.call_waiting(double, 1)
     double.configure(concurrency=2)
@@ -65,8 +65,8 @@ def test_more_slots(kit):
     gate.open()
 
 
-def test_fewer_slots(kit):
-    """With fewer slots the batches that run are left alone, and the next one waits for its slot."""
+def test_fewer_slots_do_not_affect_running_batches(kit):
+    """If the number of slots shrinks, running batches go on, and the next batch waits for a slot."""
     double, gate = kit.held(timeout=0, concurrency=2)
     callers = kit.call_waiting(double, 1)
     gate.await_batch()
@@ -79,16 +79,16 @@ def test_fewer_slots(kit):
     assert 8 == kit.call(double, 4).result(PATIENCE)
 
 
-def test_before_the_first_call(kit):
-    """A function that was never called works by its new options."""
+def test_a_function_can_be_configured_before_its_first_call(kit):
+    """A function that was never called uses its new options."""
     double, gate = kit.decorate(timeout=3600)
     double.configure(max_size=1)
     assert [2, 4] == kit.results([*kit.call_waiting(double, 1), *kit.call_waiting(double, 2)])
     assert [[1], [2]] == gate.batches
 
 
-def test_all_instances_of_a_class(kit):
-    """Through the class, all instances change, and those that come; through an instance, that one alone."""
+def test_a_class_configures_all_its_instances(kit):
+    """A change of a class applies to all instances, also later ones; a change of an instance to that one."""
 
     class Model:
         @microbatch(timeout=3600)
@@ -108,8 +108,8 @@ def test_all_instances_of_a_class(kit):
     assert 8 == future.result(PATIENCE)
 
 
-async def test_a_plain_function_on_a_loop():
-    """A plain function on a loop has as many threads as the new options say."""
+async def test_a_def_function_on_a_loop_uses_the_new_concurrency():
+    """A ``def`` function on a loop has as many threads as the new options allow."""
     batcher = AsyncMicrobatcher(doubled, 1, 0)
     assert 2 == await batcher.submit(1)
     batcher._change({"concurrency": 2})
@@ -117,8 +117,8 @@ async def test_a_plain_function_on_a_loop():
     await batcher.stop()
 
 
-def test_a_loop_that_is_gone(kit):
-    """Loops that are closed, or gone, are not told."""
+def test_closed_loops_are_ignored(kit):
+    """A change does not reach event loops that are closed or collected, and the others apply it."""
     batcher = AsyncMicrobatcher(adoubled)
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(batcher.submit(1))
@@ -127,15 +127,15 @@ def test_a_loop_that_is_gone(kit):
     assert 4 == asyncio.run(batcher.submit(2))
 
 
-def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
-    """A change that comes while the first call makes an engine is not lost."""
+def test_a_change_while_an_engine_is_made_is_not_lost(kit, monkeypatch):
+    """A change applies also if it happens while the first call creates the engine."""
     batcher = type(kit.decorate()[0]._self_route.find())
-    make = batcher._engine_kind
+    make_engine = batcher._engine_kind
 
     threads = []
 
     def make_and_configure(*args):
-        engine = make(*args)
+        engine = make_engine(*args)
         threads.append(threading.Thread(target=double.configure, kwargs={"max_size": 1}))
         threads[0].start()
         return engine
@@ -168,8 +168,8 @@ def test_an_engine_that_is_made_meanwhile(kit, monkeypatch):
         ),
     ],
 )
-def test_wrong_changes(kit, kind, options, message):
-    """What is wrong is refused as at decoration, and nothing is changed."""
+def test_invalid_changes_are_refused(kit, kind, options, message):
+    """Invalid options are refused as at decoration, and no option changes."""
     double, gate = kit.decorate(max_size=2, timeout=3600)
     with pytest.raises(kind) as caught:
         double.configure(**options)
@@ -178,8 +178,8 @@ def test_wrong_changes(kit, kind, options, message):
     assert [[1, 2]] == gate.batches
 
 
-async def test_a_change_starts_nothing_under_its_lock():
-    """A batch that may leave because of a change begins when the lock of changes is free."""
+async def test_a_change_starts_no_batch_under_its_lock():
+    """A batch that a change makes ready starts after the lock of option changes is released."""
     held = []
 
     @microbatch(max_size=4, timeout=3600)

@@ -1,4 +1,4 @@
-"""``executor``: batches run in an executor of the user, and callers are answered whatever happens there."""
+"""``executor``: batches run in an executor of the user, and each caller is answered even if the executor fails."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pool():
 
 @contextmanager
 def by_class(kind, fn, executor, **options):
-    """Return a function that runs several items in a batcher of ``kind``."""
+    """Yield a function that runs several items in a batcher of ``kind``."""
     if kind is SyncMicrobatcher:
         with SyncMicrobatcher(fn, executor=executor, **options) as batcher:
             yield batcher.submit_many
@@ -80,7 +80,7 @@ async def until(condition):
         await asyncio.sleep(0)
         if condition():
             return
-    pytest.fail("the condition never came true")
+    pytest.fail("the condition stayed false")
 
 
 KINDS = [SyncMicrobatcher, AsyncMicrobatcher]
@@ -90,15 +90,15 @@ def test_batches_run_in_the_executor(pool):
     """A decorated function runs in the threads of the executor, once for each batch."""
 
     @microbatch(executor=pool, timeout=3600, max_size=3)
-    def where(items):
+    def thread_names(items):
         return [(item, threading.current_thread().name) for item in items]
 
-    assert [(item, "theirs_0") for item in range(6)] == where.map(range(6))
-    assert (2, 2) == (pool.calls, where.batch_stats.total_batches)
+    assert [(item, "theirs_0") for item in range(6)] == thread_names.map(range(6))
+    assert (2, 2) == (pool.calls, thread_names.batch_stats.total_batches)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_class_runs_in_the_executor(kind, pool):
+def test_an_engine_class_runs_batches_in_the_executor(kind, pool):
     """Both engine classes run the batches of a ``def`` function in the executor."""
     seen = []
 
@@ -111,8 +111,8 @@ def test_a_class_runs_in_the_executor(kind, pool):
     assert ["theirs_0"] == seen
 
 
-def test_as_many_batches_as_slots_are_given_to_it():
-    """With ``concurrency=2``, two batches are in the executor at once."""
+def test_the_executor_runs_as_many_batches_as_there_are_slots():
+    """With ``concurrency=2``, two batches run in the executor at once."""
     both = threading.Barrier(2)
 
     def meet(items):
@@ -126,7 +126,7 @@ def test_as_many_batches_as_slots_are_given_to_it():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_function_runs_in_the_context_of_the_batch(kind, pool):
-    """In a thread of an executor, the batch is the current one, and no variable of its callers is visible."""
+    """An executor thread has the current batch, and no context variables of the callers."""
     seen = []
 
     def look(items):
@@ -141,7 +141,7 @@ def test_the_function_runs_in_the_context_of_the_batch(kind, pool):
 
 
 def test_a_batch_in_an_executor_cannot_call_its_own_function(pool):
-    """A call from inside its own batch is refused, if an executor runs the batch, too."""
+    """A call from inside its own batch is refused, also if an executor runs the batch."""
 
     @microbatch(executor=pool)
     def double(items):
@@ -155,7 +155,7 @@ def test_a_batch_in_an_executor_cannot_call_its_own_function(pool):
 @pytest.mark.parametrize(
     "error", [ValueError(1), KeyboardInterrupt(), SystemExit(1), StopIteration(), CancelledError()]
 )
-def test_an_error_comes_back(kind, pool, error):
+def test_an_error_in_the_executor_reaches_the_caller(kind, pool, error):
     """An error in an executor reaches its caller as an error in a worker thread does."""
 
     def fail(items):
@@ -181,25 +181,25 @@ class Refusing(Executor):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_executor_that_refuses_answers_with_its_error(kind):
-    """The error of a broken executor reaches the caller."""
+def test_the_error_of_a_broken_executor_reaches_the_caller(kind):
+    """If the executor refuses a batch, its error reaches the caller."""
     with by_class(kind, doubled, Refusing()) as submit_many, pytest.raises(BrokenExecutor, match="it is dead"):
         submit_many([1])
 
 
-def test_a_new_executor_can_be_given(pool):
+def test_a_new_executor_replaces_the_old_one(pool):
     """After ``configure(executor=)``, batches run in the new executor, and after ``None`` in a worker thread."""
 
     @microbatch(executor=Refusing())
-    def where(items):
+    def thread_name(items):
         return [threading.current_thread().name for _ in items]
 
     with pytest.raises(BrokenExecutor):
-        where(1)
-    where.configure(executor=pool)
-    assert "theirs_0" == where(1)
-    where.configure(executor=None)
-    assert where(1).startswith("test_a_new_executor")
+        thread_name(1)
+    thread_name.configure(executor=pool)
+    assert "theirs_0" == thread_name(1)
+    thread_name.configure(executor=None)
+    assert thread_name(1).startswith("test_a_new_executor")
 
 
 def test_waiting_items_run_in_the_new_executor(pool):
@@ -207,21 +207,21 @@ def test_waiting_items_run_in_the_new_executor(pool):
     gate = threading.Event()
 
     @microbatch
-    def where(items):
+    def thread_name(items):
         assert gate.wait(PATIENCE)
         return [threading.current_thread().name for _ in items]
 
-    first = where.submit(1)
-    wait_until(lambda: where.batch_stats.running)
-    second = where.submit(2)
-    where.configure(executor=pool)
+    first = thread_name.submit(1)
+    wait_until(lambda: thread_name.batch_stats.running)
+    second = thread_name.submit(2)
+    thread_name.configure(executor=pool)
     gate.set()
     assert "theirs_0" != first.result(PATIENCE)
     assert "theirs_0" == second.result(PATIENCE)
 
 
-async def test_a_class_on_a_loop_goes_to_the_new_executor(pool):
-    """The batcher of a ``def`` function on a loop changes between its own threads and an executor."""
+async def test_a_batcher_on_a_loop_uses_the_new_executor(pool):
+    """An asyncio batcher of a ``def`` function switches between its own threads and an executor."""
     batcher = AsyncMicrobatcher(lambda items: [threading.current_thread().name for _ in items], name="ours")
     names = []
     for executor in (None, BatchExecutor(pool), None):
@@ -263,8 +263,8 @@ async def test_an_abandoned_batch_is_cancelled_in_the_executor(pool):
     assert [] == ran
 
 
-def test_a_loop_may_end_before_the_executor_does(pool):
-    """An answer for a closed loop is dropped."""
+def test_a_loop_may_close_before_its_batch_ends(pool):
+    """A result for a closed loop is dropped."""
     gate = threading.Event()
 
     async def main():
@@ -291,7 +291,7 @@ def test_reports_name_the_executor(pool):
     assert ["Pool", None] == [report.executor for report in reports]
 
 
-def test_inline_runs_nothing_in_the_executor(pool):
+def test_inline_does_not_use_the_executor(pool):
     """With ``inline()``, the caller runs its item, and the executor runs nothing."""
     fn = microbatch(doubled, executor=pool)
     with inline():
@@ -299,7 +299,7 @@ def test_inline_runs_nothing_in_the_executor(pool):
     assert 0 == pool.calls
 
 
-def test_async_functions_have_none(pool):
+def test_an_executor_for_an_async_function_is_refused(pool):
     """An executor for an ``async def`` function is refused, at decoration and by ``configure()``."""
 
     async def embed(items):
@@ -314,8 +314,8 @@ def test_async_functions_have_none(pool):
         AsyncMicrobatcher(embed, executor=pool)
 
 
-def test_errors_of_isolated_parts(pool):
-    """Parts of a batch run in the executor as well."""
+def test_isolated_parts_run_in_the_executor(pool):
+    """With ``isolate_errors``, the parts of a failed batch also run in the executor."""
     fn = microbatch(
         lambda items: [1 // item for item in items], executor=pool, isolate_errors=True, timeout=3600, max_size=3
     )
@@ -324,7 +324,7 @@ def test_errors_of_isolated_parts(pool):
     assert 5 == pool.calls
 
 
-# Calls that travel to other processes.
+# Calls that are sent to other processes.
 
 
 @microbatch
@@ -333,7 +333,7 @@ def squares(numbers):
 
 
 class Model:
-    """Has batch functions of every kind."""
+    """A class with batch functions of every kind."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -369,7 +369,7 @@ class Model:
     ],
     ids=["function", "method", "bound method", "static method", "class method", "undecorated", "builtin"],
 )
-def test_the_batch_function_travels_by_name(fn, expected):
+def test_the_batch_function_is_pickled_by_name(fn, expected):
     """The process that unpickles a batch function finds it by name, however it was decorated."""
     assert expected == pickle.loads(pickle.dumps(LocalCall(fn, ([2, 3],), {})))()  # noqa: S301  # our own bytes
 
@@ -404,24 +404,24 @@ def test_a_missing_method_is_named(monkeypatch):
         call()
 
 
-def test_a_call_may_pass_through_a_process(monkeypatch):
-    """A process that only passes a call on need not have its function."""
+def test_a_process_may_forward_a_call_without_its_function(monkeypatch):
+    """A process that only forwards a call does not need the function."""
     call = pickle.dumps(LocalCall(squares.__wrapped__, ([2, 3],), {}))
-    with monkeypatch.context() as elsewhere:
-        elsewhere.delattr(sys.modules[__name__], "squares")
+    with monkeypatch.context() as patch:
+        patch.delattr(sys.modules[__name__], "squares")
         call = pickle.dumps(pickle.loads(call))  # noqa: S301  # our own bytes
     assert [4, 9] == pickle.loads(call)()  # noqa: S301  # our own bytes
 
 
-def test_items_are_not_shown_on_the_way():
-    """The representation of a call has no items, neither here nor in the other process."""
+def test_the_representation_of_a_call_hides_its_items():
+    """The representation of a call shows no items, before or after pickling."""
     call = LocalCall(squares.__wrapped__, (["private"],), {})
-    there = pickle.loads(pickle.dumps(call))  # noqa: S301  # our own bytes
-    assert "private" not in repr(call) + repr(there)
+    unpickled = pickle.loads(pickle.dumps(call))  # noqa: S301  # our own bytes
+    assert "private" not in repr(call) + repr(unpickled)
 
 
-def test_an_executor_sees_no_arguments():
-    """Options of a batch function never reach the executor, even if it has options of the same names."""
+def test_an_executor_gets_no_options_of_the_batch_function():
+    """Options of a batch function do not reach the executor, even if its ``submit`` has the same names."""
     seen = []
 
     class Prioritizing(Executor):
@@ -439,8 +439,8 @@ def test_an_executor_sees_no_arguments():
     assert [("urgent", (), 0)] == seen
 
 
-def test_the_current_batch_travels():
-    """In another process, the batch is the current one, too, without the contexts of its callers."""
+def test_the_current_batch_is_pickled_with_the_call():
+    """Another process has the look batch too, without the contexts of the callers."""
     seen = []
 
     class Copying(Executor):
@@ -449,8 +449,8 @@ def test_the_current_batch_travels():
             future.set_result(pickle.loads(pickle.dumps(fn))(*args, **kwargs))  # noqa: S301  # our own bytes
             return future
 
-    current = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
-    seen = current(1)
+    look = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
+    seen = look(1)
     assert ("look", 1, "idle", (), None) == seen
     assert (None, None) == pickle.loads(pickle.dumps(LocalCall(look_around, ([1],), {})))()[0]  # noqa: S301  # our own bytes
 
@@ -459,7 +459,7 @@ def look_around(items):
     current = batchify.current_batch()
     if current is None:
         return [(None, request.get())]
-    # This is a call of another function, from inside a batch of another process.
+    # Inside a batch in another process, a call of another function works.
     assert [1] == squares.map([1])
     return [(current.name, current.size, current.reason, current.contexts, request.get())] * len(items)
 
@@ -532,22 +532,22 @@ def run_script(folder, source, *args):
 
 @pytest.mark.skipif(os.name != "posix", reason="processes are killed by signal")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_pool_of_processes(tmp_path, method):
-    """Functions and methods run in other processes. If one dies, all callers get the error, and a new pool works."""
+def test_a_process_pool_runs_functions_and_methods(tmp_path, method):
+    """A process pool runs functions and methods. If a process dies, all callers get the error; a new pool works."""
     assert (0, ["died", "done"], "") == run_script(tmp_path, MAIN, method)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_pool_of_forked_processes(tmp_path):
+def test_a_pool_of_forked_processes_runs_functions_and_methods(tmp_path):
     """The same holds for forked processes, though newer Pythons warn about the worker thread."""
     source = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + dedent(MAIN)
     assert (0, ["died", "done"], "") == run_script(tmp_path, source, "fork")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("imported", ["before", "after"])
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor(1)", "ProcessPoolExecutor(1, mp_context=get_context('spawn'))"])
-def test_calls_are_answered_at_the_end_of_the_process(tmp_path, kind, when):
-    """A process that ends answers submitted calls before its executor ends, in either order of creation."""
+def test_calls_are_answered_when_the_process_exits(tmp_path, kind, imported):
+    """A process that exits answers submitted calls before its executor ends, in either import order."""
     imports = """
         from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
         from multiprocessing import get_context
@@ -558,13 +558,13 @@ def test_calls_are_answered_at_the_end_of_the_process(tmp_path, kind, when):
         if __name__ == "__main__":
             theirs.Model.halves(1)
             theirs.score.configure(executor={kind})
-            # Python 3.12 starts no thread at its end, not even for an executor, so the executor must have begun.
+            # Python 3.12 starts no thread at exit, not even for an executor, so the executor needs its thread before.
             theirs.score.map(range(4))
             for number in range(3):
                 theirs.score.submit(number).add_done_callback(lambda future: print(future.result()[0], flush=True))
     """
     parts = [dedent(imports), "from batchify import microbatch\n"]
-    source = "".join(parts if when == "before" else reversed(parts)) + dedent(body)
+    source = "".join(parts if imported == "before" else reversed(parts)) + dedent(body)
     assert (0, ["0", "1", "2"], "") == run_script(tmp_path, source)
 
 
@@ -593,11 +593,11 @@ def test_a_forked_child_cannot_use_the_executor(tmp_path):
         if child:
             assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     """
-    code, said, errors = run_script(tmp_path, source)
-    assert (0, ["4", "6", "True"], "") == (code, sorted(said), errors)
+    code, printed, errors = run_script(tmp_path, source)
+    assert (0, ["4", "6", "True"], "") == (code, sorted(printed), errors)
 
 
-def test_a_pool_that_dies_is_an_error_on_a_loop(tmp_path):
+def test_a_broken_pool_fails_all_calls_on_a_loop(tmp_path):
     """On an event loop, all callers of a batch get the error of the pool if its process dies."""
     source = """
         import asyncio, multiprocessing
@@ -618,7 +618,7 @@ def test_a_pool_that_dies_is_an_error_on_a_loop(tmp_path):
 
 
 def test_references_to_one_executor_are_equal(pool):
-    """Two references to one executor are equal, so nothing is made anew for it."""
+    """Two references to one executor are equal, so ``configure()`` with the same executor changes nothing."""
     one, same = (BatchExecutor(pool) for _ in range(2))
     other = BatchExecutor(Refusing())
     assert (one, hash(one)) == (same, hash(same))

@@ -1,4 +1,4 @@
-"""The contract of streams, written once and run through both engines and the bridge between them."""
+"""The promises of streams, tested through both engines and the bridge between them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def forever(items):
 
 
 def outcomes(fn):
-    """Return how many streams ended well, with an error, and with a caller that had left."""
+    """Return the numbers of answered, failed and cancelled streams."""
     stats = fn.batch_stats
     return stats.answered_items, stats.failed_items, stats.cancelled_items
 
@@ -76,8 +76,8 @@ def test_each_caller_reads_its_own_values(kit):
     assert [["a", "b"]] == source.batches
 
 
-def test_values_come_as_they_are_yielded(kit):
-    """A value is there before the next one is made."""
+def test_a_value_is_delivered_before_the_next_one_is_yielded(kit):
+    """A caller reads a value before the generator yields the next one."""
     generate, source = kit.decorate(counting(2))
     [reader] = kit.call_waiting(generate, "a")
     source.allow()
@@ -87,14 +87,14 @@ def test_values_come_as_they_are_yielded(kit):
     assert ["a0", "a1"] == reader.result(PATIENCE)
 
 
-def test_a_generator_that_yields_nothing(kit):
+def test_a_generator_without_values_gives_empty_streams(kit):
     """Streams of a generator without values are empty."""
     generate, source = kit.decorate(counting(0), **TOGETHER)
     assert [[], []] == kit.results(kit.call_waiting(generate, "a", "b"))
 
 
-def test_any_list_of_values_will_do(kit):
-    """A generator may yield anything with a length and an order, and ``None`` is an ordinary value."""
+def test_a_generator_may_yield_any_sequence(kit):
+    """A generator may yield any object with a length and an order, and ``None`` is an ordinary value."""
 
     def steps(items):
         yield tuple(items)
@@ -130,7 +130,7 @@ def test_submit_queues_at_once(kit):
 
 
 def test_a_slow_reader_does_not_delay_others(kit):
-    """A generator runs to its end while one stream is not read, and the values are kept for that stream."""
+    """A generator runs to its end while one stream is not read, and the stream keeps its values."""
     generate, source = kit.decorate(counting(100), **TOGETHER)
     source.allow_all()
     slow = kit.run(lambda: generate.submit("a"))
@@ -139,15 +139,15 @@ def test_a_slow_reader_does_not_delay_others(kit):
     assert [f"a{n}" for n in range(100)] == kit.read_any(slow).result(PATIENCE)
 
 
-def test_map(kit):
+def test_map_returns_a_list_of_values_for_each_item(kit):
     """``map`` returns the list of all values of each item, in order."""
     generate, source = kit.decorate(counting(2), max_size=2)
     source.allow_all()
     assert [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]] == kit.map(generate, "abc")
 
 
-def test_map_with_an_error_removes_the_rest(kit):
-    """The first error of ``map`` is raised, and items that are still queued then never run."""
+def test_an_error_in_map_removes_the_queued_items(kit):
+    """``map`` raises the first error, and items that are still queued are removed."""
 
     def steps(items):
         yield [KeyError("no") for item in items]
@@ -162,7 +162,7 @@ def test_map_with_an_error_removes_the_rest(kit):
     assert source.batches in ([["a"]], [["a"], ["b"]])
 
 
-def test_map_of_an_item_that_fails(kit):
+def test_map_with_a_refused_item_removes_the_earlier_items(kit):
     """If an item of ``map`` cannot be queued, the items before it are removed."""
     generate, source = kit.decorate(counting(1), timeout=3600, weigh=len, max_weight=10)
     with pytest.raises(ValueError, match="weighs 11, more than max_weight, 10"):
@@ -191,8 +191,8 @@ def test_done_ends_a_stream(kit):
     assert (2, 0, 0) == outcomes(generate)
 
 
-def test_when_all_are_done_the_generator_is_closed(kit):
-    """When every caller has DONE, the generator is closed, however much more it would yield."""
+def test_the_generator_is_closed_after_done_in_every_position(kit):
+    """When every stream has ended with DONE, the generator is closed, however much more it would yield."""
 
     def steps(items):
         yield [DONE, 1]
@@ -206,7 +206,7 @@ def test_when_all_are_done_the_generator_is_closed(kit):
     wait_until(lambda: (2, 0, 0) == outcomes(generate))
 
 
-def test_an_exception_as_a_value(kit):
+def test_an_exception_as_a_value_is_raised_to_one_caller(kit):
     """A value that is an exception is raised to its own caller, after the values before it, and ends that stream."""
     odd = KeyError("odd")
 
@@ -225,8 +225,8 @@ def test_an_exception_as_a_value(kit):
     assert (1, 1, 0) == outcomes(generate)
 
 
-def test_an_exception_that_steers_iteration_as_a_value(kit):
-    """``StopIteration`` or ``StopAsyncIteration`` in a position is raised as a ``RuntimeError`` from it."""
+def test_stop_iteration_as_a_value_becomes_a_runtime_error(kit):
+    """``StopIteration`` or ``StopAsyncIteration`` as a value is raised as a ``RuntimeError`` caused by it."""
     generate, source = kit.decorate(lambda items: [[StopIteration(), StopAsyncIteration()]], **TOGETHER)
     source.allow_all()
     errors = kit.errors(kit.call_waiting(generate, "a", "b"))
@@ -277,7 +277,7 @@ def test_an_error_comes_after_the_values_before_it(kit):
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
 @pytest.mark.parametrize("values", [[], [[DONE, 1, 2]]], ids=["all open", "one ended"])
-def test_an_error_tells_the_position(kit, values):
+def test_an_error_names_the_position(kit, values):
     """The exception of a stream has a note with the function, the position and the size of the batch."""
     generate, source = kit.decorate(failing_after(values, KeyError()), max_size=3, timeout=3600)
     source.allow_all()
@@ -297,8 +297,8 @@ def test_an_error_does_not_disturb_a_stream_that_has_ended(kit):
     assert (1, 1, 0) == outcomes(generate)
 
 
-def test_an_error_harms_only_its_batch(kit):
-    """After a batch that failed, the next one streams."""
+def test_an_error_affects_only_its_batch(kit):
+    """After a batch that fails, the next one streams."""
 
     def steps(items):
         if "a" in items:
@@ -311,7 +311,7 @@ def test_an_error_harms_only_its_batch(kit):
     assert ["b"] == kit.call(generate, "b").result(PATIENCE)
 
 
-def test_an_error_before_the_first_step(kit):
+def test_an_error_before_the_first_value_ends_all_streams(kit):
     """A generator that fails before it yields anything ends all its streams."""
     generate, source = kit.decorate(lambda items: 1 / 0, **TOGETHER)
     errors = kit.errors(kit.call_waiting(generate, "a", "b"))
@@ -330,7 +330,7 @@ def test_a_report_has_the_error(kit):
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "description"),
     [
         ([1], "1 result"),
         ([1, 2, 3], "3 results"),
@@ -341,21 +341,21 @@ def test_a_report_has_the_error(kit):
         (DONE, "a Done, which has no length"),
     ],
 )
-def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, told):
-    """A yield that is not one value for each item is an error that says so, and the generator is closed."""
+def test_a_wrong_yield_is_an_error_for_every_caller(kit, values, description):
+    """A yield that is not one value for each item raises an error to every caller; the generator is closed."""
     generate, source = kit.decorate(lambda items: [[1, 2], values, [3, 4]], **TOGETHER)
     source.allow_all()
     a, b = kit.call_waiting(generate, "a", "b")
     errors = kit.errors([a, b])
-    message = f"generate() was given 2 items and yielded {told}; it must yield one for each item, in order"
+    message = f"generate() was given 2 items and yielded {description}; it must yield one for each item, in order"
     assert [(BatchResultError, message)] * 2 == [(type(error), str(error)) for error in errors]
     assert ([1], [2]) == (a.values, b.values)
     source.await_ended()
 
 
 @pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
-def test_a_base_exception(kit, kind):
-    """An exception that ends programs or generators reaches callers in threads; on a loop, the batch is aborted."""
+def test_a_base_exception_ends_every_stream(kit, kind):
+    """A ``BaseException`` reaches callers in threads; on a loop, the batch is aborted."""
     if kit.name == "asyncio" and kind in (KeyboardInterrupt, SystemExit):
         pytest.skip("it ends the loop, as from any task")
     generate, source = kit.decorate(failing_after([[1, 2]], kind()), **TOGETHER)
@@ -366,7 +366,7 @@ def test_a_base_exception(kit, kind):
     assert ([1], [2]) == (a.values, b.values)
 
 
-def test_stop_iteration_inside(kit):
+def test_stop_iteration_in_a_generator_becomes_a_runtime_error(kit):
     """A ``StopIteration`` that escapes from a generator reaches the caller as Python's ``RuntimeError``."""
     generate, source = kit.decorate(failing_after([[1]], StopIteration()))
     source.allow_all()
@@ -375,10 +375,10 @@ def test_stop_iteration_inside(kit):
     assert [1] == reader.values
 
 
-# Leaving.
+# Readers that stop.
 
 
-def test_leaving_while_it_waits(kit):
+def test_a_caller_that_leaves_before_the_departure_removes_its_item(kit):
     """If a caller leaves before its batch departs, its item is removed and never run."""
     generate, source = kit.decorate(counting(1), **TOGETHER)
     (a,) = kit.call_waiting(generate, "a")
@@ -390,8 +390,8 @@ def test_leaving_while_it_waits(kit):
     assert (2, 0, 1) == outcomes(generate)
 
 
-def test_leaving_while_it_runs(kit):
-    """A caller that leaves a running batch is dropped, and the others read on."""
+def test_a_caller_that_leaves_a_running_batch_does_not_affect_the_others(kit):
+    """A caller that leaves a running batch is dropped, and the other streams continue."""
     generate, source = kit.decorate(counting(3), **TOGETHER)
     a, b = kit.call_waiting(generate, "a", "b")
     source.allow()
@@ -404,7 +404,7 @@ def test_leaving_while_it_runs(kit):
     wait_until(lambda: (1, 0, 1) == outcomes(generate))
 
 
-def test_when_all_have_left_the_generator_is_closed(kit):
+def test_the_generator_is_closed_when_all_readers_have_left(kit):
     """When all readers have left, the generator is closed: at its next step, or where it waits on a loop."""
     generate, source = kit.decorate(forever, **TOGETHER)
     a, b = kit.call_waiting(generate, "a", "b")
@@ -418,7 +418,7 @@ def test_when_all_have_left_the_generator_is_closed(kit):
     wait_until(lambda: (0, 0, 2) == outcomes(generate))
 
 
-def test_when_all_are_done_or_have_left_the_generator_is_closed(kit):
+def test_the_generator_is_closed_when_all_streams_have_ended_or_been_left(kit):
     """When some streams have ended with DONE and all other readers have left, the generator is closed."""
 
     def steps(items):
@@ -439,7 +439,7 @@ def test_when_all_are_done_or_have_left_the_generator_is_closed(kit):
 
 
 def test_an_error_after_all_streams_have_ended_is_logged(kit, caplog):
-    """A generator that fails while it is closed harms no stream that ended with DONE; the error is logged."""
+    """An exception while a generator is closed is logged, and does not affect streams that ended with DONE."""
 
     def steps(items):
         yield [DONE]
@@ -455,8 +455,8 @@ def test_an_error_after_all_streams_have_ended_is_logged(kit, caplog):
     ]
 
 
-def test_a_dropped_stream_leaves(kit):
-    """A submitted stream that is dropped, unread or half read, leaves."""
+def test_a_dropped_stream_removes_its_item(kit):
+    """If a submitted stream is dropped before its batch leaves, its item is removed."""
     generate, source = kit.decorate(counting(3), **TOGETHER)
     stream = kit.run(lambda: generate.submit("a"))
     assert 1 == generate.batch_stats.pending
@@ -466,7 +466,7 @@ def test_a_dropped_stream_leaves(kit):
     assert [] == source.batches
 
 
-def test_closing_twice(kit):
+def test_a_stream_may_be_closed_at_any_time(kit):
     """A stream may be closed before it begins, after its end, and twice."""
     generate, source = kit.decorate(counting(1))
     source.allow_all()
@@ -479,18 +479,18 @@ def test_closing_twice(kit):
     assert [[], []] == [kit.read_any(stream).result(PATIENCE) for stream in (never, twice)]
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_stream_is_not_copied(kit, again):
-    """A stream is read once, so it can be neither copied nor pickled, like a generator."""
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_cannot_be_copied_or_pickled(kit, duplicate):
+    """A stream is read once, so it cannot be copied or pickled, like a generator."""
     generate, source = kit.decorate(counting(1))
     source.allow_all()
     stream = kit.run(lambda: generate.submit("a"))
     with pytest.raises(TypeError, match="a stream cannot be copied or pickled: its values are read once"):
-        again(stream)
+        duplicate(stream)
     assert ["a0"] == kit.read_any(stream).result(PATIENCE)
 
 
-# The same as for other batches.
+# Promises of all batches.
 
 
 def test_a_batch_is_never_larger_than_max_size(kit):
@@ -504,7 +504,7 @@ def test_a_batch_is_never_larger_than_max_size(kit):
     assert [["a"], ["b", "c"], ["d"]] == source.batches
 
 
-def test_concurrency(kit):
+def test_as_many_generators_run_as_there_are_slots(kit):
     """As many generators run at once as ``concurrency`` allows, and no more."""
     generate, source = kit.decorate(counting(1), max_size=1, timeout=0, concurrency=2)
     callers = kit.call_waiting(generate, "a", "b", "c")
@@ -515,7 +515,7 @@ def test_concurrency(kit):
     assert [["a0"], ["b0"], ["c0"]] == kit.results(callers)
 
 
-def test_closing_drains(kit):
+def test_closing_drains_open_streams(kit):
     """``close()`` lets open streams run to their end and refuses new calls."""
     generate, source = kit.decorate(counting(2), timeout=3600)
     readers = kit.call_waiting(generate, "a", "b")
@@ -525,7 +525,7 @@ def test_closing_drains(kit):
     assert isinstance(kit.call(generate, "c").exception(PATIENCE), BatcherClosedError)
 
 
-def test_the_numbers_add_up_at_any_moment(kit):
+def test_a_stream_counts_as_running_until_its_batch_ends(kit):
     """A stream counts as running until its batch ends, even if the stream has ended or its reader has left."""
 
     def steps(items):
@@ -546,8 +546,8 @@ def test_the_numbers_add_up_at_any_moment(kit):
     assert 3 == counted_calls(generate.batch_stats)
 
 
-def test_no_room(kit):
-    """With ``on_full="raise"``, a call that finds no room is a ``QueueFullError``."""
+def test_a_call_without_room_is_refused(kit):
+    """With ``on_full="raise"``, a call that finds the queue full raises ``QueueFullError``."""
     generate, source = kit.decorate(counting(1), max_size=1, max_pending=1, on_full="raise")
     readers = kit.call_waiting(generate, "a")
     source.await_begun()
@@ -557,8 +557,8 @@ def test_no_room(kit):
     assert [["a0"], ["b0"]] == kit.results(readers)
 
 
-def test_waiting_for_room(kit):
-    """A call that finds no room waits for it."""
+def test_a_call_waits_for_room(kit):
+    """A call that finds the queue full waits for room."""
     generate, source = kit.decorate(counting(1), max_size=1, max_pending=1)
     readers = kit.call_waiting(generate, "a")
     source.await_begun()
@@ -567,7 +567,7 @@ def test_waiting_for_room(kit):
     assert [["a0"], ["b0"], ["c0"]] == kit.results(readers)
 
 
-def test_reading_its_own_stream_is_refused(kit):
+def test_a_generator_cannot_read_a_stream_of_its_own_function(kit):
     """A generator that reads a stream of its own function gets an error instead of waiting for itself forever."""
     seen = []
 
@@ -584,7 +584,7 @@ def test_reading_its_own_stream_is_refused(kit):
     ]
 
 
-def test_the_current_batch(kit):
+def test_the_current_batch_is_set_while_the_generator_runs(kit):
     """``current_batch()`` describes the batch while the generator runs."""
     generate, source = kit.decorate(lambda items: [[batchify.current_batch()] * 2], **TOGETHER)
     source.allow_all()
@@ -592,7 +592,7 @@ def test_the_current_batch(kit):
     assert ("generate", 2, "full") == (current.name, current.size, current.reason)
 
 
-def test_the_context_of_the_callers(kit):
+def test_a_batch_has_the_contexts_of_its_callers(kit):
     """With ``capture_context``, a batch has the context of each caller."""
     generate, source = kit.decorate(
         lambda items: [[len(batchify.current_batch().contexts)] * 2], capture_context=True, **TOGETHER
@@ -613,7 +613,7 @@ def test_records_and_waiting_items_show_plain_items(kit):
     assert [("a", "b")] == [batch.items for batch in recorder.batches]
 
 
-def test_groups_and_weights(kit):
+def test_group_by_and_weigh_get_plain_items(kit):
     """``group_by`` and ``weigh`` get the items as callers gave them."""
     generate, source = kit.decorate(counting(1), max_size=4, group_by=len, weigh=len, max_weight=4)
     source.allow_all()
@@ -652,7 +652,7 @@ async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
         ("isolate_errors", "values that were yielded cannot be taken back"),
     ],
 )
-def test_what_streams_cannot_do_is_refused(fn, option, reason):
+def test_an_unsupported_option_is_refused(fn, option, reason):
     """An option that a generator function cannot have is refused at decoration, with the reason."""
     with pytest.raises(TypeError) as caught:
         microbatch(fn, **{option: True})
@@ -661,17 +661,17 @@ def test_what_streams_cannot_do_is_refused(fn, option, reason):
 
 @pytest.mark.parametrize("fn", [yielding, ayielding])
 def test_an_executor_is_refused(fn):
-    """A generator function has no executor, neither at decoration nor later."""
+    """A generator function accepts no executor, at decoration or later."""
     reason = "an executor returns one result and cannot yield values"
     expected = f"executor does not work for {fn.__name__}(), a generator function: {reason}"
     with ThreadPoolExecutor() as pool:
-        for ask in (lambda: microbatch(fn, executor=pool), lambda: microbatch(fn).configure(executor=pool)):
+        for use_executor in (lambda: microbatch(fn, executor=pool), lambda: microbatch(fn).configure(executor=pool)):
             with pytest.raises(TypeError) as caught:
-                ask()
+                use_executor()
             assert expected == str(caught.value)
 
 
-def test_urgent_streams(kit):
+def test_streams_have_priorities_and_deadlines(kit):
     """Calls of a generator function leave by priority, and fail at their deadlines."""
     generate, source = kit.decorate(counting(1), max_size=1)
     [first] = kit.call_waiting(generate, "a")
@@ -686,7 +686,7 @@ def test_urgent_streams(kit):
     assert 1 == generate.batch_stats.expired_items
 
 
-def test_all_values_of_urgent_items(kit):
+def test_submit_and_map_of_a_view_stream(kit):
     """``submit()`` and ``map()`` of a view stream like those of the function."""
     generate, source = kit.decorate(counting(2), max_size=2)
     source.allow_all()
@@ -697,7 +697,7 @@ def test_all_values_of_urgent_items(kit):
 
 @pytest.mark.parametrize("fn", [yielding, ayielding])
 @pytest.mark.parametrize("kind", [SyncMicrobatcher, AsyncMicrobatcher])
-def test_engines_are_not_given_generator_functions(kind, fn):
+def test_engine_classes_refuse_generator_functions(kind, fn):
     """The engine classes refuse generator functions with an error that names the decorator."""
     with pytest.raises(TypeError) as caught:
         kind(fn)
@@ -706,37 +706,37 @@ def test_engines_are_not_given_generator_functions(kind, fn):
     assert expected == str(caught.value)
 
 
-def test_the_kind_of_a_decorated_function():
+def test_inspect_recognizes_a_decorated_generator_function():
     """``inspect`` recognizes a decorated generator function, asynchronous or not."""
     stream, astream = microbatch(yielding), microbatch(ayielding)
     assert (True, False) == (inspect.isgeneratorfunction(stream), inspect.isasyncgenfunction(stream))
     assert (False, True) == (inspect.isgeneratorfunction(astream), inspect.isasyncgenfunction(astream))
 
 
-def test_signatures():
+def test_the_signature_returns_an_iterator_of_values():
     """The signature is that of a call: it takes an item and returns an iterator of values."""
     assert "(items: str, *, n: int = 1) -> collections.abc.Iterator[str]" == str(
         inspect.signature(microbatch(yielding))
     )
     assert "(items: str) -> collections.abc.AsyncIterator[str]" == str(inspect.signature(microbatch(ayielding)))
 
-    def untold(items):
+    def unannotated(items):
         yield items
 
-    def unclear(items) -> Iterator:
+    def incomplete(items) -> Iterator:
         yield items
 
-    assert ["(items)", "(items)"] == [str(inspect.signature(microbatch(fn))) for fn in (untold, unclear)]
+    assert ["(items)", "(items)"] == [str(inspect.signature(microbatch(fn))) for fn in (unannotated, incomplete)]
 
 
 def test_done_is_one_object():
     """Copying and pickling DONE return the same object, and its ``repr`` is its name."""
-    assert DONE is copy.copy(DONE) is copy.deepcopy(DONE) is pickle.loads(pickle.dumps(DONE))  # noqa: S301  # ours
+    assert DONE is copy.copy(DONE) is copy.deepcopy(DONE) is pickle.loads(pickle.dumps(DONE))  # noqa: S301  # our own bytes
     assert ("batchify.DONE", "batchify.DONE") == (repr(DONE), str(DONE))
 
 
-def test_a_process_ends_though_a_stream_has_no_end():
-    """A stream that is kept but no longer read does not keep the process from ending."""
+def test_an_endless_stream_does_not_keep_the_process_running():
+    """A stream that is kept but no longer read does not keep the process from exiting."""
     script = """
     from batchify import microbatch
 
@@ -752,7 +752,7 @@ def test_a_process_ends_though_a_stream_has_no_end():
 
     stream, unread = generate("a"), generate("b")
     print(next(stream))
-    waiting, gone = generate.submit("c"), generate.submit("d")
-    del gone
+    waiting, dropped = generate.submit("c"), generate.submit("d")
+    del dropped
     """
     assert "0\nclosed\n" == printed_by(script)

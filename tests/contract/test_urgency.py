@@ -1,4 +1,4 @@
-"""``fn.options(priority=, deadline=)``, on both engines: who is urgent leaves first, who is late is told in time."""
+"""``fn.options(priority=, deadline=)`` on both engines: order of departure, and errors at deadlines."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from batchify._threads.engine import ThreadEngine
 from batchify.testing import inline, run
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
-# Seconds that a test waits for a deadline in real time.
+# A deadline that passes in real time, in seconds.
 SOON = 0.02
 
 
 def call_waiting(kit, *calls):
-    """Return the callers of ``calls``, functions with an item, each queued before the next."""
+    """Make ``calls``, pairs of a function and an item, and queue each before the next; return the callers."""
     return [caller for fn, item in calls for caller in kit.call_waiting(fn, item)]
 
 
 def test_the_higher_priority_leaves_first(kit):
-    """Calls of a higher priority leave before those that came earlier."""
+    """Calls with a higher priority leave before earlier calls."""
     double, gate = kit.held(max_size=1)
     high, low = double.options(priority=1000), double.options(priority=-1000)
     callers = call_waiting(kit, (low, 1), (double, 2), (high, 3), (high, 4), (double, 5))
@@ -38,8 +38,8 @@ def test_the_higher_priority_leaves_first(kit):
     assert [[0], [3], [4], [2], [5], [1]] == gate.batches
 
 
-def test_they_share_batches_with_all_others(kit):
-    """A view is the same function: its calls travel with those of the function itself."""
+def test_calls_of_a_view_share_batches_with_other_calls(kit):
+    """Calls of a view and of its function share batches."""
     double, gate = kit.held()
     callers = call_waiting(kit, (double, 1), (double.options(priority=1000), 2), (double.options(deadline=HOUR), 3))
     gate.open()
@@ -47,18 +47,18 @@ def test_they_share_batches_with_all_others(kit):
     assert [[0], [2, 1, 3]] == gate.batches
 
 
-def test_what_waited_before_goes_on(kit):
-    """What waits when the first urgent call comes keeps its place, may leave, and is answered."""
+def test_items_queued_before_the_first_urgent_call_keep_their_place(kit):
+    """Items queued before the first urgent call keep their order, can be cancelled, and are answered."""
     double, gate = kit.held(max_size=2)
     callers = kit.call_waiting(double, 1, 2)
-    left = kit.run(lambda: double.submit(8))
+    cancelled_before = kit.run(lambda: double.submit(8))
     callers += kit.call_waiting(double, 3, 4)
-    gone = kit.run(lambda: double.submit(9))
-    # Of one who has left already there is only an empty place.
-    kit.run(left.cancel)
+    cancelled_after = kit.run(lambda: double.submit(9))
+    # The queue now has an empty place, where the cancelled item was.
+    kit.run(cancelled_before.cancel)
     wait_until(lambda: double.batch_stats.cancelled_items == 1)
     callers += call_waiting(kit, (double.options(priority=1000), 5))
-    kit.run(gone.cancel)
+    kit.run(cancelled_after.cancel)
     gate.open()
     assert [2, 4, 6, 8, 10] == kit.results(callers)
     assert [[0], [5, 1], [2, 3], [4]] == gate.batches
@@ -69,15 +69,15 @@ def test_what_waited_before_goes_on(kit):
     )
 
 
-def test_contexts_are_kept_over_the_first_urgent_call(kit):
-    """With ``capture_context``, those who waited before and those who come later have their contexts."""
+def test_contexts_are_kept_after_the_first_urgent_call(kit):
+    """With ``capture_context``, calls before and after the first urgent call keep their contexts."""
     seen = []
 
-    def note(items):
+    def record_contexts(items):
         seen.append((len(items), len(batchify.current_batch().contexts)))
         return doubled(items)
 
-    double, gate = kit.decorate(note, capture_context=True)
+    double, gate = kit.decorate(record_contexts, capture_context=True)
     gate.shut()
     kit.call(double, 0)
     gate.await_batch()
@@ -87,8 +87,8 @@ def test_contexts_are_kept_over_the_first_urgent_call(kit):
     assert [(1, 1), (3, 3)] == seen
 
 
-def test_a_deadline_is_told_while_the_slot_is_busy(kit):
-    """An item that was not started in time is dropped, unrun, and its caller told though no slot fell free."""
+def test_a_deadline_passes_while_the_slot_is_busy(kit):
+    """An item that is not started by its deadline is dropped, and its caller gets an error while the slot is busy."""
     double, gate = kit.held()
     late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 2))
     error = late.exception(PATIENCE)
@@ -105,8 +105,8 @@ def test_a_deadline_is_told_while_the_slot_is_busy(kit):
     assert (1, 0, 0, 0) == (stats.expired_items, stats.cancelled_items, stats.pending, stats.running)
 
 
-def test_each_deadline_is_told(kit):
-    """Deadlines come in any order, and one after the other."""
+def test_deadlines_may_pass_in_any_order(kit):
+    """Each call fails at its own deadline, whatever the order of the calls."""
     double, gate = kit.held()
     patient = double.options(deadline=2 * SOON)
     hasty = double.options(deadline=SOON)
@@ -117,7 +117,7 @@ def test_each_deadline_is_told(kit):
 
 
 def test_a_started_item_has_met_its_deadline(kit):
-    """What runs at its deadline is answered."""
+    """An item that is running at its deadline is answered."""
     double, gate = kit.decorate()
     gate.shut()
     caller = kit.call(double.options(deadline=SOON), 1)
@@ -130,7 +130,7 @@ def test_a_started_item_has_met_its_deadline(kit):
 
 
 def test_a_batch_leaves_in_time_for_its_deadlines(kit):
-    """With a slot free, a batch does not wait for its window if an item in it cannot."""
+    """With a free slot, a batch leaves before its window ends if a deadline in it requires that."""
     double, gate = kit.decorate(timeout=HOUR)
     callers = call_waiting(kit, (double, 1), (double.options(deadline=1), 2))
     assert [2, 4] == kit.results(callers)
@@ -138,8 +138,8 @@ def test_a_batch_leaves_in_time_for_its_deadlines(kit):
     assert 1 == double.batch_stats.reasons["deadline"]
 
 
-def test_submit_and_map_are_urgent_too(kit):
-    """Futures and lists of results come with priorities and deadlines, too."""
+def test_submit_has_priorities_and_deadlines(kit):
+    """``submit()`` of a view has the priority and deadline of the view."""
     double, gate = kit.held(max_size=1)
     futures = kit.run(lambda: [double.submit(1), double.options(priority=1000).submit(2)])
     late = kit.run(lambda: double.options(deadline=SOON).submit(3))
@@ -150,8 +150,8 @@ def test_submit_and_map_are_urgent_too(kit):
     assert [[0], [2], [1]] == gate.batches
 
 
-def test_map_raises_the_deadline():
-    """``map`` raises the first error, and a deadline is one."""
+def test_map_raises_a_deadline_error():
+    """``map`` of a view raises ``DeadlineError`` if an item misses its deadline."""
     gate = threading.Event()
 
     @microbatch(max_size=1)
@@ -168,11 +168,11 @@ def test_map_raises_the_deadline():
     assert 0 == double.batch_stats.pending
 
 
-def test_a_cancelled_caller_is_not_late(kit):
-    """Who left before the deadline counts as cancelled, and the deadline passes without a word."""
+def test_a_caller_cancelled_before_its_deadline_does_not_expire(kit):
+    """A caller that is cancelled before its deadline counts as cancelled, and not as expired."""
     double, gate = kit.held()
-    gone = kit.run(lambda: double.options(deadline=2 * SOON).submit(1))
-    kit.run(gone.cancel)
+    cancelled = kit.run(lambda: double.options(deadline=2 * SOON).submit(1))
+    kit.run(cancelled.cancel)
     late = kit.call(double.options(deadline=3 * SOON), 2)
     assert DeadlineError is type(late.exception(PATIENCE))
     gate.open()
@@ -181,8 +181,8 @@ def test_a_cancelled_caller_is_not_late(kit):
     assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.expired_items)
 
 
-def test_deadlines_at_the_door(kit):
-    """Who waits for room is told at the deadline as well, and then others come in."""
+def test_a_deadline_ends_a_wait_for_room(kit):
+    """A call that waits for room fails at its deadline, and other calls are answered."""
     double, gate = kit.held(max_pending=1, on_full="wait")
     waiting = kit.call_waiting(double, 1)
     late = kit.call(double.options(deadline=SOON), 2)
@@ -193,7 +193,7 @@ def test_deadlines_at_the_door(kit):
 
 
 def test_submit_without_room_returns_at_its_deadline():
-    """The thread that waits for room in ``submit()`` goes on at the deadline, with a future that says so."""
+    """``submit()`` that waits for room in a thread returns a failed future at its deadline."""
     gate = threading.Event()
 
     @microbatch(max_pending=1, max_size=1)
@@ -210,15 +210,15 @@ def test_submit_without_room_returns_at_its_deadline():
     assert [0, 2] == [future.result(PATIENCE) for future in futures]
 
 
-def test_a_full_room_still_refuses(kit):
+def test_a_full_queue_refuses_urgent_calls(kit):
     """``on_full="raise"`` refuses an urgent call like any other."""
     double, gate = kit.held(max_pending=1, on_full="raise")
     kit.call_waiting(double, 1)
     assert QueueFullError is type(kit.call(double.options(priority=9), 2).exception(PATIENCE))
 
 
-def test_who_shares_an_item_keeps_a_deadline_of_its_own(kit):
-    """With ``dedupe``, one sharer is late, the other gets the answer."""
+def test_callers_of_a_shared_item_have_separate_deadlines(kit):
+    """With ``dedupe``, one caller of a shared item misses its deadline and the other gets the result."""
     double, gate = kit.held(dedupe=True)
     late, other = call_waiting(kit, (double.options(deadline=SOON), 1), (double, 1))
     assert DeadlineError is type(late.exception(PATIENCE))
@@ -227,7 +227,7 @@ def test_who_shares_an_item_keeps_a_deadline_of_its_own(kit):
 
 
 def test_close_does_not_wait_for_a_deadline(kit):
-    """What waits runs when the function is closed, however long its deadline is."""
+    """``close()`` runs waiting items at once, however long their deadlines are."""
     double, _ = kit.decorate(timeout=HOUR)
     callers = call_waiting(kit, (double.options(deadline=HOUR), 1))
     double.options(priority=1).close()
@@ -235,8 +235,8 @@ def test_close_does_not_wait_for_a_deadline(kit):
     assert batchify.BatcherClosedError is type(kit.call(double, 1).exception(PATIENCE))
 
 
-def test_close_returns_when_the_last_one_was_late():
-    """If all that waits is dropped at its deadline, who closes is told."""
+def test_close_returns_after_the_last_item_has_expired():
+    """If all waiting items are dropped at their deadlines, ``close()`` returns."""
     gate = threading.Event()
     order = []
 
@@ -255,11 +255,11 @@ def test_close_returns_when_the_last_one_was_late():
     assert ["late", "closed"] == order
 
 
-@pytest.mark.parametrize("wait", ["close", "call"])
-def test_a_callback_of_who_was_late_does_not_wait_for_itself(wait):
-    """A callback of a future that is late closes the function at once; a call in it is refused, as on any worker."""
+@pytest.mark.parametrize("action", ["close", "call"])
+def test_a_callback_of_an_expired_future_does_not_block(action):
+    """A callback of an expired future closes the function at once; a call from it is refused."""
     gate = threading.Event()
-    told = Future()
+    outcome = Future()
 
     @microbatch(max_size=1)
     def double(items):
@@ -268,21 +268,21 @@ def test_a_callback_of_who_was_late_does_not_wait_for_itself(wait):
 
     def called_back(_):
         try:
-            told.set_result(double.close() if wait == "close" else double(2))
+            outcome.set_result(double.close() if action == "close" else double(2))
         except ReentrantCallError as error:
-            told.set_exception(error)
+            outcome.set_exception(error)
 
     running = double.submit(0)
     wait_until(lambda: double.batch_stats.running)
     late = double.options(deadline=SOON).submit(1)
     late.add_done_callback(called_back)
-    assert (type(None) if wait == "close" else ReentrantCallError) is type(told.exception(PATIENCE))
+    assert (type(None) if action == "close" else ReentrantCallError) is type(outcome.exception(PATIENCE))
     gate.set()
     assert 0 == running.result(PATIENCE)
 
 
 class Scorer:
-    """Methods of each kind."""
+    """A class with methods of each kind."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -307,7 +307,7 @@ def tripled(items):
 
 
 def test_methods_have_views():
-    """A method, class method or function of several columns with options is called the same through a view."""
+    """Views work for methods, class methods and functions with several columns and options."""
     scorer, other = Scorer(10), Scorer(100)
     view = scorer.times.options(priority=1, deadline=HOUR)
     assert 62 == view(2, 3, plus=2)
@@ -323,13 +323,13 @@ async def wait_for(fn):
     return await fn(2)
 
 
-def test_a_view_keeps_its_instance_while_it_is_awaited():
-    """A call through the view of a temporary object's method is answered."""
+def test_a_view_keeps_its_instance_alive():
+    """A call through a view of a temporary object's method is answered."""
     assert 20 == run(Scorer(10).atimes.options(priority=1)(2))
 
 
-def test_a_view_is_the_function():
-    """Statistics, configuration and closing of a view are those of the function; it copies, pickles and tells."""
+def test_a_view_acts_on_its_function():
+    """Statistics, configuration and closing of a view are those of its function; a view can be pickled."""
     double = microbatch(doubled, name="double")
     view = double.options(priority=2, deadline=0.5)
     assert "<microbatch double, priority 2, deadline 0.5 s>" == repr(view)
@@ -341,12 +341,12 @@ def test_a_view_is_the_function():
     assert view is copy.copy(view)
     view.reset_stats()
     assert 0 == double.batch_stats.total_items
-    again = pickle.loads(pickle.dumps(tripled.options(priority=2, deadline=0.5)))  # noqa: S301  # our own
-    assert (repr(tripled.options(priority=2, deadline=0.5)), tripled) == (repr(again), again._self_base)
+    unpickled = pickle.loads(pickle.dumps(tripled.options(priority=2, deadline=0.5)))  # noqa: S301  # our own bytes
+    assert (repr(tripled.options(priority=2, deadline=0.5)), tripled) == (repr(unpickled), unpickled._self_base)
     scorer = Scorer(10)
-    twin = copy.deepcopy(scorer.times.options(priority=1))
+    copied = copy.deepcopy(scorer.times.options(priority=1))
     scorer.factor = 0
-    assert 60 == twin(2, 3)
+    assert 60 == copied(2, 3)
 
 
 @pytest.mark.parametrize(
@@ -361,15 +361,15 @@ def test_a_view_is_the_function():
         ({"deadline": float("inf")}, ValueError, "deadline must be a finite number above 0, got inf"),
     ],
 )
-def test_what_cannot_be_asked(options, kind, message):
-    """A priority is a finite number, a deadline a finite number above 0."""
+def test_invalid_priorities_and_deadlines_are_refused(options, kind, message):
+    """A priority is a finite number, and a deadline is a finite number above 0."""
     with pytest.raises(kind) as raised:
         tripled.options(**options)
     assert message == str(raised.value)
 
 
-def test_a_view_leaves_nothing_behind():
-    """Views come and go with each call, without work for the garbage collector."""
+def test_a_view_is_in_no_reference_cycle():
+    """A view is freed with its last reference, without the garbage collector."""
     gc.disable()
     try:
         view = weakref.ref(tripled.options(priority=1))
@@ -379,7 +379,7 @@ def test_a_view_leaves_nothing_behind():
 
 
 def test_inline_has_no_deadlines(kit):
-    """Run inline, an urgent call is answered by its caller, without a thread that watches."""
+    """With ``inline()``, a caller runs its urgent call itself, and no deadline thread starts."""
     double, _ = kit.decorate()
     with inline():
         assert 2 == kit.call(double.options(deadline=SOON, priority=1), 1).result(PATIENCE)
@@ -388,11 +388,11 @@ def test_inline_has_no_deadlines(kit):
     assert 2 == kit.call(double.options(deadline=HOUR), 1).result(PATIENCE)
 
 
-# On event loops, in virtual time.
+# Event loops, in virtual time.
 
 
-async def test_a_deadline_is_told_to_the_moment(moment):
-    """On a loop the caller is told at the deadline, exactly."""
+async def test_a_loop_raises_a_deadline_error_exactly_on_time(moment):
+    """On a loop, a call fails exactly at its deadline."""
 
     @microbatch(max_size=1)
     async def slow(items):
@@ -408,8 +408,8 @@ async def test_a_deadline_is_told_to_the_moment(moment):
     assert 10 == moment()
 
 
-async def test_with_a_slot_free_nobody_is_late(moment):
-    """An item that waits for company leaves when nine tenths of its time are over."""
+async def test_a_free_slot_starts_an_item_before_its_deadline(moment):
+    """With a free slot, a waiting item leaves after nine tenths of the time to its deadline."""
 
     @microbatch(timeout=HOUR)
     async def double(items):
@@ -419,16 +419,16 @@ async def test_with_a_slot_free_nobody_is_late(moment):
     assert 2.25 == pytest.approx(moment())
 
 
-async def test_a_loop_that_stood_still_drops_what_is_late():
-    """What should have left in time, but could not, is dropped: it would be started after its deadline."""
+async def test_a_blocked_loop_drops_expired_items():
+    """If a loop was blocked beyond the deadline of an item, the item is dropped and not started late."""
     ran = []
 
     @microbatch(timeout=HOUR)
-    async def note(items):
+    async def record(items):
         ran.append(items)
         return items
 
-    call = note.options(deadline=1).submit(1)
+    call = record.options(deadline=1).submit(1)
     loop = asyncio.get_running_loop()
     loop.call_at(0.8, setattr, loop._clock, "now", 5.0)
     with pytest.raises(DeadlineError):
@@ -436,8 +436,8 @@ async def test_a_loop_that_stood_still_drops_what_is_late():
     assert [] == ran
 
 
-async def test_who_is_cancelled_at_the_deadline_is_not_late():
-    """A caller that leaves at the very moment of its deadline counts as cancelled, once."""
+async def test_a_caller_cancelled_at_its_deadline_does_not_expire():
+    """A caller that is cancelled exactly at its deadline counts once, as cancelled."""
 
     @microbatch(max_size=1)
     async def slow(items):
@@ -455,8 +455,8 @@ async def test_who_is_cancelled_at_the_deadline_is_not_late():
     assert (1, 0) == (slow.batch_stats.cancelled_items, slow.batch_stats.expired_items)
 
 
-async def test_an_instance_of_a_loop_is_told_from_another_thread():
-    """The first urgent call changes the line of its loop at once, whichever thread made the view."""
+async def test_a_view_from_another_thread_changes_the_order_at_once():
+    """The first urgent call reorders the queue of its loop at once, whichever thread made the view."""
 
     @microbatch(max_size=1)
     async def double(items):
@@ -476,18 +476,18 @@ async def test_an_instance_of_a_loop_is_told_from_another_thread():
     assert 4 == await second
 
 
-# On threads.
+# Threads.
 
 
-def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
-    """When the one who could not wait is dropped, another worker sees to what may leave now."""
+def test_an_expired_item_frees_the_batch_behind_it(monkeypatch):
+    """After an item is dropped at its deadline, a worker starts the items that may leave now."""
     double = microbatch(doubled, timeout=HOUR)
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
     engine = double._self_route.find()._engine
     queue, now = engine.queue, engine.queue.entries[0].deadline
     wait_until(lambda: engine.workers.idle)
-    # As when the worker that waits for the window overslept the deadline, and the window is over.
+    # This is the state if the worker of the window wakes after the deadline, and the window has ended.
     queue.flush("flush")
     monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
     engine._expire()
@@ -496,12 +496,15 @@ def test_a_slot_that_is_free_gets_its_batch_after_a_deadline(monkeypatch):
     assert 4 == other.result(PATIENCE)
 
 
-def test_the_watch_ends_with_its_engine():
-    """The thread that minds deadlines ends when the function is closed, and when it is dropped."""
+def test_the_deadline_thread_ends_with_its_engine():
+    """The deadline thread ends when its function is closed or collected."""
 
     def watching():
-        names = {"watched-deadlines-0", "dropped-deadlines-0"}
-        return [thread.name for thread in threading.enumerate() if thread.name in names]
+        return [
+            thread.name
+            for thread in threading.enumerate()
+            if thread.name in ("watched-deadlines-0", "dropped-deadlines-0")
+        ]
 
     double = microbatch(doubled, name="watched")
     assert 2 == double.options(deadline=HOUR)(1)
@@ -515,8 +518,8 @@ def test_the_watch_ends_with_its_engine():
     wait_until(lambda: not watching())
 
 
-def test_a_reopened_engine_watches_again():
-    """After ``stop()`` and ``start()`` deadlines are minded as before."""
+def test_a_restarted_engine_applies_deadlines():
+    """After ``stop()`` and ``start()``, deadlines apply as before."""
     gate = threading.Event()
 
     @microbatch(max_size=1)
@@ -537,8 +540,8 @@ def test_a_reopened_engine_watches_again():
         batcher.stop()
 
 
-def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
-    """A deadline that nobody could mind is refused, and the next call tries again."""
+def test_a_deadline_thread_that_cannot_start_fails_one_call(monkeypatch):
+    """If the deadline thread cannot start, the call fails, and the next call tries again."""
     double = microbatch(doubled)
 
     def fail(self):
@@ -553,44 +556,44 @@ def test_a_watch_that_cannot_be_started_is_one_calls_error(monkeypatch):
     assert (1, 0) == (double.batch_stats.answered_items, double.batch_stats.pending)
 
 
-def in_another_thread(do):
-    thread = threading.Thread(target=do, daemon=True)
+def in_another_thread(action):
+    thread = threading.Thread(target=action, daemon=True)
     thread.start()
     return thread
 
 
-def test_an_urgent_call_while_the_engine_is_made():
-    """A first call with a priority waits while another thread makes the engine by the old options."""
+def test_an_urgent_call_waits_while_the_engine_is_made():
+    """A first call with a priority waits while another thread makes the engine with the old options."""
     double = microbatch(doubled)
     batcher, answers, callers = double._self_route.find(), [], []
 
-    def make(*args):
+    def make_engine(*args):
         callers.append(in_another_thread(lambda: answers.append(double.options(priority=1)(1))))
-        # Long enough for it to be queued, if nothing keeps it.
+        # Long enough for the call to be queued, unless a lock blocks it.
         callers[0].join(SOON)
         return ThreadEngine(*args)
 
-    batcher._engine_kind = make
+    batcher._engine_kind = make_engine
     assert 0 == double(0)
     callers[0].join(PATIENCE)
     assert ([2], 1) == (answers, len(callers))
 
 
 def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
-    """An urgent call that comes while another thread changes the engine over is understood."""
+    """An urgent call waits while another thread changes the queue of the engine, and is answered."""
     double = microbatch(doubled)
     assert 0 == double(0)
     engine, answers = double._self_route.find()._engine, []
     change = engine.change
 
-    def interrupted(config):
+    def call_and_change(config):
         second = in_another_thread(lambda: answers.append(double.options(priority=1)(1)))
-        # Long enough for it to get into the line, if nothing keeps it.
+        # Long enough for the call to be queued, unless a lock blocks it.
         second.join(SOON)
         change(config)
         answers.append(second)
 
-    monkeypatch.setattr(engine, "change", interrupted)
+    monkeypatch.setattr(engine, "change", call_and_change)
     assert 4 == double.options(priority=1)(2)
     answers.pop(0).join(PATIENCE)
     assert [2] == answers

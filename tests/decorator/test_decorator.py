@@ -1,6 +1,6 @@
-"""The decorated function as Python sees it: how it is made, called, looked at, copied and compared.
+"""Decorated functions as Python objects: decoration, engines, introspection, copies, identity and calls.
 
-What the functions and the class of this module offer is looked at but not called, since a test ends with all closed.
+Tests inspect the functions and the class of this module without calling them, because each test closes all batchers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def embed(texts: list[str]) -> list[float]:
 
 
 class Model:
-    """Has a method of each kind."""
+    """A class with a method of each kind."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -54,7 +54,7 @@ class Model:
 
     @microbatch
     async def ascale(self, numbers: list[int]) -> list[int]:
-        """Multiply, and be awaited."""
+        """Multiply asynchronously."""
         return [number * self.factor for number in numbers]
 
     @microbatch
@@ -70,7 +70,7 @@ class Model:
         return [int(text) for text in texts]
 
 
-# Four ways to write it.
+# Ways to write the decorator.
 
 WAYS = {
     "@microbatch": microbatch,
@@ -81,38 +81,38 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_ways_to_decorate(way):
-    """However it is written, with a ``def`` or an ``async def`` function, the result takes one item."""
+async def test_every_way_to_decorate_gives_a_one_item_function(way):
+    """However the decorator is written, the decorated ``def`` or ``async def`` function takes one item."""
     double, adouble = WAYS[way](doubled), WAYS[way](adoubled)
     assert [2, 4] == [future.result(PATIENCE) for future in [double.submit(1), double.submit(2)]]
     assert [2, 4] == list(await asyncio.gather(adouble(1), adouble(2)))
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if "max_size" in way])
-async def test_options_are_heeded(way):
-    """Options arrive where they belong, whichever way they are given."""
+async def test_options_apply_in_every_way_to_decorate(way):
+    """Options apply in every way to write the decorator."""
     adouble = WAYS[way](adoubled)
     assert [2, 4] == list(await asyncio.gather(adouble(1), adouble(2)))
     assert (1.0, 1) == (adouble.batch_stats.fill_ratio, adouble.batch_stats.reasons["full"])
 
 
-def test_options_can_be_used_again():
-    """What ``microbatch(...)`` returns decorates any number of functions, each with a batcher of its own."""
+def test_a_decorator_with_options_can_be_reused():
+    """``microbatch(...)`` returns a decorator for any number of functions, each with its own batcher."""
     decorate = microbatch(max_size=2)
     double, echo = decorate(doubled), decorate(lambda items: items)
     assert [6, 3] == [double(3), echo(3)]
     assert [1, 1] == [double.batch_stats.total_items, echo.batch_stats.total_items]
 
 
-def test_the_same_function_twice():
-    """Two decorations of one function do not share batches, and the function itself stays as it was."""
+def test_two_decorations_of_one_function_are_independent():
+    """Two decorations of one function do not share batches, and the function itself does not change."""
     one, two = microbatch(doubled, name="one"), microbatch(doubled, name="two")
     assert [2, 4, [6]] == [one(1), two(2), doubled([3])]
     assert [("one", 1), ("two", 1)] == [(fn.batch_stats.name, fn.batch_stats.total_items) for fn in (one, two)]
 
 
 def test_the_batch_function_can_be_called_directly():
-    """``__wrapped__`` is the batch function itself; of a method, bound to its instance."""
+    """``__wrapped__`` is the batch function; that of a method is bound to the instance."""
     assert doubled is microbatch(doubled).__wrapped__
     assert [1, 2] == tokenize.__wrapped__(["a", "bc"])
     assert [2, 4] == Model(2).scale.__wrapped__([1, 2])
@@ -121,11 +121,11 @@ def test_the_batch_function_can_be_called_directly():
     assert [1] == Model.parse.__wrapped__(["1"])
 
 
-# Which engine.
+# Choice of the engine.
 
 
 class Caller:
-    """Can be called and awaited in many ways."""
+    """A class with synchronous and asynchronous callables."""
 
     def __call__(self, items):
         return doubled(items)
@@ -149,7 +149,7 @@ class AsyncCaller:
 
 @functools.wraps(adoubled)
 async def wrapper(*args):
-    """Look like what it wraps."""
+    """Wrap a coroutine function."""
     return await adoubled(*args)
 
 
@@ -175,8 +175,8 @@ CALLED = {
 
 
 @pytest.mark.parametrize("form", AWAITED)
-async def test_what_is_awaited_runs_on_the_loop(form):
-    """Whatever returns a coroutine gets the asyncio engine: its calls are awaited and run where they are."""
+async def test_a_callable_that_returns_a_coroutine_runs_on_the_loop(form):
+    """A callable that returns a coroutine uses the asyncio engine: its calls are awaited on their own loop."""
     before = batchers()
     double = microbatch(AWAITED[form])
     assert 6 == await double(3)
@@ -184,15 +184,15 @@ async def test_what_is_awaited_runs_on_the_loop(form):
 
 
 @pytest.mark.parametrize("form", CALLED)
-def test_what_returns_runs_on_a_thread(form):
-    """Whatever returns its results gets the thread engine: its calls block."""
+def test_a_callable_that_returns_results_runs_in_a_thread(form):
+    """A callable that returns its results uses the thread engine: its calls block."""
     before = batchers()
     double = microbatch(CALLED[form])
     assert 6 == double(3)
     assert [SyncMicrobatcher] == [type(batcher) for batcher in batchers() if batcher not in before]
 
 
-# What it looks like.
+# Introspection.
 
 
 def typed(annotations):
@@ -220,19 +220,19 @@ SIGNATURES = [
     (microbatch(Model(2).scale.__wrapped__), "(numbers: int) -> int"),
     (microbatch(max), "(items, /)"),
     (microbatch(typed({"texts": list[str], "top_k": int, "return": tuple[int, ...]})), TYPED),
-    (microbatch(typed({"texts": "list[str]", "return": "list[unheard_of]"})), UNTYPED),
+    (microbatch(typed({"texts": "list[str]", "return": "list[unknown]"})), UNTYPED),
     (microbatch(typed({})), UNTYPED),
 ]
 
 
 @pytest.mark.parametrize(("fn", "expected"), SIGNATURES, ids=range(len(SIGNATURES)))
-def test_the_signature_is_that_of_one_item(fn, expected):
-    """``inspect.signature`` shows the one-item form, with types where they are known, and without an instance."""
+def test_the_signature_is_that_of_the_one_item_form(fn, expected):
+    """``inspect.signature`` shows the one-item form, with the types that are known, and without an instance."""
     assert expected == str(inspect.signature(fn))
 
 
-def test_the_signature_of_a_class_method():
-    """A class method shows no class, whichever decorator is above and whichever way it is reached."""
+def test_the_signature_of_a_class_method_has_no_class():
+    """The signature of a class method has no class parameter, in either order of the decorators."""
 
     class Kind:
         @classmethod
@@ -246,7 +246,7 @@ def test_the_signature_of_a_class_method():
 
 
 @pytest.mark.parametrize("fn", [tokenize, Model(2).scale, Model.make, Model.parse])
-def test_the_signature_takes_what_the_function_takes(fn):
+def test_the_signature_binds_one_item(fn):
     """The signature binds one item, by position and by name."""
     signature = inspect.signature(fn)
     (name,) = signature.parameters
@@ -292,22 +292,22 @@ KINDS = (
         (microbatch(partial(adoubled)), {"iscoroutinefunction", "callable"}),
     ],
 )
-def test_kinds(fn, kinds):
-    """``inspect`` and ``asyncio`` tell of a decorated function what they tell of the batch function."""
-    told = {kind: kind(fn) for kind in KINDS}
-    assert {kind: kind.__name__ in kinds for kind in KINDS} == told
+def test_inspection_gives_the_kind_of_the_batch_function(fn, kinds):
+    """``inspect`` and ``asyncio`` classify a decorated function like its batch function."""
+    results = {kind: kind(fn) for kind in KINDS}
+    assert {kind: kind.__name__ in kinds for kind in KINDS} == results
 
 
-def test_a_bound_method_tells_what_it_is_bound_to():
-    """``__self__`` is the instance and ``__func__`` the decorated function, as of any method."""
+def test_a_bound_method_has_its_instance_and_function():
+    """``__self__`` is the instance and ``__func__`` the decorated function, as for any method."""
     model = Model(2)
     assert model is model.scale.__self__
     assert Model.scale is model.scale.__func__
     assert Model is Model.make.__self__
 
 
-def test_a_wrapper_looks_like_what_it_wraps():
-    """``functools.wraps`` on top of a decorated function keeps its name and its one-item signature."""
+def test_functools_wraps_keeps_the_one_item_signature():
+    """``functools.wraps`` around a decorated function keeps its name and its one-item signature."""
 
     @functools.wraps(tokenize)
     def logged(*args):
@@ -319,23 +319,23 @@ def test_a_wrapper_looks_like_what_it_wraps():
 
 
 def test_type_hints_are_those_of_the_batch_function():
-    """``typing.get_type_hints`` tells of a decorated function what it tells of the batch function."""
+    """``typing.get_type_hints`` returns the hints of the batch function."""
     for fn in (tokenize, embed, Model.scale, Model(2).scale):
         assert typing.get_type_hints(fn.__wrapped__) == typing.get_type_hints(fn)
     assert {"texts": list[str], "return": list[int]} == typing.get_type_hints(tokenize)
 
 
 def test_attributes_are_those_of_the_batch_function():
-    """Attributes that others set on a function are found on it and on the batch function."""
+    """An attribute set on a decorated function is set on its batch function too."""
     double = microbatch(lambda items: items * 2)
     double.tag = "slow"
     assert ("slow", {"tag": "slow"}) == (double.__wrapped__.tag, vars(double))
     with pytest.raises(AttributeError):
-        _ = double.unheard_of
+        _ = double.unknown
 
 
-def test_it_shows_itself():
-    """A decorated function and a bound method show what they are by name, and no instance with it."""
+def test_the_representation_has_the_name():
+    """The representation of a decorated function or bound method has its name, and no instance."""
     assert "<microbatch tokenize>" == repr(tokenize) == str(tokenize)
     assert "<microbatch Model.scale>" == repr(Model.scale) == repr(Model(2).scale)
     assert "<microbatch letters>" == repr(microbatch(tokenize.__wrapped__, name="letters"))
@@ -344,37 +344,37 @@ def test_it_shows_itself():
 # Copies.
 
 
-def copies(thing):
-    """Return ``thing`` copied and pickled in every way there is."""
-    pickled = [pickle.dumps(thing, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
-    return [copy.copy(thing), copy.deepcopy(thing), *map(pickle.loads, pickled)]
+def copies(fn):
+    """Return the shallow and deep copies of ``fn``, and its copies through every pickle protocol."""
+    pickled = [pickle.dumps(fn, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    return [copy.copy(fn), copy.deepcopy(fn), *map(pickle.loads, pickled)]
 
 
 @pytest.mark.parametrize("fn", [tokenize, embed, Model.scale, Model.ascale, Model.parse])
 def test_a_function_is_copied_by_reference(fn):
-    """A copy of a decorated function, also a pickled one, is the function itself."""
-    assert all(twin is fn for twin in copies(fn))
+    """A copy of a decorated function, also through pickle, is the function itself."""
+    assert all(copied is fn for copied in copies(fn))
 
 
 def test_a_class_method_is_copied_by_reference():
-    """A copy of a decorated class method is that of the same class."""
+    """A copy of a decorated class method is equal to it and bound to the same class."""
     assert [(Model, Model.scale.__class__)] * len(copies(0)) == [
-        (twin.__self__, twin.__func__.__class__) for twin in copies(Model.make)
+        (copied.__self__, copied.__func__.__class__) for copied in copies(Model.make)
     ]
-    assert all(twin == Model.make for twin in copies(Model.make))
+    assert all(copied == Model.make for copied in copies(Model.make))
 
 
 def test_a_bound_method_is_copied_with_its_instance():
-    """A pickled method comes back bound to an equal instance, and works."""
+    """A copied or pickled method is bound to an equal instance, and can be called."""
     model = Model(2)
-    for twin in copies(model.scale):
-        assert (Model.scale, model, 6) == (twin.__func__, twin.__self__, twin(3))
+    for copied in copies(model.scale):
+        assert (Model.scale, model, 6) == (copied.__func__, copied.__self__, copied(3))
     assert model is copy.copy(model.scale).__self__
 
 
 @pytest.mark.parametrize("fn", [microbatch(lambda items: items), microbatch(tokenize.__wrapped__)])
-def test_what_has_no_name_of_its_own_is_not_pickled(fn):
-    """A function that its module does not know by name can't be pickled, as without the decorator."""
+def test_a_function_without_a_global_name_is_not_pickled(fn):
+    """A function that is not a global of its module can't be pickled, as without the decorator."""
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(fn)
 
@@ -382,8 +382,8 @@ def test_what_has_no_name_of_its_own_is_not_pickled(fn):
 # Identity.
 
 
-def test_functions_are_equal_to_themselves():
-    """A decorated function can be a key, is equal to itself, and differs from others."""
+def test_functions_compare_by_identity():
+    """A decorated function is hashable, equal to itself, and different from other functions."""
     functions = {tokenize: 1, embed: 2, Model.scale: 3}
     assert [1, 2, 3] == [functions[fn] for fn in (tokenize, embed, Model.scale)]
     assert tokenize != embed
@@ -391,7 +391,7 @@ def test_functions_are_equal_to_themselves():
 
 
 def test_bound_methods_are_equal_if_their_instance_is_the_same():
-    """Methods of one instance are equal and hash alike, also if it has no hash; those of equal instances differ."""
+    """Methods of one instance are equal, even if it has no hash; those of two equal instances differ."""
     one, two = Model(2), Model(2)
     assert one.scale == one.scale
     assert hash(one.scale) == hash(one.scale)
@@ -400,8 +400,8 @@ def test_bound_methods_are_equal_if_their_instance_is_the_same():
     assert 2 == len({one.scale, one.scale, two.scale})
 
 
-def test_it_can_be_held_weakly():
-    """A decorated function can be the target of a weak reference, and goes when nobody holds it."""
+def test_a_decorated_function_supports_weak_references():
+    """A decorated function supports weak references, and is collected after its last strong one."""
     double = microbatch(lambda items: items * 2)
     dead = weakref.ref(double)
     assert dead() is double
@@ -413,16 +413,16 @@ def test_it_can_be_held_weakly():
 # Calls.
 
 
-def test_calls_by_position_and_by_name():
-    """The item is given by position or by name, to each member that takes one."""
+def test_the_item_is_given_by_position_or_by_name():
+    """A call, ``submit`` and ``acall`` take the item by position or by name."""
     double = microbatch(doubled)
     assert [2, 2] == [double(1), double(items=1)]
     assert [2, 2] == [double.submit(items=1).result(PATIENCE), asyncio.run(double.acall(items=1))]
     assert [6, 6] == [Model(2).scale(3), Model(2).scale(numbers=3)]
 
 
-async def test_calls_of_async_functions_by_position_and_by_name():
-    """The item is given by position or by name, to each member that takes one."""
+async def test_the_item_of_an_async_function_is_given_by_position_or_by_name():
+    """A call, ``submit`` and ``acall`` of an async function take the item by position or by name."""
     double = microbatch(adoubled)
     assert [2, 2] == [await double(1), await double(items=1)]
     assert [2, 2] == [await double.submit(items=1), await double.acall(items=1)]
@@ -431,10 +431,10 @@ async def test_calls_of_async_functions_by_position_and_by_name():
 # Decoration.
 
 
-def test_decoration_makes_nothing(monkeypatch):
-    """To decorate makes no thread, no lock and no event loop, and neither does looking at what was decorated."""
+def test_decoration_creates_no_thread_lock_or_loop(monkeypatch):
+    """Decoration and inspection create no thread, no lock and no event loop."""
 
-    def made(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise AssertionError
 
     costly = [threading.Thread, threading.Lock, threading.RLock, threading.Condition, asyncio.new_event_loop]
@@ -442,7 +442,7 @@ def test_decoration_makes_nothing(monkeypatch):
         if name in ("threading", "asyncio") or name.partition(".")[0] == "batchify":
             for attribute, value in list(vars(module).items()):
                 if any(value is each for each in costly):
-                    monkeypatch.setattr(module, attribute, made)
+                    monkeypatch.setattr(module, attribute, fail)
 
     class Kind:
         @microbatch

@@ -1,4 +1,4 @@
-"""The batchers of instances: they leave no trace in an instance, and do not keep it alive."""
+"""The batchers of instances: they do not change an instance, and do not keep it alive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kit.processes import printed_by
 
 
 class Scaler:
-    """Has one attribute, and can be pickled because the module has its name."""
+    """A class with one attribute, which can be pickled because it is a global of the module."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -37,7 +37,7 @@ class Scaler:
 
 
 class Handler:
-    """Keeps a reference to its own decorated method, as objects with callbacks do."""
+    """A class whose instances refer to their own decorated method, as objects with callbacks do."""
 
     def __init__(self):
         self.handle = self.work
@@ -48,7 +48,7 @@ class Handler:
 
 
 def call(method, item):
-    """Return the result of a method of either engine."""
+    """Call a method of either engine, and return its result."""
     result = method(item)
     return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
@@ -63,15 +63,15 @@ def total(fn):
     return fn.batch_stats.total_items
 
 
-def is_gone(dead):
-    """Say whether an object is gone, after a collection of cycles."""
+def is_freed(dead):
+    """Return whether the object of a weak reference is freed, after a collection of cycles."""
     return gc.collect() >= 0 and dead() is None
 
 
-# Instances are left alone.
+# Instances do not change.
 
 
-def test_nothing_is_kept_in_an_instance(name):
+def test_calls_do_not_change_an_instance(name):
     """Calls of its methods do not change the attributes of an instance."""
     scaler = Scaler(2)
     assert 6 == call(getattr(scaler, name), 3)
@@ -79,15 +79,15 @@ def test_nothing_is_kept_in_an_instance(name):
 
 
 @pytest.mark.parametrize(
-    "twin",
+    "duplicate",
     [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],  # noqa: S301  # our own bytes
     ids=["copy", "deepcopy", "pickle"],
 )
-def test_a_copy_has_its_own_batcher(name, twin):
-    """An instance that was called can be copied and pickled as before; its copy has a batcher of its own."""
+def test_a_copy_has_its_own_batcher(name, duplicate):
+    """An instance can be copied and pickled after a call, and its copy has its own batcher."""
     scaler = Scaler(2)
     assert 6 == call(getattr(scaler, name), 3)
-    other = twin(scaler)
+    other = duplicate(scaler)
     other.factor = 3
     assert 0 == total(getattr(other, name))
     assert [6, 9] == [call(getattr(scaler, name), 3), call(getattr(other, name), 3)]
@@ -95,7 +95,7 @@ def test_a_copy_has_its_own_batcher(name, twin):
 
 
 def test_a_deep_copy_has_its_own_methods():
-    """The deep copy of an instance with a reference to its own method refers to the method of the copy."""
+    """In a deep copy, a reference to the method of the original becomes the method of the copy."""
     handler = Handler()
     assert (handler, 1) == handler.handle(1)
     other = copy.deepcopy(handler)
@@ -119,7 +119,7 @@ def test_instances_may_have_slots(name):
         assert 6 == call(getattr(scaler, name), 3)
 
 
-def test_slots_without_a_weak_reference():
+def test_slots_without_a_weak_reference_are_refused():
     """Without ``__weakref__``, a call raises an error that says what to do; statistics can be read."""
 
     class Slotted:
@@ -133,7 +133,7 @@ def test_slots_without_a_weak_reference():
         async def ascale(self, items):
             return items
 
-    told = "test_slots_without_a_weak_reference.<locals>.Slotted, which has __slots__ without one"
+    expected = "test_slots_without_a_weak_reference_are_refused.<locals>.Slotted, which has __slots__ without one"
     slotted = Slotted()
     for fn in (slotted.scale, slotted.ascale):
         assert 0 == total(fn)
@@ -141,7 +141,7 @@ def test_slots_without_a_weak_reference():
             with pytest.raises(TypeError) as caught:
                 use(1)
             name = fn.batch_stats.name
-            assert f"{name}() needs a weak reference to its {told}; add '__weakref__' to them" == str(caught.value)
+            assert f"{name}() needs a weak reference to its {expected}; add '__weakref__' to them" == str(caught.value)
     assert 0 == total(Slotted.scale)
 
 
@@ -175,8 +175,8 @@ def test_instances_need_no_hash():
     assert [1, 1, 2] == [total(one.shift), total(two.shift), total(Point.shift)]
 
 
-def test_instances_are_left_alone(name):
-    """No special method of an instance is called, neither for comparison, hash, length or truth nor for attributes."""
+def test_calls_use_no_special_method_of_an_instance(name):
+    """A call uses no special method of its instance: no comparison, hash, length, truth or attribute access."""
 
     def touched(*args):
         raise AssertionError(args)
@@ -192,7 +192,7 @@ def test_instances_are_left_alone(name):
 
 
 def test_callable_objects_are_not_tested_for_truth():
-    """A callable object need not support a test for truth, which arrays do not."""
+    """The decorator does not test a callable object for truth, which arrays do not support."""
 
     class Model:
         def __bool__(self):
@@ -208,36 +208,36 @@ def test_callable_objects_are_not_tested_for_truth():
 # Lifetime.
 
 
-def test_an_idle_instance_can_go(name):
-    """An idle instance whose method was called is collected like any other."""
+def test_an_idle_instance_is_freed(name):
+    """An idle instance is freed after a call of its method, like any other instance."""
     scaler = Scaler(2)
     dead = weakref.ref(scaler)
     assert 6 == call(getattr(scaler, name), 3)
     del scaler
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
 
 
-def test_an_instance_that_refers_to_itself_can_go():
-    """An instance in a cycle through its own decorated method is collected like any other."""
+def test_an_instance_in_a_cycle_is_freed():
+    """An instance in a cycle through its own decorated method is freed, like any other instance."""
     handler = Handler()
     dead = weakref.ref(handler)
     assert (handler, 1) == handler.handle(1)
     del handler
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
 
 
-def test_a_batcher_goes_with_its_instance(name):
-    """The batcher of an instance is collected with it."""
+def test_a_batcher_is_freed_with_its_instance(name):
+    """The batcher of an instance is freed with the instance."""
     scaler = Scaler(2)
     before = batchify.batchers()
     assert 6 == call(getattr(scaler, name), 3)
     (dead,) = [weakref.ref(batcher) for batcher in batchify.batchers() if batcher not in before]
     del scaler
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
 
 
-def test_a_method_keeps_its_instance(name):
-    """A bound method keeps its instance alive, and only as long as it lives itself."""
+def test_a_bound_method_keeps_its_instance_alive(name):
+    """A bound method keeps its instance alive until the method itself is freed."""
     scaler = Scaler(2)
     dead = weakref.ref(scaler)
     method = getattr(scaler, name)
@@ -246,7 +246,7 @@ def test_a_method_keeps_its_instance(name):
     assert 6 == call(method, 3)
     assert dead() is method.__self__
     del method
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
 
 
 async def outcome(awaitable):
@@ -268,18 +268,18 @@ async def outcome(awaitable):
     ],
     ids=["call", "acall", "map", "submit", "acall of def"],
 )
-async def test_a_coroutine_outlives_its_instance(begin, expected):
-    """The coroutine of a method can be awaited after all other references to the instance are gone."""
+async def test_a_coroutine_keeps_its_instance_alive(begin, expected):
+    """The coroutine of a method can be awaited after all other references to the instance are deleted."""
     awaitable = begin()
     gc.collect()
-    told = await outcome(awaitable)
+    result = await outcome(awaitable)
     del awaitable
     gc.collect()
-    assert expected == told
+    assert expected == result
 
 
-def test_a_future_outlives_its_instance():
-    """Submitted calls are answered after all references to the instance are gone, and then the instance goes."""
+def test_a_submitted_call_keeps_its_instance_alive():
+    """Submitted calls are answered after all references to their instance are deleted; then it is freed."""
     gate = Gate(doubled)
     gate.shut()
 
@@ -297,7 +297,7 @@ def test_a_future_outlives_its_instance():
     gc.collect()
     gate.open()
     assert [2, 4] == [future.result(PATIENCE) for future in futures]
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
     assert [2, 0] == [Kind.double.batch_stats.answered_items, Kind.double.batch_stats.pending]
 
 
@@ -306,9 +306,9 @@ def test_a_future_outlives_its_instance():
     [(None, "Model().work(1)"), (3600, "Model().work.submit(1).cancel()")],
     ids=["called", "cancelled"],
 )
-def test_an_instance_may_close_itself_when_it_goes(timeout, use):
+def test_a_finalizer_may_close_its_method(timeout, use):
     """The finalizer of an instance may close its method, on any thread, without a deadlock."""
-    # In a process of its own, because a finalizer that never ends cannot be stopped.
+    # A separate process, because a blocked finalizer cannot be stopped.
     script = f"""
         import os, threading
         from batchify import microbatch
@@ -333,8 +333,8 @@ def test_an_instance_may_close_itself_when_it_goes(timeout, use):
 # Statistics of a class.
 
 
-def test_a_class_counts_instances_that_are_gone(name):
-    """The numbers of a class include those of instances that are gone, once."""
+def test_a_class_counts_freed_instances_once(name):
+    """The statistics of a class include those of freed instances, once."""
     Scaler.scale.reset_stats()
     Scaler.ascale.reset_stats()
     fn = getattr(Scaler, name)
@@ -348,8 +348,8 @@ def test_a_class_counts_instances_that_are_gone(name):
     assert stats.run_ms.p50 <= stats.run_ms.max
 
 
-def test_a_class_counts_failures_of_instances_that_are_gone():
-    """The numbers of a class include failed and cancelled calls of instances that are gone."""
+def test_a_class_counts_failures_of_freed_instances():
+    """The statistics of a class include failed and cancelled calls of freed instances."""
 
     class Kind:
         @microbatch(timeout=3600)
@@ -363,12 +363,12 @@ def test_a_class_counts_failures_of_instances_that_are_gone():
     assert isinstance(futures[1].exception(PATIENCE), KeyError)
     dead = weakref.ref(one)
     del one, futures
-    wait_until(lambda: is_gone(dead))
+    wait_until(lambda: is_freed(dead))
     stats = Kind.fail.batch_stats
     assert (1, 1, 0) == (stats.failed_items, stats.cancelled_items, stats.pending)
 
 
-def test_statistics_of_a_class_are_reset():
+def test_reset_stats_of_a_class_resets_all_its_instances():
     """``reset_stats()`` of a class resets all its instances; of an instance, only that instance."""
 
     class Kind:
@@ -386,8 +386,8 @@ def test_statistics_of_a_class_are_reset():
     assert 0 == total(two.echo)
 
 
-def test_an_instance_that_goes_before_its_loop_counts_once():
-    """The calls of an instance count once, although its loop ends later than the instance."""
+def test_an_instance_freed_before_its_loop_closes_counts_once():
+    """The calls of an instance count once, also if its loop closes after the instance is freed."""
 
     class Kind:
         @microbatch
@@ -397,7 +397,7 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     one = Kind()
     loop = asyncio.new_event_loop()
     assert 2 == loop.run_until_complete(one.double(1))
-    # As a thread that is about to read the numbers.
+    # Keep the batcher, as a thread that reads the statistics does.
     _, batcher = Kind.double._self_scope.batchers()
     del one
     assert [] == Kind.double._self_scope.batchers()[1:]
@@ -405,8 +405,8 @@ def test_an_instance_that_goes_before_its_loop_counts_once():
     assert [1, 1] == [batcher.stats.answered_items, Kind.double.batch_stats.answered_items]
 
 
-def test_the_numbers_of_a_class_never_decrease():
-    """The numbers of a class never fall while its instances come and go."""
+def test_the_counts_of_a_class_never_decrease():
+    """The counts of a class never decrease while instances are created and freed."""
 
     class Kind:
         @microbatch
@@ -414,10 +414,10 @@ def test_the_numbers_of_a_class_never_decrease():
             return items
 
     seen = []
-    over = threading.Event()
+    stopped = threading.Event()
 
     def read():
-        while not over.is_set():
+        while not stopped.is_set():
             seen.append(total(Kind.echo))
 
     reader = threading.Thread(target=read)
@@ -428,15 +428,15 @@ def test_the_numbers_of_a_class_never_decrease():
         for _ in range(500):
             Kind().echo(1)
     finally:
-        over.set()
+        stopped.set()
         reader.join(PATIENCE)
         sys.setswitchinterval(interval)
     assert sorted(seen) == seen
     assert 500 == total(Kind.echo)
 
 
-def test_an_instance_that_goes_while_its_class_is_read_counts_once(name):
-    """An instance that is collected in the middle of a reading is neither missing from it nor in it twice."""
+def test_an_instance_freed_during_a_reading_counts_once(name):
+    """An instance that is freed while the statistics of its class are read counts exactly once."""
     fn = getattr(Scaler, name)
     fn.reset_stats()
     scalers = [Scaler(2), Scaler(2)]
@@ -447,7 +447,7 @@ def test_an_instance_that_goes_while_its_class_is_read_counts_once(name):
         @property
         def arrivals(self):
             scalers.clear()
-            wait_until(lambda: is_gone(dead[1]))
+            wait_until(lambda: is_freed(dead[1]))
             return 0
 
     fn._self_route.find()._counters.follow(last := Last())
@@ -478,8 +478,8 @@ def test_calls_on_a_closed_loop_are_cancelled(read):
     assert (0, 0, 3) == (stats.pending, stats.running, stats.cancelled_items)
 
 
-def test_statistics_of_many_instances():
-    """The statistics of a class are those of all its instances, live or gone, and they add up while calls wait."""
+def test_the_statistics_of_a_class_cover_all_instances():
+    """The statistics of a class include all live and freed instances, also while calls wait."""
 
     class Model:
         @microbatch(timeout=3600)

@@ -1,6 +1,6 @@
-"""Which batcher a call belongs to: that of the function, or that of the instance or class a method is bound to.
+"""The batcher of each call: that of the function, or that of the instance or class of a bound method.
 
-What an instance goes through because it has a decorated method, which should be nothing, is in ``test_instances.py``.
+The effects of a decorated method on its instance, of which there should be none, are tested in ``test_instances.py``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import batchify
 from batchify import BatcherClosedError, microbatch
 from tests.kit.engines import PATIENCE, doubled
 
-# What a classmethod around a decorated function passes on from it.
+# Before Python 3.13, a classmethod passes on the members of a decorated function below it.
 CHAINED = sys.version_info < (3, 13)
 
 
 class Scaler:
-    """Somebody else's class, with nothing decorated."""
+    """A class without decorated methods."""
 
     def __init__(self, factor=2):
         self.factor = factor
@@ -51,7 +51,7 @@ def owner_of(items, owner):
 
 @pytest.fixture
 def kind():
-    """Return a class with decorated methods of every kind, each of which answers with whom it was called on."""
+    """Return a class with decorated methods of every kind; each returns its instance or class with the item."""
 
     class Kind:
         @microbatch
@@ -100,18 +100,18 @@ STATIC_METHODS = ["above_static", "below_static"]
 
 
 def total(fn):
-    """Return how many items were answered in batches of ``fn``."""
+    """Return the number of items in the batches of ``fn``."""
     return fn.batch_stats.total_items
 
 
 @pytest.fixture
 def made():
-    """Return a function that lists the batchers that were made since the test began."""
+    """Return a function that lists the batchers made since the start of the test."""
     before = batchify.batchers()
     return lambda: [batcher for batcher in batchify.batchers() if batcher not in before]
 
 
-# What can be decorated.
+# Callables that can be decorated.
 
 FORMS = {
     "function": doubled,
@@ -125,32 +125,32 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_called_with_a_list_can_be_called_with_an_item(form):
-    """Whatever can be called with a list of items can be decorated and called with one item."""
+def test_any_callable_of_a_list_can_be_decorated(form):
+    """Any callable that takes a list of items can be decorated and called with one item."""
     assert 6 == microbatch(FORMS[form])(3)
 
 
 def test_a_partial_may_give_an_argument_by_name():
-    """What a partial gives by name is no column, and what comes after it is called by name."""
+    """An argument that a partial gives by name is no column, and later parameters are given by name."""
     assert 6 == microbatch(functools.partial(lambda items, factor: scaled(factor, items), factor=2))(3)
 
 
-def test_a_builtin_that_hides_its_signature():
-    """A builtin function that does not tell its parameters is called by position with a list."""
-    # The largest of one list of one number is that list, which is one result for one item.
+def test_a_builtin_without_a_signature_takes_items_by_position():
+    """A builtin function without a signature is called with a list by position."""
+    # The maximum of a list that contains only the item [7] is that item, a list with one result.
     assert 7 == microbatch(max)([7])
 
 
-def test_an_object_of_somebody_else_is_called_with_its_state():
-    """A bound method is called on its own object, and two of them have batches of their own."""
+def test_a_bound_method_of_a_plain_object_uses_its_state():
+    """A decorated bound method runs on its own object, and two objects do not share batches."""
     double, triple = microbatch(Scaler(2).scale), microbatch(Scaler(3).scale)
     assert [8, 12] == [double(4), triple(4)]
     assert [1, 1] == [total(double), total(triple)]
 
 
 @pytest.mark.parametrize("form", ["callable object", "bound method", "bound class method"])
-def test_what_is_no_function_is_not_bound(form):
-    """As an attribute of a class it stays what it is, as without the decorator: its own, and nobody's method."""
+def test_a_callable_that_is_no_function_does_not_become_a_method(form):
+    """A callable object or bound method as a class attribute is not bound to instances, as without the decorator."""
 
     class Kind:
         double = microbatch(FORMS[form])
@@ -159,8 +159,8 @@ def test_what_is_no_function_is_not_bound(form):
     assert 2 == total(Kind.double)
 
 
-def test_a_builtin_is_not_bound():
-    """A builtin function as an attribute of a class is no method, as without the decorator."""
+def test_a_builtin_does_not_become_a_method():
+    """A builtin function as a class attribute is not bound to instances, as without the decorator."""
 
     class Kind:
         first = microbatch(max)
@@ -168,7 +168,7 @@ def test_a_builtin_is_not_bound():
     assert 7 == Kind().first([7])
 
 
-def test_a_decorated_call_operator(kind):
+def test_the_call_operator_can_be_decorated(kind):
     """An object whose ``__call__`` is decorated is called with one item."""
     kind.__call__ = kind.method
     one = kind()
@@ -176,59 +176,59 @@ def test_a_decorated_call_operator(kind):
     assert 1 == total(one.method)
 
 
-# Whose a call is.
+# The instance or class of a call.
 
 
-def test_a_method_is_called_on_its_instance(kind):
-    """A method runs on the instance it is called on, and its numbers are that instance's."""
+def test_a_method_runs_on_its_instance(kind):
+    """A method runs on its own instance, and has separate statistics for each instance."""
     one, two = kind(), kind()
     assert [(one, 1), (two, 2), (two, 3)] == [one.method(1), two.method(2), two.method(3)]
     assert [1, 2, 3] == [total(one.method), total(two.method), total(kind.method)]
 
 
-async def test_an_async_method_is_called_on_its_instance(kind):
-    """An async method runs on the instance it is called on, and its numbers are that instance's."""
+async def test_an_async_method_runs_on_its_instance(kind):
+    """An async method runs on its own instance, and has separate statistics for each instance."""
     one, two = kind(), kind()
     assert [(one, 1), (two, 2)] == list(await asyncio.gather(one.amethod(1), two.amethod(2)))
     assert [1, 1, 2] == [total(one.amethod), total(two.amethod), total(kind.amethod)]
 
 
-def test_other_ways_to_call_a_method_through_its_class():
-    """``submit`` and ``acall`` of a method through its class find the instance as a call does."""
+def test_submit_and_acall_of_a_class_take_the_instance():
+    """``Class.method.submit`` and ``Class.method.acall`` take the instance first, as a call does."""
 
     class Model:
         @microbatch
-        def whose(self, items):
+        def owner(self, items):
             return [(self, item) for item in items]
 
     one = Model()
-    assert (one, 1) == Model.whose.submit(one, 1).result(PATIENCE)
-    assert (one, 2) == asyncio.run(Model.whose.acall(one, 2))
+    assert (one, 1) == Model.owner.submit(one, 1).result(PATIENCE)
+    assert (one, 2) == asyncio.run(Model.owner.acall(one, 2))
 
 
 @pytest.mark.parametrize("order", ["above", "below"])
-def test_a_static_method_of_instances(order):
+def test_a_static_method_may_take_instances_as_items(order):
     """A static method may take instances of its own class as items of several columns."""
 
     class Point(int):
         @microbatch if order == "above" else staticmethod
         @staticmethod if order == "above" else microbatch
-        def distance(ones, others):  # noqa: N805  # it is a static method in either order
+        def distance(ones, others):  # noqa: N805  # a static method in either order
             return [abs(one - other) for one, other in zip(ones, others, strict=True)]
 
     assert [4, 4] == [Point.distance(Point(1), Point(5)), Point(0).distance(Point(1), Point(5))]
 
 
 @pytest.mark.parametrize("call", [lambda fn, *args: fn(*args), lambda fn, one, item: fn(one, items=item)])
-def test_a_method_through_its_class(kind, call, made):
-    """``Class.method(instance, item)`` is ``instance.method(item)``, in the same batches, from the first call on."""
+def test_a_method_can_be_called_on_its_class(kind, call, made):
+    """``Class.method(instance, item)`` is ``instance.method(item)``, and uses the same batcher."""
     one = kind()
     assert [(one, 1), (one, 2)] == [call(kind.method, one, 1), call(kind.method, one, 2)]
     assert 2 == total(one.method)
     assert 1 == len(made())
 
 
-def test_a_view_of_a_method_through_its_class(kind):
+def test_a_view_of_a_method_can_be_called_on_its_class(kind):
     """``Class.method.options(...)(instance, item)`` is ``instance.method.options(...)(item)``."""
     one = kind()
     urgent = kind.method.options(priority=1)
@@ -237,15 +237,15 @@ def test_a_view_of_a_method_through_its_class(kind):
     assert 2 == total(one.method)
 
 
-async def test_an_async_method_through_its_class(kind):
+async def test_an_async_method_can_be_called_on_its_class(kind):
     """``await Class.method(instance, item)`` is ``await instance.method(item)``."""
     one = kind()
     assert (one, 1) == await kind.amethod(one, 1)
     assert 1 == total(one.amethod)
 
 
-def test_an_inherited_method(kind):
-    """An instance of a subclass has batches of its own, and counts for the class that has the method."""
+def test_an_inherited_method_counts_for_its_defining_class(kind):
+    """An instance of a subclass has its own batches, and counts for the class that defines the method."""
 
     class Heir(kind):
         pass
@@ -258,8 +258,8 @@ def test_an_inherited_method(kind):
 
 
 @pytest.mark.parametrize("through", [lambda kind, heir: super(kind, heir).method, lambda kind, heir: heir.inherited])
-def test_a_method_that_is_overridden(kind, through):
-    """The inherited method and the one that overrides it do not share batches, however they are reached."""
+def test_an_overriding_method_does_not_share_batches_with_the_inherited_one(kind, through):
+    """A method that overrides another does not share batches with it, however the two are called."""
 
     class Heir(kind):
         @microbatch
@@ -277,8 +277,8 @@ def test_a_method_that_is_overridden(kind, through):
 
 
 @pytest.mark.parametrize("name", CLASS_METHODS)
-def test_a_class_method(kind, name, made):
-    """A class method runs on the class it is called on, directly or through an instance, in either order."""
+def test_a_class_method_runs_on_the_class_of_the_call(kind, name, made):
+    """A class method runs on the class it is called on, also through an instance, in either decorator order."""
     heir = type("Heir", (kind,), {})
     assert (kind, 1) == getattr(kind, name)(1)
     assert (kind, 2) == getattr(kind(), name)(2)
@@ -288,8 +288,8 @@ def test_a_class_method(kind, name, made):
 
 
 @pytest.mark.parametrize("name", CLASS_METHODS if CHAINED else ["above_class"])
-def test_a_class_method_has_members(kind, name):
-    """Each class has its own numbers for a class method, and its other members act on that class."""
+def test_each_class_has_its_own_batcher_of_a_class_method(kind, name):
+    """Statistics and other members of a class method act on the class they are read from."""
     heir = type("Heir", (kind,), {})
     assert (kind, 1) == getattr(kind, name).submit(1).result(PATIENCE)
     assert [(heir, 2), (heir, 3)] == getattr(heir, name).map([2, 3])
@@ -301,14 +301,14 @@ def test_a_class_method_has_members(kind, name):
 
 
 @pytest.mark.parametrize("name", ["async_above_class", "async_below_class"])
-async def test_an_async_class_method(kind, name):
-    """An async class method is awaited on the class it is called on, in either order."""
+async def test_an_async_class_method_runs_on_the_class_of_the_call(kind, name):
+    """An async class method runs on the class it is called on, in either decorator order."""
     heir = type("Heir", (kind,), {})
     assert [(kind, 1), (heir, 2)] == [await getattr(kind, name)(1), await getattr(heir(), name)(2)]
 
 
-def test_super_in_a_class_method(kind):
-    """``super().method(item)`` in a class method reaches the inherited one, on the class that was called."""
+def test_super_in_a_class_method_keeps_the_class_of_the_call(kind):
+    """``super().method(item)`` calls the inherited class method on the class of the call."""
 
     class Heir(kind):
         @classmethod
@@ -323,8 +323,8 @@ def test_super_in_a_class_method(kind):
 
 
 @pytest.mark.parametrize("name", STATIC_METHODS)
-def test_a_static_method(kind, name):
-    """A static method has no instance, and one line for all, in either order."""
+def test_a_static_method_has_one_batcher(kind, name):
+    """A static method has no instance and one batcher for all calls, in either decorator order."""
     heir = type("Heir", (kind,), {})
     calls = [getattr(owner, name) for owner in (kind, kind(), heir, heir())]
     assert [(None, 1)] * 4 == [call(1) for call in calls]
@@ -332,8 +332,8 @@ def test_a_static_method(kind, name):
     assert 5 == total(getattr(kind, name))
 
 
-def test_a_decorator_above():
-    """A method stays a method under another decorator, which calls it with the instance and the item."""
+def test_a_method_may_have_another_decorator_above():
+    """Another decorator above calls the method with the instance and the item."""
 
     def logged(fn):
         @functools.wraps(fn)
@@ -352,8 +352,8 @@ def test_a_decorator_above():
     assert (one, 1) == one.method(1)
 
 
-def test_a_method_that_was_replaced(kind, monkeypatch):
-    """A method that was taken out of its class, as spies do, can still be called with the instance and the item."""
+def test_a_replaced_method_can_still_be_called(kind, monkeypatch):
+    """A method that a spy has replaced can still be called with the instance and the item."""
     original = kind.method
     seen = []
     monkeypatch.setattr(kind, "method", lambda self, item: seen.append(item) or original(self, item))
@@ -363,34 +363,34 @@ def test_a_method_that_was_replaced(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["fn", "args", "kwargs", "instance", "item", "self", "batch_stats", "close"])
-def test_an_item_may_have_any_name(name):
-    """A column is given by name whatever its name is, also that of a member or of an argument of ours."""
+def test_a_column_may_have_any_name(name):
+    """A column may have any name, also that of a member or of an internal parameter."""
     namespace = {}
     exec(f"def echo({name}): return {name}", namespace)  # noqa: S102  # the name is what is tested
     echo = microbatch(namespace["echo"])
     assert [1, 2] == [echo(**{name: 1}), echo.submit(**{name: 2}).result(PATIENCE)]
 
 
-def test_a_method_can_be_bound_by_hand(kind):
-    """``__get__`` binds to an instance, or to its class, without being told the class, as that of a function does."""
+def test_a_method_can_be_bound_with_get(kind):
+    """``__get__`` binds a method to an instance without the class argument, as for any function."""
     one = kind()
     assert (one, 1) == vars(kind)["method"].__get__(one)(1)
     assert (kind, 2) == vars(kind)["above_class"].__get__(one)(2)
     assert vars(kind)["above_static"] is vars(kind)["above_static"].__get__(one)
 
 
-def test_a_method_can_be_hidden(kind):
+def test_an_instance_attribute_hides_a_method(kind):
     """An attribute of an instance hides its method, as without the decorator."""
     one = kind()
     one.method = len
     assert 2 == one.method([1, 2])
 
 
-# How many batchers there are.
+# The number of batchers.
 
 
-def test_looking_makes_no_batcher(kind, made):
-    """Reading a method, its numbers and its signature makes no batcher, nor does what has nothing to act on."""
+def test_inspection_makes_no_batcher(kind, made):
+    """Methods, statistics and signatures can be read, and unused methods flushed, without a new batcher."""
     one = kind()
     for fn in (one.method, kind.method, one.amethod, kind.above_class, kind.above_static):
         assert 0 == total(fn)
@@ -401,7 +401,7 @@ def test_looking_makes_no_batcher(kind, made):
 
 
 def test_an_instance_has_one_batcher(kind, made):
-    """Every use of a method of one instance, by whatever member, goes to the same batcher."""
+    """All calls of a method of one instance, through any member, use the same batcher."""
     one = kind()
     assert [(one, 1), (one, 2)] == [one.method(1), one.method.submit(2).result(PATIENCE)]
     assert [(one, 3)] == one.method.map([3])
@@ -412,41 +412,41 @@ def test_an_instance_has_one_batcher(kind, made):
 
 @pytest.fixture
 def racers():
-    """Return a function that calls another one in four threads at the same time, and returns what they return."""
+    """Return a function that runs an action in four threads at the same time, and returns the results."""
     barrier = threading.Barrier(4)
     interval = sys.getswitchinterval()
 
-    def racer(do):
+    def racer(action):
         barrier.wait(PATIENCE)
-        return do()
+        return action()
 
     with ThreadPoolExecutor(4) as pool:
         sys.setswitchinterval(1e-6)
-        yield lambda do: list(pool.map(racer, [do] * 4))
+        yield lambda action: list(pool.map(racer, [action] * 4))
     sys.setswitchinterval(interval)
 
 
-def test_threads_that_race_for_the_first_call_of_a_function(racers):
+def test_concurrent_first_calls_of_a_function_share_one_batcher(racers):
     """Threads that call a function for the first time at the same moment share one batcher."""
     for _ in range(200):
         echo = microbatch(lambda items: items)
-        assert [1] * 4 == racers(lambda: echo(1))  # noqa: B023  # it is called at once
+        assert [1] * 4 == racers(lambda: echo(1))  # noqa: B023  # called at once
         assert 4 == total(echo)
 
 
-def test_threads_that_race_for_the_first_call_of_a_method(kind, racers):
+def test_concurrent_first_calls_of_a_method_share_one_batcher(kind, racers):
     """Threads that call a method for the first time at the same moment share one batcher of the instance."""
     for n in range(200):
         one = kind()
-        assert [(one, 1)] * 4 == racers(lambda: one.method(1))  # noqa: B023  # as above
+        assert [(one, 1)] * 4 == racers(lambda: one.method(1))  # noqa: B023  # called at once
         assert [4, 4 * n + 4] == [total(one.method), total(kind.method)]
 
 
-def test_loops_that_race_for_the_first_call_of_a_method(kind, racers):
+def test_first_calls_of_a_method_on_concurrent_loops_share_one_batcher(kind, racers):
     """Event loops that await a method for the first time at the same moment share one batcher of the instance."""
     for n in range(50):
         one = kind()
-        assert [(one, 1)] * 4 == racers(lambda: asyncio.run(one.amethod(1)))  # noqa: B023  # as above
+        assert [(one, 1)] * 4 == racers(lambda: asyncio.run(one.amethod(1)))  # noqa: B023  # called at once
         assert [4, 4 * n + 4] == [total(one.amethod), total(kind.amethod)]
 
 
@@ -454,7 +454,7 @@ def test_loops_that_race_for_the_first_call_of_a_method(kind, racers):
 
 
 def test_closing_an_instance_leaves_the_others_open(kind):
-    """``close()`` of one instance, before its first call or after it, is about that instance only."""
+    """``instance.method.close()``, before or after the first call, affects that instance only."""
     one, two, three = kind(), kind(), kind()
     assert (one, 1) == one.method(1)
     one.method.close()
@@ -466,8 +466,8 @@ def test_closing_an_instance_leaves_the_others_open(kind):
     assert (three, 3) == three.method(3)
 
 
-def test_closing_a_class_closes_all(kind):
-    """``Class.method.close()`` closes the instances there are and those to come, and leaves other methods open."""
+def test_closing_a_class_closes_all_its_instances(kind):
+    """``Class.method.close()`` closes the method for existing and later instances; other methods stay open."""
     one, two, three = kind(), kind(), kind()
     assert [(one, 1), (two, 1)] == [one.method(1), two.method(1)]
     kind.method.close()
@@ -479,16 +479,16 @@ def test_closing_a_class_closes_all(kind):
     assert 2 == total(kind.method)
 
 
-def test_closing_an_instance_after_its_class(kind):
-    """An instance whose class is closed can be closed too, used or not."""
+def test_an_instance_can_be_closed_after_its_class(kind):
+    """An instance whose class is closed can be closed too, with or without a call before."""
     used, unused = kind(), kind()
     assert (used, 1) == used.method(1)
     kind.method.close()
     assert [None, None] == [used.method.close(), unused.method.close()]
 
 
-async def test_closing_an_instance_without_blocking(kind):
-    """``aclose()`` answers what waits on that instance, and leaves the others open."""
+async def test_aclose_of_an_instance_answers_its_waiting_calls(kind):
+    """``aclose()`` answers the waiting calls of that instance, and leaves the others open."""
     one, two = kind(), kind()
     waiting = asyncio.ensure_future(one.amethod(1))
     await asyncio.sleep(0)
@@ -502,8 +502,8 @@ async def test_closing_an_instance_without_blocking(kind):
         await two.amethod(4)
 
 
-def test_a_block_of_an_instance(kind):
-    """``with instance.method`` gives the method and closes it at the end, also when the block fails."""
+def test_a_with_block_closes_the_method_of_an_instance(kind):
+    """``with instance.method`` yields the method and closes it at the end, also after an exception."""
     one, two = kind(), kind()
     with one.method as method:
         assert (one, 1) == method(1)
@@ -514,8 +514,8 @@ def test_a_block_of_an_instance(kind):
             closed.method(2)
 
 
-async def test_an_async_block_of_an_instance(kind):
-    """``async with instance.method`` gives the method and closes it at the end."""
+async def test_an_async_with_block_closes_the_method_of_an_instance(kind):
+    """``async with instance.method`` yields the method and closes it at the end."""
     one, two = kind(), kind()
     async with one.amethod as method:
         assert (one, 1) == await method(1)
@@ -524,8 +524,8 @@ async def test_an_async_block_of_an_instance(kind):
     assert (two, 3) == await two.amethod(3)
 
 
-def test_closing_while_the_first_call_makes_its_batcher(kind):
-    """A method that is closed in the middle of the first call of an instance takes neither that call nor the next."""
+def test_closing_during_the_first_call_refuses_that_call(kind):
+    """If a method is closed while the first call of an instance makes its batcher, all calls are refused."""
     one = kind()
     instances = kind.method._self_scope
     make = instances.make_batcher
@@ -540,6 +540,6 @@ def test_closing_while_the_first_call_makes_its_batcher(kind):
             one.method(1)
 
 
-def test_members_are_listed():
-    """``dir()`` lists what a decorated function offers beside what the batch function has."""
+def test_dir_lists_the_members():
+    """``dir()`` lists the members of a decorated function and those of the batch function."""
     assert {"submit", "batch_stats", "__code__"} <= set(dir(microbatch(lambda items: items)))

@@ -1,4 +1,4 @@
-"""What a batch function looks like, and the calls that its one-item form takes."""
+"""The kinds and names of batch functions, and the calls and signature of their one-item forms."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class StreamingCallable:
 
 
 class Nameless:
-    """Claims a name that is none, as mocks do."""
+    """A callable whose name is not a string, as for mocks."""
 
     def __init__(self):
         self.__qualname__ = 8
@@ -78,7 +78,7 @@ class Nameless:
 
 @functools.wraps(awaited)
 def wrapper(*args):
-    """Look like ``awaited`` and be called like any function."""
+    """Wrap ``awaited`` in a plain function."""
 
 
 NAMES = [
@@ -100,8 +100,8 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("fn", "name"), NAMES, ids=[name for _, name in NAMES])
-def test_names(fn, name):
-    """A function is called by its qualified name, a partial as its function, a callable object as its class."""
+def test_a_callable_is_named_by_its_function_or_class(fn, name):
+    """A function has its qualified name, a partial that of its function, a callable object that of its class."""
     assert name == name_of(fn)
 
 
@@ -111,38 +111,38 @@ YIELDING = [yielding, streaming, Model.stream, Model().stream, YieldingCallable(
 
 
 @pytest.mark.parametrize("fn", AWAITED, ids=name_of)
-def test_what_returns_a_coroutine_is_async(fn):
-    """Functions, methods, partials and callable objects are async if calling them returns a coroutine."""
+def test_a_callable_that_returns_a_coroutine_is_async(fn):
+    """Functions, methods, partials and callable objects are async if a call returns a coroutine."""
     assert is_async(fn)
 
 
 @pytest.mark.parametrize("fn", CALLED, ids=name_of)
-def test_what_returns_no_coroutine_is_not_async(fn):
-    """Whatever returns something else is not async: generators of both kinds, and wrappers of async functions."""
+def test_other_callables_are_not_async(fn):
+    """Generator functions of both kinds, and plain wrappers of async functions, are not async."""
     assert not is_async(fn)
 
 
 @pytest.mark.parametrize("fn", [partial(AsyncCallable()), partial(partial(AsyncCallable()))])
-def test_a_partial_is_as_async_as_what_is_inside(fn):
+def test_a_partial_of_an_async_object_is_async(fn):
     """A partial of an object whose ``__call__`` is async is async."""
     assert is_async(fn)
 
 
 @pytest.mark.parametrize("fn", [*YIELDING, partial(yielding), partial(streaming)], ids=name_of)
-def test_what_returns_a_generator_is_one(fn):
-    """Generator functions of both kinds are known in all the forms that a function can have."""
+def test_a_callable_that_returns_a_generator_is_recognized(fn):
+    """Generator functions of both kinds are recognized as functions, methods, partials and objects."""
     assert is_generator(fn)
 
 
 @pytest.mark.parametrize("fn", [partial(YieldingCallable()), partial(StreamingCallable())], ids=name_of)
-def test_a_partial_is_as_much_a_generator_as_what_is_inside(fn):
-    """A partial of an object whose ``__call__`` is a generator function is one."""
+def test_a_partial_of_a_generator_object_is_recognized(fn):
+    """A partial of an object whose ``__call__`` is a generator function is recognized."""
     assert is_generator(fn)
 
 
 @pytest.mark.parametrize("fn", [*AWAITED, sync, Model, Model.embed, Callable(), max], ids=name_of)
-def test_what_returns_no_generator_is_none(fn):
-    """Coroutines and plain functions are no generators."""
+def test_other_callables_are_no_generator_functions(fn):
+    """Coroutine functions and plain functions are no generator functions."""
     assert not is_generator(fn)
 
 
@@ -150,7 +150,7 @@ def test_what_returns_no_generator_is_none(fn):
 
 
 def refusal(fn, **options):
-    """Return the message of the error that refuses a batch function."""
+    """Return the error message for an unsuitable batch function."""
     return message_of(TypeError, Call, fn, "f", **options)
 
 
@@ -160,7 +160,7 @@ def row(call, *args, **kwargs):
 
 
 def complaint(call, *args, **kwargs):
-    """Return the message of the error of a call with the wrong arguments."""
+    """Return the error message of a call with wrong arguments."""
     return message_of(TypeError, row, call, *args, **kwargs)
 
 
@@ -181,19 +181,19 @@ def run(call, fn, *calls):
     ],
 )
 def test_a_function_without_a_column_is_refused(fn):
-    """Without a parameter that has no default, nothing can be batched."""
+    """A function needs a parameter without a default for the list of items."""
     assert "f() has no column: give it a parameter without a default for the list of items" == refusal(fn)
 
 
 def test_a_method_without_a_column_is_refused():
-    """The instance is no column."""
+    """The instance of a method does not count as a column."""
     expected = "f() has no column: give it a parameter without a default for the list of items"
     assert expected == refusal(lambda self: [], bound=True)
 
 
 @pytest.mark.parametrize("fn", [lambda *, texts: [], partial(lambda top_k, texts: [], top_k=1)])
-def test_what_is_given_by_name_only_is_no_column(fn):
-    """A function whose lists could only be given by name is refused with a word about that."""
+def test_a_keyword_only_parameter_is_no_column(fn):
+    """If the only candidate for a column is keyword-only, the error names it."""
     expected = (
         "f() has no column: give it a parameter without a default for the list of items "
         "(texts is none, as it can only be given by name)"
@@ -202,8 +202,8 @@ def test_what_is_given_by_name_only_is_no_column(fn):
 
 
 @pytest.mark.parametrize("fn", [lambda *args: [], lambda texts, *args: []])
-def test_any_number_of_columns_is_refused(fn):
-    """A parameter that takes any number of arguments is refused by name."""
+def test_a_variable_number_of_columns_is_refused(fn):
+    """A function with ``*args`` is refused, and the error names the parameter."""
     expected = "f() has *args, which is no column; give it one parameter by name for the list of items"
     assert expected == refusal(fn)
 
@@ -222,24 +222,24 @@ def test_any_number_of_columns_is_refused(fn):
     ],
 )
 def test_one_positional_argument_is_the_item(fn):
-    """A call with one argument carries that argument, whatever the function looks like."""
+    """The positional argument of a call is the item, for every kind of callable."""
     assert "a" == row(Call(fn, "f"), "a")
 
 
 @pytest.mark.parametrize("fn", [sync, Model().embed, Callable(), partial(Model.embed, Model())])
 def test_the_item_may_be_given_by_name(fn):
-    """The column has the name that it has in the batch function."""
+    """The item may be given by the name of the column in the batch function."""
     assert "a" == row(Call(fn, "f"), texts="a")
 
 
 def test_a_method_is_called_without_its_instance():
-    """When the instance is given already, the item is the first argument."""
+    """With ``bound=True``, the item is the first argument."""
     call = Call(Model.embed, "f", bound=True)
     assert ["a", "b"] == [row(call, "a"), row(call, texts="b")]
 
 
-def test_an_item_may_be_anything():
-    """The item is handed over as it is, whatever it is."""
+def test_an_item_may_be_any_object():
+    """The item is passed on unchanged."""
     item = [{}, None]
     assert item is row(Call(sync, "f"), item)
 
@@ -255,17 +255,17 @@ def test_an_item_may_be_anything():
     ],
 )
 def test_wrong_arguments_fail_like_those_of_any_function(args, kwargs, message):
-    """A call with the wrong arguments is the ``TypeError`` of Python, under the name of the function."""
+    """Wrong arguments raise the ``TypeError`` of Python, with the name of the function."""
     assert message == complaint(Call(sync, "f"), *args, **kwargs)
 
 
-def test_wrong_arguments_are_never_shown():
-    """The message names arguments, and never tells their values."""
+def test_errors_do_not_show_argument_values():
+    """The error message names arguments, and does not show their values."""
     assert "private" not in complaint(Call(sync, "f"), "private", text="private")
 
 
-def test_a_call_returns_its_delivery():
-    """The one-item form returns what the delivery of the item returns."""
+def test_a_call_returns_the_result_of_its_delivery():
+    """The one-item form returns the return value of the delivery function."""
     assert ["a"] == Call(sync, "f").bind(lambda item: [item], None)("a")
 
 
@@ -282,14 +282,14 @@ def test_a_call_gives_one_element_of_each_column():
     assert [("q", "d"), ("r", "e"), ("s", "f")] == run(Call(pairs, "f"), pairs, *calls)
 
 
-def test_the_columns_are_lists_of_the_function():
-    """Each column is a list of its own."""
-    told = run(Call(pairs, "f"), lambda *columns: columns, (("q", "d"), {}), (("r", "e"), {}))
-    assert (["q", "r"], ["d", "e"]) == told
+def test_each_column_is_a_list():
+    """The batch function gets one list for each column."""
+    columns = run(Call(pairs, "f"), lambda *columns: columns, (("q", "d"), {}), (("r", "e"), {}))
+    assert (["q", "r"], ["d", "e"]) == columns
 
 
-def test_one_argument_for_two_columns():
-    """One argument is too few where there are two columns."""
+def test_a_missing_column_is_an_error():
+    """A call of a function with two columns needs two arguments."""
     assert "f() missing 1 required positional argument: 'docs'" == complaint(Call(pairs, "f"), "a")
 
 
@@ -301,22 +301,22 @@ def search(texts, limit=10, /, top_k=3, *, scale, exact=False, **more):
 
 
 def given(*args, **kwargs):
-    """Return what the batch function gets beside its items."""
+    """Return the options that the batch function gets."""
     _, *options = run(Call(search, "f"), search, (("a", *args), kwargs))
     return tuple(options)
 
 
-def test_an_option_that_is_left_alone_has_its_default():
-    """The batch function gets the default of what a call does not say."""
+def test_an_omitted_option_has_its_default():
+    """The batch function gets the defaults of options that a call omits."""
     assert (10, 3, 1.5, False, {}) == given(scale=1.5)
 
 
 def test_options_are_given_by_position_or_name():
-    """The batch function gets what the call gives, whatever the kind of the parameter."""
+    """The batch function gets the options of the call, for every kind of parameter."""
     assert (5, 7, 2, True, {"deep": 1, "_wide": 2}) == given(5, _wide=2, exact=True, deep=1, scale=2, top_k=7)
 
 
-def test_names_with_underscores_are_spared():
+def test_parameters_may_begin_with_underscores():
     """Parameters may begin with any number of underscores."""
 
     def fn(_texts, *, __top_k=3):
@@ -325,8 +325,8 @@ def test_names_with_underscores_are_spared():
     assert (["a"], 3) == run(Call(fn, "f"), fn, (("a",), {}))
 
 
-def test_an_option_by_position_and_one_by_its_name():
-    """A name that is taken by position may be used again among those that are free."""
+def test_an_extra_option_may_have_the_name_of_a_positional_one():
+    """A keyword option may have the same name as a positional-only option."""
 
     def fn(texts, top_k=1, /, **more):
         return texts, top_k, more
@@ -335,17 +335,17 @@ def test_an_option_by_position_and_one_by_its_name():
 
 
 def test_an_option_without_a_default_is_required():
-    """A call without it fails as that of any function."""
+    """A call that omits a required option fails like that of any function."""
     assert "f() missing 1 required keyword-only argument: 'scale'" == complaint(Call(search, "f"), "a")
 
 
 def token(call, *args, **kwargs):
-    """Return the interned options of a call that passes some."""
+    """Return the interned options of a call."""
     return row(call, *args, **kwargs).options
 
 
-def test_equal_options_are_one():
-    """Calls with equal options carry the same token, however they say it; others carry others."""
+def test_equal_options_share_one_token():
+    """Calls with equal options carry the same token, however they are passed; other calls carry another."""
     call = Call(search, "f")
     one = token(call, "a", scale=1.0, b=1, a=2)
     assert one is token(call, "b", 10, 3, scale=1, exact=False, a=2, b=1)
@@ -353,10 +353,10 @@ def test_equal_options_are_one():
     assert 4 == len({one, other, token(call, "a", scale=1.0, b=2, a=1), token(call, "a", 9, scale=1, b=1, a=2)})
 
 
-def test_an_unhashable_default_is_one_as_well():
-    """A default that is not hashable can be left alone, and reaches the batch function as it is."""
+def test_a_default_may_be_unhashable():
+    """A call may omit an option with an unhashable default, which reaches the batch function unchanged."""
 
-    def fn(texts, stop=[]):  # noqa: B006  # what people write
+    def fn(texts, stop=[]):  # noqa: B006  # users write this
         return stop
 
     call = Call(fn, "f")
@@ -366,15 +366,15 @@ def test_an_unhashable_default_is_one_as_well():
 
 @pytest.mark.parametrize(("kwargs", "name"), [({"scale": [1]}, "scale"), ({"scale": 1, "deep": [1]}, "deep")])
 def test_an_unhashable_option_is_refused_by_name(kwargs, name):
-    """An option that is not hashable is a TypeError that names it; the value is not shown."""
+    """An unhashable option raises ``TypeError`` with the name of the option and without its value."""
     expected = (
         f"f() compares options to find the calls that may share a batch, so they must be hashable; {name} is a list"
     )
     assert expected == complaint(Call(search, "f"), "a", **kwargs)
 
 
-def test_a_hash_that_fails_is_the_callers():
-    """What the ``__hash__`` or ``__eq__`` of an option raises is raised to its caller as it is."""
+def test_an_error_of_a_comparison_reaches_the_caller():
+    """An exception from ``__hash__`` or ``__eq__`` of an option is raised unchanged to the caller."""
     call = Call(search, "f")
     kept = token(call, "a", scale=Incomparable())
     assert "odd" == complaint(call, "a", scale=Incomparable())
@@ -382,8 +382,8 @@ def test_a_hash_that_fails_is_the_callers():
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"top_k": 3000}, {"top_k": int("3000"), "exact": False}])
-def test_a_call_with_the_defaults_is_its_bare_item(kwargs):
-    """A call that passes no option, or values equal to the defaults, is queued as its bare item."""
+def test_a_call_with_default_options_is_queued_as_its_item(kwargs):
+    """A call without options, or with values equal to the defaults, is queued as the item alone."""
 
     def fn(texts, top_k=3000, *, exact=False, **more):
         return texts, top_k, exact, more
@@ -392,41 +392,41 @@ def test_a_call_with_the_defaults_is_its_bare_item(kwargs):
     assert ("a", 3) == (row(Call(fn, "f"), "a", more=1).item, len(row(Call(fn, "f"), "a", more=1).options.key))
 
 
-def test_options_that_nobody_uses_are_forgotten():
-    """What stands for options goes with the last call that has them."""
+def test_a_token_lives_as_long_as_its_calls():
+    """The token of options is freed with the last call that has it."""
     call = Call(search, "f")
-    gone = ref(token(call, "a", scale=1))
-    assert None is gone()
+    dead = ref(token(call, "a", scale=1))
+    assert None is dead()
 
 
-def test_many_items_with_the_same_options():
-    """``rows()`` gives one row for each item, with the options of all."""
+def test_rows_gives_one_row_for_each_item():
+    """``rows()`` returns one row for each item, with the same options."""
     call = Call(search, "f")
     rows = list(call.rows(["a", "b"], {"scale": 1}))
     assert (["a", "b"], 10, 3, 1, False, {}) == call.batch(search)(rows)
 
 
-def test_many_items_of_several_columns():
-    """``rows()`` takes a tuple for each item of several columns."""
+def test_rows_takes_a_tuple_for_each_item_of_several_columns():
+    """``rows()`` takes a tuple, or another sequence, for each item of several columns."""
     assert [("q", "d"), ("r", "e")] == list(Call(pairs, "f").rows([("q", "d"), ["r", "e"]], {}))
 
 
 @pytest.mark.parametrize("item", ["qd", b"qd", 5])
-def test_rows_of_what_is_no_row(item):
-    """``rows()`` takes no text apart as if it were one element for each column, and says what it expects."""
-    told = f"one element for each of queries, docs, as tuples, got a {type(item).__name__};"
-    with pytest.raises(TypeError, match=told):
+def test_rows_refuses_an_item_without_one_element_for_each_column(item):
+    """``rows()`` does not split strings or bytes into columns, and its error states the expected form."""
+    expected = f"one element for each of queries, docs, as tuples, got a {type(item).__name__};"
+    with pytest.raises(TypeError, match=expected):
         list(Call(pairs, "f").rows([item], {}))
 
 
-def test_many_plain_items():
-    """``rows()`` gives items as they are where there is nothing else, and refuses options that there are not."""
+def test_rows_of_one_column_are_the_items():
+    """``rows()`` of a function with one column returns the items, and refuses unknown options."""
     assert ["a", "b"] == list(Call(sync, "f").rows(["a", "b"], {}))
     with pytest.raises(TypeError, match="unexpected keyword argument 'top_k'"):
         list(Call(sync, "f").rows(["a", "b"], {"top_k": 3}))
 
 
-# Its signature.
+# The signature.
 
 
 def signature(fn, **options):
@@ -448,24 +448,24 @@ def signature(fn, **options):
         (max, "(items, /)"),
     ],
 )
-def test_the_signature_is_that_of_one_item(fn, expected):
-    """Parameters that are columns are shown with the type of one item, and the result with that of one result."""
+def test_the_signature_is_that_of_the_one_item_form(fn, expected):
+    """Columns have the type of one item, and the return annotation is the type of one result."""
     assert expected == signature(fn)
 
 
 def test_the_signature_of_a_method_has_no_instance():
-    """When the instance is given already it is not shown."""
+    """With ``bound=True``, the signature has no instance parameter."""
     assert "(texts: str) -> int" == signature(Model.embed, bound=True)
 
 
 def test_the_signature_is_made_once():
-    """Asking again returns the same object."""
+    """Each access to the signature returns the same object."""
     call = Call(sync, "f")
     assert call.signature is call.signature
 
 
 def element(annotation):
-    """Return what is shown for a parameter with this annotation."""
+    """Return the annotation of one item for a column with ``annotation``."""
 
     def fn(items): ...
 
@@ -486,8 +486,8 @@ def element(annotation):
         ("Sequence[Model]", Model),
     ],
 )
-def test_the_type_of_one_item(annotation, expected):
-    """A list of X, or another iterable of X, shows as X."""
+def test_the_type_of_one_item_is_the_element_type(annotation, expected):
+    """A list of X, or another iterable of X, has items of type X."""
     assert expected == element(annotation)
 
 
@@ -505,7 +505,7 @@ def test_the_type_of_one_item(annotation, expected):
         list[str] | None,
         "list[str] | None",
         dict[str, int],
-        "unheard_of.Type",
+        "unknown.Type",
         "1 / 0",
         "int('x')",
         "not python",
@@ -513,33 +513,33 @@ def test_the_type_of_one_item(annotation, expected):
     ],
     ids=repr,
 )
-def test_the_type_of_one_item_is_not_always_known(annotation):
-    """What does not tell the type of an item shows as nothing, and is no error, not even if it can't be evaluated."""
+def test_an_annotation_without_an_element_type_is_omitted(annotation):
+    """An annotation without one element type, or that can't be evaluated, is left out without an error."""
     assert EMPTY is element(annotation)
 
 
-def test_annotations_that_fail_spare_the_names():
-    """When annotations can't be evaluated, the columns and their names are shown all the same."""
+def test_names_remain_if_annotations_cannot_be_evaluated():
+    """If annotations can't be evaluated, the signature still has the parameters and their names."""
 
-    def fn(texts: unheard_of, top_k: int = 10) -> unheard_of: ...  # noqa: F821  # that is the point
+    def fn(texts: unknown, top_k: int = 10) -> unknown: ...  # noqa: F821  # undefined on purpose
 
     assert "(texts, top_k: 'int' = 10)" == signature(fn)
 
 
-def test_what_is_given_is_a_signature():
-    """The signature is one that ``inspect`` can be asked to bind."""
+def test_the_signature_can_bind_arguments():
+    """The signature binds arguments as any ``inspect.Signature`` does."""
     assert {"texts": "a"} == Call(sync, "f").signature.bind("a").arguments
 
 
-def test_what_is_inspected_is_not_changed():
-    """Looking at a function leaves its own signature as it was."""
+def test_inspection_does_not_change_the_function():
+    """The signature of the batch function itself stays the same."""
     before = inspect.signature(sync)
     assert "(texts: str) -> int" == signature(sync)
     assert before == inspect.signature(sync)
 
 
-def test_a_compiled_method_that_counts_its_instance():
-    """A bound method of a compiled object takes the items alone, even where its signature begins with ``self``."""
+def test_a_compiled_bound_method_takes_the_items_alone():
+    """A bound method of a compiled object takes only the items, even if its signature begins with ``self``."""
     encode_batch = (
         pytest.importorskip("tokenizers").Tokenizer(pytest.importorskip("tokenizers.models").BPE()).encode_batch
     )
