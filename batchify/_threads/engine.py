@@ -457,8 +457,6 @@ class ThreadEngine:
             del fn
             over.forget()
         batch.forget()
-        if self.deferred:
-            self.deferred.run()
 
 
 def leave_soon(weak: ref[ThreadEngine], ticket: int) -> None:

@@ -34,9 +34,11 @@ class WakeSignal:
 
     def set(self, engine: Any = None) -> None:
         self.engine = engine
-        # A signal that arrives as a wait times out remains set, and the next wait returns at once.
-        if self._lock.locked():
+        try:
             self._lock.release()
+        except RuntimeError:
+            # It is set: a signal that comes as a wait times out remains set, and the next wait returns at once.
+            return
 
     def wait(self, seconds: float) -> Any:
         """Wait at most ``seconds`` for the signal, and return the engine that it passes along, if any."""

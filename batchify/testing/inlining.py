@@ -89,7 +89,8 @@ class CallerEngine(ThreadEngine):
 
     def enter(self, item: Any, waiter: Any) -> int:
         ticket = super().enter(item, waiter)
-        self.run(self._taken.pop(waiter))
+        with self.deferred:
+            self.run(self._taken.pop(waiter))
         return ticket
 
     def change(self, config: Config) -> None:

@@ -257,12 +257,10 @@ class Lock:
 
     def release(self):
         with self._clock._changed:
-            assert self._held, "released twice"
+            if not self._held:
+                raise RuntimeError
             self._held = False
             self._clock._changed.notify_all()
-
-    def locked(self):
-        return self._held
 
 
 class InThreads:

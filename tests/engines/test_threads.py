@@ -122,9 +122,6 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
         def release(self):
             self._lock.release()
 
-        def locked(self):
-            return self._lock.locked()
-
     monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
     double = microbatch(doubled)
     assert 2 == double(1)
