@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.current import CurrentBatch, current_batch
@@ -54,15 +55,12 @@ __all__ = [
 ]
 
 
+# asyncio is half of what an import would cost, and who batches for threads does not need it. Only who plans simulates.
+_IMPORTED_ON_USE = {"AsyncMicrobatcher": "_asyncio.batcher", "simulate": "_planning.simulation"}
+
+
 def __getattr__(name: str) -> Any:
-    # asyncio is half of what an import would cost, and who batches for threads does not need it.
-    if name == "AsyncMicrobatcher":
-        from batchify._asyncio.batcher import AsyncMicrobatcher  # noqa: PLC0415
-
-        return AsyncMicrobatcher
-    if name == "simulate":
-        from batchify._planning.simulation import simulate  # noqa: PLC0415  # only who plans needs it
-
-        return simulate
+    if name in _IMPORTED_ON_USE:
+        return getattr(import_module(f"batchify.{_IMPORTED_ON_USE[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

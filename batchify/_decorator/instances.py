@@ -78,7 +78,9 @@ class Instances:
         try:
             weak = ref(instance, lambda _: known.pop(key))
         except TypeError:
-            raise TypeError(_no_weak_reference(self._config.name, type(instance).__qualname__)) from None
+            kind = type(instance).__qualname__
+            msg = f"{self._config.name}() needs a weak reference to its {kind}; add '__weakref__' to its __slots__"
+            raise TypeError(msg) from None
         call, function = self.call, self.function
 
         def source(elsewhere: BatchExecutor | None = None) -> Callable[..., Any]:
@@ -108,7 +110,3 @@ class InstanceScope:
 
     def change(self, changes: dict[str, Any]) -> None:
         self._instances.of(self._instance)._change(changes)
-
-
-def _no_weak_reference(name: str, kind: str) -> str:
-    return f"{name}() needs a weak reference to its {kind}, which has __slots__ without one; add '__weakref__' to them"

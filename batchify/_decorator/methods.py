@@ -10,7 +10,7 @@ import copy
 import inspect
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.functions import METHOD_KINDS, name_of
 from batchify._decorator.instances import Instances, InstanceScope
@@ -139,8 +139,8 @@ def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /,
 
 def _has_as_method(first: Any, name: str) -> bool:
     """Return whether ``first`` is an object or a class with a method of this name, other than a static method."""
-    kind = cast("type[Any]", type(first))
-    held = inspect.getattr_static(first if issubclass(kind, type) else kind, name, None)
+    owner: Any = first if issubclass(type(first), type) else type(first)  # pyright: ignore[reportUnknownVariableType]
+    held = inspect.getattr_static(owner, name, None)
     return held is not None and not isinstance(held, staticmethod)
 
 

@@ -7,7 +7,7 @@ Must not know: how a call finds its batcher, or how a batcher works.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wrapt import BaseObjectProxy
 
@@ -24,23 +24,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
-    from batchify._batcher.registry import Batcher
+    from batchify._decorator.instances import Instances, InstanceScope
     from batchify._decorator.routes import Route, Ways
     from batchify._decorator.signature import Call
 
     Proxy: TypeAlias = BaseObjectProxy[Any]
 else:
     Proxy = BaseObjectProxy
-
-
-class Scope(Protocol):
-    """The batchers of a decorated function or a bound method."""
-
-    # The first one counts for all of them.
-    def batchers(self) -> list[Batcher]: ...
-    # Accepts no batcher that is made later, and returns the batchers to close.
-    def close(self) -> list[Batcher]: ...
-    def change(self, changes: dict[str, Any]) -> None: ...
 
 
 class Batched(Proxy):
@@ -73,7 +63,13 @@ class Batched(Proxy):
     }
 
     def __init__(
-        self, fn: Callable[..., Any], config: Config, call: Call, scope: Scope, route: Route, ways: Ways
+        self,
+        fn: Callable[..., Any],
+        config: Config,
+        call: Call,
+        scope: Instances | InstanceScope,
+        route: Route,
+        ways: Ways,
     ) -> None:
         super().__init__(fn)
         self._self_config = config

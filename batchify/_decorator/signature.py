@@ -83,21 +83,15 @@ class Call:
 
     def bind(self, deliver: Callable[[Any], Any], deliver_request: Callable[[Request], Any]) -> Callable[..., Any]:
         """Return the one-item form, which passes a bare item to ``deliver``, or a request to the other."""
-        ask = None if self._options is None else partial(self._ask, self._options, deliver, deliver_request)
+        options = cast("CallOptions", self._options)
+
+        def ask(item: Any, values: tuple[Any, ...]) -> Any:  # the form calls it only if the function has options
+            key = options.key_of(values)
+            return deliver(item) if key is None else deliver_request(Request(item, key))
+
         one: Callable[..., Any] = self._form(deliver, ask)
         one.__qualname__ = self._name
         return one
-
-    @staticmethod
-    def _ask(
-        options: CallOptions,
-        deliver: Callable[[Any], Any],
-        deliver_request: Callable[[Request], Any],
-        item: Any,
-        values: tuple[Any, ...],
-    ) -> Any:
-        key = options.key_of(values)
-        return deliver(item) if key is None else deliver_request(Request(item, key))
 
     def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
         is_one = len(self.columns) == 1

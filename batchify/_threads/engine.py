@@ -21,15 +21,8 @@ from threading import RLock, get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import (
-    as_entry,
-    depart,
-    entry_factory,
-    grouped_entry_factory,
-    item_of,
-    make_queue,
-    reconfigured,
-)
+from batchify import errors
+from batchify._batcher import admission
 from batchify._batcher.current import batch_context, belongs_to, current
 from batchify._batcher.report import report
 from batchify._core import outcome
@@ -37,17 +30,6 @@ from batchify._core.batch import Batch, BatchItem
 from batchify._core.queue import PlainQueue
 from batchify._core.reruns import Reruns
 from batchify._threads.workers import Workers
-from batchify.errors import (
-    BatcherClosedError,
-    DeadlineError,
-    QueueFullError,
-    ReentrantCallError,
-    closed,
-    full,
-    interrupting,
-    overdue,
-    reentrant,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,8 +86,8 @@ class ThreadEngine:
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
         self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         self.deferred = DeferredActions(self.reentered)
-        self.queue = make_queue(config)
-        self._prepare = entry_factory(config)
+        self.queue = admission.make_queue(config)
+        self._prepare = admission.entry_factory(config)
         self.stats = stats
         stats.follow(self.queue)
         self.started = self.closed = False
@@ -129,12 +111,12 @@ class ThreadEngine:
         if current() and belongs_to(self.queue.running):
             raise self.reentrant()
         if self.reentered():
-            raise ReentrantCallError(interrupting(self.name))
+            raise errors.ReentrantCallError(errors.interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
         try:
             with self._lock:
                 if self.closed:
-                    raise BatcherClosedError(closed(self.name))
+                    raise errors.BatcherClosedError(errors.closed(self.name))
                 self.started = True
                 queue = self.queue
                 ticket = (
@@ -154,8 +136,8 @@ class ThreadEngine:
         """Queue an item in the grouped queue, or let it wait for room. Needs the lock."""
         if queue.refuses:
             self.stats.refused()
-            raise QueueFullError(full(self.name, cast("int", self._config.max_pending)))
-        entry, expires_at = as_entry(data), queue.expires_at
+            raise errors.QueueFullError(errors.full(self.name, cast("int", self._config.max_pending)))
+        entry, expires_at = admission.as_entry(data), queue.expires_at
         if entry.time_limit is not None and (expires_at is None or monotonic() + entry.time_limit < expires_at):
             self._deadline_workers.wake_one(self, 1)
         ticket = queue.add(entry, waiter, monotonic())
@@ -198,18 +180,21 @@ class ThreadEngine:
         self.stats.expired(len(late))
         self.stats.left(len(entries) - len(late))
         for entry in late:
-            entry.waiter.error = DeadlineError(overdue(self.name, entry.time_limit))
+            entry.waiter.error = errors.DeadlineError(errors.overdue(self.name, entry.time_limit))
         for entry in entries:
             entry.waiter.admit()
             entry.waiter.wake()
 
-    def reentrant(self) -> ReentrantCallError:
-        return ReentrantCallError(reentrant(self.name))
+    def reentrant(self) -> errors.ReentrantCallError:
+        return errors.ReentrantCallError(errors.reentrant(self.name))
 
     def waiting(self) -> list[BatchItem]:
         with self.deferred, self._lock:
             entries = self.queue.entries
-        return [BatchItem(item_of(data, self._config), waiter.future, arrived) for data, waiter, arrived in entries]
+        return [
+            BatchItem(admission.item_of(data, self._config), waiter.future, arrived)
+            for data, waiter, arrived in entries
+        ]
 
     def leave(self, ticket: int) -> bool:
         """Drop a caller that will not read its answer; return whether this withdrew its item from the queue."""
@@ -245,9 +230,9 @@ class ThreadEngine:
             return
         with self.deferred, self._lock:
             if config.takes_requests and not self._config.takes_requests:
-                self._prepare = grouped_entry_factory(self._prepare, config)
+                self._prepare = admission.grouped_entry_factory(self._prepare, config)
             self._config = config
-            queue, self.queue = self.queue, reconfigured(self.queue, config)
+            queue, self.queue = self.queue, admission.reconfigured(self.queue, config)
             self.stats.replace(queue, self.queue)
             if self._fn is not None:
                 self._fn = self._source(config.executor)
@@ -374,7 +359,7 @@ class ThreadEngine:
             self.deferred.run()
         if fn is None:
             return
-        depart(batch, self._config)
+        admission.depart(batch, self._config)
         parts = Reruns(batch, isolate=self._config.isolate_errors)
         for part in parts:
             try:
