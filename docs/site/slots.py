@@ -1,6 +1,6 @@
-"""Lets mkdocstrings find methods that are documented in the ``__slots__`` of a class, as Python's ``help()`` does.
+"""An extension of mkdocstrings that finds methods that are documented in the ``__slots__`` of a class, as Python's ``help()`` does.
 
-Must not know: which class that is.
+Must not know: the class.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Slots(Extension):
     """Adds a function for each documented slot."""
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        """Add those of one class."""
+        """Add the documented slots of one class."""
         slots = cls.members.get("__slots__")
         documented = ast.literal_eval(str(slots.value)) if slots and str(slots.value).startswith("{") else {}
         for name, said in documented.items():
@@ -24,7 +24,7 @@ class Slots(Extension):
             cls.set_member(name, Function(name, parameters=Parameters(*ANY), docstring=docstring))
 
 
-# A slot is called with what the batch function of its owner is called with, one element of each list.
+# The callable in a slot takes the parameters of the batch function, with one element of each list.
 ANY = [
     Parameter("args", kind=ParameterKind.var_positional),
     Parameter("kwargs", kind=ParameterKind.var_keyword),
