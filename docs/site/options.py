@@ -1,4 +1,4 @@
-"""An extension of mkdocstrings that shows each option in the signature of a function with ``**options: Unpack[Options]``.
+"""An extension of mkdocstrings that shows each option of ``**options: Unpack[Options]`` in the signature.
 
 Must not know: the options. The ``TypedDict`` has their types, and ``Config`` has their defaults.
 """

@@ -1,4 +1,6 @@
-"""An extension of mkdocstrings that finds methods that are documented in the ``__slots__`` of a class, as Python's ``help()`` does.
+"""An extension of mkdocstrings that finds the documentation of methods in the ``__slots__`` of a class.
+
+Python's ``help()`` shows this documentation, too.
 
 Must not know: the class.
 """
@@ -19,8 +21,8 @@ class Slots(Extension):
         """Add the documented slots of one class."""
         slots = cls.members.get("__slots__")
         documented = ast.literal_eval(str(slots.value)) if slots and str(slots.value).startswith("{") else {}
-        for name, said in documented.items():
-            docstring = Docstring(inspect.cleandoc(said), parser="google")
+        for name, text in documented.items():
+            docstring = Docstring(inspect.cleandoc(text), parser="google")
             cls.set_member(name, Function(name, parameters=Parameters(*ANY), docstring=docstring))
 
 
