@@ -41,7 +41,7 @@ def service_contests(plan):
             # No server is measured while another one still trains its model.
             with suppress(AbsentError):
                 one.server.port()
-        for title, do, ways in ("ask for digits", _predict, WAYS), ("tell digits", _save, (ALONE, OURS)):
+        for title, do, ways in ("request predictions", _predict, WAYS), ("send feedback", _save, (ALONE, OURS)):
             for connections, requests in CONNECTIONS.items():
                 load = Load(connections, plan.count(requests))
                 yield _contest(title, load, {way: partial(do, served[way]) for way in ways})

@@ -311,7 +311,7 @@ def test_full_takes_precedence_over_all_other_reasons():
 
 @pytest.mark.parametrize("why", ["flush", "close"])
 def test_flushed_items_leave(why):
-    """A flush lets queued items leave before their window is over, for the given reason."""
+    """A flush lets queued items leave before the end of their window, for the given reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
     queue.flush(why)

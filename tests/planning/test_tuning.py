@@ -140,7 +140,7 @@ def test_sizes_stop_growing_in_time(loop):
 
 
 def test_measuring_ends_in_time(loop):
-    """A measurement ends with the round during which its time is over."""
+    """A measurement ends with the round during which its time ends."""
     measured(loop, sleeper(0.001, 0.0), seconds=2.0)
     assert 2.0 <= loop.time() < 3.0
 
