@@ -1,10 +1,11 @@
-"""What the site has beyond the files in docs/: examples, the changelog, and sections of the README.
+"""Pages of the site from outside of docs/: the examples, the changelog, and sections of the README.
 
-Decides: which files become pages, and where links that leave docs/ lead to.
-Must not know: what any page says.
+Decides: which files become pages, and the targets of links that leave docs/.
+Must not know: the content of any page.
 
-Links in docs/ are links between files, so that pages can be read where they are: ``../examples/lookup.py`` is a file
-there, and the page about it here. A link to a section of the README, alone in its paragraph, becomes that section.
+Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
+such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the README is
+replaced by that section.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ SECTION = re.compile(r"^\[(?P<title>.+)\]\(\.\./README\.md#.+\)$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the examples at the end of the navigation."""
+    """Add the examples at the end of the navigation."""
     config.nav.append({"Examples": [{path.name: f"examples/{path.stem}.md"} for path in EXAMPLES]})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Make pages of what is not in docs/, and copy what examples come with."""
+    """Create the pages from outside of docs/, and copy the data files of examples."""
     changelog = _within((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     files.append(File.generated(config, "changelog.md", content=changelog))
     for path in EXAMPLES:
@@ -41,29 +42,29 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Take in the sections of the README that a page asks for, and let links lead to pages."""
-    return _within(SECTION.sub(lambda asked: _section(asked["title"]), markdown))
+    """Insert the sections of the README that a page includes, and adjust its links."""
+    return _within(SECTION.sub(lambda link: _section(link["title"]), markdown))
 
 
 def _section(title: str) -> str:
-    """Return what the README says under a heading."""
+    """Return the section of the README with this heading."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     _, found, after = readme.partition(f"\n## {title}\n")
     if not found:
-        msg = f"the README has no section {title!r}, which a page asks for"
+        msg = f"the README has no section {title!r}, which a page includes"
         raise LookupError(msg)
-    # Its links begin where the README is, and those of a page in docs/.
+    # Links in the README are relative to its folder, and links of a page to docs/.
     return after.partition("\n## ")[0].replace("](docs/", "](").replace("](examples/", "](../examples/").strip()
 
 
 def _within(markdown: str) -> str:
-    """Let links to files outside of docs/ lead to their pages."""
+    """Replace links to files outside of docs/ by links to their pages."""
     markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown)
     return markdown.replace("](../examples/", "](examples/").replace("](../CHANGELOG.md", "](changelog.md")
 
 
 def _example(path: Path) -> str:
-    """Return the page of an example: its docstring, and its code."""
+    """Return the page of an example: its docstring and its code."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     code = "\n".join(source.splitlines()[tree.body[0].end_lineno :]).strip()

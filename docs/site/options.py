@@ -1,6 +1,6 @@
-"""Lets mkdocstrings show each option in the signature of a function that takes ``**options: Unpack[Options]``.
+"""An extension of mkdocstrings that shows each option of ``**options: Unpack[Options]`` in the signature.
 
-Must not know: which options there are. Their types are in the ``TypedDict``, and their defaults in ``Config``.
+Must not know: the options. The ``TypedDict`` has their types, and ``Config`` has their defaults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Options(Extension):
     """Replaces ``**options`` by one parameter for each option."""
 
     def on_package(self, *, pkg: Module, **_: Any) -> None:
-        """Replace it in every function of the package."""
+        """Replace ``**options`` in every function of the package."""
         defaults = pkg["_batcher.config.Config"].all_members
         for parameters, taken in _taken(pkg):
             types = pkg.modules_collection[taken.annotation.slice.canonical_path].all_members
@@ -28,7 +28,7 @@ class Options(Extension):
 
 
 def _taken(parent: Module | Class) -> Iterator[tuple[Any, Any]]:
-    """Yield the parameters of each function that takes options, and the one of them that takes the options."""
+    """Yield the parameters of each function with ``**options``, and the parameter ``**options`` itself."""
     for member in parent.members.values():
         if isinstance(member, Function):
             parameters = member.parameters

@@ -1,6 +1,8 @@
-"""Lets mkdocstrings find methods that are documented in the ``__slots__`` of a class, as Python's ``help()`` does.
+"""An extension of mkdocstrings that finds the documentation of methods in the ``__slots__`` of a class.
 
-Must not know: which class that is.
+Python's ``help()`` shows this documentation, too.
+
+Must not know: the class.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ class Slots(Extension):
     """Adds a function for each documented slot."""
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        """Add those of one class."""
+        """Add the documented slots of one class."""
         slots = cls.members.get("__slots__")
         documented = ast.literal_eval(str(slots.value)) if slots and str(slots.value).startswith("{") else {}
-        for name, said in documented.items():
-            docstring = Docstring(inspect.cleandoc(said), parser="google")
+        for name, text in documented.items():
+            docstring = Docstring(inspect.cleandoc(text), parser="google")
             cls.set_member(name, Function(name, parameters=Parameters(*ANY), docstring=docstring))
 
 
-# A slot is called with what the batch function of its owner is called with, one element of each list.
+# The callable in a slot takes the parameters of the batch function, with one element of each list.
 ANY = [
     Parameter("args", kind=ParameterKind.var_positional),
     Parameter("kwargs", kind=ParameterKind.var_keyword),

@@ -1,4 +1,4 @@
-"""The benchmark: batchify beside the least code that can do the same, and beside others.
+"""The benchmark: batchify compared with a minimal implementation and with other libraries.
 
-One command runs it from a checkout: ``python -m tests.bench``. ``README.md`` says how to read what it prints.
+``python -m tests.bench`` runs it from a checkout. ``README.md`` explains the output.
 """

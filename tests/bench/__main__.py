@@ -1,4 +1,4 @@
-"""The command line: which workloads to run, how often, and where the figures go."""
+"""The command line: the workloads, the number of rounds, and the output files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
 
 
 def main(arguments=None):
-    """Run what the command line asks for."""
+    """Run the workloads that the command line names."""
     options = _parser().parse_args(arguments)
     rounds = options.rounds or (3 if options.quick else 9)
     plan = Plan(scale=0.25 if options.quick else 1.0, loops=tuple(options.loops))
     about = machine.about() | {"rounds": f"{rounds}, of a quarter of the work" if options.quick else rounds}
-    screen.say(", ".join(f"{what} {which}" for what, which in about.items()))
+    screen.say(", ".join(f"{name} {value}" for name, value in about.items()))
     results = []
     for workload in options.workloads or WORKLOADS:
         for contest in WORKLOADS[workload](plan):
@@ -32,13 +32,13 @@ def main(arguments=None):
     if options.markdown:
         _insert(table.markdown(results, about), options.markdown)
     if options.plot:
-        from tests.bench import plot  # what it imports takes a second
+        from tests.bench import plot  # its imports take a second
 
         plot.draw(results, options.plot)
 
 
 def _insert(text, path):
-    """Put ``text`` between the marks in a file; into a new file, between new ones."""
+    """Write ``text`` between the marks in a file; a new file gets new marks."""
     page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}{END}\n"
     before, _, rest = page.partition(BEGIN)
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
@@ -49,14 +49,19 @@ def _parser():
     parser.add_argument(
         "workloads", nargs="*", choices=[[], *WORKLOADS], metavar="WORKLOAD", help=f"any of {', '.join(WORKLOADS)}"
     )
-    parser.add_argument("--rounds", type=int, help="how often each entrant runs; 9, quick: 3")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work in three rounds")
+    parser.add_argument("--rounds", type=int, help="number of runs of each entrant (default: 9, or 3 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="run a quarter of the work, in three rounds")
     parser.add_argument("--loops", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all rounds")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", nargs="?", const=README, help="put the tables into a page; its README"
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        const=README,
+        help="write the tables into a file; the README",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (PNG)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios into a PNG file")
     return parser
 
 

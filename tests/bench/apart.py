@@ -1,4 +1,4 @@
-"""What is measured in processes of their own: what an import costs, and what is done while nobody calls."""
+"""Measurements in separate processes: the cost of an import, and the activity without calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def import_contests(plan):
         {BARE: Entrant(partial(_imports, "sys"))} | {name: Entrant(partial(_imports, name)) for name in MODULES},
         BARE,
         bars=(Bar(40, (BARE,), most=True, subject="batchify", apart=True),),
-        note=f"Less is better. The most of what batchify takes, in us: {_import_time()}.",
+        note=f"Less is better. The slowest imports of batchify, in us: {_import_time()}.",
     )
 
 
@@ -47,18 +47,18 @@ def _imports(name):
 
 
 def _compiled():
-    """Return an environment in which what was compiled is kept."""
+    """Return an environment in which Python keeps compiled modules."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _import_time():
-    """Return what ``-X importtime`` says of the modules that take longest on their own."""
+    """Return the slowest modules by their own import time, from ``-X importtime``."""
     command = [sys.executable, "-X", "importtime", "-c", "import site, sys; sys.stderr.write('--\\n'); import batchify"]
-    # The first one compiles.
+    # The first run compiles the modules.
     for _ in range(2):
         done = subprocess.run(command, env=_compiled(), capture_output=True, text=True, check=True)
-    said = done.stderr.partition("--\n")[2]
-    own = {name: int(us) for us, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", said)}
+    output = done.stderr.partition("--\n")[2]
+    own = {name: int(us) for us, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", output)}
     most = sorted(own.items(), key=itemgetter(1), reverse=True)[:6]
     return ", ".join([f"{len(own)} modules {sum(own.values())}", *(f"{name} {us}" for name, us in most)])
 
@@ -86,19 +86,19 @@ def _in_a_process(name):
 
 
 def _idle(name):
-    """Return how often this process was woken up in a second, and the milliseconds of CPU that it took."""
+    """Return the number of wake-ups of this process in a second, and its CPU time in milliseconds."""
     if name == BARE:
-        return _asleep()
-    who = name.removesuffix(", threads")
-    if name != who:
-        subject = {OURS: subjects.ours, BATCHED: subjects.batched_in_thread}[who](
+        return _sleep()
+    library = name.removesuffix(", threads")
+    if name != library:
+        subject = {OURS: subjects.ours, BATCHED: subjects.batched_in_thread}[library](
             clock.echo_def, max_size=32, timeout=0.002
         )
         clock.check(subject.call(1), 1)
-        return _asleep()
+        return _sleep()
 
     async def main():
-        call = subjects.ON_LOOP[who](clock.echo, max_size=32, timeout=0.002).call
+        call = subjects.ON_LOOP[library](clock.echo, max_size=32, timeout=0.002).call
         clock.check(await call(1), 1)
         await asyncio.sleep(0.1)
         before = _used()
@@ -108,7 +108,7 @@ def _idle(name):
     return clock.on_loop("asyncio", main)
 
 
-def _asleep():
+def _sleep():
     time.sleep(0.1)
     before = _used()
     time.sleep(1)

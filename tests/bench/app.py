@@ -1,6 +1,6 @@
-"""``examples/service.py`` in one of several ways, for the service workload: ``python -m tests.bench.app WAY DATABASE``.
+"""Serve ``examples/service.py`` in one of several ways, for the service workload.
 
-It prints the port that it listens on, or why it cannot.
+``python -m tests.bench.app WAY DATABASE`` prints the port on which it listens, or the reason why it cannot serve.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ ALONE = "batches of one"
 DIRECT = "a thread each"
 
 
-def alone(service):
-    """Let every batch have one item, and all else be as it is."""
+def one_item(service):
+    """Limit each batch to one item, and change nothing else."""
     service.predict.configure(max_size=1)
     service.save.configure(max_size=1)
 
 
 def direct(service):
-    """Call the model in a thread for each request, as one does without batches."""
+    """Call the model in a thread for each request, as code without batches does."""
     fn = service.predict.__wrapped__
-    # scikit-learn warns of its settings in threads that are not its own, and undoes filters in there.
+    # scikit-learn warns about its settings in threads of other code, and resets warning filters there.
     warnings.showwarning = lambda *_, **__: None
 
     async def call(image):
@@ -40,14 +40,14 @@ def direct(service):
     service.predict = SimpleNamespace(acall=call)
 
 
-WAYS = {ALONE: alone, DIRECT: direct, OURS: lambda service: None}
+WAYS = {ALONE: one_item, DIRECT: direct, OURS: lambda service: None}
 
 
 def example(name):
     """Import an example.
 
     Raises:
-        AbsentError: what it needs is not installed.
+        AbsentError: a package that it needs is not installed.
     """
     if str(EXAMPLES) not in sys.path:
         sys.path.append(str(EXAMPLES))
@@ -66,12 +66,12 @@ def main(way, database):
     server = service.uvicorn.Server(service.uvicorn.Config(service.app, log_level="error"))
     start = server.startup
 
-    async def tell(sockets):
+    async def start_and_print_port(sockets):
         await start(sockets)
         print(listener.getsockname()[1], flush=True)
 
-    # The port is told when the model is trained.
-    server.startup = tell
+    # The server prints its port after the model is trained.
+    server.startup = start_and_print_port
     server.run([listener])
 
 

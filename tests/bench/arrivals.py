@@ -1,8 +1,8 @@
-"""Open loop: items arrive at random, whether or not earlier ones are answered, at a share of what can be served.
+"""Open loop: items arrive at random times, at a share of the capacity, whether or not earlier items are answered.
 
 The batch function sleeps as long as a model on one device would take: A seconds for the call and B for each item, one
-batch at a time. So next to no CPU is used, all entrants can run at the same moment, and all get the same arrivals. What
-is told is the mean and the 99th percentile of the time from arrival to answer: less is better.
+batch at a time. This uses hardly any CPU, so all entrants can run at the same time with the same arrivals. The figures
+are the mean and the 99th percentile of the time from arrival to answer; less is better.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tests.bench.figures import Bar, percentile
 from tests.bench.subjects import ADAPTIVE, AIODATALOADER, BATCHED
 
 A, B, SIZE = 0.020, 0.001, 32
-# Items a second, in full batches.
+# Items per second in full batches.
 CAPACITY = SIZE / (A + B * SIZE)
 LOADS = (10, 30, 50, 70, 80, 90, 95)
 WINDOWS = {f"batchify, {1000 * window:g} ms": window for window in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)}
-# The same window for all peers.
+# The window of all peers.
 WINDOW = 0.002
 
 
 def poisson_contests(plan):
-    """Let items arrive for each engine at each load."""
+    """Measure each engine at each load."""
     on_loop = {name: partial(subjects.ours, timeout=window) for name, window in {ADAPTIVE: None, **WINDOWS}.items()}
     in_threads = {**on_loop, BATCHED: partial(subjects.batched_in_thread, timeout=WINDOW)}
     for name in (*subjects.WINDOWED, AIODATALOADER):
@@ -57,7 +57,7 @@ def _contest(title, makers, play, load, plan):
 
 
 class Together:
-    """Entrants that run at the same moment: the first one that is asked for in a round runs them all."""
+    """Entrants that run at the same time: the first call of ``outcome()`` in a round runs all of them."""
 
     def __init__(self, run):
         self._run = run
@@ -65,7 +65,7 @@ class Together:
         self._outcomes = {}
 
     def outcome(self, name):
-        """Return what ``name`` has reached in this round."""
+        """Return the figures of ``name`` in this round."""
         if name not in self._outcomes:
             self._outcomes = self._run(next(self._rounds))
         outcome = self._outcomes.pop(name)
@@ -76,8 +76,8 @@ class Together:
 
 def _round(makers, play, load, items, seed):
     """Return the mean and the 99th percentile of each entrant, in milliseconds."""
-    chance = Random(seed)
-    gaps = [chance.expovariate(CAPACITY * load / 100) for _ in range(items)]
+    random = Random(seed)
+    gaps = [random.expovariate(CAPACITY * load / 100) for _ in range(items)]
     outcomes = dict.fromkeys(makers)
     ready = {}
 
@@ -99,10 +99,10 @@ def _round(makers, play, load, items, seed):
 
 
 async def _arrive(gaps, calls):
-    """Let each item arrive at everybody at once, and return when all are answered."""
+    """Make each call to all entrants at once, and return when all calls are answered."""
     loop = asyncio.get_running_loop()
     answers = []
-    # Time is counted from when an item should have come: then a busy loop hides nothing.
+    # Latency counts from the time at which a call is due, so that a busy loop hides no delay.
     due = perf_counter()
     for item, gap in enumerate(gaps):
         due += gap

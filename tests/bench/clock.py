@@ -1,6 +1,6 @@
-"""How a run is timed: on a loop of a kind, or among threads, with the same caller code for everybody.
+"""Timing of a run, on an event loop or in threads, with the same caller code for all entrants.
 
-Must not know: who is called.
+Must not know: the entrant that it calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.bench.subjects import module
 
 
 class WrongAnswerError(Exception):
-    """A caller got something else than its answer: nothing that was measured counts."""
+    """A caller got a wrong answer, so no measurement is valid."""
 
 
 def check(found, expected):
@@ -29,17 +29,17 @@ def check(found, expected):
 
 
 async def echo(items):
-    """Answer each item with itself, at once: what is left is the cost of batching."""
+    """Return the items at once, so that only the cost of batching remains."""
     return items
 
 
 def echo_def(items):
-    """Do what ``echo`` does in a ``def`` function."""
+    """Return the items, as a ``def`` function."""
     return items
 
 
 def on_loop(kind, main):
-    """Return what the coroutine function ``main`` returns on a new loop; end all that it leaves running."""
+    """Return the result of the coroutine function ``main`` on a new loop, and end its remaining tasks."""
     loop = asyncio.new_event_loop() if kind == "asyncio" else module(kind).new_event_loop()
     try:
         return loop.run_until_complete(main())
@@ -49,7 +49,7 @@ def on_loop(kind, main):
 
 
 async def _end():
-    # Tasks of a peer may swallow a cancellation: they are asked until they listen.
+    # Tasks of a peer may suppress a cancellation, so they are cancelled until they end.
     while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in tasks:
             task.cancel()
@@ -58,7 +58,7 @@ async def _end():
 
 
 async def tasks_rate(call, callers, calls):
-    """Return the calls a second of tasks that call again as soon as they have an answer."""
+    """Return the calls per second of tasks that call again as soon as they have an answer."""
 
     async def caller(number):
         for item in range(number, number + calls):
@@ -86,9 +86,9 @@ async def tasks_latencies(call, callers, calls):
 
 
 def threads_latencies(call, callers, calls, size):
-    """Return the seconds from call to answer of each call of threads that call again and again, and how long it took.
+    """Return the seconds from call to answer of each call of threads that call again and again, and the duration.
 
-    It is over when fewer of them are left than a batch has places: they would wait for company that never comes.
+    The measurement ends when fewer threads are left than a batch has items, because they could not fill a batch.
     """
     latencies = []
     ended = count()
@@ -109,7 +109,7 @@ def threads_latencies(call, callers, calls, size):
 
 
 def among_threads(caller, callers):
-    """Run ``caller(number)`` in threads that start together; return when each began and ended."""
+    """Run ``caller(number)`` in threads that start together; return the start and the end of each."""
     spans = []
     errors = []
     together = Barrier(callers)

@@ -1,7 +1,7 @@
-"""Closed loops: callers that call again as soon as they have an answer. The batch function echoes.
+"""Closed loops: callers that call again as soon as they have an answer. The batch function returns its items.
 
-The window is the same for all that have one. With fewer callers than a batch has places, who has a window waits for
-its end each time; with more, batches fill up and the window is never over.
+All entrants with a window have the same one. With fewer callers than a batch has items, each call waits for the end of
+the window. With more callers, batches fill up before the window ends.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tests.bench.subjects import ADAPTIVE, AIODATALOADER, BATCHED, PEERS, WINDOW
 WINDOW = 0.002
 ON_LOOP_SIZE = 64
 THREADS_SIZE = 32
-# Callers, and how often each of them calls in a run: some tenths of a second for most. That all call equally often
-# makes a fair share of the work: threads that call for a given time let others starve, and look twice as fast.
+# Callers -> calls of each caller in a run; most runs take some tenths of a second. All callers make the same number of
+# calls: threads that call for a given time would let others starve, and seem twice as fast.
 TASKS = {16: 800, 256: 80, 4096: 6}
 THREADS = {1: 2000, 8: 1000, 32: 400, 64: 200, 256: 60}
-# ... in a run in which every call waits for the window.
+# Calls of each caller in a run in which every call waits for the window.
 WAITING = 50
 
 
 def asyncio_contests(plan):
-    """Tasks on a loop, with a window and without."""
+    """Measure tasks on a loop, with a window and without."""
     for kind in plan.loops:
         judged = kind == "asyncio"
         for callers, calls in TASKS.items():
@@ -68,12 +68,12 @@ def _on_loop(make, kind, callers, calls):
 
 
 def half(calls):
-    """Return half as many calls, at least one: latencies are sampled in a shorter run."""
+    """Return half the number of calls, at least one, because latencies are sampled in a shorter run."""
     return max(1, calls // 2)
 
 
 def acall_contests(plan):
-    """Tasks that call a def function, whose batches run in a thread."""
+    """Measure tasks that call a def function, whose batches run in a thread."""
     for kind in plan.loops:
         yield Contest(
             f"256 tasks on {kind} call a def function, window 2 ms",
@@ -85,12 +85,12 @@ def acall_contests(plan):
                 for name, maker in subjects.THROUGH_ACALL.items()
             },
             bars=(Bar(2, PEERS), Bar(2, PEERS, subject=ADAPTIVE)) if kind == "asyncio" else (),
-            note="Through acall; for the floor and for aiodataloader batches are handed to a pool of one thread.",
+            note="Calls use acall(). For the floor and for aiodataloader, batches run in a pool of one thread.",
         )
 
 
 def thread_contests(plan):
-    """Threads that block."""
+    """Measure threads that block."""
     for callers, calls in THREADS.items():
         is_waiting = callers < THREADS_SIZE
         quick = {ADAPTIVE, "one-thread pool"}
@@ -107,7 +107,7 @@ def thread_contests(plan):
                 for name, maker in makers.items()
             },
             bars=() if is_waiting else (Bar(0.85), Bar(1.5, (BATCHED,)), Bar(0.85, subject=ADAPTIVE)),
-            note="The pool is given each item on its own: no batches.",
+            note="The pool gets each item on its own, without batches.",
         )
 
 

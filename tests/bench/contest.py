@@ -1,9 +1,9 @@
-"""A contest: several entrants do the same work, over and over in turn.
+"""A contest: several entrants do the same work in turn, in several rounds.
 
 Decides: the order of runs.
-Must not know: what is measured, how it is shown.
+Must not know: the measured work, the output.
 
-Rounds begin with another entrant each time, so that nobody always comes after the same one.
+Each round begins with another entrant, so that no entrant always runs after the same other one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class AbsentError(Exception):
-    """An entrant cannot take part; the message says why, and stands in its line of the table."""
+    """An entrant cannot take part. The message is the reason, and its row of the table shows it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run.
+    """The amount of work.
 
     Attributes:
         scale: the share of the usual amount of work in each run.
@@ -35,17 +35,17 @@ class Plan:
     loops: tuple[str, ...] = ("asyncio", "uvloop")
 
     def count(self, usual):
-        """Return how often to do what is usually done ``usual`` times."""
+        """Return the number of repetitions for a usual number of them."""
         return max(1, round(usual * self.scale))
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One that takes part.
+    """A participant in a contest.
 
     Attributes:
-        run: returns its figure, or its figure and its tail.
-        sample: returns the latencies of a run of their own, in seconds.
+        run: returns the figure of a run, or the figure and its tail.
+        sample: returns the latencies of a separate run, in seconds.
     """
 
     run: Callable
@@ -54,16 +54,16 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Contest:
-    """One table.
+    """The contents of one table.
 
     Attributes:
-        title: what is done.
-        unit: what the figures are.
-        entrants: by name, in the order of the table.
-        baseline: whose figures the ratios are to.
-        bars: what is asked of the figures.
-        tail: what the second figure is, if there is one.
-        note: what one must know to read it.
+        title: the work.
+        unit: the unit of the figures.
+        entrants: the entrants by name, in the order of the table.
+        baseline: the name of the entrant to which ratios are computed.
+        bars: the requirements on the figures.
+        tail: the unit of the second figure, or an empty string.
+        note: a remark for readers of the table.
     """
 
     title: str
@@ -75,11 +75,11 @@ class Contest:
     note: str = ""
 
     def runs(self, rounds):
-        """Return how often ``play`` yields."""
+        """Return the number of names that ``play`` yields."""
         return rounds * len(self.entrants) + len(self._sampled())
 
     def play(self, rounds, figures):
-        """Run all entrants and note their ``figures``; yield the name of each before its run."""
+        """Run all entrants and record their ``figures``; yield the name of each entrant before its run."""
         names = list(self.entrants)
         figures.update({name: Figures() for name in names})
         try:
@@ -95,7 +95,7 @@ class Contest:
             gc.unfreeze()
 
     def verdicts(self, figures):
-        """Return how each bar is met, but for those whose entrants did not take part."""
+        """Return the verdict of each bar, except for bars whose entrants did not take part."""
         found = [judge(bar, figures, self.unit, self.tail) for bar in self.bars]
         return [verdict for verdict in found if verdict]
 
@@ -104,10 +104,10 @@ class Contest:
 
 
 def _enter(entry, run, *, is_sample=False):
-    """Let an entrant run, and note what came out."""
+    """Run an entrant, and record its figures."""
     if entry.absent:
         return
-    # The garbage collector has nothing to look at but what this run makes.
+    # The garbage collector then examines only the objects that this run creates.
     gc.collect()
     gc.freeze()
     try:

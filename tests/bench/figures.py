@@ -1,10 +1,9 @@
-"""What runs gave, and what is made of it: medians, ratios, spreads, and whether a bar is met.
+"""The figures of runs, their medians, ratios and spreads, and the verdicts of bars.
 
-Must not know: what is measured, how it is shown.
+Must not know: the measured work, the output.
 
-On a machine that others use too, the same code takes twice as long from one minute to the next. Two runs that follow
-each other meet much the same weather, so what is compared are the figures of one round: first the ratio of each round,
-then the median of these ratios.
+On a shared machine, the same code may take twice as long a minute later. Two consecutive runs have about the same
+conditions, so only figures of one round are compared: first the ratio of each round, then the median of these ratios.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ OURS = "batchify"
 
 @dataclass
 class Figures:
-    """What the runs of one entrant gave.
+    """The figures of one entrant.
 
     Attributes:
         values: one figure for each round, in the unit of the contest.
-        tails: the same for a second figure, if the contest has one.
+        tails: the second figure of each round, if the contest has one.
         latencies: seconds from call to answer, if they were sampled.
-        absent: why it did not take part.
+        absent: the reason why the entrant did not take part.
     """
 
     values: list[float] = field(default_factory=list)
@@ -43,7 +42,7 @@ class Spread:
 
 
 def spread(values):
-    """Return the median and the quartiles of ``values``; of fewer than four, the least and the greatest."""
+    """Return the median and the quartiles of ``values``; of fewer than four values, the minimum and the maximum."""
     if len(values) < 4:
         return Spread(median(values), min(values), max(values))
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -51,27 +50,27 @@ def spread(values):
 
 
 def ratios(of, to):
-    """Return the ratio of each round; where nothing is compared with nothing, they are equal."""
+    """Return the ratio of each round; the ratio of 0 to 0 is 1."""
     return [a / b if b else 1.0 if a == b else float("inf") for a, b in zip(of, to, strict=True)]
 
 
 def percentile(values, percent):
-    """Return the least of ``values`` that is not exceeded by ``percent`` of a hundred of them."""
+    """Return the smallest value that at least ``percent`` per cent of ``values`` do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What ``DESIGN`` asks: the figure of ``subject`` over that of the best of ``against`` is at least ``limit``.
+    """A requirement of ``DESIGN``: the ratio of ``subject`` to the best of ``against`` is at least ``limit``.
 
     Attributes:
-        limit: the number to keep to.
-        against: the others; those that did not take part are left out.
-        most: whether ``limit`` is the most that is allowed, not the least; then less is better.
-        subject: who is judged.
-        apart: whether it is the difference that is judged, in the unit of the contest, not the ratio.
-        of: which figures are judged, ``"values"`` or ``"tails"``.
+        limit: the limit of the ratio or difference.
+        against: the other entrants; absent ones are ignored.
+        most: whether ``limit`` is a maximum and not a minimum; then less is better.
+        subject: the entrant that is judged.
+        apart: whether the difference is judged, in the unit of the contest, and not the ratio.
+        of: the figures that are judged, ``"values"`` or ``"tails"``.
     """
 
     limit: float
@@ -84,7 +83,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a bar is met: in words, by how much, and whether."""
+    """The verdict of a bar: its words, its figure, and whether it is met."""
 
     words: str
     figure: Spread
@@ -92,7 +91,7 @@ class Verdict:
 
 
 def judge(bar, figures, unit="", tail=""):
-    """Hold the figures of all entrants against a bar; ``None`` if those whom it names did not take part."""
+    """Compare the figures of all entrants with a bar; return ``None`` if its entrants did not take part."""
     others = [name for name in bar.against if name in figures and not figures[name].absent]
     if not others or bar.subject not in figures or figures[bar.subject].absent:
         return None
@@ -100,7 +99,7 @@ def judge(bar, figures, unit="", tail=""):
     best = (min if bar.most else max)(others, key=lambda name: median(taken[name]))
     pairs = list(zip(taken[bar.subject], taken[best], strict=True))
     figure = spread([a - b for a, b in pairs] if bar.apart else ratios(*zip(*pairs, strict=True)))
-    what = f" ({tail if bar.of == 'tails' else unit})" if tail else ""
+    shown_unit = f" ({tail if bar.of == 'tails' else unit})" if tail else ""
     asked = f"{bar.limit:g} {unit} over" if bar.apart else f"{bar.limit:g} x"
-    words = f"{bar.subject} {'<=' if bar.most else '>='} {asked} {best}{what}"
+    words = f"{bar.subject} {'<=' if bar.most else '>='} {asked} {best}{shown_unit}"
     return Verdict(words, figure, figure.middle <= bar.limit if bar.most else figure.middle >= bar.limit)

@@ -1,11 +1,11 @@
-"""The floors: the least code that can batch at all, which is what batchify is measured against.
+"""The floors: the minimal code that can batch, as the baseline for batchify.
 
-Must not know: batchify, and anything that somebody could want of a batcher: no stats, no errors, no cancellation, no
-closing, one event loop, one batch function.
+Must not know: batchify, or any optional feature. A floor has no statistics, errors, cancellation or closing, and it
+supports one event loop and one batch function.
 
-Each has the parts that cannot be left out. On a loop: two lists, a future for each call, a timer or a callback for the
-call that opens a batch, and a task for each batch. Among threads, leader and follower: who opens a batch waits for its
-end with a timeout, who fills it runs it, and each thread keeps one lock to wait on.
+Each floor has only the necessary parts. On a loop, these are two lists, a future for each call, a timer or a callback
+for the call that opens a batch, and a task for each batch. Threads are leaders and followers: the call that opens a
+batch waits for its end with a timeout, and the call that fills it runs it. Each thread keeps one lock to wait on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from threading import Lock, local
 
 
 def on_loop(fn, *, max_size, timeout):
-    """Return for the running loop ``call(item)``, a coroutine function, and ``submit(item)``, for a bare future."""
+    """Return the coroutine function ``call(item)``, and ``submit(item)``, which returns a future, for this loop."""
     loop = get_running_loop()
     create_future, create_task = loop.create_future, loop.create_task
     open_batch = loop.call_soon if timeout is None else partial(loop.call_later, timeout)
@@ -25,7 +25,7 @@ def on_loop(fn, *, max_size, timeout):
     handle = None
 
     async def run(items, futures):
-        for future, result in zip(futures, await fn(items)):  # noqa: B905  # checking is what a floor leaves out
+        for future, result in zip(futures, await fn(items)):  # noqa: B905  # a floor checks nothing
             future.set_result(result)
 
     def leave():
@@ -34,7 +34,7 @@ def on_loop(fn, *, max_size, timeout):
         create_task(run(items, futures))
         items, futures = [], []
 
-    # The same lines twice: one calling the other would cost what is measured.
+    # These lines occur twice, because a call of one function by the other would distort the figures.
     async def call(item):
         nonlocal handle
         future = create_future()
@@ -61,7 +61,7 @@ def on_loop(fn, *, max_size, timeout):
 
 
 class Waiter:
-    """What a thread waits on: a lock that it keeps, and the place for its result."""
+    """The lock on which a thread waits, and its result."""
 
     __slots__ = ("lock", "result")
 
@@ -70,7 +70,7 @@ class Waiter:
         self.lock.acquire()
 
 
-class Kept(local):
+class ThreadWaiter(local):
     """The waiter of each thread."""
 
     def __init__(self):
@@ -79,7 +79,7 @@ class Kept(local):
 
 def among_threads(fn, *, max_size, timeout):
     """Return ``call(item)``, which blocks."""
-    kept = Kept()
+    kept = ThreadWaiter()
     lock = Lock()
     items, waiters = [], []
 
@@ -87,33 +87,33 @@ def among_threads(fn, *, max_size, timeout):
         nonlocal items, waiters
         own = kept.waiter
         with lock:
-            mine, companions = items, waiters
-            mine.append(item)
-            companions.append(own)
-            place = len(mine)
+            batch_items, batch_waiters = items, waiters
+            batch_items.append(item)
+            batch_waiters.append(own)
+            place = len(batch_items)
             if place == max_size:
                 items, waiters = [], []
         if place == max_size:
-            return _lead(fn, mine, companions, own)
+            return _run_batch(fn, batch_items, batch_waiters, own)
         if place > 1:
             own.lock.acquire()
             return own.result
         if own.lock.acquire(timeout=timeout):
             return own.result
         with lock:
-            is_late = items is mine
+            is_late = items is batch_items
             if is_late:
                 items, waiters = [], []
         if is_late:
-            return _lead(fn, mine, companions, own)
-        # It was filled at the last moment, by one who runs it.
+            return _run_batch(fn, batch_items, batch_waiters, own)
+        # Another call filled the batch at the last moment, and runs it.
         own.lock.acquire()
         return own.result
 
     return call
 
 
-def _lead(fn, items, waiters, own):
+def _run_batch(fn, items, waiters, own):
     for waiter, result in zip(waiters, fn(items)):  # noqa: B905  # as above
         waiter.result = result
         if waiter is not own:
@@ -122,7 +122,7 @@ def _lead(fn, items, waiters, own):
 
 
 def with_futures(fn, *, max_size):
-    """Return ``submit(item)``, which returns a ``concurrent.futures.Future``: who fills a batch runs it."""
+    """Return ``submit(item)``, which returns a ``concurrent.futures.Future``. The call that fills a batch runs it."""
     items, futures = [], []
 
     def submit(item):

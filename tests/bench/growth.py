@@ -1,4 +1,4 @@
-"""What grows with the number of waiting calls, of option groups and of instances: memory, and the cost of each call."""
+"""Memory and cost of each call for growing numbers of waiting calls, option groups and instances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LESS = "Less is better."
 
 
 def memory_contests(plan):
-    """Count the bytes of what waits, in a batch that is never full, in a window that is never over."""
+    """Measure the memory of waiting calls, in a batch that is never full and whose window never ends."""
     many = plan.count(10_000)
     options = {"max_size": 2 * many, "timeout": HOUR}
     bars = (Bar(1.5, most=True),)
@@ -44,7 +44,7 @@ def _memory(title, runs, bars):
 
 
 def _tasks(subject, items):
-    # What aiodataloader returns is a future.
+    # aiodataloader returns a future.
     return [asyncio.ensure_future(subject.call(item)) for item in items]
 
 
@@ -59,7 +59,7 @@ def _bytes_on_loop(maker, begin, many, options):
         items = list(range(many))
         with Traced() as traced:
             waiting = begin(subject, items)
-            # The tasks begin; the worker of a peer looks at what there is.
+            # The tasks start, and the worker of a peer reads its queue.
             for _ in range(3):
                 await asyncio.sleep(0)
             found = traced.bytes() / many
@@ -87,7 +87,7 @@ def _thread_submit(fn, **options):
 
 
 class Traced:
-    """Knows how many bytes were allocated since it was entered, and are still there."""
+    """Counts the bytes that were allocated since it was entered and are not freed."""
 
     def __enter__(self):
         gc.collect()
@@ -96,7 +96,7 @@ class Traced:
         return self
 
     def bytes(self):
-        """Return how many more there are."""
+        """Return the number of these bytes."""
         gc.collect()
         return tracemalloc.get_traced_memory()[0] - self._before
 
@@ -105,15 +105,19 @@ class Traced:
 
 
 def waiting_contests(plan):
-    """Let very many wait behind a batch that takes its time, then have them all answered."""
+    """Queue very many items behind a running batch, then answer all of them."""
     few, many = 1_000, plan.count(1_000_000)
-    names = {f"{who}, {number:,}": (who, number) for who in (FLOOR, OURS, AIODATALOADER) for number in (few, many)}
+    names = {
+        f"{entrant}, {number:,}": (entrant, number)
+        for entrant in (FLOOR, OURS, AIODATALOADER)
+        for number in (few, many)
+    }
     yield Contest(
         "waiting behind a batch, on a loop",
         "us of CPU an item",
         {
-            name: Entrant(partial(clock.on_loop, "asyncio", partial(_behind, subjects.ON_LOOP[who], number, many)))
-            for name, (who, number) in names.items()
+            name: Entrant(partial(clock.on_loop, "asyncio", partial(_behind, subjects.ON_LOOP[entrant], number, many)))
+            for name, (entrant, number) in names.items()
         },
         f"{FLOOR}, {few:,}",
         bars=(Bar(1.25, (f"{OURS}, {few:,}",), most=True, subject=f"{OURS}, {many:,}"),),
@@ -122,7 +126,7 @@ def waiting_contests(plan):
 
 
 async def _behind(maker, number, total):
-    """Return the microseconds of an item when ``number`` of them wait, as often as makes a tenth of ``total``."""
+    """Return the microseconds per item when ``number`` items wait, over a tenth of ``total`` items."""
     gate = asyncio.Event()
 
     async def behind_gate(items):
@@ -142,22 +146,22 @@ async def _behind(maker, number, total):
         await futures[-1]
         seconds += process_time() - start
         clock.check(await asyncio.gather(*futures), items)
-        # Before the next ones come, and not while they are timed.
+        # Freed here, so that the time of the next round does not include it.
         del futures
     return 1e6 * seconds / number / times
 
 
 def groups_contests(plan):
-    """Let calls wait whose options differ: each group has its own batches, and all of them wait at once."""
+    """Queue calls whose options differ: each group has its own batches, and all groups wait at the same time."""
     many = plan.count(10_000)
     makers = {FLOOR: _floor_for_each_group, OURS: _option_for_each_group}
-    names = {f"{who}, {number:,}": (who, number) for who in makers for number in (1, many)}
+    names = {f"{entrant}, {number:,}": (entrant, number) for entrant in makers for number in (1, many)}
     yield Contest(
         "waiting in groups by option, on a loop",
         "us of CPU an item",
         {
-            name: Entrant(partial(clock.on_loop, "asyncio", partial(_in_groups, makers[who], number, many)))
-            for name, (who, number) in names.items()
+            name: Entrant(partial(clock.on_loop, "asyncio", partial(_in_groups, makers[entrant], number, many)))
+            for name, (entrant, number) in names.items()
         },
         f"{FLOOR}, 1",
         bars=(Bar(1.25, (f"{OURS}, 1",), most=True, subject=f"{OURS}, {many:,}"),),
@@ -179,11 +183,11 @@ def _option_for_each_group():
 
 
 async def _in_groups(maker, groups, many):
-    """Return the microseconds of an item when as many wait as fill a batch of each of ``many`` groups."""
+    """Return the microseconds per item when as many items wait as fill one batch of each of ``many`` groups."""
     call = maker()
     items = list(range(GROUP_SIZE * many))
     start = process_time()
-    # One of each group after another, as they come where many users ask at once.
+    # The groups alternate, as with many concurrent users.
     answers = await asyncio.gather(*[call(item, item % groups) for item in items])
     seconds = process_time() - start
     clock.check(answers, items)
@@ -191,16 +195,16 @@ async def _in_groups(maker, groups, many):
 
 
 def instances_contests(plan):
-    """Call a method of many instances, each of which has its own batches."""
-    many, visits = plan.count(10_000), plan.count(2_000)
-    names = {f"{who}, {number:,}": (who, number) for who in CLASSES for number in (1, many)}
+    """Measure a method of many instances, each of which has its own batches."""
+    many, batches = plan.count(10_000), plan.count(2_000)
+    names = {f"{entrant}, {number:,}": (entrant, number) for entrant in CLASSES for number in (1, many)}
     for kind in plan.loops:
         yield Contest(
             f"full batches of one instance after another on {kind}",
             "us of CPU an item",
             {
-                name: Entrant(partial(clock.on_loop, kind, partial(_visit, CLASSES[who], number, visits)))
-                for name, (who, number) in names.items()
+                name: Entrant(partial(clock.on_loop, kind, partial(_full_batches, CLASSES[entrant], number, batches)))
+                for name, (entrant, number) in names.items()
             },
             f"{FLOOR}, 1",
             bars=(Bar(1.25, (f"{OURS}, 1",), most=True, subject=f"{OURS}, {many:,}"),) if kind == "asyncio" else (),
@@ -210,7 +214,7 @@ def instances_contests(plan):
             f"the first call of each of {many:,} instances on {kind}",
             "us of CPU an instance",
             {
-                name: Entrant(partial(clock.on_loop, kind, partial(_begin, made, many)))
+                name: Entrant(partial(clock.on_loop, kind, partial(_first_calls, made, many)))
                 for name, made in CLASSES.items()
             },
             note=LESS,
@@ -218,23 +222,23 @@ def instances_contests(plan):
 
 
 class FloorClass:
-    """Each instance makes a floor of its own."""
+    """Each instance has its own floor."""
 
     def __init__(self):
         self.echo = subjects.loop_floor(clock.echo, max_size=ON_LOOP_SIZE, timeout=None).call
 
 
 class OurClass:
-    """A decorated method."""
+    """A class with a decorated method."""
 
     @microbatch(max_size=ON_LOOP_SIZE)
     async def echo(self, items):
-        """Answer each item with itself."""
+        """Return the items."""
         return items
 
 
 class LoaderClass:
-    """Each instance makes a loader of its own."""
+    """Each instance has its own loader."""
 
     def __init__(self):
         self.echo = subjects.aiodataloader(clock.echo, max_size=ON_LOOP_SIZE, timeout=None).call
@@ -243,19 +247,19 @@ class LoaderClass:
 CLASSES = {FLOOR: FloorClass, OURS: OurClass, AIODATALOADER: LoaderClass}
 
 
-async def _visit(made, number, visits):
+async def _full_batches(made, number, batches):
     instances = [made() for _ in range(number)]
     await asyncio.gather(*[instance.echo(0) for instance in instances])
     items = list(range(ON_LOOP_SIZE))
     start = process_time()
-    for visit in range(visits):
-        # A prime, so that neighbours do not follow each other.
-        echo = instances[visit * 7919 % number].echo
+    for batch in range(batches):
+        # With this prime factor, consecutive calls do not use neighbouring instances.
+        echo = instances[batch * 7919 % number].echo
         clock.check(await asyncio.gather(*[echo(item) for item in items]), items)
-    return 1e6 * (process_time() - start) / visits / ON_LOOP_SIZE
+    return 1e6 * (process_time() - start) / batches / ON_LOOP_SIZE
 
 
-async def _begin(made, number):
+async def _first_calls(made, number):
     start = process_time()
     instances = [made() for _ in range(number)]
     answers = await asyncio.gather(*[instance.echo(item) for item, instance in enumerate(instances)])

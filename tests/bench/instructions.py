@@ -1,12 +1,12 @@
-"""Count the instructions of a call: a figure that is the same on any machine, however busy.
+"""Count the instructions of a call: a figure that does not depend on the load of the machine.
 
     python -m tests.bench.instructions
 
-Each hot path runs under Valgrind twice, for few calls and for many; the difference has no start-up in it. What is held
-against a limit is the ratio to what the floor takes for the same calls, so another Python or compiler changes little.
-The limits leave room: they are there to notice a change for the worse that nobody meant.
+Each hot path runs under Valgrind twice, with few calls and with many; the difference excludes the start-up. The limits
+apply to the ratio to the floor for the same calls, so another Python or compiler changes little. The limits have a
+margin: they detect unintended regressions.
 
-Ends with status 1 if a limit is exceeded.
+The exit status is 1 if a ratio exceeds its limit.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.bench.figures import FLOOR, OURS
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 # Two batches on a loop.
 CALLERS = 2 * ON_LOOP_SIZE
-# How often each caller calls.
+# The number of calls of each caller.
 FEW, MANY = 10, 60
-# Seconds of a window that is never over: here a batch leaves because it is full.
+# The seconds of a window that does not end during a run, so that batches leave when they are full.
 HOUR = 3600.0
 
 
@@ -77,12 +77,12 @@ def threads(name, calls):
     subject.close()
 
 
-# Hot path -> callers, and how many times the floor's instructions it may take.
+# Hot path -> number of callers, and maximum ratio to the instructions of the floor.
 PATHS = {coroutines: (CALLERS, 1.8), submit: (CALLERS, 2.4), acall: (CALLERS, 2.9), threads: (THREADS_SIZE, 3.7)}
 
 
 def count(path, name, calls):
-    """Return the instructions of a process in which each caller calls that often."""
+    """Return the number of instructions of a process with this number of calls of each caller."""
     command = [*VALGRIND, sys.executable, "-m", "tests.bench.instructions", path.__name__, name, str(calls)]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -93,7 +93,7 @@ def count(path, name, calls):
 
 
 def main():
-    """Count everything, print what a call takes, and end with status 1 if it is too much."""
+    """Print the instructions of a call on each path; exit with status 1 if a ratio exceeds its limit."""
     if not shutil.which(VALGRIND[0]):
         sys.exit("valgrind is not installed")
     runs = list(product(PATHS, (FLOOR, OURS), (FEW, MANY)))
@@ -114,7 +114,7 @@ def main():
 if __name__ == "__main__":
     if sys.argv[1:]:
         _, path, name, calls = sys.argv
-        # When it collects depends on what was there before.
+        # The times of collections depend on earlier allocations.
         gc.disable()
         globals()[path](name, int(calls))
     else:

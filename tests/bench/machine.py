@@ -1,4 +1,4 @@
-"""Where and with what it was run."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ratios of all contests as a picture."""
+"""A chart of the ratios of all contests."""
 
 from __future__ import annotations
 

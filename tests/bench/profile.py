@@ -1,11 +1,11 @@
-"""Show where the time of a call goes, by part of the code: what lies behind a ratio.
+"""Show the time of a call by part of the code, to explain a ratio.
 
     python -m tests.bench.profile
 
-A sampling profiler looks at each process from outside, a thousand times a second, and notes the innermost line of
-whoever holds the interpreter. The process is not stopped for it, nor slowed down as by a tracing profiler, which would
-make small functions look expensive. Looks that find things moving are as good as those that don't, and are shared out
-among them. The time in which nobody holds the interpreter is what the loop, or the threads, wait for the system.
+A sampling profiler reads each process from outside, a thousand times per second, and records the innermost line of the
+thread that holds the interpreter. It does not stop the process, and does not slow it down as a tracing profiler does,
+which would make small functions look expensive. Samples with errors are assumed to have the same distribution as the
+others. While no thread holds the interpreter, the loop or the threads wait for the operating system.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.bench.closed import ON_LOOP_SIZE, THREADS_SIZE, WINDOW
 from tests.bench.figures import FLOOR, OURS
 from tests.bench.subjects import ADAPTIVE, AIODATALOADER
 
-# Looks a second.
+# Samples per second.
 RATE = 1000
 TASKS = 4 * ON_LOOP_SIZE
 THREADS = 2 * THREADS_SIZE
-NOBODY = "nobody runs"
+IDLE = "no thread runs"
 PACKAGE = Path(batchify.__file__).parent
 TESTS = Path(__file__).parents[1]
-# Where a line stands -> what it belongs to; the first that fits.
+# Path of the file -> part of the code; the first match counts.
 PARTS = {
     str(PACKAGE / "_stats"): "statistics",
     str(PACKAGE / "_core"): "core",
@@ -46,12 +46,12 @@ PARTS = {
 
 
 def lone(name, calls):
-    """Await in one task."""
+    """Make calls in one task."""
     return _tasks(name, None, 1, calls)
 
 
 def tasks(name, calls):
-    """Await in tasks that call again at once."""
+    """Make calls in tasks that call again at once."""
     return _tasks(name, WINDOW, TASKS, calls // TASKS)
 
 
@@ -66,13 +66,13 @@ def _tasks(name, timeout, callers, calls):
 
 
 def threads(name, calls):
-    """Block in threads that call again at once."""
+    """Make calls in threads that call again at once."""
     subject = subjects.AMONG_THREADS[name](clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW)
     clock.threads_latencies(subject.call, THREADS, calls // THREADS, THREADS_SIZE)
     subject.close()
 
 
-# Path -> how many calls, and who is looked at.
+# Path -> number of calls, and the profiled entrants.
 PATHS = {
     lone: (40_000, (AIODATALOADER, ADAPTIVE)),
     tasks: (800_000, (FLOOR, AIODATALOADER, OURS)),
@@ -81,7 +81,7 @@ PATHS = {
 
 
 def profiled(path, name, calls):
-    """Return the microseconds that a call takes in each part."""
+    """Return the microseconds of a call in each part."""
     with TemporaryDirectory() as folder:
         stacks, timed = Path(folder, "stacks"), Path(folder, "timed")
         profiler = ("py-spy", "record", "--gil", "--nonblocking", "--full-filenames", "--format", "raw")
@@ -94,16 +94,16 @@ def profiled(path, name, calls):
         look = (taken + failed) / taken / RATE
         found = looks_by_part(stacks.read_text(encoding="utf-8"))
         found = Counter({part: looks * look * 1e6 / calls for part, looks in found.items()})
-        found[NOBODY] = max(0.0, float(timed.read_text(encoding="utf-8")) * 1e6 / calls - sum(found.values()))
+        found[IDLE] = max(0.0, float(timed.read_text(encoding="utf-8")) * 1e6 / calls - sum(found.values()))
     return found
 
 
 def looks_by_part(stacks):
-    """Return how often the innermost line was in each part, of lines like ``frame (file:1);frame (file:2) looks``."""
+    """Return the samples of each part, from lines like ``frame (file:1);frame (file:2) samples``."""
     found = Counter()
     for line in stacks.splitlines():
         stack, _, looks = line.rpartition(" ")
-        # What comes before the first call is not theirs.
+        # Samples before the first call are not part of a path.
         if "importlib" not in stack:
             found[_part(stack.rpartition(";")[2])] += int(looks)
     return found
@@ -115,14 +115,14 @@ def _part(frame):
 
 
 def main():
-    """Print a table for each path: the parts, and the microseconds a call that each entrant spends there."""
+    """Print a table for each path: the microseconds per call of each entrant in each part."""
     if not shutil.which("py-spy"):
         sys.exit("py-spy is not installed")
     for path, (calls, names) in PATHS.items():
         found = {name: profiled(path, name, calls) for name in names}
         print(f"| {path.__name__}: us a call |" + "".join(f" {name} |" for name in names))
         print("|---" * (1 + len(names)) + "|")
-        for part in (*dict.fromkeys(PARTS.values()), NOBODY):
+        for part in (*dict.fromkeys(PARTS.values()), IDLE):
             if any(part in figures for figures in found.values()):
                 print(f"| {part} |" + "".join(f" {found[name][part]:.1f} |" for name in names))
         print("| all |" + "".join(f" {sum(found[name].values()):.1f} |" for name in names) + "\n")

@@ -1,4 +1,4 @@
-"""What is seen while it runs and after: a progress bar and tables."""
+"""The terminal output: a progress bar during a run, and tables after it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.text import Text
 
 from tests.bench import table
 
-# Into a file the tables go as wide as they are.
+# In a file, tables are not limited to the width of a terminal.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def play(contest, rounds):
     """Run a contest under a progress bar and return its figures.
 
-    The bar is drawn between runs only: a thread that draws it by itself would take turns with what is measured.
+    The bar is drawn only between runs: a thread that draws it would disturb the measurement.
     """
     figures = {}
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -32,7 +32,7 @@ def play(contest, rounds):
 
 
 def show(contest, figures):
-    """Print the table of a contest, and how its bars are met."""
+    """Print the table of a contest, and the verdicts of its bars."""
     first, *others = table.columns(contest, figures)
     shown = Table(title=contest.title, title_justify="left")
     shown.add_column(first)
@@ -49,5 +49,5 @@ def show(contest, figures):
 
 
 def say(text):
-    """Print a line as it is, however long."""
+    """Print a line without wrapping or markup."""
     console.print(Text(text), soft_wrap=True)

@@ -1,6 +1,6 @@
-"""A FastAPI app on uvicorn, for the web workload: ``python -m tests.bench.server SUBJECT LOOP``.
+"""A FastAPI app on uvicorn, for the web workload.
 
-It prints the port that it listens on, or why it cannot.
+``python -m tests.bench.server SUBJECT LOOP`` prints the port on which it listens, or the reason why it cannot serve.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.bench.contest import AbsentError
 from tests.bench.subjects import ADAPTIVE, ON_LOOP, Subject
 
 UNBATCHED = "no batches"
-# Seconds that a call takes, and each item in it: what a small model takes on one device.
+# Seconds for a call, and for each item in it, like those of a small model on one device.
 A, B = 0.002, 0.00005
 OPTIONS = {"max_size": 32, "timeout": 0.002}
 
@@ -44,7 +44,7 @@ def app_of(maker):
 
     @app.get("/{item}")
     async def answer(item: int) -> int:
-        # Made on the loop that it is to work on.
+        # Created on the loop on which it runs.
         if not made:
             made.append(maker(serve, **OPTIONS).call)
         return await made[0](item)
@@ -69,7 +69,7 @@ def main(name, kind):
 
 
 def _try(maker):
-    """See whether what a subject needs is installed."""
+    """Check that the packages of a subject are installed."""
 
     async def make():
         maker(clock.echo, **OPTIONS)

@@ -1,7 +1,7 @@
-"""The service of the examples under load: clients in this process, a server in another for each way to serve.
+"""The service of the examples under load: clients in this process, and a server process for each way to serve.
 
-Every prediction is compared with what the model says to that image alone, and after each run the database holds what
-was told and nothing else.
+Every prediction is compared with that of the model for the same image alone. After each run, the database must contain
+exactly the feedback that was sent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tests.bench.contest import AbsentError, Contest, Entrant
 from tests.bench.figures import OURS
 from tests.bench.web import Server, exchange, post
 
-# Connections, and how many requests each of them makes in a run.
+# Connections -> requests of each connection in a run.
 CONNECTIONS = {1: 200, 16: 40, 128: 8}
-# ... before it, which does not count.
+# Requests of each connection before a run, which do not count.
 WARM = 1
 
 
 def service_contests(plan):
-    """Let clients ask for digits, and tell them, each over a connection that it keeps."""
+    """Measure requests for predictions and for feedback, over persistent connections."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         served = {}
@@ -38,18 +38,18 @@ def service_contests(plan):
             database = folder / f"{number}.db"
             served[way] = Served(stack.enter_context(Server("tests.bench.app", way, str(database))), database)
         for one in served.values():
-            # Nobody is to be measured while another one still trains its model.
+            # No server is measured while another one still trains its model.
             with suppress(AbsentError):
                 one.server.port()
-        for what, do, ways in ("ask for digits", _ask, WAYS), ("tell digits", _tell, (ALONE, OURS)):
+        for title, do, ways in ("request predictions", _predict, WAYS), ("send feedback", _save, (ALONE, OURS)):
             for connections, requests in CONNECTIONS.items():
                 load = Load(connections, plan.count(requests))
-                yield _contest(what, load, {way: partial(do, served[way]) for way in ways})
+                yield _contest(title, load, {way: partial(do, served[way]) for way in ways})
 
 
 @dataclass(frozen=True)
 class Load:
-    """How many connections there are, and how many requests each of them makes, one after the other."""
+    """The number of connections, and the number of consecutive requests of each."""
 
     connections: int
     requests: int
@@ -57,16 +57,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Served:
-    """One way to serve: its server, its database, and what should be in there."""
+    """One way to serve: its server, its database, and the rows that the database must contain."""
 
     server: Server
     database: Path
-    told: Counter = field(default_factory=Counter)
+    rows: Counter = field(default_factory=Counter)
 
 
-def _contest(what, load, ways):
+def _contest(requests, load, ways):
     entrants = {way: Entrant(partial(do, load, _rate), partial(do, load, _latencies)) for way, do in ways.items()}
-    title = f"{load.connections} connection{'s' * (load.connections > 1)} {what}"
+    title = f"{load.connections} connection{'s' * (load.connections > 1)} {requests}"
     return Contest(title, "requests/s", entrants, ALONE)
 
 
@@ -80,30 +80,30 @@ def _latencies(latencies, seconds):
 
 @cache
 def _digits():
-    """Return images, each with the digit that the model sees in it alone."""
+    """Return images, each with the digit that the model predicts for it alone."""
     digits = example("digits")
     images, _ = digits.learn()
     return [(image.tolist(), digits.read_alone(image)) for image in images]
 
 
-def _ask(served, load, told):
+def _predict(served, load, summarize):
     requests = [(post("/predict", image), (200, str(digit).encode())) for image, digit in _digits()]
-    return _run(served, load, told, requests)
+    return _run(served, load, summarize, requests)
 
 
-def _tell(served, load, told):
+def _save(served, load, summarize):
     rows = [(json.dumps(image), digit) for image, digit in _digits()]
     requests = [(post("/feedback", {"image": image, "digit": digit}), (204, b"")) for image, digit in _digits()]
-    outcome = _run(served, load, told, requests)
+    outcome = _run(served, load, summarize, requests)
     for requests_each in (WARM, load.requests):
-        served.told.update(rows[place % len(rows)] for place in range(load.connections * requests_each))
+        served.rows.update(rows[place % len(rows)] for place in range(load.connections * requests_each))
     with closing(sqlite3.connect(served.database)) as database:
-        clock.check(Counter(database.execute("SELECT image, digit FROM feedback")), served.told)
+        clock.check(Counter(database.execute("SELECT image, digit FROM feedback")), served.rows)
     return outcome
 
 
-def _run(served, load, told, requests):
-    """Make the requests of a run; return what ``told`` makes of their latencies and of how long all took."""
+def _run(served, load, summarize, requests):
+    """Make the requests of a run, and return ``summarize(latencies, seconds)``."""
     port = served.server.port()
 
     async def client(first, count, latencies):
@@ -125,6 +125,6 @@ def _run(served, load, told, requests):
 
     async def main():
         await clients(WARM)
-        return told(*await clients(load.requests))
+        return summarize(*await clients(load.requests))
 
     return clock.on_loop("asyncio", main)

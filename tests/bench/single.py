@@ -1,4 +1,4 @@
-"""The extremes: very many calls at once, and a caller who is alone."""
+"""Extreme loads: very many concurrent calls, and a single caller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIRECT = "the function itself"
 
 
 def gather_contests(plan):
-    """Call very often at once, through coroutines and through futures."""
+    """Measure very many concurrent calls, through coroutines and through futures."""
     many = plan.count(50_000)
     for kind in plan.loops:
         judged = kind == "asyncio"
@@ -63,7 +63,7 @@ def _gathered(kind, maker, timeout, begin, many):
 
 
 def lone_contests(plan):
-    """Call from one caller who is alone: what batching costs where there is nothing to gain."""
+    """Measure calls of a single caller: the cost of batching where it saves nothing."""
     calls = plan.count(400)
     for kind in plan.loops:
         makers = {DIRECT: _direct_await, **subjects.with_window(), ADAPTIVE: subjects.ours_adaptive}

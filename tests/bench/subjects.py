@@ -1,10 +1,10 @@
-"""Who takes part: the floors, batchify and its peers, all made alike from a batch function.
+"""The entrants: the floors, batchify and its peers, each created from a batch function.
 
-Decides: how each peer is set up, which is as its own documentation does it, with the same size and the same window.
-Must not know: what they are measured with.
+Decides: the setup of each peer, which follows its own documentation, with the same size and the same window.
+Must not know: the measurements.
 
-Every maker is called where its subject is to work, on the running loop if it is for one, and makes a new one. A peer
-that is not installed is an ``AbsentError`` that says so.
+Every maker creates a new subject. A maker for event loops must be called on the running loop. A peer that is not
+installed raises an ``AbsentError``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AIODATALOADER = "aiodataloader"
 RAY = "ray serve"
 WINDOWED = (BATCHED, ASYNC_BATCHER, RAY)
 PEERS = (*WINDOWED, AIODATALOADER)
-# Which package each comes in.
+# Peer -> name of its package.
 PACKAGES = {BATCHED: "batched", ASYNC_BATCHER: "async-batcher", AIODATALOADER: "aiodataloader", RAY: "ray"}
 
 
@@ -52,7 +52,7 @@ def module(name):
     """Import a module that may be missing.
 
     Raises:
-        AbsentError: it is.
+        AbsentError: it is missing.
     """
     try:
         return importlib.import_module(name)
@@ -63,12 +63,12 @@ def module(name):
 
 @dataclass(frozen=True)
 class Subject:
-    """One batcher, ready to be called.
+    """One batcher.
 
     Attributes:
         call: takes an item; a coroutine function, or for threads a function that blocks.
-        owner: has a ``submit``, which takes an item and returns a future, where there is such a thing.
-        close: ends its threads, if it has any.
+        owner: has a method ``submit``, which takes an item and returns a future, or is ``None``.
+        close: ends the threads of the batcher, if it has any.
     """
 
     call: Callable
@@ -76,7 +76,7 @@ class Subject:
     close: Callable = lambda: None
 
 
-# On a loop, of an async def function.
+# Async def functions on a loop.
 
 
 def loop_floor(fn, *, max_size, timeout):
@@ -92,17 +92,17 @@ def ours(fn, *, max_size, timeout):
 
 
 def ours_adaptive(fn, *, max_size, timeout):
-    """Decorate a function and give it no window."""
+    """Decorate a function without a window."""
     return ours(fn, max_size=max_size, timeout=None)
 
 
 def batched_on_loop(fn, *, max_size, timeout):
-    """Make one of ``batched``; its window has no off switch."""
+    """Make a batcher of ``batched``; its window cannot be disabled."""
     return Subject(module("batched.aio").dynamically(fn, batch_size=max_size, timeout_ms=1000 * (timeout or 0)))
 
 
 def async_batcher(fn, *, max_size, timeout):
-    """Make one of ``async-batcher``, which runs a ``def`` function in the threads of the loop."""
+    """Make a batcher of ``async-batcher``, which runs a ``def`` function in the threads of the loop."""
     base = module("async_batcher.batcher").AsyncBatcher
 
     class OnLoop(base):
@@ -118,13 +118,13 @@ def async_batcher(fn, *, max_size, timeout):
 
 
 def aiodataloader(fn, *, max_size, timeout):
-    """Make one of ``aiodataloader``, without its cache; it has no window, and its calls return futures."""
+    """Make a loader of ``aiodataloader`` without its cache; it has no window, and its calls return futures."""
     loader = module("aiodataloader").DataLoader(fn, max_batch_size=max_size, cache=False)
     return Subject(loader.load, SimpleNamespace(submit=loader.load))
 
 
 def ray_serve(fn, *, max_size, timeout):
-    """Make one of Ray Serve, with a stand-in for the deployment that it wants to run in."""
+    """Make a batcher of Ray Serve, with a stub for the deployment that it requires."""
     serve = module("ray.serve")
     module("ray.serve.context")._INTERNAL_REPLICA_CONTEXT = SimpleNamespace(
         app_name="bench",
@@ -133,7 +133,7 @@ def ray_serve(fn, *, max_size, timeout):
         _deployment_config=SimpleNamespace(max_ongoing_requests=10**9),
     )
 
-    # It keeps what it needs with the function, so each time it gets another one.
+    # Ray Serve keeps its state on the function, so each batcher needs a new function.
     async def batch(items):
         return await fn(items)
 
@@ -151,16 +151,16 @@ ON_LOOP = {
 
 
 def with_window():
-    """Return the makers for a loop of all that have a window."""
+    """Return the makers for a loop of all entrants with a window."""
     return {name: maker for name, maker in ON_LOOP.items() if name != AIODATALOADER}
 
 
 def without_window():
-    """Return the makers for a loop of all that do without a window."""
+    """Return the makers for a loop of all entrants without a window."""
     return {name: ON_LOOP[name] for name in (FLOOR, OURS, AIODATALOADER)}
 
 
-# Among threads, of a def function.
+# Def functions in threads.
 
 
 def thread_floor(fn, *, max_size, timeout):
@@ -169,7 +169,7 @@ def thread_floor(fn, *, max_size, timeout):
 
 
 def batched_in_thread(fn, *, max_size, timeout):
-    """Make one of ``batched`` that runs in a thread."""
+    """Make a batcher of ``batched`` that runs in a thread."""
     processor = module("batched").dynamically(fn, batch_size=max_size, timeout_ms=1000 * (timeout or 0))
     return Subject(processor, close=processor.shutdown)
 
@@ -177,7 +177,7 @@ def batched_in_thread(fn, *, max_size, timeout):
 AMONG_THREADS = {FLOOR: thread_floor, OURS: ours, ADAPTIVE: ours_adaptive, BATCHED: batched_in_thread}
 
 
-# On a loop, of a def function.
+# Def functions on a loop.
 
 
 def through_acall(maker):
@@ -191,7 +191,7 @@ def through_acall(maker):
 
 
 def with_pool(maker):
-    """Return a maker whose subjects, made by ``maker`` for a loop, hand each batch to a pool of one thread."""
+    """Return a maker whose subjects, made by ``maker`` for a loop, run each batch in a pool of one thread."""
 
     def make(fn, **options):
         pool = ThreadPoolExecutor(1)

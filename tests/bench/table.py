@@ -1,6 +1,6 @@
-"""What is told of a contest: the rows of its table, as text, for a screen, for Markdown and for JSON.
+"""The table of a contest as rows of text, as Markdown and as JSON.
 
-Must not know: how figures came to be.
+Must not know: the source of the figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tests.bench.figures import percentile, ratios, spread
 
 
 def columns(contest, figures):
-    """Return the heads of the columns."""
+    """Return the headings of the columns."""
     heads = ["", contest.unit, f"x {contest.baseline}"]
     if contest.tail:
         heads += [contest.tail, f"x {contest.baseline}"]
@@ -21,7 +21,7 @@ def columns(contest, figures):
 
 
 def rows(contest, figures):
-    """Return the cells of each entrant; of one that did not take part, its name and why."""
+    """Return the cells of each entrant; an absent entrant has its name and the reason."""
     base = figures[contest.baseline]
     return [
         [name, entry.absent]
@@ -41,24 +41,24 @@ def _compared(values, base):
 
 
 def number(value):
-    """Write a figure with three digits that count, or whole."""
+    """Format a figure with three significant digits, or as a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def ratio(values):
-    """Write a ratio and its quartiles."""
+    """Format a ratio and its quartiles."""
     return f"{values.middle:.2f} ({values.low:.2f}-{values.high:.2f})"
 
 
 def verdict_line(verdict):
-    """Write how a bar is met."""
+    """Format the verdict of a bar."""
     return f"{'met' if verdict.met else 'MISSED'}: {verdict.words}: {ratio(verdict.figure)}"
 
 
 def markdown(results, about):
-    """Return all in Markdown: where it was run, how the bars are met, then the tables of each workload."""
-    lines = ["### Where, when, with what", "", *_table(["what", "which"], about.items()), ""]
-    lines += ["### Bars", "", *_table(["what", "bar", "measured", ""], _bars(results)), ""]
+    """Return all results in Markdown: the environment, the bars, and the tables of each workload."""
+    lines = ["### Environment", "", *_table(["property", "value"], about.items()), ""]
+    lines += ["### Bars", "", *_table(["contest", "bar", "measured", ""], _bars(results)), ""]
     last = None
     for workload, contest, figures in results:
         if workload != last:
@@ -83,7 +83,7 @@ def _table(heads, cells):
 
 
 def as_json(results, about):
-    """Return all figures of all rounds; of latencies their percentiles."""
+    """Return all figures of all rounds, and the percentiles of latencies."""
     return json.dumps({"about": about, "contests": [_contest(*result) for result in results]}, indent=1)
 
 

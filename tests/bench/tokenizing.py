@@ -1,4 +1,4 @@
-"""Real work: the tokenizer of ``examples/tokenizer.py``, which encodes short texts that come one by one."""
+"""Real work: the tokenizer of ``examples/tokenizer.py``, which encodes short texts one at a time."""
 
 from __future__ import annotations
 

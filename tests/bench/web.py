@@ -1,4 +1,4 @@
-"""A web service under load: clients in this process, the server in another, one server for each entrant."""
+"""A web service under load: clients in this process, and a server process for each entrant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS = 64
 
 
 def web_contests(plan):
-    """Let clients ask a FastAPI app on uvicorn, each over a connection that it keeps."""
+    """Measure requests to a FastAPI app on uvicorn, over persistent connections."""
     requests = plan.count(40)
     for kind in plan.loops:
         with ExitStack() as servers:
@@ -35,7 +35,7 @@ def web_contests(plan):
 
 
 class Server:
-    """Runs a module that serves while this is entered, which is long before anybody asks ``port()``."""
+    """A context manager that runs a server module in a process; the server starts before ``port()`` is called."""
 
     def __init__(self, *arguments):
         self._command = [sys.executable, "-m", *arguments]
@@ -50,10 +50,10 @@ class Server:
         self._process.communicate()
 
     def port(self):
-        """Return the port once it listens.
+        """Return the port when the server listens.
 
         Raises:
-            AbsentError: it cannot take part.
+            AbsentError: the server cannot take part.
         """
         self._port = self._port or self._process.stdout.readline().strip() or "the server has ended"
         if not self._port.isdigit():
@@ -61,13 +61,13 @@ class Server:
         return int(self._port)
 
 
-def _ask(server, requests, told):
-    """Return what ``told`` makes of the latencies of all requests."""
+def _ask(server, requests, summarize):
+    """Make all requests, and return ``summarize(latencies)``."""
     port = server.port()
 
     async def main():
         await _clients(port, 2)
-        return told(await _clients(port, requests))
+        return summarize(await _clients(port, requests))
 
     return clock.on_loop("asyncio", main)
 
@@ -95,7 +95,7 @@ async def _clients(port, requests):
 
 
 async def exchange(reader, writer, request):
-    """Send a request over a connection that is kept; return the status and the body of the response."""
+    """Send a request over a persistent connection; return the status and the body of the response."""
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length:")[2].split(None, 1)[:1]

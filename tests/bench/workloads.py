@@ -1,10 +1,10 @@
-"""The workloads by name, in the order in which they are run."""
+"""The workloads by name, in the order in which they run."""
 
 from __future__ import annotations
 
 from tests.bench import apart, arrivals, closed, growth, serving, single, tokenizing, web
 
-# Name -> makes the contests of a plan.
+# Name -> function that returns the contests of a plan.
 WORKLOADS = {
     "asyncio": closed.asyncio_contests,
     "gather": single.gather_contests,

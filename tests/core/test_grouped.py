@@ -1,4 +1,4 @@
-"""The grouped queue: groups, weights, duplicates, room, priorities and deadlines, also against a naive model."""
+"""The grouped queue: its groups, weights, duplicates, capacity, priorities and deadlines, also against a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kit.queues import limits, reason
 
 
 def new(**options):
-    """Return an empty core, adaptive and with one slot unless told otherwise."""
+    """Return an empty core, by default adaptive and with one slot."""
     return GroupedQueue(limits(**options))
 
 
@@ -45,7 +45,7 @@ def busy(**options):
 
 
 def leave(queue, now=0.0):
-    """Return the items of all batches that leave in turn, each after the one before it is finished."""
+    """Return the items of all batches in order, each of which leaves after the previous one is finished."""
     left = []
     for batch in list(queue.running):
         queue.finish(batch, now)
@@ -67,8 +67,8 @@ def test_groups_do_not_mix():
     assert ["ac", "b"] == leave(queue)
 
 
-def test_the_oldest_head_leaves_first():
-    """Of several full groups, the one whose head arrived first leaves first, then the one of the next head."""
+def test_the_full_group_with_the_oldest_head_leaves_first():
+    """Full groups leave in the order in which their heads arrived."""
     queue = busy(max_size=2)
     for item, group in zip("abcdefgh", "12211221", strict=True):
         arrive(queue, item, group=group)
@@ -88,7 +88,7 @@ def test_a_full_group_does_not_wait_for_an_older_one():
     assert "timeout" == reason(queue, 5.0)
 
 
-def test_the_window_is_that_of_each_group():
+def test_each_group_has_its_own_window():
     """Each group leaves when its own head has waited long enough."""
     queue = new(max_size=9, timeout=5.0, concurrency=9)
     arrive(queue, "a", 0.0, group=1)
@@ -121,7 +121,7 @@ def test_no_group_starves():
     assert list(range(1000)) == left
 
 
-def test_empty_groups_are_forgotten():
+def test_empty_groups_are_removed():
     """A group is kept only while an entry of it waits."""
 
     class Group:
@@ -154,8 +154,8 @@ def test_every_arrival_wakes_while_a_slot_is_free():
     assert NEVER == queue.wake_ticket
 
 
-def test_groups_that_are_full_by_a_new_size():
-    """Groups are full, or no longer full, by the new size."""
+def test_a_new_size_decides_which_groups_are_full():
+    """After a change of size, a group may become full or stop being full."""
     queue = busy(max_size=2, timeout=5.0)
     arrive(queue, "ab")
     queue.change(limits(max_size=3, timeout=5.0))
@@ -175,7 +175,7 @@ def test_weights_never_sum_above_the_maximum():
     assert ["ab", "c", "d"] == leave(queue)
 
 
-def test_nothing_overtakes():
+def test_a_light_item_does_not_overtake_a_heavy_one():
     """An item that would fit waits behind an item that does not."""
     queue = busy(max_size=9, max_weight=10.0)
     for item, weight in zip("abc", (6.0, 6.0, 1.0), strict=True):
@@ -184,8 +184,8 @@ def test_nothing_overtakes():
 
 
 @pytest.mark.parametrize(("weights", "expected"), [((4.0, 5.9), None), ((4.0, 6.0), "weight"), ((4.0, 7.0), "weight")])
-def test_enough_weight_does_not_wait(weights, expected):
-    """A group leaves before its time when its items weigh as much as a batch may."""
+def test_a_group_with_maximum_weight_does_not_wait(weights, expected):
+    """A group leaves before the end of its window when its items reach the maximum weight."""
     queue = new(max_size=9, timeout=5.0, max_weight=10.0)
     for item, weight in zip("ab", weights, strict=True):
         arrive(queue, item, weight=weight)
@@ -193,15 +193,15 @@ def test_enough_weight_does_not_wait(weights, expected):
     assert expected == (batch and batch.reason)
 
 
-def test_the_weight_of_a_batch():
-    """A batch knows the sum of its weights."""
+def test_a_batch_has_the_sum_of_its_weights():
+    """The weight of a batch is the sum of the weights of its items."""
     queue = new(max_size=2, max_weight=10.0)
     arrive(queue, "ab", weight=1.5)
     assert 3.0 == queue.take(0.0).weight
 
 
 def test_weights_do_not_drift():
-    """After all items are gone, no rounding error is left in the weight of a group."""
+    """When a group is empty, its weight has no rounding error."""
     queue = new(max_size=99, timeout=5.0, max_weight=1.0)
     for ticket in arrive(queue, "abc", weight=0.1):
         queue.withdraw(ticket)
@@ -215,7 +215,7 @@ def test_weights_do_not_drift():
 
 
 def shared(queue, items, group="g"):
-    """Queue items of which those of the same letter are equal."""
+    """Queue an item for each letter; items of the same letter are equal."""
     return [
         put(queue, Entry(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
     ]
@@ -233,8 +233,8 @@ def test_equal_items_are_sent_once():
     assert [0, 0, 0, 1] == list(batch.positions)
 
 
-def test_a_group_is_full_of_different_items():
-    """Equal items count once, for size and for weight."""
+def test_a_group_counts_equal_items_once():
+    """Equal items count once, for the size and for the weight of a group."""
     queue = new(max_size=2, timeout=5.0, max_weight=9.0)
     shared(queue, "aaaaaaaaaaaa")
     assert None is reason(queue, 0.0)
@@ -260,7 +260,7 @@ def test_a_batch_without_duplicates_has_no_shares():
     assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2]))
 
 
-def test_a_duplicate_that_leaves_at_the_last_moment():
+def test_a_duplicate_may_leave_between_departure_and_run():
     """An item is dropped with the last caller that shares it, and the others keep theirs."""
     queue = busy(max_size=9)
     shared(queue, "aAbBc")
@@ -272,16 +272,16 @@ def test_a_duplicate_that_leaves_at_the_last_moment():
     assert (["x", "y"], -3) == (batch.per_caller(["x", "y"]), batch.left_count)
 
 
-# Room.
+# Capacity of the queue.
 
 
 def bounded(*, room=2, **options):
-    """Return a queue with little room, whose window does not end."""
+    """Return a queue with a small capacity, whose window does not end."""
     return new(max_size=9, timeout=100.0, max_pending=room, **options)
 
 
-def test_a_call_without_room_waits_for_it():
-    """Items without room wait, in order of arrival, until a batch leaves."""
+def test_a_call_waits_while_the_queue_is_full():
+    """Items that arrive at a full queue wait, in order of arrival, until a batch leaves."""
     queue = bounded()
     arrive(queue, "abcde")
     assert (5, [*"abcde"]) == (queue.waiting, [entry.item for entry in queue.entries])
@@ -292,8 +292,8 @@ def test_a_call_without_room_waits_for_it():
     assert ["E"] == queue.admit_waiting()
 
 
-def test_a_batch_does_not_wait_when_there_is_no_room():
-    """Without room, no further items can come, and the oldest group leaves as if it were full."""
+def test_a_batch_does_not_wait_while_the_queue_is_full():
+    """A full queue admits no further items, so its oldest group leaves as if it were full."""
     queue = bounded()
     arrive(queue, "a", 1.0, group=1)
     queue.reset_wake_ticket()
@@ -307,8 +307,8 @@ def test_a_batch_does_not_wait_when_there_is_no_room():
     assert None is queue.take(2.0)
 
 
-def test_a_caller_that_leaves_makes_room():
-    """A caller that leaves makes room for the next one, and one that leaves the overflow leaves no trace."""
+def test_a_cancelled_item_makes_room():
+    """A withdrawn item makes room for the next one, and an item withdrawn from the overflow has no effect."""
     queue = bounded()
     first, _, third, _ = arrive(queue, "abcd")
     assert "c" == queue.withdraw(third).item
@@ -320,8 +320,8 @@ def test_a_caller_that_leaves_makes_room():
 
 
 @pytest.mark.parametrize(("on_full", "expected"), [("raise", True), ("wait", False)])
-def test_whether_it_refuses(on_full, expected):
-    """Without room, a queue refuses an item or lets it wait, by ``on_full``."""
+def test_a_full_queue_refuses_items_or_lets_them_wait(on_full, expected):
+    """A full queue refuses an item or lets it wait, depending on ``on_full``."""
     queue = bounded(on_full=on_full)
     arrive(queue, "a")
     assert not queue.refuses
@@ -342,7 +342,7 @@ def test_a_flush_reaches_items_that_wait_for_room():
 # Withdrawal and inspection.
 
 
-def test_withdrawing_twice_does_no_harm():
+def test_a_second_withdrawal_has_no_effect():
     """A withdrawn or departed item cannot be withdrawn again."""
     queue = new(max_size=1)
     (ticket,) = arrive(queue, "a")
@@ -353,7 +353,7 @@ def test_withdrawing_twice_does_no_harm():
     assert None is queue.withdraw(ticket)
 
 
-def test_the_last_caller_of_a_running_batch():
+def test_the_last_caller_abandons_a_running_batch():
     """``abandon()`` returns a batch when all its callers have left."""
     queue = new(max_size=2)
     first, second = arrive(queue, "ab")
@@ -390,8 +390,8 @@ def test_the_batch_keeps_its_duplicates():
     assert None is gone()
 
 
-def test_a_heap_forgets_callers_that_left():
-    """Callers that come and leave behind a head that stays do not accumulate in a heap."""
+def test_a_heap_removes_callers_that_left():
+    """Callers that arrive and leave behind a waiting head do not accumulate in a heap."""
     queue = new(max_size=9, timeout=5.0)
     arrive(queue, "a", group="first")
     for number in range(1000):
@@ -425,7 +425,7 @@ def test_waiting_counts_as_priority():
 
 
 def test_no_item_starves_behind_a_higher_priority():
-    """However many items of higher priority come, an item that has waited long enough leaves."""
+    """An item that has waited long enough leaves, however many items of higher priority arrive."""
     queue = busy(max_size=1)
     urgent(queue, "z", 0.0)
     left = ""
@@ -437,7 +437,7 @@ def test_no_item_starves_behind_a_higher_priority():
     assert "aaaaazaaa" == left
 
 
-def test_the_oldest_keeps_its_window():
+def test_the_oldest_item_keeps_its_window():
     """An item that overtakes others does not change the time of departure."""
     queue = new(max_size=9, timeout=5.0)
     urgent(queue, "a", 0.0)
@@ -470,7 +470,7 @@ def test_an_item_is_dropped_at_its_deadline():
     assert None is queue.expires_at
 
 
-def test_an_item_that_waits_for_room_is_dropped_as_well():
+def test_an_item_that_waits_for_room_is_dropped_at_its_deadline():
     """A deadline also holds for an item that waits for room, and the items behind it are admitted."""
     queue = new(max_pending=1, max_size=9, timeout=60.0)
     urgent(queue, "x")
@@ -496,7 +496,7 @@ def test_a_batch_leaves_in_time_for_a_deadline(time_limit, expected):
 
 
 def test_an_earlier_deadline_wakes():
-    """While all slots are taken, only an arrival with the first of all deadlines wakes the shell."""
+    """While all slots are taken, only an arrival with the earliest deadline wakes the shell."""
     queue = busy(max_size=9)
     queue.reset_wake_ticket()
     for item, time_limit, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
@@ -512,7 +512,7 @@ def by_rank(entry):
 
 
 class Model:
-    """The same rules, by a search through one list each time."""
+    """The same rules, implemented as a search through one list."""
 
     def __init__(self, max_size, timeout, max_weight, concurrency, room):
         self.max_size, self.timeout, self.max_weight, self.concurrency = max_size, timeout, max_weight, concurrency

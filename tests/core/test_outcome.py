@@ -29,14 +29,14 @@ notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have n
 
 
 def refusal(returned, size=3):
-    """Return the message of the error that refuses what was returned for so many items."""
+    """Return the message of the error that refuses a returned value for a number of items."""
     with pytest.raises(BatchResultError) as caught:
         results("embed", size, returned)
     return str(caught.value)
 
 
 class Column:
-    """Has a length and an order and is no sequence, like an array."""
+    """Has a length and an order but is not a sequence, like an array."""
 
     def __init__(self, *values):
         self.values = values
@@ -49,7 +49,7 @@ class Column:
 
 
 class Boast(Column):
-    """Claims one result more than it has."""
+    """Reports a length that is one more than its number of results."""
 
     def __len__(self):
         return super().__len__() + 1
@@ -69,8 +69,8 @@ class Boast(Column):
     ],
     ids=lambda returned: type(returned).__name__,
 )
-def test_anything_with_a_length_and_an_order_is_taken(returned):
-    """Lists, tuples, arrays and the like give one result for each item, in order."""
+def test_any_value_with_a_length_and_an_order_is_accepted(returned):
+    """Lists, tuples, arrays and similar types give one result for each item, in order."""
     assert [1, 2, 3] == results("embed", 3, returned)
 
 
@@ -83,7 +83,7 @@ def test_the_list_of_results_is_a_new_one():
 
 
 def test_results_are_passed_on_as_they_are():
-    """The returned objects themselves are the results, and nothing looks at them."""
+    """The returned objects themselves are the results, and the engine does not examine them."""
     returned = [Untouchable(), None, ValueError("mine")]
     assert [id(result) for result in returned] == [id(result) for result in results("embed", 3, returned)]
 
@@ -170,8 +170,8 @@ def test_an_exception_stays_as_it_is(on_loop):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
-def test_threads_get_errors_that_would_end_a_task(error):
-    """In a thread, an error that is no ``Exception`` stays as it is, too."""
+def test_threads_get_errors_that_are_not_an_exception(error):
+    """In a thread, an error that is not an ``Exception`` stays as it is, too."""
     assert error is translate_exception(error, "embed", on_loop=False)
 
 
@@ -192,7 +192,7 @@ def test_stop_iteration_is_wrapped(error, on_loop):
     assert expected == (type(translated), str(translated), translated.__cause__)
 
 
-def test_a_thread_works_for_a_loop():
+def test_a_thread_returns_results_to_a_loop():
     """A function called in a thread for a loop gets the items, and its result is returned."""
     assert [3, 2, 1] == call_captured(lambda items: items[::-1], [1, 2, 3])
 
@@ -235,7 +235,7 @@ class PlainError(Exception):
 
 
 class PickyError(Exception):
-    """Its constructor does not take its own ``args``."""
+    """An exception whose constructor does not take its own ``args``."""
 
     def __init__(self, *, code):
         super().__init__(f"code {code}")
@@ -243,14 +243,14 @@ class PickyError(Exception):
 
 
 class TardyError(PickyError):
-    """Has no ``args`` before its constructor runs."""
+    """An exception that has no ``args`` before its constructor runs."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
 
 
 class DividedError(Exception):
-    """Its ``__new__`` needs its ``args``, and its ``__init__`` needs more."""
+    """An exception whose ``__new__`` takes its ``args``, and whose ``__init__`` takes more arguments."""
 
     def __new__(cls, message, **kwargs):
         return super().__new__(cls, message)
@@ -260,7 +260,7 @@ class DividedError(Exception):
 
 
 class CarefulError(Exception):
-    """Has a ``__copy__`` that gives the copy a list of its own."""
+    """An exception whose ``__copy__`` gives the copy its own list."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -271,7 +271,7 @@ class CarefulError(Exception):
 
 
 class WordingError(Exception):
-    """Its constructor words the message."""
+    """An exception whose constructor formats the message."""
 
     def __init__(self, status):
         super().__init__(f"status {status}")
@@ -279,49 +279,49 @@ class WordingError(Exception):
 
 
 class SharedError(Exception):
-    """Its copy is itself."""
+    """An exception whose copy is the same object."""
 
     def __copy__(self):
         return self
 
 
 class ForgetfulError(Exception):
-    """Its copy has lost the arguments."""
+    """An exception whose copy has no arguments."""
 
     def __copy__(self):
         return type(self)()
 
 
 class MuddledError(Exception):
-    """Its copy has other arguments."""
+    """An exception whose copy has other arguments."""
 
     def __copy__(self):
         return type(self)(*[[] for _ in self.args])
 
 
 class OtherError(Exception):
-    """Its copy has another type."""
+    """An exception whose copy has another type."""
 
     def __copy__(self):
         return ValueError(*self.args)
 
 
 class BrokenError(Exception):
-    """Its copy is no exception at all."""
+    """An exception whose copy is not an exception."""
 
     def __copy__(self):
         return None
 
 
 class RefusingError(Exception):
-    """Refuses to set attributes."""
+    """An exception that refuses to set attributes."""
 
     def __setattr__(self, name, value):
         raise AttributeError(name)
 
 
 class MisusedError(Exception):
-    """Has ``None`` in the place of its list of notes."""
+    """An exception with ``None`` in place of its list of notes."""
 
     def __init__(self):
         super().__init__()
@@ -330,11 +330,11 @@ class MisusedError(Exception):
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """Cannot be changed, because it is a frozen dataclass."""
+    """An exception that is a frozen dataclass, and cannot be changed."""
 
 
 class UndecidedError(Exception):
-    """Is neither true nor false, like an array."""
+    """An exception without a truth value, like an array."""
 
     def __bool__(self):
         msg = "the truth value of an array is ambiguous"
@@ -372,13 +372,13 @@ def copy_for(error, position=0, size=2):
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
-def test_a_caller_gets_an_exception_of_its_own(error):
-    """Each caller gets an object of its own, however hard the exception is to copy."""
+def test_each_caller_gets_its_own_exception(error):
+    """Each caller gets its own object, however hard the exception is to copy."""
     assert error is not copy_for(error)
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
-def test_a_copy_says_what_the_original_said(error):
+def test_a_copy_has_the_message_of_the_original(error):
     """A copy has the type, the arguments and the message of the original."""
     twin = copy_for(error)
     assert (type(error), error.args, str(error)) == (type(twin), twin.args, str(twin))
@@ -399,13 +399,13 @@ def test_a_copy_has_the_attributes_of_the_original(kind):
 
 
 def test_an_exception_may_copy_itself():
-    """The ``__copy__`` of an exception is preferred, because only it knows what must not be shared."""
+    """The ``__copy__`` of an exception takes precedence, because it may know attributes that must not be shared."""
     error = CarefulError("bad")
     copy_for(error).tried.append("there")
     assert ["here"] == error.tried
 
 
-def test_a_copy_has_a_life_of_its_own():
+def test_a_copy_has_its_own_attributes():
     """An attribute set on one copy is on no other."""
     error = PlainError("bad")
     copy_for(error).status = 503
@@ -421,7 +421,7 @@ def test_a_group_is_copied():
 
 
 @notes
-def test_a_copy_says_where_it_came_from():
+def test_a_copy_has_a_note_about_its_item():
     """A note names the function, the item's position, counted from 1, and the size of the batch."""
     assert ["raised by embed() for item 3 of a batch of 8"] == copy_for(PlainError("bad"), 2, 8).__notes__
 
@@ -443,7 +443,7 @@ def test_a_note_is_for_one_caller():
     assert ["while reading"] == error.__notes__
 
 
-def test_before_there_were_notes(monkeypatch):
+def test_a_copy_has_no_note_before_python_3_11(monkeypatch):
     """On Python 3.10 a copy has no note."""
     monkeypatch.setattr("batchify._core.outcome.sys", SimpleNamespace(version_info=(3, 10)))
     assert not hasattr(copy_for(PlainError("bad")), "__notes__")
@@ -522,7 +522,7 @@ def test_every_caller_gets_a_copy():
 
 
 @notes
-def test_every_caller_reads_which_item_was_its_own():
+def test_every_exception_has_a_note_about_its_item():
     """The exception of a caller has the note with the function, its item and the size of its batch."""
     own = exception_for(PlainError("bad"), "embed", 2, 8, on_loop=True)
     assert ["raised by embed() for item 3 of a batch of 8"] == own.__notes__
@@ -534,7 +534,7 @@ def test_every_caller_reads_which_item_was_its_own():
     ids=["StopIteration", "CancelledError"],
 )
 def test_a_wrapper_comes_from_the_error_of_the_batch(error, kind):
-    """The cause of a wrapper is the wrapped error, with none in between."""
+    """The direct cause of a wrapper is the wrapped error."""
     own = exception_for(error, "embed", 0, 2, on_loop=True)
     assert (kind, error) == (type(own), own.__cause__)
 
@@ -555,7 +555,7 @@ def test_a_wrapper_names_the_function():
     assert "embed() raised StopIteration" == str(exception_for(StopIteration(), "embed", 0, 2, on_loop=True))
 
 
-def test_each_caller_gets_a_wrapper_of_its_own():
-    """Callers of an aborted batch get exceptions of their own, too."""
+def test_each_caller_gets_its_own_wrapper():
+    """Each caller of an aborted batch gets its own exception, too."""
     error = asyncio.CancelledError()
     assert exception_for(error, "embed", 0, 2, on_loop=True) is not exception_for(error, "embed", 1, 2, on_loop=True)

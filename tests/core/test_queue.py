@@ -1,4 +1,4 @@
-"""The plain queue: which items leave together, when, and why."""
+"""The plain queue: its batches, their departures, and the reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kit.queues import limits, reason
 
 
 def new(**options):
-    """Return an empty core, adaptive and with one slot unless told otherwise."""
+    """Return an empty core, by default adaptive and with one slot."""
     return PlainQueue(limits(**options))
 
 
@@ -25,7 +25,7 @@ def arrive(queue, items, now=0.0):
 
 
 def busy(*, slots=1, now=0.0, **options):
-    """Return a queue of which ``slots`` are taken, by a batch of one item each."""
+    """Return a queue with ``slots`` taken slots, each by a batch of one item."""
     queue = new(**options)
     for _ in range(slots):
         arrive(queue, "x", now)
@@ -50,7 +50,7 @@ def leave(queue, now=0.0):
     return ["".join(batch.items) for batch in iter(lambda: queue.take(now), None)]
 
 
-# What leaves together.
+# Contents of a batch.
 
 
 def test_nothing_leaves_an_empty_queue():
@@ -65,29 +65,29 @@ def test_items_leave_in_order_of_arrival():
     assert ["ab", "cd", "e"] == leave(queue)
 
 
-def test_callers_leave_with_their_items():
-    """A batch has the callers of its items, in the same order."""
+def test_a_batch_has_the_callers_of_its_items():
+    """The callers are in the order of the items."""
     queue = new()
     arrive(queue, "abc")
     assert ["A", "B"] == queue.take(0.0).waiters
 
 
-def test_times_of_arrival_leave_with_their_items():
-    """A batch has the time at which each of its items arrived."""
+def test_a_batch_has_the_arrival_times_of_its_items():
+    """The arrival times are in the order of the items."""
     queue = new()
     arrive(queue, "a", 1.0)
     arrive(queue, "b", 2.0)
     assert [1.0, 2.0] == queue.take(3.0).arrived
 
 
-def test_a_batch_knows_when_it_departed():
+def test_a_batch_has_its_time_of_departure():
     """The time of departure is the time at which the batch was taken, not the time at which it was due."""
     queue = new()
     arrive(queue, "ab", 1.0)
     assert 3.0 == queue.take(3.0).departed
 
 
-def test_a_batch_knows_the_largest_size():
+def test_a_batch_has_the_maximum_size():
     """A batch that is not full still has the size of a full one."""
     queue = new(max_size=8)
     arrive(queue, "a")
@@ -101,14 +101,14 @@ def test_equal_items_are_different_arrivals():
     assert (["a"] * 3, ["A"] * 3) == ((batch := queue.take(0.0)).items, batch.waiters)
 
 
-def test_none_is_an_item_like_any_other():
-    """``None`` may be an item, and a caller."""
+def test_none_is_a_valid_item_and_caller():
+    """``None`` as an item or caller is treated like any other object."""
     queue = new()
     queue.add(None, None, 0.0)
     assert ([None], [None]) == ((batch := queue.take(0.0)).items, batch.waiters)
 
 
-def test_items_are_never_looked_at():
+def test_items_are_never_examined():
     """The queue does not compare, hash or test items and callers for truth."""
     queue = new(max_size=2, concurrency=2)
     tickets = [queue.add(Untouchable(), Untouchable(), 0.0) for _ in range(5)]
@@ -156,7 +156,7 @@ def test_batches_may_end_in_any_order():
     assert [first, third] == queue.running
 
 
-# When a batch leaves, and for which reason.
+# Times and reasons of departures.
 
 
 def test_a_full_batch_leaves_at_once():
@@ -180,7 +180,7 @@ def test_a_batch_leaves_at_the_end_of_its_window():
     assert "timeout" == reason(queue, 6.0)
 
 
-def test_later_arrivals_do_not_push_the_window_back():
+def test_later_arrivals_do_not_extend_the_window():
     """The window begins with the first item."""
     queue = new(timeout=5.0, max_size=3)
     arrive(queue, "a", 1.0)
@@ -188,30 +188,30 @@ def test_later_arrivals_do_not_push_the_window_back():
     assert ["ab"] == leave(queue, 6.0)
 
 
-def test_the_rest_has_a_window_of_its_own():
-    """Items left behind by a full batch wait from their own arrival, not from that of the first item."""
+def test_the_remaining_items_have_their_own_window():
+    """Items that a full batch does not include wait from their own arrival, not from that of the first item."""
     queue = new(timeout=5.0, concurrency=2)
     arrive(queue, "ab", 1.0)
     arrive(queue, "c", 2.0)
     assert (["ab"], 7.0) == (leave(queue, 2.0), queue.wake_at)
 
 
-def test_a_timeout_of_nothing():
+def test_items_do_not_wait_with_a_timeout_of_zero():
     """With a timeout of 0 an item leaves when it arrives."""
     queue = new(timeout=0.0)
     arrive(queue, "a", 1.0)
     assert "timeout" == reason(queue, 1.0)
 
 
-def test_idle_means_at_once():
+def test_adaptive_items_leave_at_once_without_a_running_batch():
     """With adaptive timing and no running batch, queued items leave at once."""
     queue = new()
     arrive(queue, "a", 1.0)
     assert "idle" == reason(queue, 1.0)
 
 
-def test_waiting_for_a_slot_counts():
-    """Time spent waiting for a busy function is part of the window: a due item leaves as soon as a slot is free."""
+def test_the_wait_for_a_slot_is_part_of_the_window():
+    """An item whose window ends while all slots are taken leaves as soon as a slot is free."""
     queue = busy(timeout=5.0)
     arrive(queue, "a", 1.0)
     free(queue, 7.0)
@@ -219,7 +219,7 @@ def test_waiting_for_a_slot_counts():
 
 
 def test_a_slot_that_becomes_free_beside_another_is_no_reason():
-    """If a second slot was free all along, an item leaves because its window is over."""
+    """If a second slot was free all the time, an item leaves because its window has ended."""
     queue = busy(timeout=4.0, concurrency=2)
     arrive(queue, "a", 5.0)
     free(queue, 10.0)
@@ -234,7 +234,7 @@ def test_a_free_slot_does_not_end_a_window():
     assert (None, "timeout") == (reason(queue, 7.0), reason(queue, 8.0))
 
 
-def test_a_window_that_ends_when_a_slot_becomes_free_waited_for_it():
+def test_a_slot_that_becomes_free_at_the_end_of_the_window_is_the_reason():
     """An item may leave at the very end of its window, so a slot that becomes free then is its reason."""
     queue = busy(timeout=5.0)
     arrive(queue, "a", 2.0)
@@ -300,7 +300,7 @@ def test_a_full_batch_keeps_no_distance():
     assert "full" == reason(queue, 10.0)
 
 
-def test_full_goes_before_all_other_reasons():
+def test_full_takes_precedence_over_all_other_reasons():
     """A full batch that waited for a slot and was flushed leaves because it is full."""
     queue = busy()
     arrive(queue, "ab")
@@ -311,7 +311,7 @@ def test_full_goes_before_all_other_reasons():
 
 @pytest.mark.parametrize("why", ["flush", "close"])
 def test_flushed_items_leave(why):
-    """A flush lets queued items leave before their window is over, for the given reason."""
+    """A flush lets queued items leave before the end of their window, for the given reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
     queue.flush(why)
@@ -328,7 +328,7 @@ def test_later_arrivals_are_not_flushed():
     assert (None, 7.0) == (queue.take(2.0), queue.wake_at)
 
 
-def test_a_flushed_batch_takes_later_arrivals_along():
+def test_a_flushed_batch_includes_later_arrivals():
     """A flushed batch is filled up with later arrivals."""
     queue = busy(timeout=5.0, max_size=3)
     arrive(queue, "a")
@@ -355,7 +355,7 @@ def test_a_flush_lasts_until_a_slot_is_free():
     assert "flush" == reason(queue, 1.0)
 
 
-def test_the_last_flush_counts():
+def test_the_last_flush_determines_the_reason():
     """Items flushed twice leave for the second reason."""
     queue = new(timeout=5.0)
     arrive(queue, "a")
@@ -364,7 +364,7 @@ def test_the_last_flush_counts():
     assert "close" == reason(queue, 1.0)
 
 
-# When to ask for a batch.
+# Times to wake.
 
 
 def test_an_empty_queue_needs_no_waking():
@@ -379,14 +379,14 @@ def test_busy_slots_need_no_waking():
     assert None is queue.wake_at
 
 
-def test_wake_at_the_end_of_the_window():
+def test_the_wake_time_is_the_end_of_the_window():
     """The time to wake at is the end of the first item's window."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
     assert 6.0 == queue.wake_at
 
 
-def test_wake_at_the_end_of_the_next_window():
+def test_the_wake_time_after_a_withdrawal_is_the_end_of_the_next_window():
     """After the first item is withdrawn, the window of the next one counts."""
     queue = new(timeout=5.0, max_size=3)
     first, _ = [*arrive(queue, "a", 1.0), *arrive(queue, "b", 3.0)]
@@ -459,7 +459,7 @@ def test_an_emptied_queue_sets_the_wake_ticket():
     assert ticket + 1 == queue.wake_ticket
 
 
-def test_a_full_batch_is_known_after_waking():
+def test_a_full_batch_remains_after_the_wake_ticket_is_reset():
     """After the wake ticket is reset, the queue still has its full batch."""
     queue = new()
     arrive(queue, "ab")
@@ -467,7 +467,7 @@ def test_a_full_batch_is_known_after_waking():
     assert queue.has_full
 
 
-def test_a_first_arrival_is_not_a_full_batch():
+def test_a_first_arrival_makes_no_full_batch():
     """After the first arrival, the queue has no full batch."""
     queue = new()
     arrive(queue, "a")
@@ -475,7 +475,7 @@ def test_a_first_arrival_is_not_a_full_batch():
     assert not queue.has_full
 
 
-def test_waking_too_late_for_a_slot():
+def test_a_full_batch_cannot_leave_without_a_slot():
     """A full batch may not leave if the last slot was taken in the meantime."""
     queue = busy()
     arrive(queue, "ab")
@@ -576,7 +576,7 @@ def test_empty_places_do_not_count():
     assert (1, None) == (queue.waiting, queue.take(0.0))
 
 
-def test_the_last_caller_of_a_running_batch():
+def test_the_last_caller_abandons_a_running_batch():
     """``abandon()`` returns a running batch when its last caller leaves, so that it can be cancelled."""
     queue = new()
     tickets = arrive(queue, "ab")
@@ -601,8 +601,8 @@ def test_a_finished_batch_cannot_be_abandoned():
     assert [None, None] == [queue.abandon(ticket) for ticket in tickets]
 
 
-def test_leaving_a_finished_batch_leaves_no_later_one():
-    """A caller that leaves after its batch is finished does not count for the batch that runs by then."""
+def test_leaving_a_finished_batch_does_not_affect_a_later_one():
+    """A caller that leaves after its batch is finished does not count for the batch that runs at that time."""
     queue = new(max_size=1)
     tickets = arrive(queue, "ab")
     free_after(queue, 1.0)
@@ -610,7 +610,7 @@ def test_leaving_a_finished_batch_leaves_no_later_one():
     assert [None, batch] == [queue.abandon(ticket) for ticket in tickets]
 
 
-def test_a_caller_that_left_at_the_last_moment_is_dropped():
+def test_a_caller_that_leaves_between_departure_and_run_is_dropped():
     """Items of callers that left between departure and run are dropped, and the others keep their order."""
     queue = new(max_size=3)
     arrive(queue, "abc")
@@ -637,8 +637,8 @@ def test_a_caller_answered_by_other_code_does_not_leave():
     assert [None, batch] == [queue.abandon(tickets[place]) for place in (0, 2)]
 
 
-def test_a_batch_can_be_forgotten():
-    """A forgotten batch releases items and callers, and keeps their times of arrival."""
+def test_a_forgotten_batch_releases_its_items():
+    """A forgotten batch releases items and callers, and keeps their arrival times."""
     queue = new()
     arrive(queue, "ab", 1.5)
     batch = queue.take(2.0)
@@ -646,11 +646,11 @@ def test_a_batch_can_be_forgotten():
     assert ([], [], [1.5, 1.5], ()) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
 
 
-# Other limits.
+# Changes of limits.
 
 
-def test_the_alarm_of_a_core_that_changes():
-    """A core that changes rings at the arrival that fills a batch of the new size."""
+def test_a_change_of_size_sets_the_wake_ticket():
+    """After a change of size, the wake ticket is the arrival that fills a batch of the new size."""
     queue = new(max_size=4, timeout=5.0)
     arrive(queue, "ab")
     queue.change(limits(max_size=3, timeout=5.0))
@@ -659,8 +659,8 @@ def test_the_alarm_of_a_core_that_changes():
     assert ["abc"] == leave(queue)
 
 
-def test_batches_that_run_keep_their_slots():
-    """With one slot taken of what are two now, one more batch may leave."""
+def test_running_batches_keep_their_slots():
+    """After a change from one slot to two, with one taken, one more batch may leave."""
     queue = new(max_size=1)
     arrive(queue, "abc")
     assert ["a"] == leave(queue)
@@ -668,7 +668,7 @@ def test_batches_that_run_keep_their_slots():
     assert ["b"] == leave(queue)
 
 
-# The line.
+# The list of arrivals.
 
 
 def test_tickets_count_arrivals():
@@ -680,7 +680,7 @@ def test_tickets_count_arrivals():
     assert [0, 1, 2] == first + arrive(queue, "c")
 
 
-def test_arrivals_are_counted_for_ever():
+def test_all_arrivals_are_counted():
     """The number of arrivals includes waiting, withdrawn and departed items."""
     queue = new()
     tickets = arrive(queue, "abcde")
@@ -690,7 +690,7 @@ def test_arrivals_are_counted_for_ever():
 
 
 @pytest.mark.parametrize("short", [0, 1, 7, SHORT])
-def test_cutting_the_list_changes_nothing(monkeypatch, short):
+def test_cutting_the_list_does_not_affect_items(monkeypatch, short):
     """Wherever the list is cut, items leave in order, and tickets stay valid."""
     monkeypatch.setattr("batchify._core.queue.SHORT", short)
     queue = new(max_size=3, timeout=50.0)
@@ -723,7 +723,7 @@ def test_departed_items_are_released():
 
 @pytest.mark.parametrize("short", [10, 20])
 def test_a_long_list_is_cut(monkeypatch, short):
-    """The list of a queue that is never empty does not grow for ever: places of departed items are cut off."""
+    """The list of a queue that is never empty does not grow without limit: places of departed items are removed."""
     monkeypatch.setattr("batchify._core.queue.SHORT", short)
     queue = new(max_size=2, timeout=50.0)
     arrive(queue, "wxyz")

@@ -1,7 +1,7 @@
-"""The plain queue against a model that is too simple to be wrong: a list of all callers that ever arrived.
+"""The plain queue compared with a simple model: a list of all callers that ever arrived.
 
-The machine does to both whatever a shell may do, in any order and at any time. After each step it compares the batches,
-their times and reasons, the time to wake at, the wake ticket, and the last caller to leave a batch.
+The machine performs on both any operation of a shell, in any order and at any time. After each step it compares the
+batches, their times and reasons, the wake time, the wake ticket, and the last caller to leave a batch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def place(caller):
 
 
 class CoreMachine(RuleBasedStateMachine):
-    """Drives the queue and the model alike."""
+    """Performs the same operations on the queue and on the model."""
 
     @initialize(
         max_size=st.integers(1, 4),
@@ -43,18 +43,18 @@ class CoreMachine(RuleBasedStateMachine):
         short=st.sampled_from([0, 1, 3, SHORT]),
     )
     def begin(self, max_size, timeout, concurrency, short):
-        # Short lists are cut too.
+        # Short lists are cut, too.
         self.short = patch("batchify._core.queue.SHORT", short)
         self.short.start()
         options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
         self.queue = PlainQueue(Limits(**options))
         self.model = Model(**options)
-        # The batches of the queue, in step with those of the model.
+        # The running batches of the queue, in the same order as those of the model.
         self.batches = []
         self.now = 1000.0
 
     def teardown(self):
-        """Let everything leave: no caller is lost, comes twice, or overtakes another one."""
+        """Run all remaining batches: no caller is lost, leaves twice, or overtakes another one."""
         if not hasattr(self, "queue"):
             return
         try:
@@ -119,7 +119,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule()
     def take_all(self):
-        """All batches leave that may."""
+        """All batches that may leave do so."""
         while self._ready():
             self._take()
         assert None is self.queue.take(self.now)
@@ -167,7 +167,7 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.running())
     @rule(pick=picks)
     def abandon(self, pick):
-        """Let a caller leave whose item runs."""
+        """Withdraw a caller whose item runs."""
         running = self.model.running()
         batch = running[pick % len(running)]
         stays = [caller for caller in batch["members"] if caller not in batch["left"]]
@@ -177,9 +177,9 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(batch["state"] == "ended" for batch in self.model.batches))
     @rule(pick=picks)
     def abandon_too_late(self, pick):
-        """Let a caller leave whose batch is finished, and which abandons nothing."""
-        over = [batch for batch in self.model.batches if batch["state"] == "ended"]
-        caller = over[pick % len(over)]["members"][0]
+        """Withdraw a caller whose batch is finished, which abandons no batch."""
+        ended = [batch for batch in self.model.batches if batch["state"] == "ended"]
+        caller = ended[pick % len(ended)]["members"][0]
         assert None is self.queue.abandon(caller["ticket"])
 
     @rule(reason=st.sampled_from(["flush", "close"]))
@@ -211,7 +211,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_waking_while_busy(self):
-        """While all slots are taken, no arrival wakes, unless an earlier one is still unheard."""
+        """While all slots are taken, no arrival wakes, unless the engine has not yet reacted to an earlier one."""
         if not self.model.slot_free() and not self.model.wake_pending:
             assert NEVER == self.queue.wake_ticket
 
@@ -267,8 +267,8 @@ class CoreMachine(RuleBasedStateMachine):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])
-def test_the_queue_does_what_the_model_does(steps):
-    """Whatever a shell does and whenever, the queue and the model agree."""
+def test_the_queue_agrees_with_the_model(steps):
+    """After any sequence of operations at any times, the queue and the model agree."""
     run_state_machine_as_test(
         CoreMachine, settings=settings(max_examples=100, stateful_step_count=steps, deadline=None)
     )

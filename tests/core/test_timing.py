@@ -1,4 +1,4 @@
-"""When the head of the queue may leave."""
+"""Timing policies: the time at which the head of the queue may leave."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_window_does_not_depend_on_what_runs():
     assert 10.5 == Window(0.5).due(10.0, 3)
 
 
-def test_a_window_learns_nothing():
+def test_a_window_does_not_depend_on_measurements():
     """Departures and run times do not move a fixed window."""
     timing = Window(0.5)
     timing.departed(11.0)
@@ -45,23 +45,23 @@ def test_a_window_learns_nothing():
     assert 10.5 == timing.due(10.0, 1)
 
 
-def test_no_window_at_all():
+def test_a_timeout_of_zero_is_no_window():
     """With a timeout of 0, an item may leave when it arrives."""
     assert 10.0 == Window(0.0).due(10.0, 1)
 
 
-def test_idle_means_at_once():
+def test_items_leave_at_once_without_a_running_batch():
     """With no running batch, an item may leave when it arrives, whatever was measured before."""
     assert 10.0 == adaptive(4, 60.0, departed=9.0).due(10.0, 0)
 
 
-def test_nothing_measured_means_at_once():
+def test_items_leave_at_once_before_the_first_measurement():
     """Until the first batch ends, there is no distance to keep."""
     assert 10.0 == adaptive(4, departed=9.0).due(10.0, 1)
 
 
-def test_nothing_departed_means_at_once():
-    """Without a departure, there is nothing to keep a distance from."""
+def test_items_leave_at_once_before_the_first_departure():
+    """Without a departure, there is no distance to keep."""
     assert 10.0 == adaptive(4, 8.0).due(10.0, 1)
 
 
@@ -81,12 +81,12 @@ def test_without_a_fixed_cost_there_is_no_distance():
     assert 10.0 == adaptive(4, 2.0, 8.0, sizes=[1, 4], departed=9.9).due(10.0, 1)
 
 
-def test_larger_batches_that_are_faster_do_not_stretch_the_distance():
+def test_faster_larger_batches_do_not_increase_the_distance():
     """If larger batches run faster, the distance is that of an average run."""
     assert 9.0 + 9.0 / 4 == adaptive(4, 10.0, 5.0, sizes=[1, 32], departed=9.0).due(10.0, 1)
 
 
-def test_the_newest_departure_counts():
+def test_the_distance_starts_at_the_newest_departure():
     """The distance is kept from the last batch that left."""
     timing = adaptive(4, 8.0, departed=9.0)
     timing.departed(9.5)
@@ -98,18 +98,18 @@ def test_a_late_arrival_does_not_wait():
     assert 12.0 == adaptive(4, 8.0, departed=9.0).due(12.0, 1)
 
 
-def test_the_first_run_time_is_taken_as_it_is():
-    """The first measurement is the average, and not a fifth of it."""
+def test_the_first_run_time_is_the_average():
+    """The first measurement becomes the average in full, not by a fifth."""
     assert 8.0 == adaptive(1, 8.0, departed=0.0).due(0.0, 1)
 
 
-def test_the_newest_run_time_weighs_a_fifth():
+def test_the_newest_run_time_has_a_weight_of_one_fifth():
     """A run of 13 s after one of 8 s moves the average to 9 s."""
     assert 9.0 == adaptive(1, 8.0, 13.0, departed=0.0).due(0.0, 1)
 
 
-def test_a_function_that_slows_down_is_followed_within_ten_batches():
-    """After ten runs of a new length, the average has followed by nine tenths."""
+def test_the_average_follows_a_slower_function_within_ten_batches():
+    """After ten runs of a new duration, the average includes nine tenths of the change."""
     assert 1.893 == pytest.approx(adaptive(1, 1.0, *[2.0] * 10, departed=0.0).due(0.0, 1), abs=0.001)
 
 

@@ -1,4 +1,4 @@
-"""Closing a batcher while the event loops that run its batches end, each at the worst moment."""
+"""Closing a batcher while the event loops that run its batches end at different moments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 
 
 class LoopThread:
-    """An event loop in a thread of its own. ``end()`` ends it, by default as ``asyncio.run`` does."""
+    """An event loop in its own thread. ``end()`` ends it, by default as ``asyncio.run`` does."""
 
     def __init__(self, loop=None):
         self.loop = loop or asyncio.new_event_loop()
@@ -31,7 +31,7 @@ class LoopThread:
     def __exit__(self, *error):
         self.end()
         for task in asyncio.all_tasks(self.loop):
-            # It was left on purpose.
+            # The test leaves the task pending on purpose.
             task._log_destroy_pending = False
         self.loop.close()
 
@@ -50,7 +50,7 @@ class LoopThread:
             with suppress(asyncio.CancelledError):
                 self.loop.run_until_complete(task)
 
-    # Whether it cancels its tasks at the end.
+    # Whether the loop cancels its tasks at the end.
     clean = True
 
     def call(self, fn, item):
@@ -65,29 +65,29 @@ class LoopThread:
         return caller
 
     def end(self):
-        """Let the loop end, and wait for that."""
+        """End the loop, and wait for its thread."""
         if self._thread.is_alive():
             with suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._main.cancel)
             self._thread.join(PATIENCE)
 
 
-class Abrupt(LoopThread):
-    """A loop that just stops, with pending tasks."""
+class StoppingLoopThread(LoopThread):
+    """A loop that stops with pending tasks."""
 
     clean = False
 
 
-class EndsWhenAsked(asyncio.SelectorEventLoop):
-    """A loop that closes right after it has answered another thread that it runs."""
+class LoopThatClosesWhenSeen(asyncio.SelectorEventLoop):
+    """A loop that closes right after another thread has seen it running."""
 
-    place = None
+    owner = None
 
     def is_running(self):
         answer = super().is_running()
-        if answer and self.place is not None and threading.current_thread() is not self.place._thread:
-            place, self.place = self.place, None
-            place.end()
+        if answer and self.owner is not None and threading.current_thread() is not self.owner._thread:
+            owner, self.owner = self.owner, None
+            owner.end()
             self.close()
         return answer
 
@@ -102,25 +102,25 @@ def aclose(fn):
     asyncio.run(fn.aclose())
 
 
-def settled(do):
-    """Return a future of ``do()``, which a thread of its own runs."""
+def in_new_thread(do):
+    """Return a future of ``do()``, which a new thread runs."""
     outcome = Future()
     threading.Thread(target=settle, args=(outcome, do), daemon=True).start()
     return outcome
 
 
-def never():
+def endless():
     """Return a batch function that never ends, and a lock that is released when it begins."""
     begun = threading.Semaphore(0)
 
-    async def stuck(items):
+    async def wait_for_ever(items):
         begun.release()
         await asyncio.Event().wait()
 
-    return stuck, begun
+    return wait_for_ever, begun
 
 
-def ends(closing):
+def result_of(closing):
     """Return the outcome of closing, which must not hang."""
     try:
         return in_time(lambda: closing.result(PATIENCE))
@@ -130,75 +130,75 @@ def ends(closing):
 
 
 @pytest.fixture(params=[close, aclose])
-def way(request):
-    """Each way to close from outside."""
+def close_fn(request):
+    """Each function that closes a batcher from outside of its loop."""
     return request.param
 
 
-@pytest.mark.parametrize("kind", [LoopThread, Abrupt])
-def test_a_loop_that_ends_while_its_batch_runs(way, kind):
-    """A loop that ends meanwhile does not cancel the wait, whether or not it cancels its own tasks."""
-    stuck, begun = never()
-    fn = microbatch(stuck, timeout=HOUR)
-    with kind() as there:
-        caller = there.call(fn, 1)
-        closing = settled(lambda: way(fn))
+@pytest.mark.parametrize("kind", [LoopThread, StoppingLoopThread])
+def test_closing_waits_for_a_batch_whose_loop_ends(close_fn, kind):
+    """The end of the loop does not cancel the wait, whether or not the loop cancels its tasks."""
+    wait_for_ever, begun = endless()
+    fn = microbatch(wait_for_ever, timeout=HOUR)
+    with kind() as loop_thread:
+        caller = loop_thread.call(fn, 1)
+        closing = in_new_thread(lambda: close_fn(fn))
         assert begun.acquire(timeout=PATIENCE)
-        there.end()
-        assert None is ends(closing)
-        assert (there.clean, 0) == (caller.done(), fn.batch_stats.pending)
+        loop_thread.end()
+        assert None is result_of(closing)
+        assert (loop_thread.clean, 0) == (caller.done(), fn.batch_stats.pending)
     assert (0, 1) == (fn.batch_stats.running, fn.batch_stats.cancelled_items)
 
 
-def test_a_loop_that_stops_before_it_drains(way):
-    """Closing does not wait for a loop that stops before it sees the request to drain."""
-    fn = microbatch(never()[0], timeout=HOUR)
+def test_closing_does_not_wait_for_a_loop_that_stops(close_fn):
+    """Closing ends although a loop stops before it processes the request to drain."""
+    fn = microbatch(endless()[0], timeout=HOUR)
     gate = Gate(doubled)
-    with Abrupt() as there:
-        there.call(fn, 1)
+    with StoppingLoopThread() as loop_thread:
+        loop_thread.call(fn, 1)
         told = threading.Event()
-        tell, there.loop.call_soon_threadsafe = there.loop.call_soon_threadsafe, None
+        call_soon, loop_thread.loop.call_soon_threadsafe = loop_thread.loop.call_soon_threadsafe, None
 
         def note(*args, **kwargs):
-            tell(*args, **kwargs)
+            call_soon(*args, **kwargs)
             told.set()
 
         gate.shut()
-        tell(gate, [])
+        call_soon(gate, [])
         gate.await_batch()
         # The loop is blocked at the gate, and drains in the iteration in which it stops.
-        there.loop.stop()
-        there.loop.call_soon_threadsafe = note
-        closing = settled(lambda: way(fn))
+        loop_thread.loop.stop()
+        loop_thread.loop.call_soon_threadsafe = note
+        closing = in_new_thread(lambda: close_fn(fn))
         assert told.wait(PATIENCE)
         gate.open()
-        assert None is ends(closing)
-        there.loop.call_soon_threadsafe = tell
+        assert None is result_of(closing)
+        loop_thread.loop.call_soon_threadsafe = call_soon
 
 
-def test_a_loop_that_is_closed_before_it_drains(way):
+def test_closing_does_not_wait_for_a_closed_loop(close_fn):
     """Closing works even if a loop is closed right after it was seen running."""
-    fn = microbatch(never()[0], timeout=HOUR)
-    with LoopThread(EndsWhenAsked()) as there:
-        there.call(fn, 1)
-        there.loop.place = there
-        assert None is ends(settled(lambda: way(fn)))
+    fn = microbatch(endless()[0], timeout=HOUR)
+    with LoopThread(LoopThatClosesWhenSeen()) as loop_thread:
+        loop_thread.call(fn, 1)
+        loop_thread.loop.owner = loop_thread
+        assert None is result_of(in_new_thread(lambda: close_fn(fn)))
     assert (0, 1) == (fn.batch_stats.pending, fn.batch_stats.cancelled_items)
 
 
-def test_a_loop_that_is_closed_before_it_flushes():
+def test_a_flush_ignores_a_closed_loop():
     """``flush()`` works even if a loop is closed right after it was seen running."""
-    fn = microbatch(never()[0], timeout=HOUR)
-    with LoopThread(EndsWhenAsked()) as there:
-        there.call(fn, 1)
-        there.loop.place = there
-        assert None is ends(settled(fn.flush))
+    fn = microbatch(endless()[0], timeout=HOUR)
+    with LoopThread(LoopThatClosesWhenSeen()) as loop_thread:
+        loop_thread.call(fn, 1)
+        loop_thread.loop.owner = loop_thread
+        assert None is result_of(in_new_thread(fn.flush))
 
 
-def test_a_call_that_arrives_while_the_batcher_is_closed(way):
+def test_closing_flushes_a_call_that_arrives_meanwhile(close_fn):
     """An item that arrives at the very moment of closing does not wait for its window to end."""
 
-    class Slow(asyncio.SelectorEventLoop):
+    class LoopWithSlowClock(asyncio.SelectorEventLoop):
         """A loop whose clock can block its reader."""
 
         at_clock = None
@@ -214,27 +214,27 @@ def test_a_call_that_arrives_while_the_batcher_is_closed(way):
 
     fn = microbatch(double, timeout=HOUR)
     gate = Gate(doubled)
-    with LoopThread(Slow()) as there:
+    with LoopThread(LoopWithSlowClock()) as loop_thread:
 
         async def call(item):
-            there.loop.at_clock = gate if item == 2 else None  # the call is accepted but not queued yet
+            loop_thread.loop.at_clock = gate if item == 2 else None  # the call is accepted but not queued yet
             return await fn(item)
 
-        first = asyncio.run_coroutine_threadsafe(call(1), there.loop)
+        first = asyncio.run_coroutine_threadsafe(call(1), loop_thread.loop)
         wait_until(lambda: fn.batch_stats.pending)
         fn.flush()
         assert 2 == first.result(PATIENCE)
         gate.shut()
-        second = asyncio.run_coroutine_threadsafe(call(2), there.loop)
+        second = asyncio.run_coroutine_threadsafe(call(2), loop_thread.loop)
         gate.await_batch()
-        closing = settled(lambda: way(fn))
-        assert None is ends(closing)
+        closing = in_new_thread(lambda: close_fn(fn))
+        assert None is result_of(closing)
         gate.open()
         assert 4 == second.result(PATIENCE)
 
 
-def test_loops_whose_batches_wait_for_each_other(way):
-    """All loops drain before any is waited for: the batch of one may need that of another."""
+def test_closing_drains_loops_whose_batches_wait_for_each_other(close_fn):
+    """All loops drain before closing waits for any, because a batch of one may need that of another."""
     places = [LoopThread(), LoopThread()]
 
     async def double(items):
@@ -245,11 +245,11 @@ def test_loops_whose_batches_wait_for_each_other(way):
     fn = microbatch(double, timeout=HOUR)
     with places[0], places[1]:
         first, second = places[0].call(fn, 1), places[1].call(fn, 2)
-        assert None is ends(settled(lambda: way(fn)))
+        assert None is result_of(in_new_thread(lambda: close_fn(fn)))
         assert [4, 4] == [first.result(PATIENCE), second.result(PATIENCE)]
 
 
-def test_a_loop_with_nothing_to_do_is_not_waited_for(way):
+def test_closing_does_not_wait_for_a_loop_without_items(close_fn):
     """Closing does not wait for a loop that is busy with other work and has no item."""
 
     async def double(items):
@@ -257,12 +257,12 @@ def test_a_loop_with_nothing_to_do_is_not_waited_for(way):
 
     fn = microbatch(double)
     gate = Gate(doubled)
-    with LoopThread() as there:
-        assert 2 == asyncio.run_coroutine_threadsafe(_call(fn, 1), there.loop).result(PATIENCE)
+    with LoopThread() as loop_thread:
+        assert 2 == asyncio.run_coroutine_threadsafe(_call(fn, 1), loop_thread.loop).result(PATIENCE)
         gate.shut()
-        there.loop.call_soon_threadsafe(gate, [])
+        loop_thread.loop.call_soon_threadsafe(gate, [])
         gate.await_batch()
-        assert None is ends(settled(lambda: way(fn)))
+        assert None is result_of(in_new_thread(lambda: close_fn(fn)))
         gate.open()
 
 
@@ -270,8 +270,8 @@ async def _call(fn, item):
     return await fn(item)
 
 
-class Looks:
-    """A loop that runs as long as it has answers."""
+class LoopStub:
+    """A loop whose ``is_running()`` returns the given answers."""
 
     def __init__(self, *answers):
         self.is_running = iter(answers).__next__
@@ -279,22 +279,22 @@ class Looks:
 
 def test_a_thread_waits_as_long_as_the_loop_runs():
     """A thread that waits for the end of an engine stops when the loop of the engine has ended."""
-    looks = Looks(True, True, False)
-    Closing().wait(looks)
+    loop = LoopStub(True, True, False)
+    Closing().wait(loop)
     with pytest.raises(StopIteration):
-        looks.is_running()
+        loop.is_running()
 
 
 async def test_a_task_waits_as_long_as_the_loop_runs():
     """A task that waits for the end of an engine stops when the loop of the engine has ended."""
-    looks = Looks(True, True, False)
-    await Closing().wait_async(looks)
+    loop = LoopStub(True, True, False)
+    await Closing().wait_async(loop)
     with pytest.raises(StopIteration):
-        looks.is_running()
+        loop.is_running()
 
 
-async def test_one_of_two_waits_is_cancelled():
-    """Cancelling one task that waits for the end disturbs neither the others nor the batch."""
+async def test_a_cancelled_wait_does_not_affect_other_waits():
+    """Cancelling one task that waits for the end affects neither the other tasks nor the batch."""
     gate = asyncio.Event()
 
     async def double(items):
@@ -314,7 +314,7 @@ async def test_one_of_two_waits_is_cancelled():
     assert (2, None) == (await caller, await stays)
 
 
-def test_a_closing_task_whose_loop_has_ended(caplog):
+def test_a_loop_may_end_while_it_closes_a_batcher(caplog):
     """A loop that ends while it waits for another loop, or for threads, causes no error."""
     gate = Gate(doubled)
 
@@ -323,8 +323,8 @@ def test_a_closing_task_whose_loop_has_ended(caplog):
 
     of_loop, of_threads = microbatch(double, timeout=HOUR), microbatch(lambda items: gate(items), timeout=HOUR)
     gate.shut()
-    with LoopThread() as there, Abrupt() as here:
-        callers = [there.call(of_loop, 1), of_threads.submit(2)]
+    with LoopThread() as loop_thread, StoppingLoopThread() as here:
+        callers = [loop_thread.call(of_loop, 1), of_threads.submit(2)]
         for fn in of_loop, of_threads:
             asyncio.run_coroutine_threadsafe(_aclose(fn), here.loop)
             gate.await_batch()
@@ -335,7 +335,8 @@ def test_a_closing_task_whose_loop_has_ended(caplog):
         assert [2, 4] == [caller.result(PATIENCE) for caller in callers]
         for task in left:
             task._log_destroy_pending = False
-        in_time(lambda: asyncio.run_coroutine_threadsafe(there.loop.shutdown_default_executor(), there.loop).result())
+        loop = loop_thread.loop
+        in_time(lambda: asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result())
     assert [] == caplog.records
 
 
@@ -344,7 +345,7 @@ async def _aclose(fn):
 
 
 def test_closing_needs_no_free_thread():
-    """``aclose()`` of a ``def`` function works while all threads of the loop's pool are blocked in calls of it."""
+    """``aclose()`` of a ``def`` function works while its calls block all threads of the loop's pool."""
     double = microbatch(doubled, timeout=HOUR)
 
     async def main():
@@ -358,7 +359,7 @@ def test_closing_needs_no_free_thread():
     assert 2 == in_time(lambda: asyncio.run(main()))
 
 
-def test_closing_when_the_pool_of_the_loop_is_shut():
+def test_closing_works_after_the_pool_of_the_loop_is_shut_down():
     """``aclose()`` of a ``def`` function works at the very end of a program."""
     double = microbatch(doubled, timeout=HOUR)
 
@@ -371,7 +372,7 @@ def test_closing_when_the_pool_of_the_loop_is_shut():
     assert 2 == in_time(lambda: asyncio.run(main()))
 
 
-def test_giving_up_on_closing_leaves_no_thread_behind():
+def test_a_cancelled_aclose_leaves_no_thread():
     """An ``aclose()`` that is cancelled while a batch never ends does not keep ``asyncio.run`` from ending."""
     gate = Gate(doubled)
     double = microbatch(lambda items: gate(items))

@@ -17,7 +17,7 @@ from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
 
 HOUR = 3600
-# What an interrupt may do with a batcher and with a future that is queued in it, and how that future ends.
+# Actions of an interrupt on a batcher and on a future that is queued in it, and the end of that future.
 ACTIONS = {
     "flushes": (lambda batcher, future: batcher.flush(), 2),
     "closes": (lambda batcher, future: batcher.close(), 2),
@@ -36,7 +36,7 @@ CALLS = {
 
 
 def ended(future):
-    """Return how a future ended that is done."""
+    """Return the end of a future that is done."""
     try:
         return future.result(0)
     except BaseException as error:
@@ -62,7 +62,7 @@ def interrupt(monkeypatch):
 
 @pytest.mark.parametrize("how", ACTIONS)
 def test_an_interrupt_does_not_wait_for_the_call_that_it_interrupts(how, interrupt):
-    """An interrupt may use the batcher; an action that is impossible under the lock follows when the call returns."""
+    """An interrupt may use the batcher; an action that is impossible under the lock runs when the call returns."""
     action, expected = ACTIONS[how]
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     first = batcher._submit_nowait(1)
@@ -75,7 +75,7 @@ def test_an_interrupt_does_not_wait_for_the_call_that_it_interrupts(how, interru
 
 @pytest.mark.parametrize("call", CALLS)
 def test_no_call_loses_the_action_of_an_interrupt(call, interrupt):
-    """Whichever call an interrupt comes in, its action follows, though nothing else uses the batcher any more."""
+    """The action of an interrupt runs after any interrupted call, even if no other code uses the batcher."""
     owner, name, use = CALLS[call]
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     first, other = batcher._submit_nowait(1), batcher._submit_nowait(2)
@@ -98,7 +98,7 @@ def test_closing_loses_no_action_of_an_interrupt(interrupt):
 
 
 def test_a_call_that_fails_loses_no_action_of_an_interrupt(interrupt):
-    """An action follows also when the interrupted call is refused."""
+    """An action runs also when the interrupted call is refused."""
     gate = Gate(doubled)
     gate.shut()
     batcher = SyncMicrobatcher(gate, max_pending=1, on_full="raise")
@@ -129,14 +129,14 @@ def test_an_interrupt_that_raises_loses_no_action(interrupt):
 
 
 def test_a_worker_that_waits_loses_no_action_of_a_finalizer(interrupt):
-    """An action follows before the worker waits for the end of a window."""
+    """An action runs before the worker waits for the end of a window."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     interrupt(PlainQueue, "take", batcher.flush)
     assert 2 == batcher._submit_nowait(1).result(PATIENCE)
 
 
 def test_a_worker_that_runs_a_batch_loses_no_action_of_a_finalizer(interrupt, monkeypatch):
-    """An action follows before the batch function runs, and not after it."""
+    """An action runs before the batch function, and not after it."""
     gate = Gate(doubled)
     gate.shut()
     batcher = SyncMicrobatcher(gate, max_batch_size=2, batch_wait_timeout_s=HOUR, concurrency=2)
@@ -145,7 +145,7 @@ def test_a_worker_that_runs_a_batch_loses_no_action_of_a_finalizer(interrupt, mo
     def depart_later(self, batch):
         monkeypatch.setattr(ThreadEngine, "_depart", depart)
         futures.append(batcher._submit_nowait(3))
-        # The other worker waits for the window, and runs no action any more.
+        # The other worker waits for the window, and runs no more actions.
         wait_until(lambda: self.workers.idle)
         interrupt(Stats, "departed", batcher.flush)
         return depart(self, batch)
@@ -160,7 +160,7 @@ def test_a_worker_that_runs_a_batch_loses_no_action_of_a_finalizer(interrupt, mo
 
 
 def test_a_worker_that_ends_a_batch_loses_no_action_of_a_finalizer(interrupt):
-    """An action follows after the batch that a finalizer came in."""
+    """An action runs after the batch that the finalizer interrupted."""
     gate = Gate(doubled)
     gate.shut()
     batcher = SyncMicrobatcher(gate, 1, HOUR)
@@ -174,7 +174,7 @@ def test_a_worker_that_ends_a_batch_loses_no_action_of_a_finalizer(interrupt):
 
 
 def test_an_inline_call_loses_no_action_of_an_interrupt(interrupt):
-    """An action follows before a call returns that runs its own batch."""
+    """An action runs before a call that runs its own batch returns."""
     with inline():
         batcher = SyncMicrobatcher(doubled)
         interrupt(Slots, "finish", batcher.close)
@@ -183,14 +183,14 @@ def test_an_inline_call_loses_no_action_of_an_interrupt(interrupt):
 
 
 def test_the_deadline_worker_loses_no_action_of_a_finalizer(interrupt):
-    """An action follows before the worker waits for the next deadline."""
+    """An action runs before the worker waits for the next deadline."""
     double = microbatch(doubled, timeout=HOUR)
     interrupt(GroupedQueue, "expire", double.flush)
     assert 2 == double.options(deadline=HOUR).submit(1).result(PATIENCE)
 
 
 def test_another_thread_may_run_a_deferred_action():
-    """A thread that finds no action left, as another one has just run the last, goes on."""
+    """A thread continues if another thread has just run the last action."""
     ran = []
 
     def is_owned():
@@ -206,7 +206,7 @@ def test_another_thread_may_run_a_deferred_action():
 
 @pytest.mark.parametrize("call", ["_submit_nowait", "submit"])
 def test_an_interrupt_cannot_call_the_function(call, interrupt):
-    """A call from an interrupt would wait for the interrupted call, or overtake it, and is refused."""
+    """A call from an interrupt is refused, because it would wait for the interrupted call or overtake it."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     errors = []
 
@@ -226,7 +226,7 @@ def test_an_interrupt_cannot_call_the_function(call, interrupt):
     assert [expected] == errors
 
 
-def test_the_first_call_with_a_priority_from_an_interrupt(interrupt):
+def test_an_interrupt_cannot_make_the_first_call_with_a_priority(interrupt):
     """Such a call is refused and changes nothing. The next call with a priority is accepted."""
     fn = microbatch(doubled)
     assert 2 == fn(1)

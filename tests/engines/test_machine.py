@@ -1,7 +1,7 @@
-"""Both engines against the model of the core: the same batches, at the same times, with answers for the right callers.
+"""Both engines compared with the model of the core: the same batches at the same times, with the right answers.
 
-Time is virtual. An event loop leaps from timer to timer. Threads share a clock that moves only when all of them wait,
-and they stand still while the machine acts, so that no batch depends on which thread is faster.
+Time is virtual. An event loop advances from timer to timer. Threads share a clock that advances only when all of them
+wait. They pause while the machine acts, so that no batch depends on the speed of a thread.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from batchify import (
 from batchify._threads import workers
 from batchify.testing import VirtualLoop
 from tests.kit.columns import forget_batchers
-from tests.kit.model import Model, number
+from tests.kit.model import Model, item_of
 
 picks = st.integers(0, 40)
 # A hang is a failure after this many seconds.
 PATIENCE = 1.0
-# Times that are equal but for rounding.
+# Times with a smaller difference are equal except for rounding.
 SAME = 1e-6
 
 
@@ -115,7 +115,7 @@ class OnLoop:
         return self.loop.time()
 
     def act(self, *actions):
-        """Do ``actions`` in one iteration of the loop, and run the loop until all that follows at once is done."""
+        """Do ``actions`` in one iteration of the loop, and run all callbacks that follow at the same time."""
         done = []
         self.loop.call_soon(lambda: done.extend(action() for action in actions))
         for _ in range(8):
@@ -148,7 +148,7 @@ class OnLoop:
 
 
 class Clock:
-    """Time and locks for threads that run only while the driver waits for them."""
+    """Virtual time and locks for threads that run only while the driver waits for them."""
 
     def __init__(self):
         self.now = 1000.0
@@ -179,22 +179,22 @@ class Clock:
         with self._changed:
             self._frozen = False
             self._changed.notify_all()
-            assert self._changed.wait_for(self._at_rest, PATIENCE), "hang: a thread does not come to rest"
+            assert self._changed.wait_for(self._all_wait, PATIENCE), "hang: a thread does not wait"
 
-    def _at_rest(self):
+    def _all_wait(self):
         return all(condition is not None and not condition() for condition in self._threads.values())
 
     def sleep(self, seconds):
-        """Leap from one moment to the next for which a thread waits, until the time has passed."""
+        """Advance from timeout to timeout of the threads, until the time has passed."""
         until = self.now + seconds
         while (moment := min([until, *self.moments()])) < until:
-            self._leap(moment)
-        self._leap(until)
+            self._advance(moment)
+        self._advance(until)
 
     def moments(self):
         return [condition.until for condition in self._threads.values() if condition.until is not None]
 
-    def _leap(self, moment):
+    def _advance(self, moment):
         with self:
             self.now = moment
 
@@ -202,7 +202,7 @@ class Clock:
         return Lock(self)
 
     def thread(self, target, args, name, daemon):
-        """Return a thread that obeys this clock from its start to its end."""
+        """Return a thread that this clock controls from its start to its end."""
 
         def run():
             me = threading.get_ident()
@@ -227,7 +227,7 @@ class Waits:
 
 
 class Thread(threading.Thread):
-    """A thread that obeys a clock."""
+    """A thread that a clock controls."""
 
     def __init__(self, clock, run, name):
         super().__init__(target=run, name=name, daemon=True)
@@ -241,7 +241,7 @@ class Thread(threading.Thread):
 
 
 class Lock:
-    """A lock whose timeouts go by a clock."""
+    """A lock whose timeouts use a clock."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -250,8 +250,8 @@ class Lock:
     def acquire(self, timeout=None):
         until = None if timeout is None else self._clock.now + timeout
         with self._clock._changed:
-            over = lambda: until is not None and self._clock.now >= until
-            self._clock.wait_for(Waits(lambda: not self._held or over(), until))
+            has_timed_out = lambda: until is not None and self._clock.now >= until
+            self._clock.wait_for(Waits(lambda: not self._held or has_timed_out(), until))
             free, self._held = not self._held, True
             return free
 
@@ -299,7 +299,7 @@ class InThreads:
         return self._clock.now
 
     def act(self, *actions):
-        """Do ``actions`` while all threads stand still, and then let the threads run until they wait again."""
+        """Do ``actions`` while all threads pause, and then run the threads until they wait again."""
         with self._clock:
             return [action() for action in actions]
 
@@ -326,7 +326,7 @@ class InThreads:
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Drives an engine and the model in step."""
+    """Performs the same operations on an engine and on the model."""
 
     kit = OnLoop
 
@@ -338,7 +338,7 @@ class EngineMachine(RuleBasedStateMachine):
     def begin(self, max_size, timeout, concurrency):
         self.engine = self.kit(max_batch_size=max_size, batch_wait_timeout_s=timeout, concurrency=concurrency)
         self.model = Model(max_size, timeout, concurrency)
-        # The batches of the engine, in step with those of the model.
+        # The running batches of the engine, in the same order as those of the model.
         self.batches = []
         self.futures = []
         self.ends = Counter()
@@ -347,7 +347,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.closings = []
 
     def teardown(self):
-        """Close the batcher: every caller is answered, and nothing waits or runs."""
+        """Close the batcher: every caller gets an answer, and no item waits or runs."""
         if not hasattr(self, "engine"):
             return
         try:
@@ -363,7 +363,7 @@ class EngineMachine(RuleBasedStateMachine):
     def arrive(self, count):
         """Let items arrive together; a closed batcher refuses all of them."""
         first = len(self.model.callers)
-        puts = [partial(self.engine.put, number(place)) for place in range(first, first + count)]
+        puts = [partial(self.engine.put, item_of(ticket)) for ticket in range(first, first + count)]
         if self.closed:
             assert [BatcherClosedError] * count == [type(error) for error in self.engine.act(*puts)]
             return
@@ -444,7 +444,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_numbers(self):
-        """Engine and model have the same counts, and closing is complete exactly when nothing waits or runs."""
+        """Engine and model have the same counts, and closing is complete exactly when no item waits or runs."""
         stats = self.engine.batcher.stats
         running = sum(len(batch["members"]) for batch in self.model.running())
         assert (len(self.model.waiting()), running) == (stats.pending, stats.running)
@@ -465,7 +465,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert waiting == [(item.data, item.future) for item in self.engine.batcher.waiting()]
 
     def _follow(self):
-        """Let the model follow the engine: the same callers leave, at the same time, for the same reason."""
+        """Apply the departures of the engine to the model: the callers, times and reasons must be equal."""
         for batch in self.engine.began[len(self.batches) :]:
             at = self.model.wake_at()
             assert at is not None, f"{batch.items} left although no slot was free"
@@ -475,7 +475,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert batch.reason in reasons
             self.batches.append(batch)
         at = self.model.wake_at()
-        assert at is None or at > self.engine.now - SAME, "something is due, and has not left"
+        assert at is None or at > self.engine.now - SAME, "a batch is due but has not left"
 
     def _cancel(self, caller):
         future = self.futures[caller["ticket"]]
@@ -501,7 +501,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 class ThreadMachine(EngineMachine):
-    """Drives the thread engine."""
+    """Runs the machine with the thread engine."""
 
     kit = InThreads
 
@@ -509,7 +509,7 @@ class ThreadMachine(EngineMachine):
 @pytest.mark.untraced
 @pytest.mark.parametrize("machine", [EngineMachine, ThreadMachine], ids=["asyncio", "threads"])
 def test_an_engine_behaves_like_the_model(machine):
-    """Whichever callers arrive and leave, and however batches end, an engine behaves like the model."""
+    """After any arrivals, cancellations and ends of batches, an engine behaves like the model."""
     # Without shrinking, because each attempt at an example that hangs takes its full timeout.
     phases = set(Phase) - {Phase.shrink}
     try:

@@ -22,7 +22,7 @@ GROWTH = 500
 
 @contextmanager
 def uncollected():
-    """Switch off the garbage collector, so that only reference counts free objects."""
+    """Disable the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
     try:
@@ -70,7 +70,7 @@ WAYS = {
 @pytest.mark.untraced
 @pytest.mark.parametrize("way", WAYS)
 def test_answered_calls_take_no_memory(way, monkeypatch):
-    """After any number of answered calls, there are no more objects in memory than after the first ones."""
+    """After any number of answered calls, memory has no more objects than after the first calls."""
     # The statistics of recent batches take more or less memory, depending on which calls shared a batch.
     monkeypatch.setattr("batchify._stats.counters.RECENT", WARM // SIZE // 20)
     call = WAYS[way]()
@@ -117,8 +117,8 @@ async def errors_on_loop(kit, fn):
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_loop_closed_while_answers_are_under_way(is_stream):
-    """Answers that threads sent to a loop, which closed before it received them, are freed with the loop."""
+def test_answers_to_a_closed_loop_are_freed(is_stream):
+    """Answers from threads to a loop that closed before it received them are freed with the loop."""
     asked = threading.Event()
 
     @microbatch

@@ -5,7 +5,7 @@ get the same calls. The best fixed windows come from a dense grid: the one with 
 lowest 99th percentile. The regret of a policy is the ratio of its own figure to theirs.
 
 Where run times are random, a single run says little near saturation, because the best window is then the luckiest one.
-So figures are averaged over several runs before they are compared.
+Therefore, figures are averaged over several runs before the comparison.
 
     python -m tests.planning.adaptive --calls 6000 --runs 12
 """
@@ -40,7 +40,7 @@ LOADS = (0.1, 0.3, 0.5, 0.8, 0.95)
 BURSTS = (1, 8)
 NOISES = (None, 0.5)
 SLOTS = (1, 2, 4)
-# Seconds: from none to several times the run time of one item.
+# Seconds, from zero to several times the run time of one item.
 WINDOWS = (0.0, *(0.05 * 1.6**step for step in range(11)))
 
 

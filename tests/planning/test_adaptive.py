@@ -43,7 +43,7 @@ def test_no_window_is_much_better(slots, worst_p99):
 
 @pytest.mark.untraced
 def test_no_window_is_much_better_with_random_run_times():
-    """The same holds on average with random run times, which need more calls."""
+    """With random run times, which need more calls, the same is true on average."""
     assert is_bounded(average([cell.regrets(4 * CALLS, policies=OWN)["adaptive"] for cell in cells([4], [0.5])]))
 
 
@@ -55,8 +55,8 @@ def test_the_distance_leaves_out_the_cost_of_items():
     assert regrets["whole run"][0] >= 2.0
 
 
-def test_the_table():
-    """The table has a row for each group, with the average and the worst regret of each policy."""
+def test_the_table_has_average_and_worst_regrets():
+    """Each group has a row, with both regrets of each policy."""
     row = dict.fromkeys(POLICIES, (1.0, 2.0))
     found = dict.fromkeys(cells([1, 4], [None]), row)
     lines = list(table(found, "slots", lambda cell: cell.concurrency))
@@ -73,7 +73,7 @@ def test_figures_are_averages_over_runs():
         assert average(runs) == cell.latencies(lambda: POLICIES["adaptive"](1), CALLS, runs=4)
 
 
-def test_other_policies():
+def test_other_policies_have_regrets():
     """Each policy has its regrets; where no policy beats the best window, the best limit is as good."""
     (cell,) = (cell for cell in cells([1], [None]) if (cell.cost, cell.load, cell.burst) == ("a + b n", 0.5, 1))
     regrets = cell.others(CALLS)

@@ -291,7 +291,7 @@ def test_simulate_accepts_costs(command, cost, run_time):
     assert f"{expected.latency_ms.p99:.3g} ms" == cells(output)[1][5]
 
 
-def test_simulate_beyond_capacity(command):
+def test_simulate_refuses_a_rate_above_the_capacity(command):
     """A rate above the capacity is an error."""
     expected = (
         "batchify: --rate 9000 must be below the capacity, which is 4,444 calls a second "
@@ -357,8 +357,8 @@ def test_bench_counts_failures(command, monkeypatch):
     assert "At 1,500 calls/s, 3 calls failed: KeyError 2, ValueError 1." in output
 
 
-def test_bench_without_an_answer(command, monkeypatch):
-    """A load without any answer has nothing to compare."""
+def test_bench_without_an_answer_compares_nothing(command, monkeypatch):
+    """A load without any answer has no row in the table."""
 
     async def failing(load, calls, seed):
         load.errors.update(["KeyError"])
@@ -380,7 +380,7 @@ def test_bench_reports_late_calls(command, monkeypatch):
     assert "At 100 calls/s, some calls were made late (99 of 100 within 1.00 s), because the event loop" in output
 
 
-# Mistakes of the user.
+# Invalid commands.
 
 TUNE = "tune shop:sleep --items"
 
@@ -456,8 +456,8 @@ TUNE = "tune shop:sleep --items"
         ),
     ],
 )
-def test_errors(command, tmp_path, line, expected):
-    """A mistake is explained in one line, with exit code 2 and without a traceback."""
+def test_a_mistake_is_explained_in_one_line(command, tmp_path, line, expected):
+    """The exit code is 2, and there is no traceback."""
     Path("other.py").write_text("import missing_one", encoding="utf-8")
     Path("other2.py").write_text("raise ValueError('no')", encoding="utf-8")
     Path("other3.py").write_text("f(", encoding="utf-8")
@@ -505,8 +505,8 @@ def test_errors(command, tmp_path, line, expected):
         ("", "the following arguments are required: command"),
     ],
 )
-def test_usage(capsys, line, expected):
-    """The error for an invalid value says which values are valid."""
+def test_an_invalid_value_is_a_usage_error(capsys, line, expected):
+    """The error names the valid values."""
     with pytest.raises(SystemExit) as caught:
         main(line.split())
     assert 2 == caught.value.code
@@ -521,7 +521,7 @@ def test_usage(capsys, line, expected):
         ("--cost 1 --noise 20", "noise must be at most 10, got 20.0"),
     ],
 )
-def test_simulate_refuses(command, options, expected):
+def test_simulate_refuses_invalid_arguments(command, options, expected):
     """An argument that ``simulate()`` refuses gets the same message."""
     code, _, errors = command(f"simulate {options} --rate 0.1 --calls 10")
     assert (2, f"batchify: {expected}\n") == (code, errors)
@@ -533,7 +533,7 @@ def test_items_are_not_shown(command):
     assert "secret" not in output + errors
 
 
-def test_items_from_a_file(command):
+def test_items_are_read_from_a_file(command):
     """Each line is an item, except for empty lines."""
     Path("items.jsonl").write_text("\n".join(map(json.dumps, ["a", {"b": 1}, "", None])) + "\n\n", encoding="utf-8")
     code, output, _ = command("tune shop:sleep --items items.jsonl --max-size 2 --seconds 0.2 --rate 100")
@@ -548,7 +548,7 @@ def test_items_from_a_file(command):
         ("tune shop:sleep --items shop:numbers --out x", {"matplotlib"}, "matplotlib"),
     ],
 )
-def test_a_missing_extra(command, monkeypatch, line, missing, named):
+def test_a_missing_extra_is_an_error(command, monkeypatch, line, missing, named):
     """A missing package is an error before anything is measured, and the message says how to install it."""
     monkeypatch.setattr("batchify._cli.commands.find_spec", lambda name: None if name in missing else name)
     expected = f"batchify: this command needs {named}: pip install 'batchify-toolkit[cli]'\n"
@@ -567,14 +567,14 @@ def interrupted(command, line, stop):
     return command(line)
 
 
-def test_interrupted_at_once(command):
-    """Before the first measurement, there is no output."""
+def test_an_interrupt_before_the_first_measurement_leaves_no_output(command):
+    """Only the message about the interrupt is printed."""
     line = "tune shop:until --items shop:awaited"
     assert (130, "", "batchify: interrupted\n") == interrupted(command, line, 1)
 
 
 @pytest.mark.parametrize("stop", range(2, 20))
-def test_interrupted_while_measuring(command, stop):
+def test_an_interrupted_measurement_shows_complete_sizes(command, stop):
     """Complete measurements are shown; the first one is complete after nine calls."""
     code, output, errors = interrupted(command, "tune shop:until --items shop:awaited --max-size 2", stop)
     assert (130, "batchify: interrupted\n") == (code, errors)
@@ -582,7 +582,7 @@ def test_interrupted_while_measuring(command, stop):
     assert stop < 10 or "1" == cells(output)[1][0]
 
 
-def test_interrupted_under_load(command, monkeypatch):
+def test_an_interrupted_load_shows_its_calls(command, monkeypatch):
     """The finished rates are shown, and the interrupted one with the calls that it has made."""
     loads = []
 
@@ -600,8 +600,8 @@ def test_interrupted_under_load(command, monkeypatch):
     assert ["100", "400"] == [row[0] for row in cells(output)[1::3]]
 
 
-def test_interrupted_before_the_first_call(command, monkeypatch):
-    """Before the first answer, there is no output."""
+def test_an_interrupt_before_the_first_answer_leaves_no_output(command, monkeypatch):
+    """A load without an answer has no row."""
 
     async def interrupted(load, calls, seed):
         raise KeyboardInterrupt
@@ -611,8 +611,8 @@ def test_interrupted_before_the_first_call(command, monkeypatch):
     assert (130, "", "batchify: interrupted\n") == command(line)
 
 
-def test_an_interrupted_simulation(command, monkeypatch):
-    """The finished rows are shown."""
+def test_an_interrupted_simulation_shows_finished_rows(command, monkeypatch):
+    """Rows that are finished before the interrupt are shown."""
     finished = []
 
     def simulate(**options):
@@ -627,10 +627,10 @@ def test_an_interrupted_simulation(command, monkeypatch):
     assert ["0"] == [row[0] for row in cells(output)[1:]]
 
 
-# As a process.
+# In a separate process.
 
 
-def test_a_process():
+def test_a_process_runs_the_command():
     """``python -m batchify`` runs the command."""
     assert "Prediction" in printed("-m", "batchify", "simulate", "--cost", "0.004", "--rate", "100")
 
@@ -655,14 +655,14 @@ def test_a_process_is_interrupted():
     assert (130, "batchify: interrupted\n") == (running.returncode, errors)
 
 
-def test_the_script():
+def test_the_package_installs_a_script():
     """The package installs the command ``batchify``."""
     [script] = [script for script in entry_points(group="console_scripts") if script.name == "batchify"]
     assert main is script.load()
 
 
-def test_on_a_terminal(monkeypatch):
-    """In a terminal, sentences are broken at its width."""
+def test_sentences_are_wrapped_on_a_terminal(monkeypatch):
+    """The width of the terminal limits the lines."""
     from io import StringIO
 
     screen = StringIO()

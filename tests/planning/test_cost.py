@@ -28,7 +28,7 @@ def test_a_linear_cost_is_found(a, b):
 
 
 def test_one_point_is_a_fixed_cost():
-    """A single size says nothing about other sizes, so its cost is taken for the cost of all sizes."""
+    """With a single measured size, its cost is the cost of all sizes."""
     assert LinearCost(2.0, 0.0) == LinearCost.fit({4: 2.0})
 
 
@@ -50,15 +50,15 @@ def test_small_batches_have_the_same_weight_as_large_ones():
     assert 1.0 == pytest.approx(LinearCost.fit(points)(0), rel=0.01)
 
 
-def test_an_outlier_does_not_count():
-    """A batch that took ten times as long as the others of its size does not count."""
+def test_an_outlier_is_ignored():
+    """A batch that takes ten times as long as the others of its size does not affect the cost."""
     runs = [run_of(2.0), run_of(2.0), run_of(20.0)]
     found = Cost.from_samples(Samples({1: runs}, [0.1, 0.2, 9.0], {2: [1.5, 1.5, 9.0]}))
     assert Cost({1: 2.0}, {1: 2.0}, 0.0, 0.2, {1: 1.0, 2: 1.5}, {1: 2.0}, {1: 2.0}) == found
 
 
 def test_no_cost_is_negative():
-    """A measurement below zero is noise: calls do not speed up batches, and neither do other batches."""
+    """A negative measurement is noise, because neither calls nor other batches make a batch faster."""
     found = Cost.from_samples(Samples({1: [run_of(1.0)]}, [-0.1], {2: [0.9]}))
     assert (0.0, {1: 1.0, 2: 1.0}) == (found.interference, found.slowdown)
 
@@ -90,8 +90,8 @@ def test_samples_add_up():
     ],
     ids=["all fixed", "nothing fixed", "hardly anything fixed", "interference takes the gain"],
 )
-def test_whether_batching_pays(cost, pays, gain):
-    """Batching pays if an unbatched item takes a tenth longer than in the best batch, with all costs of batching."""
+def test_batching_pays_if_it_saves_a_tenth(cost, pays, gain):
+    """The time of an unbatched item is compared with that in the best batch, including all costs of batching."""
     assert (pays, pytest.approx(gain)) == (cost.pays, cost.gain)
 
 
@@ -101,7 +101,7 @@ def test_capacity_is_that_of_the_best_size():
 
 
 def test_capacity_includes_slots_and_their_losses():
-    """Two slots answer twice as many calls, less what batches take from each other and calls from batches."""
+    """Two slots answer twice as many calls, minus the time that batches and calls cost each other."""
     two_slots = Setting(32, None, 2)
     assert 32 / 0.008 * 2 / 1.6 == known(0.008, 0.0, slowdown={1: 1.0, 2: 1.6}).capacity(two_slots)
     assert 1 / (0.008 / 32 + 0.001) == pytest.approx(known(0.008, 0.0, interference=0.001).capacity(Setting(32)))
@@ -130,7 +130,7 @@ def test_batches_are_faster_under_load():
 
 
 def test_back_to_back_is_no_slower_than_after_a_pause():
-    """A batch that seems slower without a pause is noise, and taken to be as fast."""
+    """A batch that seems slower without a pause is noise, so both times are equal."""
     samples = Samples({1: [run_of(2.0, back_to_back=1.5)], 2: [run_of(2.0, back_to_back=9.0)]})
     assert {1: 1.5, 2: 2.0} == Cost.from_samples(samples + Samples()).back_to_back
 
@@ -160,8 +160,8 @@ def test_the_loop_delay_is_at_most_the_measured_time():
     assert [0.0004, 0.0001, 0.0] == pytest.approx([found.wake, found.per_call, found.hand_over])
 
 
-def test_a_coarse_clock_of_cpu_time():
-    """Where the CPU clock of a thread stands still during a batch, the loop only wakes up late."""
+def test_a_coarse_cpu_clock_attributes_the_delay_to_late_waking():
+    """If the CPU clock of a thread does not advance during a batch, the loop only wakes up late."""
     found = Cost.from_samples(Samples({1: [run_of(0.001, total=0.004, wake_delay=0.001)]})).loop_delay
     assert [0.001, 0.0, 0.001] == pytest.approx([found.wake, found.per_call, found.hand_over])
     assert inf == found.capacity

@@ -23,13 +23,13 @@ def batches(loop_delay, due, run_times, *, max_size=1, concurrency=1):
     return [(batch.arrived, end, time) for batch, end, time in answered]
 
 
-def test_no_delay():
+def test_times_are_exact_without_a_delay():
     """Without a delay, calls arrive when they are due, and answers when their batch ends."""
     assert [([0.0], 2.0, 2.0), ([1.0], 4.0, 4.0)] == batches(LoopDelay(0.0, 0.0, 0.0), [0.0, 1.0], [2.0] * 4)
 
 
-def test_a_single_call():
-    """The loop wakes up, makes the call and hands it over; it wakes up again, and delivers the answer."""
+def test_a_single_call_is_delayed_twice():
+    """The loop wakes up and makes the call; it wakes up again and delivers the answer."""
     assert [([0.0], 22.5, 33.0)] == batches(LoopDelay(10.0, 0.5, 2.0), [0.0], [10.0] * 2)
 
 
@@ -39,13 +39,13 @@ def test_calls_that_are_due_while_the_loop_wakes_up_arrive_together():
     assert [([0.0, 9.0], 112.0, 124.0), ([12.5], 212.0, 223.0)] == found
 
 
-def test_a_call_that_is_due_while_the_loop_delivers_answers():
-    """The loop is awake, so it makes the call at once, and sleeps only then."""
+def test_an_awake_loop_makes_a_due_call_at_once():
+    """A loop that delivers answers makes a call that is due, and then sleeps."""
     found = batches(LoopDelay(10.0, 1.0, 0.0), [0.0, 22.0], [10.0] * 4)
     assert [([0.0], 21.0, 33.0), ([22.0], 43.0, 54.0)] == found
 
 
-def test_batches_that_end_in_another_order():
+def test_batches_may_end_in_any_order():
     """The first of two concurrent batches ends last; each caller gets the answer of its own batch."""
     found = batches(LoopDelay(0.0, 1.0, 0.0), [0.0, 2.0], [50.0, 10.0] * 2, concurrency=2)
     assert [([0.0], 51.0, 52.0), ([2.0], 13.0, 14.0)] == found

@@ -92,8 +92,8 @@ def test_calls_at_one_time_share_a_batch():
     assert {3: 1} == traced(1.0, 1.0, 1.0).size_histogram
 
 
-def test_a_burst_larger_than_a_batch():
-    """A burst fills one batch after the other, as many as there are slots, and the rest follows."""
+def test_a_burst_may_be_larger_than_a_batch():
+    """A burst fills one batch for each slot, and its remaining calls follow."""
     assert {2: 2, 1: 1} == traced(*[1.0] * 5, max_size=2, concurrency=2).size_histogram
 
 
@@ -127,7 +127,7 @@ def test_the_outcome_is_ready_for_json():
     assert (3, {"1": 1, "2": 1}, 1500.0) == (plain["calls"], plain["size_histogram"], plain["latency_ms"]["p50"])
 
 
-def test_the_outcome_as_text():
+def test_the_outcome_has_a_text():
     """The text has calls, batches, reasons, latency and waiting time."""
     assert [
         "3 calls in 2.0 s, 1.5 a second",
@@ -159,7 +159,7 @@ def test_run_times_are_interpolated(run_time, size, expected):
     assert expected == traced(*[0.0] * size, run_time=run_time).duration_s
 
 
-def test_impossible_sizes_cost_nothing():
+def test_a_maximum_size_above_the_number_of_calls_takes_no_time():
     """The maximum size may be far larger than the number of calls."""
     assert 1 == traced(0.0, max_size=10**12).batches
 
@@ -225,8 +225,8 @@ def test_options_are_compared_on_the_same_calls(options):
 # Invalid arguments.
 
 
-def test_either_a_rate_or_a_trace():
-    """Either a rate or a trace says when calls arrive."""
+def test_exactly_one_of_rate_and_trace_is_required():
+    """Both or neither is an error."""
     sentence = "simulate() needs either rate (how often calls arrive) or trace (when they arrived), and not both"
     assert sentence == error_message(TypeError, rate=None)
     assert sentence == error_message(TypeError, trace=[1.0])

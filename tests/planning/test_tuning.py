@@ -45,13 +45,13 @@ def test_a_window_is_recommended_where_it_is_better():
 
 
 @pytest.mark.untraced
-def test_more_slots_only_where_they_help():
+def test_more_slots_are_recommended_only_if_necessary():
     """Two slots are recommended if the rate needs them, and otherwise one."""
     cost = linear_cost(0.010, 0.0, sizes=(1, 2), slowdown={1: 1.0, 2: 1.0})
     assert [1, 2] == [recommend(cost, [rate]).setting.concurrency for rate in (0.2, 250.0)]
 
 
-def test_a_target_that_is_met():
+def test_a_target_may_be_met_at_nearly_all_rates():
     """With a target of 100 ms for a function of 10 ms, nearly all rates below the capacity meet it."""
     advice = recommend(linear_cost(0.010, 0.0), [1000.0], slo=0.1)
     assert [] == advice.missed_rates
@@ -59,7 +59,7 @@ def test_a_target_that_is_met():
 
 
 @pytest.mark.untraced
-def test_a_target_that_is_missed_at_some_rates():
+def test_a_target_may_be_missed_at_some_rates():
     """The advice has the rates that miss the target, and a lower rate that meets it."""
     advice = recommend(linear_cost(0.010, 0.001, sizes=(1, 2, 4)), [20.0, 270.0], slo=0.024)
     assert [270.0] == advice.missed_rates
@@ -67,12 +67,12 @@ def test_a_target_that_is_missed_at_some_rates():
 
 
 @pytest.mark.untraced
-def test_a_target_that_no_rate_meets():
+def test_a_target_below_the_run_time_is_missed_at_every_rate():
     """A function that takes longer than the target misses it at every rate."""
     assert 0.0 == recommend(linear_cost(0.010, 0.0), [10.0], slo=0.005).max_rate
 
 
-def test_no_target():
+def test_no_rate_misses_an_absent_target():
     """Without a target, no rate misses it and no rate is the highest."""
     advice = recommend(linear_cost(0.010, 0.0), [10.0])
     assert ([], None) == (advice.missed_rates, advice.max_rate)
@@ -140,7 +140,7 @@ def test_sizes_stop_growing_in_time(loop):
 
 
 def test_measuring_ends_in_time(loop):
-    """A measurement ends with the round during which its time is over."""
+    """A measurement ends with the round during which its time ends."""
     measured(loop, sleeper(0.001, 0.0), seconds=2.0)
     assert 2.0 <= loop.time() < 3.0
 
@@ -272,14 +272,14 @@ def test_a_bad_item_is_found(loop, bad):
     assert expected == failure(loop, picky(lambda items: bad in items))
 
 
-def test_items_that_fail_together(loop):
+def test_all_items_are_named_if_they_fail_only_together(loop):
     """Where neither half fails alone, the error names all items."""
     message = failure(loop, picky(lambda items: 3 in items and 12 in items))
     expected = "16 items, including items[0], make picky.<locals>.picky() fail together, but neither half alone: "
     assert message.startswith(f"{expected}KeyError at test_tuning.py, line ")
 
 
-def test_a_bad_item_that_was_not_tried(loop):
+def test_a_bad_item_that_was_not_tried_is_found(loop):
     """An item that fails only during the measurement is found as well."""
     tried = []
 
@@ -292,7 +292,7 @@ def test_a_bad_item_that_was_not_tried(loop):
     assert "items[5] makes later() fail: KeyError" == failure(loop, later, 1).replace("items[0]", "items[5]")
 
 
-def test_a_wrong_number_of_results(loop):
+def test_a_wrong_number_of_results_is_an_error(loop):
     """A function that drops a result gets the message of the engine."""
 
     @microbatch(name="drops")

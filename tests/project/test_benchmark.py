@@ -251,15 +251,15 @@ def results():
 def test_markdown(results):
     """The page has the machine, the bars, and a row with all cells for each entrant."""
     expected = """\
-### Where, when, with what
+### Environment
 
-| what | which |
+| property | value |
 | --- | ---: |
 | date | today |
 
 ### Bars
 
-| what | bar | measured |  |
+| contest | bar | measured |  |
 | --- | ---: | ---: | ---: |
 | counting | batchify <= 1 x floor (ms) | 1.50 (1.50-1.50) | **missed** |
 
@@ -297,7 +297,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert "0.62 (0.50-0.75)" in capsys.readouterr().out
     assert [50, 150] == json.loads(figures.read_text(encoding="utf-8"))["contests"][0]["entrants"][OURS]["values"]
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- measured: begin -->\n\n### Where")
+    assert text.startswith("before\n<!-- measured: begin -->\n\n### Environment")
     assert text.endswith("|\n\n<!-- measured: end -->\nafter\n")
     assert "old" not in text
 

@@ -1,9 +1,9 @@
-"""Who asked for what, and what came of it.
+"""Records of all calls and of how they ended.
 
-Every call has an ``Item``. The batch function writes into it what its caller is to see, and the caller compares: the
-very object that was computed for it, or an error that comes from the very one that ended its batch.
+Every call has an ``Item``. The batch function records in it the outcome that its caller must get, and the caller
+compares: a result must be the same object, and an error must come from the error that ended the batch.
 """
-# ruff: noqa: N818  # these exceptions are no errors
+# ruff: noqa: N818  # these exceptions are not errors
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from random import Random
 
 from batchify import BatcherClosedError, DeadlineError
 
-# For how many seconds something may still be on its way.
+# The number of seconds within which all remaining work must end.
 PATIENCE = 10.0
-# What a caller may do to its batch, beside raising one of the exceptions below.
+# Actions of an item on its batch. An exception type is an action, too: the batch function raises it.
 ANSWER, REFUSE, SHORT = "answer", "refuse", "short"
-# Ends of a call that the batcher has taken, and of one that it has not, or that cannot tell.
+# How an accepted call may end, and how a call may end that was not accepted, or may not have been.
 TAKEN = ("answered", "failed", "cancelled", "expired", "unread")
-NOT_TAKEN = ("refused", "not asked", "interrupted")
+NOT_TAKEN = ("refused", "not started", "interrupted")
 
 
 class Refused(Exception):
-    """One in the place of a result."""
+    """Returned in place of a result."""
 
 
 class Failure(Exception):
-    """A plain one."""
+    """A plain exception."""
 
 
 class Awkward(Exception):
-    """One whose constructor does not take its own ``args``."""
+    """An exception whose constructor does not take its own ``args``."""
 
     def __init__(self, *, number):
         super().__init__("awkward", number)
@@ -45,7 +45,7 @@ class Awkward(Exception):
 
 
 class Single(Exception):
-    """One that can't be copied."""
+    """An exception that cannot be copied."""
 
     def __new__(cls, *, number):
         return super().__new__(cls, number)
@@ -59,120 +59,120 @@ class Single(Exception):
 
 
 class Fatal(BaseException):
-    """One that is not an ``Exception``."""
+    """An exception that is not an ``Exception``."""
 
 
 class Interrupted(BaseException):
-    """What a signal handler raises."""
+    """Raised by a signal handler."""
 
 
-class Left(Exception):
-    """A caller has had enough of its stream."""
+class StoppedReading(Exception):
+    """A caller stops reading its stream."""
 
 
-class Crossed(Exception):
-    """A caller was given what is not the next value of its own stream."""
+class WrongValue(Exception):
+    """A caller got a value that is not the next one of its own stream."""
 
 
-class Family(list):
-    """What the callers of items that are equal are to see: answers, errors, or types of errors of the library."""
+class Outcomes(list):
+    """The possible outcomes for callers of equal items: answers, errors, or types of errors of the library."""
 
     def __init__(self, number):
-        # What is equal weighs the same.
+        # Equal items have equal weights.
         self.weight = number % 5 + 1
 
 
 class Item:
-    """One call: what it does to its batch, and what came of it. It is equal to those of its family."""
+    """One call: its action on its batch, and its outcome. Items that share their outcomes are equal."""
 
-    __slots__ = ("appetite", "asked", "caller", "family", "fate", "number", "pause", "runs", "urgency")
+    __slots__ = ("action", "call_options", "caller", "number", "outcomes", "pause", "reading_limit", "runs", "started")
 
-    def __init__(self, number, fate, pause, urgency, family, appetite):
+    def __init__(self, number, action, pause, call_options, outcomes, reading_limit):
         self.number = number
-        self.fate = fate
-        # How long a batch takes that it is the first of, in seconds.
+        self.action = action
+        # The number of seconds that its batch takes if it is the first item.
         self.pause = pause
-        # Its priority and its deadline; None if it has neither.
-        self.urgency = urgency
-        # Which of it travel together is up to the batcher.
-        self.family = family
-        # How many values of a stream are enough; None if it is read to its end.
-        self.appetite = appetite
-        self.asked = False
+        # Its priority and its deadline, or None if it has neither.
+        self.call_options = call_options
+        # The batcher decides which equal items share a batch.
+        self.outcomes = outcomes
+        # The number of values after which its caller stops reading the stream; None to read to the end.
+        self.reading_limit = reading_limit
+        self.started = False
         self.runs = 0
-        # Who makes its calls one after the other, if it was one of those.
+        # Its caller, if that caller makes its calls one after the other.
         self.caller = None
 
     def __eq__(self, other):
-        return self.family is other.family
+        return self.outcomes is other.outcomes
 
     def __hash__(self):
-        return id(self.family)
+        return id(self.outcomes)
 
     def expect(self, outcome):
-        """Note what its caller is to see."""
-        self.family.append(outcome)
+        """Record a possible outcome for its caller."""
+        self.outcomes.append(outcome)
 
 
 class Ledger:
-    """What the callers of one thread saw; no other thread writes into it."""
+    """The outcomes that callers of one thread got; no other thread writes to it."""
 
-    def __init__(self, complain):
-        self.complain = complain
-        # (subject, end) -> how many.
+    def __init__(self, report_fault):
+        self.report_fault = report_fault
+        # (subject, end) -> number of calls.
         self.ends = Counter()
-        # Items whose callers were told that they would never run, with their subjects.
-        self.taken_back = []
+        # (subject, item) of callers that were cancelled or expired, so that the item must not run.
+        self.withdrawn = []
 
     def note(self, subject, end, count=1):
         self.ends[subject, end] += count
 
     def answered(self, subject, item, value):
-        """Note an answer, which must be the one that was computed for this item."""
+        """Record an answer, which must be the object that was computed for this item."""
         self.note(subject, "answered")
-        if not any(value is expected for expected in item.family):
-            self.complain("crossed", f"{subject}: {item.number} was answered {value!r}, not {item.family!r}")
+        if not any(value is expected for expected in item.outcomes):
+            self.report_fault("wrong answer", f"{subject}: {item.number} was answered {value!r}, not {item.outcomes!r}")
 
     def failed(self, subject, item, error):
-        """Note an error, which must come from the one that ended the batch of this item."""
+        """Record an error, which must come from the error that ended the batch of this item."""
         if isinstance(error, BatcherClosedError):
             self.note(subject, "refused")
             if not subject.closings:
-                self.complain("broken", f"{subject} says that it is closed")
+                self.report_fault("broken", f"{subject} reports that it is closed")
             return
-        if isinstance(error, DeadlineError) and item.urgency is not None:
+        if isinstance(error, DeadlineError) and item.call_options is not None:
             self.note(subject, "expired")
-            self.take_back(subject, item)
+            self.withdraw(subject, item)
             return
-        if isinstance(error, Left):
+        if isinstance(error, StoppedReading):
             self.note(subject, "cancelled")
             return
         self.note(subject, "failed")
-        if not any(comes_from(error, expected) for expected in [*item.family, *subject.fatal]):
-            self.complain("crossed", f"{subject}: {item.number} failed with {error!r}, not {item.family!r}")
+        if not any(comes_from(error, expected) for expected in [*item.outcomes, *subject.fatal]):
+            self.report_fault("wrong answer", f"{subject}: {item.number} failed with {error!r}, not {item.outcomes!r}")
 
     def failed_together(self, subject, items, error):
-        """Note one error for several items, which must come from the end of one of them."""
+        """Record one error for several items, which must come from the outcome of one of them."""
         if isinstance(error, BatcherClosedError):
-            # Some may have been taken before it was closed.
+            # Some items may have been accepted before the batcher was closed.
             self.note(subject, "interrupted", len(items))
             return
-        causes = (item for item in items if any(comes_from(error, expected) for expected in item.family))
+        causes = (item for item in items if any(comes_from(error, expected) for expected in item.outcomes))
         self.failed(subject, next(causes, items[0]), error)
         self.note(subject, "unread", len(items) - 1)
 
-    def take_back(self, subject, item):
-        """Note that the caller of an item was told that it would not run; an equal one may have it run for its own."""
+    def withdraw(self, subject, item):
+        """Record that an item must not run, unless equal items may share its run."""
         if not subject.dedupe:
-            self.taken_back.append((subject, item))
+            self.withdrawn.append((subject, item))
 
     def left(self, subject, item):
-        """Note a caller that left, if it had come at all."""
-        self.note(subject, "cancelled" if item.asked else "not asked")
+        """Record a cancelled call, or one that was cancelled before it started."""
+        self.note(subject, "cancelled" if item.started else "not started")
 
 
 def comes_from(error, expected):
-    """Say whether ``expected`` is ``error``, its type, a copy or the cause of it."""
+    """Return whether ``expected`` is ``error``, its type, the original of a copy, or one of its causes."""
     while error is not None:
         if error is expected or type(error) is expected:
             return True
@@ -182,108 +182,112 @@ def comes_from(error, expected):
     return False
 
 
-class Game:
-    """What the threads of one game share."""
+class Trial:
+    """The state that the threads of one trial share."""
 
-    # What ends the loop it is raised on is left to some of the games.
-    fates = (ANSWER,) * 930 + (REFUSE,) * 40 + (SHORT,) * 5 + (Failure,) * 10 + (Awkward.of, Single.of) * 2
-    fates += (StopIteration, StopAsyncIteration, Fatal, GeneratorExit) * 2
+    # Only some trials add the exceptions that end an event loop.
+    actions = (ANSWER,) * 930 + (REFUSE,) * 40 + (SHORT,) * 5 + (Failure,) * 10 + (Awkward.of, Single.of) * 2
+    actions += (StopIteration, StopAsyncIteration, Fatal, GeneratorExit) * 2
     pauses = (None,) * 6 + (0,) * 3 + (0.0005,)
     priorities = (0, 0, -1, 1, 1000)
     deadlines = (None, None, 0.0002, 0.001, 3600)
-    appetites = (None,) * 16 + (0, 1, 2)
+    reading_limits = (None,) * 16 + (0, 1, 2)
 
-    def __init__(self, seed, calls, *, loud):
+    def __init__(self, seed, calls, *, ends_loops):
         self._seed = seed
         self._calls = calls
-        if loud:
-            self.fates += (KeyboardInterrupt, SystemExit) * 2
+        if ends_loops:
+            self.actions += (KeyboardInterrupt, SystemExit) * 2
         self._numbers = itertools.count(1)
         self.made = 0
-        # What families of equal items have seen that may still grow.
-        self._families = [Family(number) for number in range(8)]
-        # Runs batches of whoever wants it to.
+        # Outcomes that new items may still share.
+        self._shared_outcomes = [Outcomes(number) for number in range(8)]
+        # Runs the batches of subjects that have an executor.
         self.executor = ThreadPoolExecutor(4, "executor")
-        # Those that callers choose from, and those that were closed for good.
+        # The subjects that callers choose from, and the ones that stay closed.
         self.subjects = []
         self.retired = []
         self.ledgers = []
-        self.complaints = []
+        self.faults = []
         self._lock = threading.Lock()
 
-    def random(self, who):
-        return Random(f"{self._seed} {who}")  # to be repeated, not to be secret
+    def random(self, name):
+        return Random(f"{self._seed} {name}")  # repeatable, not secret
 
     def ledger(self):
-        ledger = Ledger(self.complain)
+        ledger = Ledger(self.report_fault)
         self.ledgers.append(ledger)
         return ledger
 
-    def complain(self, kind, text):
-        self.complaints.append((kind, text))
+    def report_fault(self, kind, text):
+        self.faults.append((kind, text))
 
     def subject(self, random):
-        """Choose a subject; one that makes a batcher for each call less often, since that takes time."""
+        """Choose a subject; one that creates a batcher for each call is slow and therefore chosen less often."""
         subject = random.choice(self.subjects)
         return subject if subject.lasts or random.random() < 0.2 else random.choice(self.subjects)
 
     def item(self, random):
-        """Make a new call; no two have the same number."""
+        """Create the item of a new call, with a unique number."""
         with self._lock:
             self.made = number = next(self._numbers)
-        family = Family(number)
+        outcomes = Outcomes(number)
         if random.random() < 0.2:
-            family = random.choice(self._families)
+            outcomes = random.choice(self._shared_outcomes)
         elif random.random() < 0.02:
-            self._families[random.randrange(len(self._families))] = family
-        urgency = None
+            self._shared_outcomes[random.randrange(len(self._shared_outcomes))] = outcomes
+        call_options = None
         if random.random() < 0.1:
-            urgency = {"priority": random.choice(self.priorities), "deadline": random.choice(self.deadlines)}
-        appetite = random.choice(self.appetites)
-        return Item(number, random.choice(self.fates), random.choice(self.pauses), urgency, family, appetite)
+            call_options = {"priority": random.choice(self.priorities), "deadline": random.choice(self.deadlines)}
+        reading_limit = random.choice(self.reading_limits)
+        return Item(
+            number, random.choice(self.actions), random.choice(self.pauses), call_options, outcomes, reading_limit
+        )
 
     def items(self, random, most):
         return [self.item(random) for _ in range(random.randint(1, most))]
 
     @property
-    def over(self):
-        return self.made >= self._calls or bool(self.complaints)
+    def has_ended(self):
+        return self.made >= self._calls or bool(self.faults)
 
     def ends(self):
-        """Return how many calls ended how, by subject and end."""
+        """Return the number of calls by subject and end."""
         return sum((ledger.ends for ledger in list(self.ledgers)), Counter())
 
     def audit(self):
-        """Check, when all is over, that every call has one end, and that each batcher counted the same."""
+        """Check after all calls that each one has one end, and that the statistics of each batcher agree."""
         ends = self.ends()
         if lost := self.made - sum(ends.values()):
-            self.complain("lost", f"{lost} of {self.made} calls have no end")
+            self.report_fault("lost", f"{lost} of {self.made} calls have no end")
         for subject in [*self.subjects, *self.retired]:
             if subject.stats is not None:
                 self._compare(subject, settled(subject), {end: ends[subject, end] for end in TAKEN + NOT_TAKEN})
         self.executor.shutdown()
         for ledger in self.ledgers:
-            for subject, item in ledger.taken_back:
+            for subject, item in ledger.withdrawn:
                 if item.runs:
-                    self.complain("doubled", f"{subject}: {item.number} ran although it was taken back")
+                    self.report_fault("doubled", f"{subject}: {item.number} ran although it was withdrawn")
 
     def _compare(self, subject, stats, ends):
         taken = sum(ends[end] for end in TAKEN)
         if not taken <= accounted(stats) <= taken + ends["interrupted"]:
-            self.complain("broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}")
+            self.report_fault(
+                "broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}"
+            )
         counted = {"answered": stats.answered_items, "failed": stats.failed_items, "expired": stats.expired_items}
         if subject.streams and subject.fatal:
-            # What is no Exception ends a whole batch, and with it the streams that had been read to their end.
+            # An error that is not an Exception ends the whole batch, including the streams that were read to their end.
             counted["failed"] += counted.pop("answered")
             ends = {**ends, "failed": ends["failed"] + ends["answered"]}
         if any(count < ends[end] for end, count in counted.items()):
-            self.complain("broken", f"{subject} forgot answers: {ends}, {stats!r}")
+            self.report_fault("broken", f"{subject} counts too few ends: {ends}, {stats!r}")
         if stats.pending or stats.running:
-            self.complain("broken", f"{subject} is not done: {stats!r}")
+            self.report_fault("broken", f"{subject} still has calls: {stats!r}")
 
 
 def settled(subject):
-    """Return the numbers when nothing waits and nothing runs: a thread may yet have to count who has left."""
+    """Return the statistics once no call waits or runs: a thread may still have to count cancelled calls."""
     deadline = time.monotonic() + PATIENCE
     while ((stats := subject.stats()).pending or stats.running) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -291,6 +295,6 @@ def settled(subject):
 
 
 def accounted(stats):
-    """Return how many calls a snapshot accounts for."""
+    """Return the number of calls that a snapshot includes."""
     ended = stats.answered_items + stats.failed_items + stats.cancelled_items + stats.expired_items
     return stats.pending + stats.running + ended

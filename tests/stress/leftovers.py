@@ -1,4 +1,4 @@
-"""What has to be the same after a game as before it, and what nobody may hear."""
+"""Resources that must be the same after a trial as before it, and errors that must not be logged."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from batchify._threads.waiters import kept
 
-# How many seconds threads get to end after the last reference to what they work for is gone.
+# The number of seconds within which threads must end after the last reference to their batcher is gone.
 PATIENCE = 5.0
 STATM = Path("/proc/self/statm")
 
 
 def objects():
     """Count the library's objects by type."""
-    # This thread keeps one for its next call, if its last one was not interrupted.
+    # This thread keeps a waiter for its next call, unless its last call was interrupted.
     kept.blocked = None
     for _ in range(3):
         gc.collect()
@@ -29,7 +29,7 @@ def objects():
 
 
 def threads(known):
-    """Return the threads that are not in ``known``, when they have had time to end."""
+    """Return the threads that are not in ``known`` and do not end in time."""
     deadline = time.monotonic() + PATIENCE
     while (rest := [each for each in threading.enumerate() if each not in known]) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -37,51 +37,51 @@ def threads(known):
 
 
 def memory():
-    """Return the number of memory blocks that Python has, and the resident KiB of the process, 0 if unknown."""
+    """Return the number of allocated memory blocks, and the resident KiB of the process, or 0 if unknown."""
     resident = int(STATM.read_text().split()[1]) * 4 if STATM.exists() else 0
     return min(_blocks() for _ in range(5)), resident
 
 
 def _blocks():
-    # Threads that are no longer listed may still be letting go of what they held.
+    # Threads that are no longer listed may still release their objects.
     time.sleep(0.002)
     gc.collect()
     return sys.getallocatedblocks()
 
 
-class Noise(logging.Handler):
-    """Takes down what is logged, warned of, or raised where nobody can catch it."""
+class LogRecorder(logging.Handler):
+    """Records log messages, warnings, and exceptions that no code can catch."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
-        self.heard = []
+        self.records = []
         logging.getLogger().addHandler(self)
         logging.captureWarnings(capture=True)
         threading.excepthook = sys.unraisablehook = self.hook
 
     def emit(self, record):
-        if not _is_unread(record) and not _is_for_nobody(record):
-            self.heard.append(self.format(record))
+        if not _is_unread(record) and not _is_after_last_stream(record):
+            self.records.append(self.format(record))
 
     def hook(self, args):
         where = getattr(args, "thread", None) or getattr(args, "object", None)
         text = f"{args.exc_type.__name__}: {args.exc_value} in {where!r}"
-        self.heard.append(text + _frames(args.exc_traceback))
+        self.records.append(text + _frames(args.exc_traceback))
 
 
 def _is_unread(record):
-    """Say whether asyncio tells of an error that a batch function raised and nobody read, as it should."""
+    """Return whether asyncio reports, as it must, that an error of a batch function was never retrieved."""
     if not record.getMessage().startswith("Future exception was never retrieved"):
         return False
     error = record.exc_info[1]
     while error.__cause__ is not None:
         error = error.__cause__
-    # That a loop ended is nobody's error.
+    # The cancellation by an ending loop is not such an error.
     return not isinstance(error, CancelledError)
 
 
-def _is_for_nobody(record):
-    """Say whether a generator function raised when all its streams were over, which nobody else is told."""
+def _is_after_last_stream(record):
+    """Return whether a generator function raised after all its streams had ended, so that no caller got the error."""
     return record.getMessage().endswith("raised after all streams of its batch had ended")
 
 

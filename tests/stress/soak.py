@@ -1,6 +1,6 @@
-"""Soak one engine, in a process of its own: game after game, until there were as many calls as wanted.
+"""Soak-test one engine in this process, trial after trial, until the requested number of calls is made.
 
-Prints a report in JSON, and ends with status 1 if anything was wrong, also if it hangs.
+The script prints a report in JSON. Its exit status is 1 if a check failed or an engine hung.
 """
 
 from __future__ import annotations
@@ -16,56 +16,57 @@ from collections import Counter
 import leftovers
 import tasks
 import threads
-from ledger import Game
+from ledger import Trial
 from subjects import IN_THREADS, ON_LOOPS, Subject
-from tend import tend
+from tend import maintain
 
-# No game takes so many seconds unless it hangs.
+# A trial that takes this number of seconds hangs.
 HANG = 60.0
-# What memory may grow by in the second half: blocks of Python's allocator, and KiB.
+# The maximum growth of memory in the second half, in blocks of Python's allocator and in KiB.
 BLOCKS = 3000
 RESIDENT = 16 * 1024
 
 
-def play(engine, game):
-    """Let everybody call until the game is over; return whether all calls ended."""
+def run_trial(engine, trial):
+    """Run all callers until the trial has ended; return whether all calls ended."""
     kinds = ON_LOOPS if engine == "asyncio" else IN_THREADS
-    random = game.random("subjects")
-    game.subjects = [
-        Subject(kind, random, game.complain, game.executor) for kind in [*kinds, *random.choices(list(kinds), k=2)]
+    random = trial.random("subjects")
+    trial.subjects = [
+        Subject(kind, random, trial.report_fault, trial.executor)
+        for kind in [*kinds, *random.choices(list(kinds), k=2)]
     ]
     ended = threading.Event()
-    tending = threading.Thread(target=tend, args=(game, ended), name="tend", daemon=True)
-    tending.start()
-    callers = [threading.Thread(target=tasks.call_from_loops, args=(game, f"loop {n}"), daemon=True) for n in range(2)]
+    maintainer = threading.Thread(target=maintain, args=(trial, ended), name="tend", daemon=True)
+    maintainer.start()
+    callers = [threading.Thread(target=tasks.call_from_loops, args=(trial, f"loop {n}"), daemon=True) for n in range(2)]
     if engine == "threads":
-        callers += [threading.Thread(target=threads.Caller(game, f"thread {n}").run, daemon=True) for n in range(6)]
+        callers += [threading.Thread(target=threads.Caller(trial, f"thread {n}").run, daemon=True) for n in range(6)]
     for caller in callers:
         caller.start()
     if engine == "threads":
-        threads.Caller(game, "main").run_interrupted()
+        threads.Caller(trial, "main").run_interrupted()
     deadline = time.monotonic() + HANG / 2
     for caller in callers:
         caller.join(max(0, deadline - time.monotonic()))
     ended.set()
-    tending.join(max(0, deadline - time.monotonic()))
-    return not any(thread.is_alive() for thread in [tending, *callers])
+    maintainer.join(max(0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in [maintainer, *callers])
 
 
-def finish(game):
-    """Close and count everything, and return what came of all calls; nothing of the game is left."""
-    for subject in game.subjects:
+def finish(trial):
+    """Close all subjects, audit the trial, and return the number of calls by end."""
+    for subject in trial.subjects:
         if subject.lasts:
             subject.close()
-    game.audit()
-    counts = Counter(calls=game.made)
-    for (_, end), count in game.ends().items():
+    trial.audit()
+    counts = Counter(calls=trial.made)
+    for (_, end), count in trial.ends().items():
         counts[end] += count
     return counts
 
 
 class Soak:
-    """What was counted so far, and what was wrong."""
+    """The counts and faults of all trials so far."""
 
     def __init__(self, engine, calls, seed):
         self.engine = engine
@@ -73,91 +74,91 @@ class Soak:
         self.seed = seed
         self.began = time.monotonic()
         self.counts = Counter()
-        self.complaints = []
+        self.faults = []
         self.left = Counter()
         self.objects = None
-        self.noise = leftovers.Noise()
-        # After each game.
+        self.log = leftovers.LogRecorder()
+        # The memory after each trial.
         self.memory = []
 
     def run(self):
-        """Play, and say whether all went well."""
+        """Run all trials, and return whether all checks passed."""
         size = max(400, min(10_000, self.calls // 6))
         known = None
-        while self.counts["calls"] < self.calls and not self.wrong:
+        while self.counts["calls"] < self.calls and not self.has_faults:
             faulthandler.dump_traceback_later(HANG, exit=True)
             number = len(self.memory)
-            # A game is loud if its batch functions may end loops.
-            game = Game(f"{self.seed} {number}", size, loud=number % 3 == 1)
+            # In every third trial, batch functions may end loops.
+            trial = Trial(f"{self.seed} {number}", size, ends_loops=number % 3 == 1)
             known = known or threading.enumerate()
-            if not play(self.engine, game):
-                self._hang(game)
-            self.counts += finish(game)
-            self.complaints += game.complaints
-            del game
-            self._clean(known)
+            if not run_trial(self.engine, trial):
+                self._report_hang(trial)
+            self.counts += finish(trial)
+            self.faults += trial.faults
+            del trial
+            self._check_leftovers(known)
         faulthandler.cancel_dump_traceback_later()
-        self._grow()
-        return not self.wrong
+        self._check_growth()
+        return not self.has_faults
 
     @property
-    def wrong(self):
-        return self.complaints or self.left or self.noise.heard
+    def has_faults(self):
+        return self.faults or self.left or self.log.records
 
-    def _clean(self, known):
-        # With objects that only the garbage collector finds their threads end, and with threads what they hold.
+    def _check_leftovers(self, known):
+        # Threads end when the garbage collector frees their batchers, and then release their own objects.
         leftovers.objects()
         threads = leftovers.threads(known)
         if threads:
             faulthandler.dump_traceback(all_threads=True)
         objects = leftovers.objects()
-        # What the first game leaves is there once, and does not grow.
+        # Objects that remain after the first trial are created once and do not accumulate.
         if self.objects is None:
             self.objects = objects
         objects = objects - self.objects
         self.left += Counter(threads=len(threads), objects=sum(objects.values()))
         if self.left:
-            self.complaints.append(("left over", f"{[thread.name for thread in threads]}, {dict(objects)}"))
+            self.faults.append(("left over", f"{[thread.name for thread in threads]}, {dict(objects)}"))
         self.memory.append(leftovers.memory())
 
-    def _grow(self):
+    def _check_growth(self):
         half, end = self.memory[len(self.memory) // 2], self.memory[-1]
         self.grown = [after - before for before, after in zip(half, end, strict=True)]
         if self.grown[0] > BLOCKS or self.grown[1] > RESIDENT:
-            self.complaints.append(("memory", f"grew by {self.grown[0]} blocks, {self.grown[1]} KiB"))
+            self.faults.append(("memory", f"grew by {self.grown[0]} blocks, {self.grown[1]} KiB"))
 
-    def _hang(self, game):
+    def _report_hang(self, trial):
         faulthandler.dump_traceback(all_threads=True)
-        game.complain("hang", "calls have not ended")
-        lost = game.made - sum(game.ends().values())
-        self.counts += Counter(calls=game.made, lost=lost)
-        self.complaints += game.complaints
+        trial.report_fault("hang", "calls have not ended")
+        lost = trial.made - sum(trial.ends().values())
+        self.counts += Counter(calls=trial.made, lost=lost)
+        self.faults += trial.faults
         self.grown = [0, 0]
-        self.tell()
+        self.print_report()
         os._exit(1)
 
-    def tell(self):
+    def print_report(self):
         """Print the report."""
-        kinds = Counter(kind for kind, _ in self.complaints)
+        kinds = Counter(kind for kind, _ in self.faults)
         report = {
             end: self.counts[end]
             for end in ("calls", "answered", "failed", "cancelled", "expired", "unread", "refused")
         }
-        report |= {kind: kinds[kind] for kind in ("lost", "doubled", "crossed")}
-        report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in ("lost", "doubled", "crossed"))
+        report |= {kind: kinds[kind] for kind in ("lost", "doubled", "wrong answer")}
+        report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in ("lost", "doubled", "wrong answer"))
         report["lost"] = self.counts["lost"] or report["lost"]
-        report["heard"] = len(self.noise.heard)
+        report["logged"] = len(self.log.records)
         report |= {f"left {kind}": self.left[kind] for kind in ("threads", "objects")}
         report["left tasks"] = kinds["tasks"]
         report |= {"grown blocks": self.grown[0], "grown KiB": self.grown[1]}
         report["seconds"] = round(time.monotonic() - self.began, 1)
-        for line in [*(f"{kind}: {text}" for kind, text in self.complaints), *self.noise.heard][:20]:
+        for line in [*(f"{kind}: {text}" for kind, text in self.faults), *self.log.records][:20]:
             print(line, file=sys.stderr)
         print(json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":
     soak = Soak(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-    well = soak.run()
-    soak.tell()
-    sys.exit(not well)
+    is_ok = soak.run()
+    soak.print_report()
+    sys.exit(not is_ok)

@@ -1,4 +1,4 @@
-"""Streams as subjects: what their batch functions yield, and how a caller reads up to the answer, the last value."""
+"""Batch functions and callers of streams. The last value of a stream is the answer to its call."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import asyncio
 import time
 from contextlib import aclosing, closing
 
-from ledger import ANSWER, REFUSE, SHORT, Crossed, Left
+from ledger import ANSWER, REFUSE, SHORT, StoppedReading, WrongValue
 
 from batchify import DONE, BatchResultError
 
-# Streams differ in length: at most so many values come before the answer.
+# The maximum number of values before the answer; streams differ in length.
 MOST = 4
 
 
 class Part:
     """A value before the answer."""
 
-    def __init__(self, item, place):
+    def __init__(self, item, position):
         self.item = item
-        self.place = place
+        self.position = position
 
 
 def length(item):
-    """Return how many values come before the answer."""
+    """Return the number of values before the answer."""
     return item.number % (MOST + 1)
 
 
 def is_open(item, step):
-    """Say whether the stream of an item has not ended before a step."""
-    return step <= length(item) + (item.fate is not REFUSE)
+    """Return whether the stream of an item has not ended before a step."""
+    return step <= length(item) + (item.action is not REFUSE)
 
 
-def script(subject, items):
-    """Yield what is to be yielded, and raise what an item wants; tell each item what its caller is to see."""
-    spoiler = next((item for item in items if item.fate not in (ANSWER, REFUSE)), None)
+def steps_of(subject, items):
+    """Yield the values of each step, raise the error that an item requires, and record the outcomes."""
+    failing = next((item for item in items if item.action not in (ANSWER, REFUSE)), None)
     steps = max(map(length, items)) + 1
     for step in range(steps):
-        if spoiler is not None and step == spoiler.number % steps:
+        if failing is not None and step == failing.number % steps:
             break
         yield [_value(subject, item, step) for item in items]
-    if spoiler is None:
+    if failing is None:
         return
-    error = BatchResultError if spoiler.fate is SHORT else spoiler.fate(spoiler.number)
+    error = BatchResultError if failing.action is SHORT else failing.action(failing.number)
     if error is not BatchResultError and not isinstance(error, Exception):
         subject.fatal.append(error)
     else:
@@ -67,7 +67,7 @@ def on_loop(subject):
         place = id(asyncio.get_running_loop())
         subject.begin(items, place)
         try:
-            for values in script(subject, items):
+            for values in steps_of(subject, items):
                 yield values
                 if items[0].pause is not None:
                     await asyncio.sleep(items[0].pause)
@@ -83,7 +83,7 @@ def in_thread(subject):
     def answer(items):
         subject.begin(items, None)
         try:
-            for values in script(subject, items):
+            for values in steps_of(subject, items):
                 yield values
                 if items[0].pause is not None:
                     time.sleep(items[0].pause)
@@ -94,7 +94,7 @@ def in_thread(subject):
 
 
 class Reading:
-    """What a caller has read of its stream."""
+    """The values that a caller has read from its stream."""
 
     def __init__(self, item):
         self._item = item
@@ -102,10 +102,10 @@ class Reading:
         self.last = None
 
     def take(self, value):
-        if self._count == self._item.appetite:
-            raise Left
-        if type(value) is Part and (value.item is not self._item or value.place != self._count):
-            raise Crossed(value.item.number, value.place)
+        if self._count == self._item.reading_limit:
+            raise StoppedReading
+        if type(value) is Part and (value.item is not self._item or value.position != self._count):
+            raise WrongValue(value.item.number, value.position)
         self.last = value
         self._count += 1
 
@@ -120,7 +120,7 @@ def read(item, stream):
 
 
 async def aread(item, stream):
-    """Return the last value of a stream for tasks."""
+    """Return the last value of an asynchronous stream."""
     reading = Reading(item)
     async with aclosing(stream):
         async for value in stream:

@@ -1,4 +1,4 @@
-"""The batchers under test: whatever its kind, a subject has the same members."""
+"""The batchers under test. Subjects of all kinds have the same members."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SLOTS = (1, 1, 2, 4)
 
 
 def weight(item):
-    return item.family.weight
+    return item.outcomes.weight
 
 
 class Subject:
-    """A batcher with random options, and its batch function: checks what it is given, and does what its items want."""
+    """A batcher with random options. Its batch function checks each batch and takes the actions of its items."""
 
-    def __init__(self, kind, random, complain, executor):
+    def __init__(self, kind, random, report_fault, executor):
         self.kind = kind
-        # The most that it ever had: it may be told of others while it works.
+        # The largest values so far: both options may change while the batcher runs.
         self.size = random.choice(SIZES)
         self.concurrency = random.choice(SLOTS)
         self.window = random.choice((None, None, None, 0, 0.0005, 0.003, 3600))
@@ -35,33 +35,33 @@ class Subject:
         self.max_weight = random.choice((None, None, 12))
         self.max_pending = random.choice((None, None, None, 1, 7, 50))
         self.streams = kind in STREAMS
-        # What these ask for is not for streams.
+        # Streams do not support these options.
         self.dedupe = not self.streams and random.random() < 0.3
         self.isolate_errors = not self.streams and random.random() < 0.3
         self.executor = executor if not self.streams and kind not in ASYNC and random.random() < 0.3 else None
-        # What ended batches and is no Exception.
+        # The errors that ended batches and are not an Exception.
         self.fatal = []
-        # Of who makes calls one after the other, by group: the last that ran.
+        # (caller, group) -> number of the last item that ran, for callers that make calls one after the other.
         self._last = {}
-        # How often it was told to close.
+        # The number of calls of close() and aclose().
         self.closings = 0
-        # How many calls its statistics accounted for when somebody last looked.
+        # The number of calls in its statistics at the last check.
         self.seen = 0
-        self._complain = complain
-        # For each batch that runs: where.
+        self._report_fault = report_fault
+        # The event loop or thread of each running batch.
         self._running = []
-        answer, offer = KINDS[kind]
-        offer(self, answer(self))
+        answer, install = KINDS[kind]
+        install(self, answer(self))
 
     def __repr__(self):
-        # A method of this would show it once more.
+        # The options have a method of this object, whose representation would recurse.
         options = {**self.options(), "group_by": self.groups}
         options.pop("name")
         return f"<{self.kind}: {options}>"
 
     @property
     def lasts(self):
-        """Whether it can be closed and replaced; others make a batcher for each call."""
+        """Whether it can be closed and replaced. Other subjects create a batcher for each call."""
         return self.close is not None
 
     def options(self):
@@ -84,7 +84,7 @@ class Subject:
         return item.number % self.groups
 
     def reconfigure(self, random):
-        """Change size and slots, and where it runs, while it works."""
+        """Change the size, the number of slots and the executor while batches run."""
         size, slots = random.choice(SIZES), random.choice(SLOTS)
         self.size, self.concurrency = max(size, self.size), max(slots, self.concurrency)
         where = {"executor": random.choice((self.executor, None))} if self.executor and self.start is None else {}
@@ -95,15 +95,15 @@ class Subject:
         return {"max_batch_size": options.pop("max_size"), "batch_wait_timeout_s": options.pop("timeout"), **options}
 
     def use_function(self, fn):
-        """Offer the members of a decorated function, to those who are urgent of a view of it."""
-        self.use_views(lambda item: fn if item.urgency is None else fn.options(**item.urgency))
+        """Use the members of a decorated function, and of a view of it for items with call options."""
+        self.use_views(lambda item: fn if item.call_options is None else fn.options(**item.call_options))
         self.map = fn.map
         self.flush, self.close, self.aclose, self.configure = fn.flush, fn.close, fn.aclose, fn.configure
         self.start = None
         self.stats = lambda: fn.batch_stats
 
     def use_streams(self, fn):
-        """Offer the members of a decorated generator function, each of which reads streams to their last values."""
+        """Use the members of a decorated generator function; each call reads its stream to the last value."""
         self.use_function(fn)
         call, acall, submit, many = self.call, self.acall, self.submit, self.map
         self.acall = lambda item: streams.aread(item, acall(item))
@@ -119,7 +119,7 @@ class Subject:
         return [values[-1] for values in await streams]
 
     def use_class(self, batcher):
-        """Offer the members of an engine class under the same names."""
+        """Use the members of an engine class under the same names."""
         self.call, self.submit, self.map = batcher.submit, batcher._submit_nowait, batcher.submit_many
         is_sync = isinstance(batcher, SyncMicrobatcher)
         self.acall = partial(_bridge.acall, batcher) if is_sync else batcher.submit
@@ -129,9 +129,9 @@ class Subject:
         self.stats = lambda: batcher.stats
 
     def use_new(self, make):
-        """Make a new function for each call, and drop it with the call."""
+        """Create a new function for each call, and release it with the call."""
         self.window = min(self.window or 0, 0.003)
-        self.use_views(lambda item: make() if item.urgency is None else make().options(**item.urgency))
+        self.use_views(lambda item: make() if item.call_options is None else make().options(**item.call_options))
         self.map = lambda items: make().map(items)
         self.flush = self.close = self.aclose = self.start = self.stats = None
 
@@ -141,49 +141,49 @@ class Subject:
         self.submit = lambda item: view(item).submit(item)
 
     def begin(self, items, place):
-        """Check a batch at its start, as far as that can be seen from the inside."""
+        """Check the limits, the group and the order of a batch that starts."""
         self._running.append(place)
         if self._running.count(place) > self.concurrency:
-            self._complain("broken", f"{self} runs too many batches")
+            self._report_fault("broken", f"{self} runs too many batches")
         if not 0 < len(items) <= self.size:
-            self._complain("broken", f"{self} was given {len(items)} items")
+            self._report_fault("broken", f"{self} got {len(items)} items")
         if self.groups and len(set(map(self.group, items))) > 1:
-            self._complain("broken", f"{self} mixes groups")
+            self._report_fault("broken", f"{self} mixes groups")
         if self.max_weight and sum(map(weight, items)) > self.max_weight:
-            self._complain("broken", f"{self} was given too heavy a batch")
+            self._report_fault("broken", f"{self} got too heavy a batch")
         for item in items:
             item.runs += 1
             if item.runs > 1 + self.isolate_errors * ceil(log2(self.size)):
-                self._complain("doubled", f"{self} runs {item.number} again")
+                self._report_fault("doubled", f"{self} runs {item.number} again")
         self._check_order(items)
 
     def _check_order(self, items):
-        """Check that what one caller asked for one after the other, and nothing else, runs in this order."""
+        """Check that items that one caller queued one after the other run in this order."""
         last = self._last if self.concurrency == 1 and self.lasts else {}
         for item in items:
-            if item.caller is None or item.urgency is not None or item.runs > 1 or self.dedupe:
+            if item.caller is None or item.call_options is not None or item.runs > 1 or self.dedupe:
                 continue
-            line = (item.caller, self.groups and self.group(item))
-            if last.get(line, 0) > item.number:
-                self._complain("broken", f"{self} runs {item.number} after {last[line]}")
-            last[line] = item.number
+            order_key = (item.caller, self.groups and self.group(item))
+            if last.get(order_key, 0) > item.number:
+                self._report_fault("broken", f"{self} runs {item.number} after {last[order_key]}")
+            last[order_key] = item.number
 
     def stop(self, place):
-        """Note that a batch is over."""
+        """Record that a batch has ended."""
         self._running.remove(place)
 
     def end(self, items, place):
-        """Return the answers to a batch, or raise what an item wants; tell each item what its caller is to see."""
+        """Return the answers of a batch, or raise the error that an item requires, and record the outcomes."""
         self.stop(place)
-        spoiler = next((item for item in items if item.fate not in (ANSWER, REFUSE)), None)
-        if spoiler is None:
+        failing = next((item for item in items if item.action not in (ANSWER, REFUSE)), None)
+        if failing is None:
             answers = [self.answer(item) for item in items]
-            # The list is the function's own.
+            # The batch function owns its list.
             items.clear()
             return answers
-        error = BatchResultError if spoiler.fate is SHORT else spoiler.fate(spoiler.number)
+        error = BatchResultError if failing.action is SHORT else failing.action(failing.number)
         if error is not BatchResultError and not isinstance(error, Exception):
-            # With isolated errors, it ends all that is left of the whole batch.
+            # With isolated errors, it ends the rest of the whole batch.
             self.fatal.append(error)
         elif len(items) == 1 or not self.isolate_errors:
             for item in items:
@@ -193,8 +193,8 @@ class Subject:
         raise error
 
     def answer(self, item):
-        """Return the answer to an item, and tell it."""
-        outcome = Refused(item.number) if item.fate is REFUSE else (self.kind, item.number)
+        """Return the answer of an item, and record it as an outcome."""
+        outcome = Refused(item.number) if item.action is REFUSE else (self.kind, item.number)
         item.expect(outcome)
         return outcome
 
@@ -230,7 +230,7 @@ def in_thread(subject, place=lambda: None):
 
 
 def _reading(item, stream):
-    """Return a future of the last value of a stream, that nobody has to look at."""
+    """Return a future of the last value of a stream; its error may stay unread."""
     task = asyncio.ensure_future(streams.aread(item, stream))
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return task
@@ -273,7 +273,7 @@ def functions(subject, answer):
 def instances(subject, answer):
     subject.use_new(lambda: owner().run)
     owner = owner_of(answer, subject.options())
-    # The class adds up what its instances counted.
+    # The statistics of the class include those of its instances.
     subject.stats = lambda: owner.run.batch_stats
 
 
@@ -283,7 +283,7 @@ def engine(kind):
 
 STREAMS = ("stream", "async stream")
 ASYNC = ("async function", "async method", "async functions", "async instances", "async stream", "AsyncMicrobatcher")
-# Of all batches of a plain function in an asyncio engine each is alone on its thread.
+# An asyncio engine runs at most one batch of a plain function on a thread at the same time.
 OFF_LOOP = partial(in_thread, place=threading.get_ident)
 ON_LOOPS = {
     "async function": (on_loop, function),

@@ -1,6 +1,6 @@
-"""What happens to batchers while they are called.
+"""Operations on batchers during calls.
 
-They are flushed, looked at, configured anew, closed, opened again, and replaced.
+Batchers are flushed, inspected, reconfigured, closed, opened again, and replaced.
 """
 
 from __future__ import annotations
@@ -16,54 +16,54 @@ from subjects import ON_LOOPS, Subject
 PATIENCE = 10.0
 
 
-def tend(game, ended):
-    """Look after the subjects until all calls have ended."""
-    random = game.random("tend")
+def maintain(trial, ended):
+    """Operate on random subjects until all calls have ended."""
+    random = trial.random("tend")
     while not ended.wait(random.uniform(0, 0.004)):
         try:
-            for subject in game.subjects:
-                # Otherwise what waits there might never leave.
+            for subject in trial.subjects:
+                # Otherwise, queued items might never leave.
                 if subject.lasts and subject.window == 3600:
                     subject.flush()
-            _tend_to(game, random, random.randrange(len(game.subjects)))
+            _maintain_one(trial, random, random.randrange(len(trial.subjects)))
         except BaseException:
-            game.complain("broken", traceback.format_exc())
+            trial.report_fault("broken", traceback.format_exc())
 
 
-def _tend_to(game, random, place):
-    subject = game.subjects[place]
-    _look(game, subject)
+def _maintain_one(trial, random, place):
+    subject = trial.subjects[place]
+    _check_stats(trial, subject)
     if not subject.lasts:
         return
     if random.random() < 0.3:
         subject.flush()
     if random.random() < 0.2:
         subject.reconfigure(random)
-    if random.random() < 0.15 and not _close(game, subject, random):
-        game.retired.append(subject)
-        game.subjects[place] = Subject(subject.kind, random, game.complain, game.executor)
+    if random.random() < 0.15 and not _close(trial, subject, random):
+        trial.retired.append(subject)
+        trial.subjects[place] = Subject(subject.kind, random, trial.report_fault, trial.executor)
 
 
-def _look(game, subject):
-    """Check that statistics never lose a call, at whichever moment they are read."""
+def _check_stats(trial, subject):
+    """Check that the statistics include every call at any time."""
     if subject.stats is None:
         return
-    made = game.made
+    made = trial.made
     calls = accounted(subject.stats())
-    if not subject.seen <= calls <= game.made:
-        game.complain("broken", f"{subject} accounts for {calls} calls, after {subject.seen}, with {made} made")
+    if not subject.seen <= calls <= trial.made:
+        trial.report_fault("broken", f"{subject} counts {calls} calls, after {subject.seen}, with {made} made")
     subject.seen = calls
 
 
-def _close(game, subject, random):
-    """Close a subject; return whether it is open again."""
+def _close(trial, subject, random):
+    """Close a subject, and perhaps open it again; return whether it is open."""
     subject.closings += 1
     if random.random() < 0.5:
         subject.close()
     else:
         asyncio.run(subject.aclose())
     if not _is_drained(subject):
-        game.complain("broken", f"{subject} is closed, and not drained: {subject.stats()!r}")
+        trial.report_fault("broken", f"{subject} is closed but not drained: {subject.stats()!r}")
     if subject.start is None or random.random() < 0.5:
         return False
     if inspect.isawaitable(started := subject.start()):
@@ -77,7 +77,7 @@ def _is_drained(subject):
         stats = subject.stats()
         if not stats.pending and not stats.running:
             return True
-        # A loop that is about to end is not waited for.
+        # Closing does not wait for a loop that is about to end.
         if subject.kind not in ON_LOOPS or time.monotonic() > deadline:
             return False
         time.sleep(0.001)

@@ -13,34 +13,34 @@ from ledger import Interrupted
 from batchify import BatcherClosedError, SyncMicrobatcher
 from batchify._threads.streams import ThreadChannel
 
-# Where a caller spends its time, and where it can be interrupted without tearing anything.
+# The functions in which a caller blocks, where an interrupt leaves no inconsistent state.
 WAITS = (SyncMicrobatcher.submit.__code__, ThreadChannel.get.__code__)
 
 
 class Caller:
-    """Makes calls, whichever way, and notes how they end."""
+    """Makes calls in random ways, and records how they end."""
 
-    def __init__(self, game, who):
-        self._game = game
-        self._random = game.random(who)
-        self._ledger = game.ledger()
-        # Whether a signal is meant for the call that is made.
+    def __init__(self, trial, name):
+        self._trial = trial
+        self._random = trial.random(name)
+        self._ledger = trial.ledger()
+        # Whether the current call expects a signal.
         self._waits = False
 
     def run(self):
-        while not self._game.over:
-            subject = self._game.subject(self._random)
+        while not self._trial.has_ended:
+            subject = self._trial.subject(self._random)
             ways = self.STREAMED if subject.streams else self.WAYS
             self._random.choice(ways)(self, subject)
 
     def run_interrupted(self):
-        """Let a signal interrupt each call. Only the main thread can be interrupted."""
+        """Make calls that a signal interrupts. Only the main thread can be interrupted."""
         if not hasattr(signal, "setitimer"):
             return
         before = signal.signal(signal.SIGALRM, self._interrupt)
-        while not self._game.over:
-            lasting = [subject for subject in self._game.subjects if subject.lasts]
-            self._ask_until_interrupted(self._random.choice(lasting))
+        while not self._trial.has_ended:
+            lasting = [subject for subject in self._trial.subjects if subject.lasts]
+            self._call_until_interrupted(self._random.choice(lasting))
             time.sleep(0.001)
         signal.signal(signal.SIGALRM, before)
 
@@ -50,12 +50,12 @@ class Caller:
         if self._waits:
             signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
-    def _ask(self, subject):
-        item = self._game.item(self._random)
+    def _call(self, subject):
+        item = self._trial.item(self._random)
         self._read(subject, item, lambda: subject.call(item))
 
-    def _ask_until_interrupted(self, subject):
-        item = self._game.item(self._random)
+    def _call_until_interrupted(self, subject):
+        item = self._trial.item(self._random)
         self._waits = True
         signal.setitimer(signal.ITIMER_REAL, self._random.uniform(0.00001, 0.001))
         try:
@@ -72,7 +72,7 @@ class Caller:
 
     def _submit(self, subject):
         taken = []
-        for item in self._game.items(self._random, 20):
+        for item in self._trial.items(self._random, 20):
             item.caller = self
             try:
                 future = subject.submit(item)
@@ -91,14 +91,14 @@ class Caller:
             concurrent.futures.wait([future], timeout)
             future.cancel()
         if future.cancelled():
-            self._ledger.take_back(subject, item)
+            self._ledger.withdraw(subject, item)
             self._ledger.note(subject, "cancelled")
         else:
             self._read(subject, item, future.result)
 
     def _submit_streams(self, subject):
         taken = []
-        for item in self._game.items(self._random, 20):
+        for item in self._trial.items(self._random, 20):
             item.caller = self
             try:
                 taken.append((item, subject.submit(item)))
@@ -113,7 +113,7 @@ class Caller:
                 self._read(subject, item, partial(streams.read, item, stream))
 
     def _map(self, subject):
-        items = self._game.items(self._random, 20)
+        items = self._trial.items(self._random, 20)
         try:
             answers = subject.map(items)
         except BaseException as error:
@@ -130,5 +130,5 @@ class Caller:
         else:
             self._ledger.answered(subject, item, answer)
 
-    WAYS = (_ask, _ask, _ask, _submit, _map)
-    STREAMED = (_ask, _ask, _ask, _submit_streams, _map)
+    WAYS = (_call, _call, _call, _submit, _map)
+    STREAMED = (_call, _call, _call, _submit_streams, _map)

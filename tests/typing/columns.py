@@ -1,4 +1,4 @@
-"""What checkers infer for functions and methods of two columns."""
+"""Types that checkers infer for functions and methods of two columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checkers infer for the engine classes."""
+"""Types that checkers infer for the engine classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checkers infer for functions and other callables, in every spelling of the decorator."""
+"""Types that checkers infer for functions and other callables, in every spelling of the decorator."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def members_of_an_async_function() -> None:
     await embed.aclose()
 
 
-def it_can_be_passed_on() -> None:
+def a_function_can_be_passed_as_an_argument() -> None:
     _one: Callable[[str], list[int]] = tokenize
     _coroutine: Callable[[str], Coroutine[Any, Any, list[int]]] = embed
 
@@ -179,12 +179,12 @@ def arrays(texts: list[str]) -> NDArray[np.float64]:
 
 
 @microbatch
-def some_fail(texts: list[str]) -> list[int | Exception]:
+def results_or_exceptions(texts: list[str]) -> list[int | Exception]:
     return [len(text) or ValueError("empty") for text in texts]
 
 
 @microbatch
-async def async_some_fail(texts: list[str]) -> list[int | Exception]:
+async def async_results_or_exceptions(texts: list[str]) -> list[int | Exception]:
     return [len(text) or ValueError("empty") for text in texts]
 
 
@@ -193,7 +193,7 @@ def untyped_items(items: list[Any]) -> list[int]:
     return [len(item) for item in items]
 
 
-async def any_list_of_results_will_do() -> None:
+async def any_sequence_of_results_is_accepted() -> None:
     assert_type(of_sequences("x", 2.0), float)
     assert_type(of_sequences("x", scale=2.0), float)
     assert_type(of_iterables(None), str | None)
@@ -203,10 +203,10 @@ async def any_list_of_results_will_do() -> None:
 
 
 async def an_exception_is_raised_and_no_result() -> None:
-    assert_type(some_fail("x"), int)
-    assert_type(some_fail.map(["x"]), list[int])
-    assert_type(await async_some_fail("x"), int)
-    assert_type(await async_some_fail.submit("x"), int)
+    assert_type(results_or_exceptions("x"), int)
+    assert_type(results_or_exceptions.map(["x"]), list[int])
+    assert_type(await async_results_or_exceptions("x"), int)
+    assert_type(await async_results_or_exceptions.submit("x"), int)
 
 
 class Model:

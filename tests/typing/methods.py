@@ -1,4 +1,4 @@
-"""What checkers infer for methods, seen from an instance, from the class and from a subclass."""
+"""Types that checkers infer for methods, accessed through an instance, from the class and from a subclass."""
 
 from __future__ import annotations
 

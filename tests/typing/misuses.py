@@ -1,4 +1,4 @@
-"""What checkers refuse. Each marked line is wrong, and a mark that a checker does not need is an error in its turn."""
+"""Errors that checkers report. Each marked line is wrong, and checkers report a mark without an error, too."""
 
 from __future__ import annotations
 

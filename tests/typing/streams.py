@@ -1,4 +1,4 @@
-"""What checkers infer for generator functions and methods, in every spelling of the decorator."""
+"""Types that checkers infer for generator functions and methods, in every spelling of the decorator."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def members_of_a_generator_function() -> None:
     sync_generate.close()
 
 
-def it_can_be_passed_on() -> None:
+def a_function_can_be_passed_as_an_argument() -> None:
     _async: Callable[[str], AsyncIterator[int]] = generate
     _sync: Callable[[str], Iterator[int]] = sync_generate
 
@@ -209,7 +209,7 @@ def untyped_items() -> None:
     assert_type(next(untyped(object())), int)
 
 
-# Each marked line below is wrong, and a mark that a checker does not need is an error in its turn.
+# Each marked line below is wrong, and checkers report a mark without an error, too.
 
 
 async def wrong_uses(model: Model) -> None:
