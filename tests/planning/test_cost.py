@@ -11,7 +11,7 @@ import pytest
 from batchify import simulate
 from batchify._planning.cost import Cost, LinearCost, Run, Samples, Setting
 from batchify._planning.loop_delay import LoopDelay
-from tests.kit.costs import SIZES, known
+from tests.kit.costs import SIZES, linear_cost
 
 
 def run_of(seconds, **others):
@@ -83,10 +83,10 @@ def test_samples_add_up():
 @pytest.mark.parametrize(
     ("cost", "pays", "gain"),
     [
-        (known(0.010, 0.0), True, 32.0),
-        (known(0.0, 0.001), False, 1.0),
-        (known(0.0001, 0.001), False, 0.0011 / (0.0001 / 32 + 0.001)),
-        (known(0.010, 0.0, interference=0.0096875), False, 1.0),
+        (linear_cost(0.010, 0.0), True, 32.0),
+        (linear_cost(0.0, 0.001), False, 1.0),
+        (linear_cost(0.0001, 0.001), False, 0.0011 / (0.0001 / 32 + 0.001)),
+        (linear_cost(0.010, 0.0, interference=0.0096875), False, 1.0),
     ],
     ids=["all fixed", "nothing fixed", "hardly anything fixed", "interference takes the gain"],
 )
@@ -103,8 +103,8 @@ def test_capacity_is_that_of_the_best_size():
 def test_capacity_includes_slots_and_their_losses():
     """Two slots answer twice as many calls, minus the time that batches and calls cost each other."""
     two_slots = Setting(32, None, 2)
-    assert 32 / 0.008 * 2 / 1.6 == known(0.008, 0.0, slowdown={1: 1.0, 2: 1.6}).capacity(two_slots)
-    assert 1 / (0.008 / 32 + 0.001) == pytest.approx(known(0.008, 0.0, interference=0.001).capacity(Setting(32)))
+    assert 32 / 0.008 * 2 / 1.6 == linear_cost(0.008, 0.0, slowdown={1: 1.0, 2: 1.6}).capacity(two_slots)
+    assert 1 / (0.008 / 32 + 0.001) == pytest.approx(linear_cost(0.008, 0.0, interference=0.001).capacity(Setting(32)))
 
 
 def test_a_prediction_is_a_simulation():
@@ -169,7 +169,7 @@ def test_a_coarse_cpu_clock_attributes_the_delay_to_late_waking():
 
 def test_the_loop_may_limit_the_capacity():
     """A function that can answer a thousand times as many calls answers as many as its loop can make."""
-    assert 500.0 == known(0.000001, 0.0, loop_delay=LoopDelay(0.0, 0.001, 0.0)).capacity(Setting(32))
+    assert 500.0 == linear_cost(0.000001, 0.0, loop_delay=LoopDelay(0.0, 0.001, 0.0)).capacity(Setting(32))
 
 
 def test_an_overload_has_a_prediction():
