@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.streams import (
-    BaseStream,
-    Channel,
-    EndOfStream,
-    distribute,
-    fail_open_streams,
-    is_read,
-)
+from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read
 from batchify._core.outcome import results, translate_exception
 
 if TYPE_CHECKING:

@@ -43,17 +43,7 @@ class Entry:
     ``group`` and ``duplicate_of`` are compared by identity. ``duplicate_of`` is ``None`` for an item never shared.
     """
 
-    __slots__ = (
-        "arrived",
-        "duplicate_of",
-        "group",
-        "item",
-        "priority",
-        "ticket",
-        "time_limit",
-        "waiter",
-        "weight",
-    )
+    __slots__ = ("arrived", "duplicate_of", "group", "item", "priority", "ticket", "time_limit", "waiter", "weight")
 
     ticket: int
     waiter: Any

@@ -58,10 +58,8 @@ def as_text(figures: Figures) -> str:
     lines = [_rule(_printable(figures.title)), *_number_rows(figures), ""]
     if not figures.sizes:
         return "\n".join([*lines, NO_BATCHES])
-    lines += [*_time_rows(figures), ""]
-    lines += [*_chart("left because", figures.reasons), ""]
-    lines += _chart("batch size", _sizes(figures.sizes))
-    return "\n".join(lines)
+    reasons, sizes = _chart("left because", figures.reasons), _chart("batch size", _sizes(figures.sizes))
+    return "\n".join([*lines, *_time_rows(figures), "", *reasons, "", *sizes])
 
 
 def as_html(figures: Figures) -> str:
