@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-# asyncio is half of what an import would cost, and who batches for threads does not need it. Only who plans simulates.
+# Most programs need neither the simulator nor both engines, and asyncio is half of the time of an import.
 _IMPORTED_ON_USE = {"AsyncMicrobatcher": "_asyncio.batcher", "simulate": "_planning.simulation"}
 
 
