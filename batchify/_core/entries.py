@@ -144,8 +144,7 @@ class Group:
                 return
             del self.duplicates[entry.duplicate_of]
         self.size -= 1
-        # Sums of floats drift.
-        self.weight = self.weight - entry.weight if self.size else 0.0
+        self.weight -= entry.weight
 
     def cut(self, max_size: int, max_weight: float) -> list[list[Entry]]:
         """Remove the first items that fit into a batch, and return the entries of each item."""

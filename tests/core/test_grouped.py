@@ -201,14 +201,26 @@ def test_a_batch_has_the_sum_of_its_weights():
 
 
 def test_weights_do_not_drift():
-    """When a group is empty, its weight has no rounding error."""
-    queue = new(max_size=99, timeout=5.0, max_weight=1.0)
-    for ticket in arrive(queue, "abc", weight=0.1):
+    """When a group is empty, its weight has no rounding error: here, the sum of the weights has lost the 1."""
+    exact = 2.0**53
+    queue = new(max_size=99, timeout=5.0, max_weight=exact + 2)
+    for ticket in [*arrive(queue, "a", weight=exact), *arrive(queue, "b", weight=1.0)]:
         queue.withdraw(ticket)
-    arrive(queue, "abcdefg", weight=0.125)
-    assert None is reason(queue, 0.0)
-    arrive(queue, "h", weight=0.125)
+    arrive(queue, "c", weight=exact + 2)
     assert "weight" == reason(queue, 0.0)
+
+
+def test_a_withdrawn_item_no_longer_fills_its_group():
+    """A group counts and weighs only the items that wait in it."""
+    for limits_of_batch, expected in (({"max_size": 4}, "full"), ({"max_size": 99, "max_weight": 1.0}, "weight")):
+        queue = new(timeout=5.0, **limits_of_batch)
+        tickets = arrive(queue, "abc", weight=0.25)
+        queue.withdraw(tickets[1])
+        assert None is reason(queue, 0.0)
+        arrive(queue, "d", weight=0.25)
+        assert None is reason(queue, 0.0)
+        arrive(queue, "e", weight=0.25)
+        assert expected == reason(queue, 0.0)
 
 
 # Duplicates.

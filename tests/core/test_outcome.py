@@ -20,6 +20,7 @@ from batchify._core.outcome import (
     exception_for,
     results,
     translate_exception,
+    with_own_exceptions,
 )
 from batchify.errors import BatchAbortedError, BatchResultError
 from tests.kit.misbehaving import Untouchable
@@ -559,3 +560,12 @@ def test_each_caller_gets_its_own_wrapper():
     """Each caller of an aborted batch gets its own exception, too."""
     error = asyncio.CancelledError()
     assert exception_for(error, "embed", 0, 2, on_loop=True) is not exception_for(error, "embed", 1, 2, on_loop=True)
+
+
+def test_repeated_exceptions_are_copied():
+    """The first caller that shares an exception gets the object, and others get copies; results are never copied."""
+    error, shared = ValueError("bad"), [1]
+    first, second, third, fourth = with_own_exceptions([shared, error, shared, error])
+    assert first is third is shared
+    assert second is error is not fourth
+    assert (ValueError, ("bad",)) == (type(fourth), fourth.args)
