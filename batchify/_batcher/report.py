@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import current_thread
 from typing import TYPE_CHECKING
@@ -61,7 +62,9 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
     try:
         config.on_batch(finished)
     except BaseException as raised:
-        log.exception("on_batch of %s() raised", config.name)
+        # An error of a logging filter would end the worker, and later calls would hang.
+        with suppress(Exception):
+            log.exception("on_batch of %s() raised", config.name)
         # The loop ends with such an error, but a worker thread continues.
         if on_loop and not is_error(raised):
             raise

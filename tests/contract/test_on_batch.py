@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import FrozenInstanceError, fields
 
@@ -80,6 +81,26 @@ def test_an_error_in_the_hook_is_logged(kit, caplog, kind):
     double.close()
     logged = [record.getMessage() for record in caplog.records if record.name == "batchify"]
     assert ["on_batch of double() raised"] * 2 == logged
+
+
+def test_an_error_of_a_logging_filter_is_contained(kit):
+    """An error of a logging filter, for the error of a hook, does not end the engine: the next call is answered."""
+
+    def fail(report):
+        raise KeyError
+
+    def refuse(record):
+        raise ValueError
+
+    double, _ = kit.decorate(on_batch=fail)
+    logger = logging.getLogger("batchify")
+    logger.addFilter(refuse)
+    try:
+        assert [2, 4] == [kit.call(double, number).result(PATIENCE) for number in (1, 2)]
+        double.close()
+    finally:
+        logger.removeFilter(refuse)
+    assert (2, 0) == (double.batch_stats.total_batches, double.batch_stats.running)
 
 
 def test_a_hook_may_stop_the_event_loop():
