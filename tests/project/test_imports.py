@@ -28,6 +28,20 @@ def test_threads_alone_do_not_need_asyncio():
     assert [] == loaded(f"from batchify import SyncMicrobatcher\n{use}")
 
 
+def test_a_call_does_not_wait_for_an_import_of_asyncio():
+    """A call of an engine of threads is answered while another thread is importing asyncio."""
+    script = """
+        import sys
+        from types import ModuleType
+        from batchify import SyncMicrobatcher
+
+        # An import begins with an empty module.
+        sys.modules["asyncio"] = ModuleType("asyncio")
+        print(SyncMicrobatcher(list).submit(1))
+    """
+    assert "1\n" == printed_by(script)
+
+
 def test_a_part_of_a_heavy_module_counts():
     """The import of a submodule counts as one of its package."""
     assert ["asyncio"] == loaded("import asyncio.events")
