@@ -135,8 +135,9 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
             BatchResultError: the batch function did not return one result for each item.
             BaseException: the error of the batch function, as an exception object of this caller's own.
         """
-        asyncio = sys.modules.get("asyncio")
-        if asyncio is not None and asyncio._get_running_loop() is not None:
+        # asyncio lacks the function while another thread imports it; then this thread runs no loop.
+        running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if running_loop is not None and running_loop() is not None:
             warn_on_loop(self.name, f"await {self.name}.acall(item)")
         engine = self._engine or self._ensure_engine()
         if get_ident() in engine.threads:
@@ -275,8 +276,8 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any
 
 def warn_on_loop(name: str, use: str) -> None:
     """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its own thread."""
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop = None if running_loop is None else running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: {use}"
         warnings.warn(msg, RuntimeWarning, stacklevel=_depth())

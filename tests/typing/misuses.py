@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import batchify
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
 
 
@@ -85,6 +86,10 @@ def wrong_options() -> None:
     microbatch(plain, 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # by name only
     microbatch(max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
     microbatch(max_size=3)(plain, max_sise=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # misspelt
+
+
+def wrong_names() -> None:
+    batchify.microbach(plain)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # misspelt
 
 
 def wrong_batch_functions() -> None:
