@@ -41,7 +41,6 @@ class GroupedQueue(Slots):
         "_groups",
         "_heads",
         "_max_weight",
-        "_oldest_ticket",
         "_overflow",
         "_refuses",
         "_room",
@@ -55,9 +54,8 @@ class GroupedQueue(Slots):
         self._arrivals = 0
         # The entries that wait for room, by ticket, in order of arrival.
         self._overflow: OrderedDict[int, Entry] = OrderedDict()
-        # The entries of all groups, by ticket, in order of arrival; and a lower bound of their tickets.
-        self._admitted: dict[int, Entry] = {}
-        self._oldest_ticket = 0
+        # The entries of all groups, by ticket, in order of arrival.
+        self._admitted: OrderedDict[int, Entry] = OrderedDict()
         # A group without entries is removed.
         self._groups: dict[Any, Group] = {}
         # All groups, and those that have a full batch, by the rank of their first entry.
@@ -175,10 +173,7 @@ class GroupedQueue(Slots):
 
     @property
     def _oldest(self) -> Entry:
-        # The loop ends because an entry is admitted. The first key of a dict takes longer to find after many deletions.
-        while self._oldest_ticket not in self._admitted:
-            self._oldest_ticket += 1
-        return self._admitted[self._oldest_ticket]
+        return next(iter(self._admitted.values()))
 
     @property
     def _is_full(self) -> bool:
