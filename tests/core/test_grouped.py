@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify._core import entries
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
@@ -415,32 +414,23 @@ def test_the_batch_keeps_its_duplicates():
     assert None is gone()
 
 
-def test_a_heap_removes_callers_that_left():
-    """Callers that arrive and leave behind a waiting head do not accumulate in a heap."""
-    queue = new(max_size=9, timeout=5.0)
-    arrive(queue, "a", group="first")
-    for number in range(1000):
-        queue.withdraw(*arrive(queue, "b", group=number))
-    assert len(queue._heads._heap) <= entries.SHORT + 1
-
-
 # Replacement of a plain queue.
 
 
 def adopted(items, now=0.0, *, leave=0, push=None, timeout=None, **options):
     """Return a queue that replaces a plain one with these items, of which the first ``leave`` run in a batch."""
     plain = PlainQueue(limits(max_size=leave or 1, timeout=timeout))
-    arrived = []
+    entries = []
     for item in items:
         entry = Entry(item, "g", 0.0, None)
         entry.arrive(plain.add(item, item.upper(), now), item.upper(), now)
-        arrived.append(entry)
+        entries.append(entry)
     if leave:
         plain.take(now)
     if push is not None:
         plain.flush(push)
     queue = new(timeout=timeout, **options)
-    queue.adopt(plain, arrived[leave:])
+    queue.adopt(plain, entries[leave:])
     return queue
 
 
