@@ -9,6 +9,12 @@ Rules
    priority. So an item of priority 1 overtakes only items that arrived up to a second earlier, and no item starves.
 2. Entries of one priority leave in order of arrival.
 3. Entries with equal items leave together, count as one item, and weigh as much as the first of them.
+
+Theory
+------
+The rank of an entry never changes while it waits. An entry whose priority is no higher than that of the entries before
+it has a higher rank than they have. Such entries form a list in order of arrival, in which any operation takes constant
+time. All other entries are in a heap by rank, so they take logarithmic time.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A shorter heap is not worth cleaning.
-SHORT = 64
 # A point of priority counts as this many seconds of waiting.
 SECONDS_PER_PRIORITY = 1.0
 # An item leaves this share of its time limit before its deadline, because timers are late on a busy machine. This lead
@@ -87,18 +91,55 @@ class Entry:
         return self.deadline - min(max(LEAD * time_limit, LEAST_LEAD), time_limit / 2)
 
 
+class LazyHeap(Generic[T]):
+    """A priority queue by time. The key of a dropped value stays in the heap until it is the lowest.
+
+    At most half of the keys are such keys after an addition. ``values`` is a dict that stores the values by ticket.
+    """
+
+    __slots__ = ("_heap", "values")
+
+    def __init__(self, values: dict[int, T]) -> None:
+        self.values = values
+        self._heap: list[Key] = []
+
+    def add(self, key: Key, value: T) -> None:
+        self.values[key[1]] = value
+        heappush(self._heap, key)
+        if len(self._heap) > 2 * len(self.values):
+            # A set, because a value that was dropped and added again, always with the same key, is in the heap twice.
+            self._heap = list({key for key in self._heap if key[1] in self.values})
+            heapify(self._heap)
+
+    def drop(self, ticket: int) -> None:
+        self.values.pop(ticket, None)
+
+    @property
+    def first(self) -> T | None:
+        while self._heap:
+            value = self.values.get(self._heap[0][1])
+            if value is not None:
+                return value
+            heappop(self._heap)
+        return None
+
+
 class Group:
     """The entries of one group. Duplicates are separate entries that count as one item."""
 
-    __slots__ = ("by_priority", "duplicates", "first", "full_reason", "head", "size", "weight")
+    __slots__ = ("duplicates", "first", "full_reason", "head", "in_order", "overtaking", "priority", "size", "weight")
 
     def __init__(self) -> None:
         # The entry that leaves first.
         self.first: Entry | None = None
-        # By priority, then by ticket, in order of arrival. Unlike a dict, an OrderedDict loses its first entry quickly.
-        self.by_priority: dict[float, OrderedDict[int, Entry]] = {}
-        # By the key of equal items, then by ticket, in order of arrival.
-        self.duplicates: dict[Any, dict[int, Entry]] = {}
+        # The entries that leave in order of arrival, by ticket, and the priority of the last of them. Unlike a dict, an
+        # OrderedDict finds its first entry quickly after many deletions.
+        self.in_order: OrderedDict[int, Entry] = OrderedDict()
+        self.priority = 0.0
+        # All other entries, by rank.
+        self.overtaking = LazyHeap[Entry](OrderedDict())
+        # By the key of equal items: their weight, and their entries by ticket, in order of arrival.
+        self.duplicates: dict[Any, tuple[float, dict[int, Entry]]] = {}
         # The number of items, and their weight.
         self.size = 0
         self.weight = 0.0
@@ -108,37 +149,35 @@ class Group:
 
     @property
     def oldest(self) -> Entry:
-        entry: Entry = min(self._heads(), key=attrgetter("ticket"))
-        return entry
+        parts = (self.in_order, self.overtaking.values)
+        return min((next(iter(part.values())) for part in parts if part), key=attrgetter("ticket"))
 
     def enter(self, entry: Entry) -> None:
-        peers = self.by_priority.get(entry.priority)
-        if peers is None:
-            peers = self.by_priority[entry.priority] = OrderedDict()
-        peers[entry.ticket] = entry
+        if not self.in_order or entry.priority <= self.priority:
+            self.in_order[entry.ticket] = entry
+            self.priority = entry.priority
+        else:
+            self.overtaking.add(entry.rank, entry)
         first = self.first
         # The entry is the youngest, so only a higher priority can bring it to the front.
         if first is None or (entry.priority > first.priority and entry.rank < first.rank):
             self.first = entry
         if entry.duplicate_of is not None:
-            duplicates = self.duplicates.setdefault(entry.duplicate_of, {})
+            # Equal items weigh the same, even if weigh() returns another weight.
+            entry.weight, duplicates = self.duplicates.setdefault(entry.duplicate_of, (entry.weight, {}))
             duplicates[entry.ticket] = entry
             if len(duplicates) > 1:
-                # Equal items weigh the same, even if weigh() returns another weight.
-                entry.weight = next(iter(duplicates.values())).weight
                 return
         self.size += 1
         self.weight += entry.weight
 
     def leave(self, entry: Entry) -> None:
-        peers = self.by_priority[entry.priority]
-        del peers[entry.ticket]
-        if not peers:
-            del self.by_priority[entry.priority]
+        if self.in_order.pop(entry.ticket, None) is None:
+            self.overtaking.drop(entry.ticket)
         if entry is self.first:
-            self.first = self._next(peers)
+            self.first = self._next()
         if entry.duplicate_of is not None:
-            duplicates = self.duplicates[entry.duplicate_of]
+            _, duplicates = self.duplicates[entry.duplicate_of]
             del duplicates[entry.ticket]
             if duplicates:
                 return
@@ -154,46 +193,16 @@ class Group:
             if taken and weight + first.weight > max_weight:
                 break
             weight += first.weight
-            duplicates = [first] if first.duplicate_of is None else list(self.duplicates[first.duplicate_of].values())
+            key = first.duplicate_of
+            duplicates = [first] if key is None else list(self.duplicates[key][1].values())
             for entry in duplicates:
                 self.leave(entry)
             taken.append(duplicates)
         return taken
 
-    def _next(self, peers: OrderedDict[int, Entry]) -> Entry | None:
-        """Return the first entry, after the one before it has left its ``peers`` of the same priority."""
-        if peers and len(self.by_priority) == 1:
-            return next(iter(peers.values()))
-        return min(self._heads(), key=attrgetter("rank"), default=None)
-
-    def _heads(self) -> Iterator[Entry]:
-        return (next(iter(peers.values())) for peers in self.by_priority.values())
-
-
-class LazyHeap(Generic[T]):
-    """A priority queue by time. The key of a dropped value stays in the heap until it is the lowest."""
-
-    __slots__ = ("_heap", "_values")
-
-    def __init__(self) -> None:
-        self._values: dict[Key, T] = {}
-        self._heap: list[Key] = []
-
-    def add(self, key: Key, value: T) -> None:
-        self._values[key] = value
-        heappush(self._heap, key)
-        if len(self._heap) > max(SHORT, 2 * len(self._values)):
-            self._heap = list(self._values)
-            heapify(self._heap)
-
-    def drop(self, key: Key) -> None:
-        self._values.pop(key, None)
-
-    @property
-    def first(self) -> T | None:
-        while self._heap:
-            value = self._values.get(self._heap[0])
-            if value is not None:
-                return value
-            heappop(self._heap)
-        return None
+    def _next(self) -> Entry | None:
+        in_order = next(iter(self.in_order.values()), None)
+        if not self.overtaking.values:
+            return in_order
+        overtaking = cast("Entry", self.overtaking.first)
+        return overtaking if in_order is None else min(in_order, overtaking, key=attrgetter("rank"))

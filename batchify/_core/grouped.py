@@ -14,6 +14,9 @@ Rules
    for more items, because none can arrive.
 6. An entry with a deadline leaves in time if a slot is free, and otherwise expires, even in the overflow. A shell calls
    ``expire()`` at the time ``expires_at``, and before ``take()``.
+
+Each call takes at most logarithmic time for its arrival, and again for its departure, in the number of groups, of
+deadlines, and of calls that overtake others. The memory is proportional to the number of queued calls.
 """
 
 from __future__ import annotations
@@ -41,7 +44,6 @@ class GroupedQueue(Slots):
         "_groups",
         "_heads",
         "_max_weight",
-        "_oldest_ticket",
         "_overflow",
         "_refuses",
         "_room",
@@ -55,16 +57,15 @@ class GroupedQueue(Slots):
         self._arrivals = 0
         # The entries that wait for room, by ticket, in order of arrival.
         self._overflow: OrderedDict[int, Entry] = OrderedDict()
-        # The entries of all groups, by ticket, in order of arrival; and a lower bound of their tickets.
-        self._admitted: dict[int, Entry] = {}
-        self._oldest_ticket = 0
+        # The entries of all groups, by ticket, in order of arrival.
+        self._admitted: OrderedDict[int, Entry] = OrderedDict()
         # A group without entries is removed.
         self._groups: dict[Any, Group] = {}
         # All groups, and those that have a full batch, by the rank of their first entry.
-        self._heads = LazyHeap[Group]()
-        self._full = LazyHeap[Group]()
+        self._heads = LazyHeap[Group]({})
+        self._full = LazyHeap[Group]({})
         # The entries that have a deadline, including the overflow.
-        self._deadlines = LazyHeap[Entry]()
+        self._deadlines = LazyHeap[Entry]({})
 
     @property
     def waiting(self) -> int:
@@ -156,8 +157,7 @@ class GroupedQueue(Slots):
             group.leave(entry)
             self._update_heaps(entry.group, group)
             self.reset_wake_ticket()
-        if entry.time_limit is not None:
-            self._deadlines.drop((entry.deadline, ticket))
+        self._deadlines.drop(ticket)
         return entry
 
     def adopt(self, queue: Slots, entries: Iterable[Entry]) -> None:
@@ -175,10 +175,7 @@ class GroupedQueue(Slots):
 
     @property
     def _oldest(self) -> Entry:
-        # The loop ends because an entry is admitted. The first key of a dict takes longer to find after many deletions.
-        while self._oldest_ticket not in self._admitted:
-            self._oldest_ticket += 1
-        return self._admitted[self._oldest_ticket]
+        return next(iter(self._admitted.values()))
 
     @property
     def _is_full(self) -> bool:
@@ -221,10 +218,9 @@ class GroupedQueue(Slots):
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
         # The batch keeps the entries alive, because dropping one here could run the finalizer of an item.
         tickets = {entry.ticket: entry for entry, _ in entries}
-        for ticket, entry in tickets.items():
+        for ticket in tickets:
             del self._admitted[ticket]
-            if entry.time_limit is not None:
-                self._deadlines.drop((entry.deadline, ticket))
+            self._deadlines.drop(ticket)
         return Batch(
             items,
             [entry.waiter for entry, _ in entries],
@@ -244,13 +240,13 @@ class GroupedQueue(Slots):
             return
         if first is not before:
             if before is not None:
-                self._heads.drop(before.rank)
+                self._heads.drop(before.ticket)
             if first is None:
                 del self._groups[key]
             else:
                 self._heads.add(first.rank, group)
         if before is not None and group.full_reason is not None:
-            self._full.drop(before.rank)
+            self._full.drop(before.ticket)
         if first is not None and full_reason is not None:
             self._full.add(first.rank, group)
         group.head, group.full_reason = first, full_reason

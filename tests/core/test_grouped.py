@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchify._core import entries
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
+from batchify._core.queue import PlainQueue
 from batchify._core.slots import NEVER
 from tests.kit.queues import limits, reason
 
@@ -264,6 +264,18 @@ def test_a_caller_that_leaves_does_not_affect_its_duplicates():
     assert (["A", "b"], 2.0) == (batch.items, batch.weight)
 
 
+def test_duplicates_weigh_as_much_as_the_first():
+    """Equal items have the weight of the first of them, also after it has left."""
+    queue = new(max_size=9, timeout=5.0, max_weight=4.0)
+    (first,) = arrive(queue, "a", weight=3.0, equal="equal")
+    arrive(queue, "b", weight=4.0, equal="equal")
+    assert None is queue.take(0.0)
+    queue.withdraw(first)
+    arrive(queue, "c", weight=1.0)
+    batch = queue.take(0.0)
+    assert (["b", "c"], "weight", [3.0, 1.0]) == (batch.items, batch.reason, batch.weights)
+
+
 def test_a_batch_without_duplicates_has_no_shares():
     """Without duplicates, each waiter has an item of its own."""
     queue = new(max_size=2)
@@ -402,13 +414,57 @@ def test_the_batch_keeps_its_duplicates():
     assert None is gone()
 
 
-def test_a_heap_removes_callers_that_left():
-    """Callers that arrive and leave behind a waiting head do not accumulate in a heap."""
-    queue = new(max_size=9, timeout=5.0)
-    arrive(queue, "a", group="first")
-    for number in range(1000):
-        queue.withdraw(*arrive(queue, "b", group=number))
-    assert len(queue._heads._heap) <= entries.SHORT + 1
+# Replacement of a plain queue.
+
+
+def adopted(items, now=0.0, *, leave=0, push=None, timeout=None, **options):
+    """Return a queue that replaces a plain one with these items, of which the first ``leave`` run in a batch."""
+    plain = PlainQueue(limits(max_size=leave or 1, timeout=timeout))
+    entries = []
+    for item in items:
+        entry = Entry(item, "g", 0.0, None)
+        entry.arrive(plain.add(item, item.upper(), now), item.upper(), now)
+        entries.append(entry)
+    if leave:
+        plain.take(now)
+    if push is not None:
+        plain.flush(push)
+    queue = new(timeout=timeout, **options)
+    queue.adopt(plain, entries[leave:])
+    return queue
+
+
+def test_a_queue_continues_a_plain_one():
+    """The items keep their order and tickets, running batches keep their slots, and new items follow."""
+    queue = adopted("abcde", 1.0, leave=2, max_size=2, timeout=5.0)
+    assert [("c", "C", 1.0), ("d", "D", 1.0), ("e", "E", 1.0)] == [tuple(entry) for entry in queue.entries]
+    assert (5, 3, NEVER) == (queue.arrivals, queue.waiting, queue.wake_ticket)
+    assert (None, queue.running[0]) == (queue.abandon(0), queue.abandon(1))
+    assert "d" == queue.withdraw(3).item
+    assert [5] == arrive(queue, "f", 2.0)
+    assert ["ce"] == leave(queue, 2.0)
+    assert 7.0 == queue.wake_at
+
+
+def test_an_urgent_item_overtakes_those_of_a_plain_queue():
+    """Items of the plain queue have no priority, and share batches with later items of their group."""
+    queue = adopted("abc", leave=1, max_size=2)
+    urgent(queue, "u", priority=1)
+    assert ["ub", "c"] == leave(queue)
+
+
+def test_a_replacement_keeps_the_flush():
+    """Flushed items leave for the reason of the flush, also from the new queue."""
+    queue = adopted("ab", push="close", max_size=9, timeout=5.0)
+    assert 0 == queue.wake_ticket
+    assert "close" == reason(queue, 0.0)
+
+
+def test_a_replacement_admits_no_more_than_its_room():
+    """Items of the plain queue for which there is no room wait for it."""
+    queue = adopted("abc", max_size=9, max_pending=2, timeout=5.0)
+    assert ["ab"] == ["".join(queue.take(0.0).items)]
+    assert ["C"] == queue.admit_waiting()
 
 
 # Priorities and deadlines.
@@ -432,8 +488,33 @@ def test_waiting_counts_as_priority():
     queue = busy(max_size=1)
     urgent(queue, "a", 0.0)
     urgent(queue, "b", 0.5)
-    urgent(queue, "c", 1.25, priority=1)
-    assert ["a", "c", "b"] == leave(queue, 2.0)
+    urgent(queue, "c", 1.0)
+    urgent(queue, "d", 1.75, priority=1)
+    assert ["a", "b", "d", "c"] == leave(queue, 2.0)
+
+
+def test_any_of_the_items_with_priorities_may_leave():
+    """The others leave in the same order, whether the first, the oldest or another one leaves the queue."""
+    priorities = {"a": -1, "b": 3, "c": 1, "d": 2, "e": -1, "f": 3, "g": 0}
+    for gone in priorities:
+        queue = busy(max_size=9)
+        tickets = {item: urgent(queue, item, priority=priority) for item, priority in priorities.items()}
+        queue.withdraw(tickets[gone])
+        assert ["bfdcgae".replace(gone, "")] == leave(queue)
+
+
+def test_a_group_of_priorities_leaves_with_its_oldest_item():
+    """The window of a group starts with its oldest item, whatever its priority, and also after others have left."""
+    queue = new(max_size=9, timeout=5.0)
+    first = urgent(queue, "a", 0.0, priority=1)
+    second = urgent(queue, "b", 1.0, priority=3)
+    urgent(queue, "c", 2.0, priority=2)
+    urgent(queue, "d", 3.0, priority=0)
+    for ticket, due in ((first, 6.0), (second, 7.0)):
+        queue.withdraw(ticket)
+        assert due == queue.wake_at
+        assert None is queue.take(due - 0.5)
+    assert (["c", "d"], "timeout") == ((batch := queue.take(7.0)).items, batch.reason)
 
 
 def test_no_item_starves_behind_a_higher_priority():
@@ -604,17 +685,20 @@ class GroupsMachine(RuleBasedStateMachine):
         max_weight=st.sampled_from([4.0, 100.0]),
         concurrency=st.integers(1, 2),
         room=st.sampled_from([1, 3, 1000]),
+        plain=st.sampled_from([0, 0, 1, 6]),
     )
-    def begin(self, room, **options):
-        self.queue = new(max_pending=room, **options)
+    def begin(self, room, plain, **options):
+        self.queue = adopted("i" * plain, max_pending=room, **options)
         self.model = Model(room=room, **options)
         self.now = 0.0
+        for ticket in range(plain):
+            self._arrive_in_model(ticket, "g", 0.0, None, 0.0, None)
 
     @rule(
-        group=st.integers(0, 2),
+        group=st.sampled_from(["g", "h", "i"]),
         weight=st.integers(0, 4),
         equal=st.none() | st.integers(1, 2),
-        priority=st.sampled_from([0.0, 0.0, 1.0, -0.5]),
+        priority=st.sampled_from([0.0, 0.0, 1.0, -0.5]) | st.floats(-9, 9),
         time_limit=st.none() | st.sampled_from([0.004, 0.5, 3.0]),
     )
     def arrive(self, group, weight, equal, priority, time_limit):
@@ -622,6 +706,9 @@ class GroupsMachine(RuleBasedStateMachine):
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
         ticket = put(self.queue, Entry("item", group, weight, key, priority, time_limit), "waiter", self.now)
+        self._arrive_in_model(ticket, group, weight, key, priority, time_limit)
+
+    def _arrive_in_model(self, ticket, group, weight, key, priority, time_limit):
         deadline = inf if time_limit is None else self.now + time_limit
         self.model.overflow.append(
             {
