@@ -12,6 +12,8 @@ from time import perf_counter
 
 from tests.bench.subjects import module
 
+LOOPS = ("asyncio", "uvloop")
+
 
 class WrongAnswerError(Exception):
     """A caller got a wrong answer, so no measurement is valid."""
@@ -70,18 +72,14 @@ async def tasks_rate(call, callers, calls):
     return callers * calls / (perf_counter() - start)
 
 
-async def tasks_latencies(call, callers, calls):
-    """Return the seconds from call to answer of each call of such tasks."""
+async def lone_latencies(call, calls):
+    """Return the seconds from call to answer of each call of one such task."""
     latencies = []
-
-    async def caller(number):
-        for item in range(number, number + calls):
-            start = perf_counter()
-            answer = await call(item)
-            latencies.append(perf_counter() - start)
-            check(answer, item)
-
-    await asyncio.gather(*[caller(number) for number in range(callers)])
+    for item in range(calls):
+        start = perf_counter()
+        answer = await call(item)
+        latencies.append(perf_counter() - start)
+        check(answer, item)
     return latencies
 
 

@@ -24,6 +24,7 @@ from itertools import product
 from tests.bench import clock, subjects
 from tests.bench.closed import ON_LOOP_SIZE, THREADS_SIZE
 from tests.bench.figures import FLOOR, OURS
+from tests.bench.subjects import FLOOR_WITH_POOL
 
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 # Two batches on a loop.
@@ -41,7 +42,7 @@ def coroutines(name, calls):
 
 def acall(name, calls):
     """Await a ``def`` function in tasks."""
-    _in_tasks(subjects.THROUGH_ACALL[name], clock.echo_def, THREADS_SIZE, calls)
+    _in_tasks(subjects.THROUGH_ACALL[FLOOR_WITH_POOL if name == FLOOR else name], clock.echo_def, THREADS_SIZE, calls)
 
 
 def _in_tasks(maker, fn, size, calls):
