@@ -113,6 +113,8 @@ BARS = (
     flat("items that wait, each with a priority of its own", 1.5, 1_000, 100_000),
     flat("items that wait in groups by option", 1.25, 1, 10_000),
     flat("full batches of one instance after another", 1.25, 1, 10_000),
+    Bar("frames of a call on an idle batcher", {EVERY_PYTHON: 45}, (), most=True),
+    Bar("frames of a call on an idle batcher", {EVERY_PYTHON: 12}, (), most=True, of="tails"),
     at_most("import", 0.95, "asyncio"),
     at_most("a second without calls", 1.0, "nothing"),
     at_most("a second without calls", 1.0, "nothing", subject=f"{OURS}, threads"),

@@ -18,6 +18,7 @@ from tests.bench import (
     clock,
     closed,
     floors,
+    frames,
     growth,
     instructions,
     profile,
@@ -397,6 +398,16 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
 def test_counted_paths_run(path, name):
     """Each path with an instruction count runs, for batchify and for the floor."""
     path(name, 1)
+
+
+def test_frames_of_a_call():
+    """Only the second call counts, in both threads, with the frames of the entrant's own files."""
+    [played] = frames.frame_contests(SMALLEST)
+    figures = {}
+    list(played.play(1, figures))
+    assert Figures([2], [1]) == figures[FLOOR]
+    assert figures[OURS].values > [2]
+    assert figures[OURS].tails > [1]
 
 
 @pytest.mark.parametrize("path", profile.PATHS, ids=lambda path: path.__name__)
