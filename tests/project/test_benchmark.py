@@ -400,6 +400,37 @@ def test_counted_paths_run(path, name):
     path(name, 1)
 
 
+def timed(seconds):
+    """Return a replacement for the CPU time of a path: the seconds of each round of batchify, and 1 for the floor."""
+    rounds = iter(seconds)
+    return lambda path, name: next(rounds) if name == OURS else 1.0
+
+
+@pytest.mark.parametrize(
+    ("instructions_each", "seconds", "status"),
+    [
+        (2, [3] * 9, None),
+        (2, [3] * 3 + [9] * 6, None),
+        (2.1, [3] * 9, "a hot path costs more than its limit allows"),
+        (2, [3] * 2 + [9] * 7, "a hot path costs more than its limit allows"),
+    ],
+)
+def test_limits_of_the_hot_paths(instructions_each, seconds, status, monkeypatch, capsys):
+    """Too many instructions fail the command, and so does the CPU time of most rounds."""
+    monkeypatch.setattr(instructions, "VALGRIND", [sys.executable])
+    monkeypatch.setattr(instructions, "PATHS", {instructions.submit: instructions.Limits(2, 3)})
+    monkeypatch.setattr(instructions, "cpu_time", timed(seconds))
+    monkeypatch.setattr(
+        instructions, "count", lambda path, name, calls: 100 + calls * (instructions_each if name == OURS else 1)
+    )
+    if status:
+        with pytest.raises(SystemExit, match=status):
+            instructions.main()
+    else:
+        instructions.main()
+    assert f" {instructions_each:.2f}    2.00 " in capsys.readouterr().out
+
+
 def test_frames_of_a_call():
     """Only the second call counts, in both threads, with the frames of the entrant's own files."""
     [played] = frames.frame_contests(SMALLEST)
