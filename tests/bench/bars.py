@@ -91,7 +91,7 @@ BARS = (
     at_least("256 tasks on asyncio, window 2 ms", {(3, 10): 0.80, (3, 13): 0.86}),
     at_least("256 tasks on asyncio, adaptive", 1.05, AIODATALOADER),
     at_least("256 tasks on uvloop, window 2 ms", {(3, 13): 0.78}),
-    at_least("256 tasks on asyncio, window 2 ms", 4.2, *WINDOWED),
+    at_least("256 tasks on asyncio, window 2 ms", 4.2, *WINDOWED, of="tails"),
     at_least("gather of 50,000 coroutines", 0.90),
     at_least("gather of 50,000 futures of submit", 1.2, AIODATALOADER),
     at_most("a lone task", 1.0, AIODATALOADER),
@@ -99,7 +99,7 @@ BARS = (
     at_least("32 threads, window 2 ms", 0.78, rounds=9),
     at_least("64 threads, window 2 ms", 0.85, rounds=9),
     at_least("256 threads, window 2 ms", 0.80, rounds=9),
-    at_least("256 tasks on asyncio call a def function", 0.92, FLOOR_WITH_POOL),
+    at_least("256 tasks on asyncio call a def function", 0.92, FLOOR_WITH_POOL, of="tails"),
     *(
         at_most(f"arrivals at * % of capacity, {callers}", limit, *FIXED_WINDOWS, subject=ADAPTIVE, of=of)
         for of, limit in {"values": 1.10, "tails": 1.20}.items()

@@ -56,7 +56,7 @@ def acall(name, calls):
 def _in_tasks(maker, fn, size, calls):
     async def main():
         subject = maker(fn, max_size=size, timeout=HOUR)
-        await clock.tasks_rate(subject.call, CALLERS, calls)
+        await clock.tasks_rates(subject.call, CALLERS, calls)
         subject.close()
 
     clock.on_loop("asyncio", main)

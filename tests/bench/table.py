@@ -31,8 +31,8 @@ def rows(contest, figures):
             name,
             *_compared(entry.values, base.values),
             *(_compared(entry.tails, base.tails) if contest.tail else ()),
-            ", ".join(
-                _words(bar.limit_words(), bar.against_words(), _unit(bar, contest))
+            "; ".join(
+                _words(bar.against_words(), _unit(bar, contest), bar.limit_words())
                 for bar in bars.about(contest.title)
                 if bar.subject == name
             ),
