@@ -6,12 +6,13 @@ Instructions: each hot path runs under Valgrind twice, with few calls and with m
 start-up. The count does not depend on the load of the machine, but Valgrind sees neither system calls nor the
 contention between threads.
 
-CPU time: floor and batchify run in turn, each in a process of its own, round after round. User and system time count,
-so a system call for each call shows. Most of the noise of a machine makes a round slower, so the lower quartile of the
-ratios is judged, and its limit is generous.
+CPU time: batchify and the floor run in turn, each in a process of its own, round after round. User and system time
+count, so a system call for each call shows. The load of the machine spreads the ratios, so their lower quartile is
+judged.
 
 The exit status is 1 if a ratio exceeds its limit. The limits apply to the ratio to the floor for the same calls, so
-another Python or compiler changes little. Lower them when a path becomes faster: they detect unintended regressions.
+another compiler changes little. They detect unintended regressions. When a path becomes faster, lower its limits: that
+of the CPU time to a tenth above the largest ratio on the supported versions of Python.
 """
 
 from __future__ import annotations
