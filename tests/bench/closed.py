@@ -9,6 +9,7 @@ from functools import partial
 
 from tests.bench import clock, subjects
 from tests.bench.contest import Contest
+from tests.bench.figures import FLOOR
 from tests.bench.subjects import FLOOR_WITH_POOL
 
 WINDOW = 0.002
@@ -81,7 +82,7 @@ def thread_contests(plan):
     for callers, calls in THREADS.items():
         makers = {**subjects.AMONG_THREADS, subjects.ONE_THREAD: subjects.one_thread}
         title = f"{callers} threads, window 2 ms"
-        baseline = subjects.FLOOR
+        baseline = FLOOR
         if callers < THREADS_SIZE:
             makers = {name: makers[name] for name in (subjects.ADAPTIVE, subjects.ONE_THREAD)}
             title, baseline = f"{callers} threads, adaptive", subjects.ONE_THREAD
