@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import tests.bench
-from tests.bench import machine, screen, table
+from tests.bench import bars, machine, screen, table
 from tests.bench.contest import Plan
 from tests.bench.workloads import WORKLOADS
 
@@ -15,26 +15,23 @@ BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
 
 
 def main(arguments=None):
-    """Run the workloads that the command line names."""
+    """Run the workloads that the command line names, and print the table of their bars."""
     options = _parser().parse_args(arguments)
     rounds = options.rounds or (3 if options.quick else 9)
-    plan = Plan(scale=0.25 if options.quick else 1.0, loops=tuple(options.loops))
-    about = machine.about() | {"rounds": f"{rounds}, of a quarter of the work" if options.quick else rounds}
+    plan = Plan(0.25 if options.quick else 1.0)
+    about = machine.about() | {"rounds": f"{rounds}, of a quarter of the calls" if options.quick else rounds}
     screen.say(", ".join(f"{name} {value}" for name, value in about.items()))
     results = []
     for workload in options.workloads or WORKLOADS:
         for contest in WORKLOADS[workload](plan):
-            figures = screen.play(contest, rounds)
+            figures = screen.play(contest, bars.rounds(contest.title, rounds))
             screen.show(contest, figures)
             results.append((workload, contest, figures))
+    screen.show_bars(results)
     if options.json:
         options.json.write_text(table.as_json(results, about), encoding="utf-8")
     if options.markdown:
         _insert(table.markdown(results, about), options.markdown)
-    if options.plot:
-        from tests.bench import plot  # its imports take a second
-
-        plot.draw(results, options.plot)
 
 
 def _insert(text, path):
@@ -50,8 +47,7 @@ def _parser():
         "workloads", nargs="*", choices=[[], *WORKLOADS], metavar="WORKLOAD", help=f"any of {', '.join(WORKLOADS)}"
     )
     parser.add_argument("--rounds", type=int, help="number of runs of each entrant (default: 9, or 3 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="run a quarter of the work, in three rounds")
-    parser.add_argument("--loops", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
+    parser.add_argument("--quick", action="store_true", help="make a quarter of the calls, in three rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all rounds")
     parser.add_argument(
         "--markdown",
@@ -59,9 +55,8 @@ def _parser():
         metavar="FILE",
         nargs="?",
         const=README,
-        help="write the tables into a file; the README",
+        help="write the tables into a file; the README by default",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios into a PNG file")
     return parser
 
 

@@ -2,7 +2,8 @@
 
 The batch function sleeps as long as a model on one device would take: A seconds for the call and B for each item, one
 batch at a time. This uses hardly any CPU, so all entrants can run at the same time with the same arrivals. The figures
-are the mean and the 99th percentile of the time from arrival to answer; less is better.
+are the mean and the 99th percentile of the time from arrival to answer; less is better. Peers that run any number of
+batches at once do not take part: they would queue batches of one item at the device.
 """
 
 from __future__ import annotations
@@ -10,31 +11,31 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from itertools import count
 from random import Random
 from statistics import mean
 from threading import Lock
 from time import perf_counter
 
 from tests.bench import clock, subjects
-from tests.bench.contest import AbsentError, Contest, Entrant
-from tests.bench.figures import Bar, percentile
-from tests.bench.subjects import ADAPTIVE, AIODATALOADER, BATCHED
+from tests.bench.contest import AbsentError, Contest, Together
+from tests.bench.figures import percentile
+from tests.bench.subjects import ADAPTIVE, ASYNC_BATCHER, BATCHED, FIXED_WINDOWS
 
 A, B, SIZE = 0.020, 0.001, 32
 # Items per second in full batches.
 CAPACITY = SIZE / (A + B * SIZE)
-LOADS = (10, 30, 50, 70, 80, 90, 95)
-WINDOWS = {f"batchify, {1000 * window:g} ms": window for window in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)}
+LOADS = (10, 50, 80, 95)
 # The window of all peers.
 WINDOW = 0.002
 
 
 def poisson_contests(plan):
     """Measure each engine at each load."""
-    on_loop = {name: partial(subjects.ours, timeout=window) for name, window in {ADAPTIVE: None, **WINDOWS}.items()}
+    on_loop = {
+        name: partial(subjects.ours, timeout=window) for name, window in {ADAPTIVE: None, **FIXED_WINDOWS}.items()
+    }
     in_threads = {**on_loop, BATCHED: partial(subjects.batched_in_thread, timeout=WINDOW)}
-    for name in (*subjects.WINDOWED, AIODATALOADER):
+    for name in (BATCHED, ASYNC_BATCHER):
         on_loop[name] = partial(subjects.ON_LOOP[name], timeout=WINDOW)
     for load in LOADS:
         yield _contest(f"arrivals at {load} % of capacity, tasks", on_loop, _on_loop, load, plan)
@@ -42,36 +43,14 @@ def poisson_contests(plan):
 
 
 def _contest(title, makers, play, load, plan):
-    together = Together(partial(_round, makers, play, load, plan.count(600)))
+    together = Together(partial(_round, makers, play, load, plan.count(400)))
     return Contest(
         title,
         "mean ms",
-        {name: Entrant(partial(together.outcome, name)) for name in makers},
+        {name: partial(together.outcome, name) for name in makers},
         ADAPTIVE,
         tail="p99 ms",
-        bars=(
-            Bar(1.15, tuple(WINDOWS), most=True, subject=ADAPTIVE),
-            Bar(1.30, tuple(WINDOWS), most=True, subject=ADAPTIVE, of="tails"),
-        ),
     )
-
-
-class Together:
-    """Entrants that run at the same time: the first call of ``outcome()`` in a round runs all of them."""
-
-    def __init__(self, run):
-        self._run = run
-        self._rounds = count()
-        self._outcomes = {}
-
-    def outcome(self, name):
-        """Return the figures of ``name`` in this round."""
-        if name not in self._outcomes:
-            self._outcomes = self._run(next(self._rounds))
-        outcome = self._outcomes.pop(name)
-        if isinstance(outcome, AbsentError):
-            raise outcome
-        return outcome
 
 
 def _round(makers, play, load, items, seed):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 from threading import Barrier, Thread
-from time import perf_counter
+from time import perf_counter, process_time
 
 from tests.bench.subjects import module
+
+LOOPS = ("asyncio", "uvloop")
 
 
 class WrongAnswerError(Exception):
@@ -57,31 +59,27 @@ async def _end():
     await asyncio.get_running_loop().shutdown_default_executor()
 
 
-async def tasks_rate(call, callers, calls):
-    """Return the calls per second of tasks that call again as soon as they have an answer."""
+async def tasks_rates(call, callers, calls):
+    """Return the calls of tasks that call again as soon as they have an answer, per second of CPU time and of time."""
 
     async def caller(number):
         for item in range(number, number + calls):
             if await call(item) != item:
                 check(None, item)
 
-    start = perf_counter()
+    start, start_of_cpu = perf_counter(), process_time()
     await asyncio.gather(*[caller(number) for number in range(callers)])
-    return callers * calls / (perf_counter() - start)
+    return callers * calls / (process_time() - start_of_cpu), callers * calls / (perf_counter() - start)
 
 
-async def tasks_latencies(call, callers, calls):
-    """Return the seconds from call to answer of each call of such tasks."""
+async def lone_latencies(call, calls):
+    """Return the seconds from call to answer of each call of one such task."""
     latencies = []
-
-    async def caller(number):
-        for item in range(number, number + calls):
-            start = perf_counter()
-            answer = await call(item)
-            latencies.append(perf_counter() - start)
-            check(answer, item)
-
-    await asyncio.gather(*[caller(number) for number in range(callers)])
+    for item in range(calls):
+        start = perf_counter()
+        answer = await call(item)
+        latencies.append(perf_counter() - start)
+        check(answer, item)
     return latencies
 
 

@@ -1,7 +1,7 @@
 """A contest: several entrants do the same work in turn, in several rounds.
 
 Decides: the order of runs.
-Must not know: the measured work, the output.
+Must not know: the measured work, the bars, the output.
 
 Each round begins with another entrant, so that no entrant always runs after the same other one.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
-from tests.bench.figures import FLOOR, Bar, Figures, judge
+from tests.bench.figures import FLOOR, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,32 +25,13 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """The amount of work.
-
-    Attributes:
-        scale: the share of the usual amount of work in each run.
-        loops: the kinds of event loop to run on.
-    """
+    """The share of the usual amount of work in each run."""
 
     scale: float = 1.0
-    loops: tuple[str, ...] = ("asyncio", "uvloop")
 
     def count(self, usual):
         """Return the number of repetitions for a usual number of them."""
         return max(1, round(usual * self.scale))
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A participant in a contest.
-
-    Attributes:
-        run: returns the figure of a run, or the figure and its tail.
-        sample: returns the latencies of a separate run, in seconds.
-    """
-
-    run: Callable
-    sample: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -59,24 +41,23 @@ class Contest:
     Attributes:
         title: the work.
         unit: the unit of the figures.
-        entrants: the entrants by name, in the order of the table.
+        entrants: the runs by the name of the entrant, in the order of the table; a run returns its figure, or the
+            figure and its tail.
         baseline: the name of the entrant to which ratios are computed.
-        bars: the requirements on the figures.
         tail: the unit of the second figure, or an empty string.
         note: a remark for readers of the table.
     """
 
     title: str
     unit: str
-    entrants: dict[str, Entrant]
+    entrants: dict[str, Callable]
     baseline: str = FLOOR
-    bars: tuple[Bar, ...] = ()
     tail: str = ""
     note: str = ""
 
-    def runs(self, rounds):
-        """Return the number of names that ``play`` yields."""
-        return rounds * len(self.entrants) + len(self._sampled())
+    def units(self):
+        """Return the units of the figures of a run."""
+        return [self.unit, self.tail] if self.tail else [self.unit]
 
     def play(self, rounds, figures):
         """Run all entrants and record their ``figures``; yield the name of each entrant before its run."""
@@ -87,23 +68,30 @@ class Contest:
                 first = number % len(names)
                 for name in names[first:] + names[:first]:
                     yield name
-                    _enter(figures[name], self.entrants[name].run)
-            for name in self._sampled():
-                yield name
-                _enter(figures[name], self.entrants[name].sample, is_sample=True)
+                    _enter(figures[name], self.entrants[name])
         finally:
             gc.unfreeze()
 
-    def verdicts(self, figures):
-        """Return the verdict of each bar, except for bars whose entrants did not take part."""
-        found = [judge(bar, figures, self.unit, self.tail) for bar in self.bars]
-        return [verdict for verdict in found if verdict]
 
-    def _sampled(self):
-        return [name for name, entrant in self.entrants.items() if entrant.sample]
+class Together:
+    """Entrants that run at the same time: the first call of ``outcome()`` in a round runs all of them."""
+
+    def __init__(self, run):
+        self._run = run
+        self._rounds = count()
+        self._outcomes = {}
+
+    def outcome(self, name):
+        """Return the figures of ``name`` in this round."""
+        if name not in self._outcomes:
+            self._outcomes = self._run(next(self._rounds))
+        outcome = self._outcomes.pop(name)
+        if isinstance(outcome, AbsentError):
+            raise outcome
+        return outcome
 
 
-def _enter(entry, run, *, is_sample=False):
+def _enter(entry, run):
     """Run an entrant, and record its figures."""
     if entry.absent:
         return
@@ -114,9 +102,6 @@ def _enter(entry, run, *, is_sample=False):
         outcome = run()
     except AbsentError as error:
         entry.absent = str(error)
-        return
-    if is_sample:
-        entry.latencies.extend(outcome)
         return
     value, *tail = outcome if isinstance(outcome, tuple) else (outcome,)
     entry.values.append(value)

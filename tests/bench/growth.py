@@ -7,17 +7,26 @@ import gc
 import tracemalloc
 from collections import defaultdict
 from functools import partial
+from random import Random
 from time import process_time
 
 from batchify import microbatch
 from tests.bench import clock, floors, subjects
 from tests.bench.closed import ON_LOOP_SIZE
-from tests.bench.contest import Contest, Entrant
-from tests.bench.figures import FLOOR, OURS, Bar
+from tests.bench.contest import Contest
+from tests.bench.figures import FLOOR, OURS
 from tests.bench.subjects import AIODATALOADER
 
 HOUR = 3600.0
 GROUP_SIZE = 8
+# The numbers of items, groups and instances that are compared.
+WAITING = (1_000, 1_000_000)
+PRIORITIES = (1_000, 6_000, 100_000)
+GROUPS = (1, 10_000)
+INSTANCES = (1, 10_000)
+# The number of items of a run with few items that wait, and of items whose departure by priority is timed.
+ENOUGH = 100_000
+DEPARTING = 512
 LESS = "Less is better."
 
 
@@ -25,22 +34,40 @@ def memory_contests(plan):
     """Measure the memory of waiting calls, in a batch that is never full and whose window never ends."""
     many = plan.count(10_000)
     options = {"max_size": 2 * many, "timeout": HOUR}
-    bars = (Bar(1.5, most=True),)
     everybody = subjects.with_window() | subjects.without_window()
     runs = {name: partial(_bytes_on_loop, maker, _tasks, many, options) for name, maker in everybody.items()}
-    yield _memory("a task that waits for a call", runs, bars)
+    yield _memory("memory of a waiting task", runs)
     makers = subjects.without_window()
     runs = {name: partial(_bytes_on_loop, maker, _futures, many, options) for name, maker in makers.items()}
-    yield _memory("a future of submit on a loop", runs, bars)
+    yield _memory("memory of a future of submit on a loop", runs)
     runs = {
         FLOOR: partial(_bytes_in_threads, floors.with_futures, many, {"max_size": 2 * many}),
         OURS: partial(_bytes_in_threads, _thread_submit, many, options),
     }
-    yield _memory("a future of submit among threads", runs, bars)
+    yield _memory("memory of a future of submit among threads", runs)
 
 
-def _memory(title, runs, bars):
-    return Contest(title, "bytes", {name: Entrant(run) for name, run in runs.items()}, bars=bars, note=LESS)
+def _memory(title, runs):
+    return Contest(title, "bytes", runs, note=LESS)
+
+
+def _flat(title, unit, makers, run, numbers):
+    """Return a contest of ``run(maker, number)`` for each entrant and each of the ``numbers``."""
+    runs = {
+        f"{name}, {number:,}": partial(_uncollected, partial(run, maker, number))
+        for name, maker in makers.items()
+        for number in numbers
+    }
+    return Contest(title, unit, runs, next(iter(runs)), note=LESS)
+
+
+def _uncollected(main):
+    """Run without the garbage collector, which examines waiting objects the more often the more of them there are."""
+    gc.disable()
+    try:
+        return clock.on_loop("asyncio", main)
+    finally:
+        gc.enable()
 
 
 def _tasks(subject, items):
@@ -105,28 +132,15 @@ class Traced:
 
 
 def waiting_contests(plan):
-    """Queue very many items behind a running batch, then answer all of them."""
-    few, many = 1_000, plan.count(1_000_000)
-    names = {
-        f"{entrant}, {number:,}": (entrant, number)
-        for entrant in (FLOOR, OURS, AIODATALOADER)
-        for number in (few, many)
-    }
-    yield Contest(
-        "waiting behind a batch, on a loop",
-        "us of CPU an item",
-        {
-            name: Entrant(partial(clock.on_loop, "asyncio", partial(_behind, subjects.ON_LOOP[entrant], number, many)))
-            for name, (entrant, number) in names.items()
-        },
-        f"{FLOOR}, {few:,}",
-        bars=(Bar(1.25, (f"{OURS}, {few:,}",), most=True, subject=f"{OURS}, {many:,}"),),
-        note=LESS,
-    )
+    """Queue very many items behind a running batch, then answer them."""
+    makers = {name: subjects.ON_LOOP[name] for name in (FLOOR, OURS, AIODATALOADER)}
+    yield _flat("items that wait behind a batch", "us of CPU an item", makers, _behind, WAITING)
+    title = "items that wait, each with a priority of its own"
+    yield _flat(title, "us of CPU an item", {OURS: subjects.ours}, _by_priority, PRIORITIES)
 
 
-async def _behind(maker, number, total):
-    """Return the microseconds per item when ``number`` items wait, over a tenth of ``total`` items."""
+async def _behind(maker, number):
+    """Return the microseconds per item when ``number`` items wait."""
     gate = asyncio.Event()
 
     async def behind_gate(items):
@@ -134,7 +148,7 @@ async def _behind(maker, number, total):
         return items
 
     owner = maker(behind_gate, max_size=ON_LOOP_SIZE, timeout=None).owner
-    times = max(1, total // 10 // number)
+    times = max(1, ENOUGH // number)
     items = list(range(number))
     seconds = 0.0
     for _ in range(times):
@@ -151,22 +165,42 @@ async def _behind(maker, number, total):
     return 1e6 * seconds / number / times
 
 
+async def _by_priority(maker, number):
+    """Return the microseconds of the arrival of an item and of its departure, while ``number`` items wait."""
+    gate, has_departed = asyncio.Event(), asyncio.Event()
+    departed = 0
+
+    async def behind_gate(items):
+        nonlocal departed
+        await gate.wait()
+        departed += len(items)
+        if departed >= DEPARTING:
+            has_departed.set()
+            gate.clear()
+        return items
+
+    owner = maker(behind_gate, max_size=ON_LOOP_SIZE, timeout=None).owner
+    ranks = list(range(number))
+    Random(number).shuffle(ranks)
+    submits = [owner.options(priority=rank / number).submit for rank in ranks]
+    start = process_time()
+    futures = [submit(rank) for submit, rank in zip(submits, ranks, strict=True)]
+    await asyncio.sleep(0)
+    arrival = (process_time() - start) / number
+    start = process_time()
+    gate.set()
+    await has_departed.wait()
+    departure = (process_time() - start) / departed
+    for future, rank in zip(futures, ranks, strict=True):
+        if not future.cancel():
+            clock.check(future.result(), rank)
+    return 1e6 * (arrival + departure)
+
+
 def groups_contests(plan):
     """Queue calls whose options differ: each group has its own batches, and all groups wait at the same time."""
-    many = plan.count(10_000)
     makers = {FLOOR: _floor_for_each_group, OURS: _option_for_each_group}
-    names = {f"{entrant}, {number:,}": (entrant, number) for entrant in makers for number in (1, many)}
-    yield Contest(
-        "waiting in groups by option, on a loop",
-        "us of CPU an item",
-        {
-            name: Entrant(partial(clock.on_loop, "asyncio", partial(_in_groups, makers[entrant], number, many)))
-            for name, (entrant, number) in names.items()
-        },
-        f"{FLOOR}, 1",
-        bars=(Bar(1.25, (f"{OURS}, 1",), most=True, subject=f"{OURS}, {many:,}"),),
-        note=LESS,
-    )
+    yield _flat("items that wait in groups by option", "us of CPU an item", makers, _in_groups, GROUPS)
 
 
 def _floor_for_each_group():
@@ -182,10 +216,10 @@ def _option_for_each_group():
     return lambda item, group: echo(item, group=group)
 
 
-async def _in_groups(maker, groups, many):
-    """Return the microseconds per item when as many items wait as fill one batch of each of ``many`` groups."""
+async def _in_groups(maker, groups):
+    """Return the microseconds per item when as many items wait as fill one batch of each of very many groups."""
     call = maker()
-    items = list(range(GROUP_SIZE * many))
+    items = list(range(GROUP_SIZE * GROUPS[-1]))
     start = process_time()
     # The groups alternate, as with many concurrent users.
     answers = await asyncio.gather(*[call(item, item % groups) for item in items])
@@ -196,29 +230,8 @@ async def _in_groups(maker, groups, many):
 
 def instances_contests(plan):
     """Measure a method of many instances, each of which has its own batches."""
-    many, batches = plan.count(10_000), plan.count(2_000)
-    names = {f"{entrant}, {number:,}": (entrant, number) for entrant in CLASSES for number in (1, many)}
-    for kind in plan.loops:
-        yield Contest(
-            f"full batches of one instance after another on {kind}",
-            "us of CPU an item",
-            {
-                name: Entrant(partial(clock.on_loop, kind, partial(_full_batches, CLASSES[entrant], number, batches)))
-                for name, (entrant, number) in names.items()
-            },
-            f"{FLOOR}, 1",
-            bars=(Bar(1.25, (f"{OURS}, 1",), most=True, subject=f"{OURS}, {many:,}"),) if kind == "asyncio" else (),
-            note=LESS,
-        )
-        yield Contest(
-            f"the first call of each of {many:,} instances on {kind}",
-            "us of CPU an instance",
-            {
-                name: Entrant(partial(clock.on_loop, kind, partial(_first_calls, made, many)))
-                for name, made in CLASSES.items()
-            },
-            note=LESS,
-        )
+    run = partial(_full_batches, plan.count(2_000))
+    yield _flat("full batches of one instance after another", "us of CPU an item", CLASSES, run, INSTANCES)
 
 
 class FloorClass:
@@ -247,7 +260,7 @@ class LoaderClass:
 CLASSES = {FLOOR: FloorClass, OURS: OurClass, AIODATALOADER: LoaderClass}
 
 
-async def _full_batches(made, number, batches):
+async def _full_batches(batches, made, number):
     instances = [made() for _ in range(number)]
     await asyncio.gather(*[instance.echo(0) for instance in instances])
     items = list(range(ON_LOOP_SIZE))
@@ -257,12 +270,3 @@ async def _full_batches(made, number, batches):
         echo = instances[batch * 7919 % number].echo
         clock.check(await asyncio.gather(*[echo(item) for item in items]), items)
     return 1e6 * (process_time() - start) / batches / ON_LOOP_SIZE
-
-
-async def _first_calls(made, number):
-    start = process_time()
-    instances = [made() for _ in range(number)]
-    answers = await asyncio.gather(*[instance.echo(item) for item, instance in enumerate(instances)])
-    seconds = process_time() - start
-    clock.check(answers, list(range(number)))
-    return 1e6 * seconds / number

@@ -60,7 +60,7 @@ def _tasks(name, timeout, callers, calls):
 
     async def main():
         subject = maker(clock.echo, max_size=ON_LOOP_SIZE, timeout=timeout)
-        await clock.tasks_rate(subject.call, callers, calls)
+        await clock.tasks_rates(subject.call, callers, calls)
 
     clock.on_loop("asyncio", main)
 

@@ -23,7 +23,7 @@ def play(contest, rounds):
     figures = {}
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*parts, console=console, auto_refresh=False, transient=True) as progress:
-        task = progress.add_task(contest.title, total=contest.runs(rounds))
+        task = progress.add_task(contest.title, total=rounds * len(contest.entrants))
         for name in contest.play(rounds, figures):
             progress.update(task, description=f"{contest.title}: {name}")
             progress.refresh()
@@ -32,20 +32,26 @@ def play(contest, rounds):
 
 
 def show(contest, figures):
-    """Print the table of a contest, and the verdicts of its bars."""
-    first, *others = table.columns(contest, figures)
-    shown = Table(title=contest.title, title_justify="left")
-    shown.add_column(first)
-    for head in others:
-        shown.add_column(head, justify="right")
-    for cells in table.rows(contest, figures):
-        shown.add_row(*cells, style="dim" if figures[cells[0]].absent else None)
-    console.print(shown)
+    """Print the table of a contest."""
+    _print(contest.title, table.columns(contest), table.rows(contest, figures))
     if contest.note:
         say(contest.note)
-    for verdict in contest.verdicts(figures):
-        say(table.verdict_line(verdict))
     console.print()
+
+
+def show_bars(results):
+    """Print the table of all bars."""
+    if rows := table.bar_rows(results):
+        _print("bars", table.BAR_COLUMNS, rows)
+
+
+def _print(title, heads, rows):
+    shown = Table(title=title, title_justify="left")
+    for place, head in enumerate(heads):
+        shown.add_column(head, justify="right" if place else "left")
+    for cells in rows:
+        shown.add_row(*cells)
+    console.print(shown)
 
 
 def say(text):

@@ -19,8 +19,8 @@ from time import perf_counter
 
 from tests.bench import clock
 from tests.bench.app import ALONE, WAYS, example
-from tests.bench.contest import AbsentError, Contest, Entrant
-from tests.bench.figures import OURS
+from tests.bench.contest import AbsentError, Contest
+from tests.bench.figures import OURS, percentile
 from tests.bench.web import Server, exchange, post
 
 # Connections -> requests of each connection in a run.
@@ -65,17 +65,9 @@ class Served:
 
 
 def _contest(requests, load, ways):
-    entrants = {way: Entrant(partial(do, load, _rate), partial(do, load, _latencies)) for way, do in ways.items()}
+    entrants = {way: partial(do, load) for way, do in ways.items()}
     title = f"{load.connections} connection{'s' * (load.connections > 1)} {requests}"
-    return Contest(title, "requests/s", entrants, ALONE)
-
-
-def _rate(latencies, seconds):
-    return len(latencies) / seconds
-
-
-def _latencies(latencies, seconds):
-    return latencies
+    return Contest(title, "requests/s", entrants, ALONE, tail="p99 ms")
 
 
 @cache
@@ -86,15 +78,15 @@ def _digits():
     return [(image.tolist(), digits.read_alone(image)) for image in images]
 
 
-def _predict(served, load, summarize):
+def _predict(served, load):
     requests = [(post("/predict", image), (200, str(digit).encode())) for image, digit in _digits()]
-    return _run(served, load, summarize, requests)
+    return _run(served, load, requests)
 
 
-def _save(served, load, summarize):
+def _save(served, load):
     rows = [(json.dumps(image), digit) for image, digit in _digits()]
     requests = [(post("/feedback", {"image": image, "digit": digit}), (204, b"")) for image, digit in _digits()]
-    outcome = _run(served, load, summarize, requests)
+    outcome = _run(served, load, requests)
     for requests_each in (WARM, load.requests):
         served.rows.update(rows[place % len(rows)] for place in range(load.connections * requests_each))
     with closing(sqlite3.connect(served.database)) as database:
@@ -102,8 +94,8 @@ def _save(served, load, summarize):
     return outcome
 
 
-def _run(served, load, summarize, requests):
-    """Make the requests of a run, and return ``summarize(latencies, seconds)``."""
+def _run(served, load, requests):
+    """Make the requests of a run; return their rate, and the 99th percentile of their latencies in milliseconds."""
     port = served.server.port()
 
     async def client(first, count, latencies):
@@ -125,6 +117,7 @@ def _run(served, load, summarize, requests):
 
     async def main():
         await clients(WARM)
-        return summarize(*await clients(load.requests))
+        latencies, seconds = await clients(load.requests)
+        return len(latencies) / seconds, 1000 * percentile(latencies, 99)
 
     return clock.on_loop("asyncio", main)

@@ -1,4 +1,4 @@
-"""Extreme loads: very many concurrent calls, and a single caller."""
+"""Extreme loads: very many concurrent calls, and a single caller. No entrant has a window."""
 
 from __future__ import annotations
 
@@ -8,35 +8,24 @@ from statistics import median
 from time import process_time
 
 from tests.bench import clock, subjects
-from tests.bench.closed import ON_LOOP_SIZE, THREADS_SIZE, WINDOW
-from tests.bench.contest import Contest, Entrant
-from tests.bench.figures import Bar
-from tests.bench.subjects import ADAPTIVE, AIODATALOADER, Subject
+from tests.bench.closed import ON_LOOP_SIZE, REPETITIONS, THREADS_SIZE
+from tests.bench.contest import Contest
+from tests.bench.figures import OURS
+from tests.bench.subjects import ONE_THREAD, Subject
 
-WINDOWS = {"window 2 ms": WINDOW, "adaptive": None}
+GATHERED = 50_000
 DIRECT = "the function itself"
+LESS = "The median of all calls, in the best repetition of a round: less is better."
 
 
 def gather_contests(plan):
     """Measure very many concurrent calls, through coroutines and through futures."""
-    many = plan.count(50_000)
-    for kind in plan.loops:
-        judged = kind == "asyncio"
-        for how, timeout in WINDOWS.items():
-            makers = subjects.with_window() if timeout else subjects.without_window()
-            yield Contest(
-                f"gather of {many:,} coroutines on {kind}, {how}",
-                "items/s of CPU",
-                {name: _gathered(kind, maker, timeout, _calls, many) for name, maker in makers.items()},
-                bars=(Bar(0.90),) if judged else (),
-            )
-            makers = subjects.without_window()
-            yield Contest(
-                f"gather of {many:,} futures of submit on {kind}, {how}",
-                "items/s of CPU",
-                {name: _gathered(kind, maker, timeout, _submits, many) for name, maker in makers.items()},
-                bars=(Bar(1, (AIODATALOADER,)),) if judged else (),
-            )
+    for how, begin in {"coroutines": _calls, "futures of submit": _submits}.items():
+        yield Contest(
+            f"gather of {GATHERED:,} {how}",
+            "items/s of CPU",
+            {name: partial(_gathered, maker, begin) for name, maker in subjects.without_window().items()},
+        )
 
 
 def _calls(subject, many):
@@ -49,42 +38,28 @@ def _submits(subject, many):
     return [owner.submit(item) for item in range(many)]
 
 
-def _gathered(kind, maker, timeout, begin, many):
+def _gathered(maker, begin):
     async def main():
-        subject = maker(clock.echo, max_size=ON_LOOP_SIZE, timeout=timeout)
+        subject = maker(clock.echo, max_size=ON_LOOP_SIZE, timeout=None)
         clock.check(await asyncio.gather(*begin(subject, ON_LOOP_SIZE)), list(range(ON_LOOP_SIZE)))
         start = process_time()
-        answers = await asyncio.gather(*begin(subject, many))
+        answers = await asyncio.gather(*begin(subject, GATHERED))
         seconds = process_time() - start
-        clock.check(answers, list(range(many)))
-        return many / seconds
+        clock.check(answers, list(range(GATHERED)))
+        return GATHERED / seconds
 
-    return Entrant(partial(clock.on_loop, kind, main))
+    return clock.on_loop("asyncio", main)
 
 
 def lone_contests(plan):
     """Measure calls of a single caller: the cost of batching where it saves nothing."""
-    calls = plan.count(400)
-    for kind in plan.loops:
-        makers = {DIRECT: _direct_await, **subjects.with_window(), ADAPTIVE: subjects.ours_adaptive}
-        makers[AIODATALOADER] = subjects.aiodataloader
-        yield Contest(
-            f"a lone task on {kind}, window 2 ms",
-            "us a call",
-            {name: Entrant(partial(_alone_on_loop, kind, maker, calls)) for name, maker in makers.items()},
-            DIRECT,
-            bars=(Bar(40, (DIRECT,), most=True, subject=ADAPTIVE, apart=True),) if kind == "asyncio" else (),
-            note="The median of all calls of a round: less is better.",
-        )
-    makers = {DIRECT: _direct, **subjects.AMONG_THREADS}
-    yield Contest(
-        "a lone thread, window 2 ms",
-        "us a call",
-        {name: Entrant(partial(_alone_in_thread, maker, calls)) for name, maker in makers.items()},
-        DIRECT,
-        bars=(Bar(100, (DIRECT,), most=True, subject=ADAPTIVE, apart=True),),
-        note="The median of all calls of a round: less is better.",
-    )
+    calls = plan.count(1000)
+    makers = {DIRECT: _direct_await, **subjects.without_window()}
+    runs = {name: partial(_alone_on_loop, maker, calls) for name, maker in makers.items()}
+    yield Contest("a lone task", "us a call", runs, note=LESS)
+    makers = {DIRECT: _direct, ONE_THREAD: subjects.one_thread, OURS: subjects.ours}
+    runs = {name: partial(_alone_in_thread, maker, calls) for name, maker in makers.items()}
+    yield Contest("a lone thread", "us a call", runs, ONE_THREAD, note=LESS)
 
 
 def _direct_await(fn, **_):
@@ -98,19 +73,22 @@ def _direct(fn, **_):
     return Subject(lambda item: fn([item])[0])
 
 
-def _alone_on_loop(kind, maker, calls):
+def _alone_on_loop(maker, calls):
     async def main():
-        call = maker(clock.echo, max_size=ON_LOOP_SIZE, timeout=WINDOW).call
-        await clock.tasks_latencies(call, 1, 10)
-        return 1e6 * median(await clock.tasks_latencies(call, 1, calls))
+        call = maker(clock.echo, max_size=ON_LOOP_SIZE, timeout=None).call
+        await clock.lone_latencies(call, 10)
+        return median(await clock.lone_latencies(call, calls))
 
-    return clock.on_loop(kind, main)
+    return 1e6 * min(clock.on_loop("asyncio", main) for _ in range(REPETITIONS))
 
 
 def _alone_in_thread(maker, calls):
-    subject = maker(clock.echo_def, max_size=THREADS_SIZE, timeout=WINDOW)
-    try:
-        clock.threads_latencies(subject.call, 1, 10, 1)
-        return 1e6 * median(clock.threads_latencies(subject.call, 1, calls, 1)[0])
-    finally:
-        subject.close()
+    def middle():
+        subject = maker(clock.echo_def, max_size=THREADS_SIZE, timeout=None)
+        try:
+            clock.threads_latencies(subject.call, 1, 10, 1)
+            return median(clock.threads_latencies(subject.call, 1, calls, 1)[0])
+        finally:
+            subject.close()
+
+    return 1e6 * min(middle() for _ in range(REPETITIONS))

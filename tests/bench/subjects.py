@@ -31,8 +31,11 @@ BATCHED = "batched"
 ASYNC_BATCHER = "async-batcher"
 AIODATALOADER = "aiodataloader"
 RAY = "ray serve"
+ONE_THREAD = "one-thread pool"
+FLOOR_WITH_POOL = "floor + pool"
 WINDOWED = (BATCHED, ASYNC_BATCHER, RAY)
 PEERS = (*WINDOWED, AIODATALOADER)
+FIXED_WINDOWS = {f"batchify, {1000 * window:g} ms": window for window in (0, 0.002, 0.005, 0.01, 0.02)}
 # Peer -> name of its package.
 PACKAGES = {BATCHED: "batched", ASYNC_BATCHER: "async-batcher", AIODATALOADER: "aiodataloader", RAY: "ray"}
 
@@ -174,6 +177,12 @@ def batched_in_thread(fn, *, max_size, timeout):
     return Subject(processor, close=processor.shutdown)
 
 
+def one_thread(fn, **_):
+    """Make a pool of one thread, which gets each item on its own."""
+    pool = ThreadPoolExecutor(1)
+    return Subject(lambda item: pool.submit(fn, [item]).result()[0], close=pool.shutdown)
+
+
 AMONG_THREADS = {FLOOR: thread_floor, OURS: ours, ADAPTIVE: ours_adaptive, BATCHED: batched_in_thread}
 
 
@@ -206,7 +215,7 @@ def with_pool(maker):
 
 
 THROUGH_ACALL = {
-    FLOOR: with_pool(loop_floor),
+    FLOOR_WITH_POOL: with_pool(loop_floor),
     OURS: through_acall(ours),
     ADAPTIVE: through_acall(ours_adaptive),
     BATCHED: through_acall(batched_in_thread),

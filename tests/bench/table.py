@@ -1,4 +1,4 @@
-"""The table of a contest as rows of text, as Markdown and as JSON.
+"""The table of a contest and the table of all bars as rows of text, as Markdown and as JSON.
 
 Must not know: the source of the figures.
 """
@@ -6,18 +6,19 @@ Must not know: the source of the figures.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 
-from tests.bench.figures import percentile, ratios, spread
+from tests.bench import bars
+from tests.bench.figures import ratios, spread
+
+BAR_COLUMNS = ("bar", "measure", "figure", "limit", "")
 
 
-def columns(contest, figures):
+def columns(contest):
     """Return the headings of the columns."""
-    heads = ["", contest.unit, f"x {contest.baseline}"]
-    if contest.tail:
-        heads += [contest.tail, f"x {contest.baseline}"]
-    if any(entry.latencies for entry in figures.values()):
-        heads += ["p50 ms", "p99 ms"]
-    return heads
+    return ["", *(head for unit in contest.units() for head in (unit, "ratio")), "limit"]
 
 
 def rows(contest, figures):
@@ -30,14 +31,44 @@ def rows(contest, figures):
             name,
             *_compared(entry.values, base.values),
             *(_compared(entry.tails, base.tails) if contest.tail else ()),
-            *(number(1000 * percentile(entry.latencies, percent)) for percent in (50, 99) if entry.latencies),
+            "; ".join(
+                _words(bar.against_words(), _unit(bar, contest), bar.limit_words())
+                for bar in bars.about(contest.title)
+                if bar.subject == name
+            ),
         ]
         for name, entry in figures.items()
     ]
 
 
+def bar_rows(results):
+    """Return the cells of each bar: the contest, the measure, the figure, the limit, and whether it is met."""
+    return [
+        [
+            found.contest.title,
+            _words(found.bar.subject, found.against or found.bar.against_words(), _unit(found.bar, found.contest)),
+            ratio(found.figure) if found.figure else "",
+            found.bar.limit_words(),
+            found.words,
+        ]
+        for found in bars.verdicts([(contest, figures) for _, contest, figures in results])
+    ]
+
+
+def _unit(bar, contest):
+    """Return the unit that a bar is about, if the contest has two."""
+    return contest.tail and f"({contest.tail if bar.of == 'tails' else contest.unit})"
+
+
+def _words(*parts):
+    return " ".join(filter(None, parts))
+
+
 def _compared(values, base):
-    return number(spread(values).middle), ratio(spread(ratios(values, base))) if base else ""
+    middle = number(spread(values).middle)
+    if values is base:
+        return middle, "1"
+    return middle, ratio(spread(ratios(values, base))) if base else ""
 
 
 def number(value):
@@ -50,30 +81,19 @@ def ratio(values):
     return f"{values.middle:.2f} ({values.low:.2f}-{values.high:.2f})"
 
 
-def verdict_line(verdict):
-    """Format the verdict of a bar."""
-    return f"{'met' if verdict.met else 'MISSED'}: {verdict.words}: {ratio(verdict.figure)}"
-
-
 def markdown(results, about):
-    """Return all results in Markdown: the environment, the bars, and the tables of each workload."""
+    """Return all results in Markdown: the environment, the bars, and a table for each workload."""
     lines = ["### Environment", "", *_table(["property", "value"], about.items()), ""]
-    lines += ["### Bars", "", *_table(["contest", "bar", "measured", ""], _bars(results)), ""]
-    last = None
-    for workload, contest, figures in results:
-        if workload != last:
-            lines += [f"### {workload}", ""]
-        last = workload
-        lines += [f"**{contest.title}**", "", *_table(columns(contest, figures), rows(contest, figures)), ""]
-        if contest.note:
-            lines += [contest.note, ""]
+    lines += ["### Bars", "", *_table(BAR_COLUMNS, bar_rows(results)), ""]
+    for workload, played in groupby(results, itemgetter(0)):
+        contests = [(contest, figures) for _, contest, figures in played]
+        heads = columns(contests[0][0])
+        heads[0] = "entrant"
+        cells = [[contest.title, *row] for contest, figures in contests for row in rows(contest, figures)]
+        lines += [f"### {workload}", "", *_table(["", *heads], cells), ""]
+        for note in dict.fromkeys(contest.note for contest, _ in contests if contest.note):
+            lines += [note, ""]
     return "\n".join(lines)
-
-
-def _bars(results):
-    for _, contest, figures in results:
-        for verdict in contest.verdicts(figures):
-            yield contest.title, verdict.words, ratio(verdict.figure), "met" if verdict.met else "**missed**"
 
 
 def _table(heads, cells):
@@ -83,25 +103,15 @@ def _table(heads, cells):
 
 
 def as_json(results, about):
-    """Return all figures of all rounds, and the percentiles of latencies."""
-    return json.dumps({"about": about, "contests": [_contest(*result) for result in results]}, indent=1)
-
-
-def _contest(workload, contest, figures):
-    return {
-        "workload": workload,
-        "title": contest.title,
-        "unit": contest.unit,
-        "tail": contest.tail,
-        "baseline": contest.baseline,
-        "entrants": {name: _entrant(entry) for name, entry in figures.items()},
-        "bars": [
-            {"bar": verdict.words, "figure": verdict.figure.middle, "met": verdict.met}
-            for verdict in contest.verdicts(figures)
-        ],
-    }
-
-
-def _entrant(entry):
-    known = {f"p{percent}": percentile(entry.latencies, percent) for percent in (50, 99) if entry.latencies}
-    return {"absent": entry.absent} if entry.absent else {"values": entry.values, "tails": entry.tails, **known}
+    """Return the figures of all rounds, and the bars."""
+    contests = [
+        {
+            "workload": workload,
+            "title": contest.title,
+            "unit": contest.unit,
+            "tail": contest.tail,
+            "entrants": {name: asdict(entry) for name, entry in figures.items()},
+        }
+        for workload, contest, figures in results
+    ]
+    return json.dumps({"about": about, "contests": contests, "bars": bar_rows(results)}, indent=1)

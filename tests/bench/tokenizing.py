@@ -9,9 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from tests.bench import clock, subjects
-from tests.bench.contest import AbsentError, Contest, Entrant
-from tests.bench.figures import FLOOR
-from tests.bench.subjects import Subject
+from tests.bench.contest import AbsentError, Contest
+from tests.bench.subjects import FLOOR_WITH_POOL, Subject
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tokenizer.py"
 DIRECT = "the tokenizer itself"
@@ -28,19 +27,17 @@ def tokenizer_contests(plan):
     yield Contest(
         f"tokenizing from {THREADS} threads",
         "texts/s",
-        {name: Entrant(partial(_from_threads, plan, maker)) for name, maker in makers.items()},
-        FLOOR,
+        {name: partial(_from_threads, plan, maker) for name, maker in makers.items()},
         note=note,
     )
     makers = {DIRECT: lambda fn, **_: Subject(_awaited(_directly(fn))), **subjects.THROUGH_ACALL}
-    for kind in plan.loops:
-        yield Contest(
-            f"tokenizing from {TASKS} tasks on {kind}",
-            "texts/s",
-            {name: Entrant(partial(_from_tasks, plan, kind, maker)) for name, maker in makers.items()},
-            FLOOR,
-            note=note,
-        )
+    yield Contest(
+        f"tokenizing from {TASKS} tasks",
+        "texts/s",
+        {name: partial(_from_tasks, plan, maker) for name, maker in makers.items()},
+        FLOOR_WITH_POOL,
+        note=note,
+    )
 
 
 @cache
@@ -86,7 +83,7 @@ def _from_threads(plan, maker):
     return share * THREADS / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def _from_tasks(plan, kind, maker):
+def _from_tasks(plan, maker):
     fn, texts, ids = _example()
     share = plan.count(len(texts) // TASKS)
 
@@ -105,4 +102,4 @@ def _from_tasks(plan, kind, maker):
         finally:
             subject.close()
 
-    return clock.on_loop(kind, main)
+    return clock.on_loop("asyncio", main)

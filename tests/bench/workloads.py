@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import apart, arrivals, closed, growth, serving, single, tokenizing, web
+from tests.bench import apart, arrivals, closed, frames, growth, serving, single, tokenizing, web
 
 # Name -> function that returns the contests of a plan.
 WORKLOADS = {
@@ -19,6 +19,7 @@ WORKLOADS = {
     "tokenizer": tokenizing.tokenizer_contests,
     "web": web.web_contests,
     "service": serving.service_contests,
+    "frames": frames.frame_contests,
     "import": apart.import_contests,
     "idle": apart.idle_contests,
 }

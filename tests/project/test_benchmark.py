@@ -12,16 +12,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.bench import arrivals, clock, closed, floors, instructions, profile, subjects, table
+from tests.bench import (
+    arrivals,
+    bars,
+    clock,
+    closed,
+    floors,
+    frames,
+    growth,
+    instructions,
+    profile,
+    single,
+    subjects,
+    table,
+)
 from tests.bench.__main__ import main
+from tests.bench.bars import Bar, at_least, at_most
 from tests.bench.clock import WrongAnswerError
-from tests.bench.contest import AbsentError, Contest, Entrant, Plan
-from tests.bench.figures import FLOOR, OURS, Bar, Figures, Spread, judge, percentile, ratios, spread
+from tests.bench.contest import AbsentError, Contest, Plan, Together
+from tests.bench.figures import FLOOR, OURS, Figures, Spread, percentile, ratios, spread
 from tests.bench.subjects import AIODATALOADER, BATCHED, ON_LOOP
 from tests.bench.web import exchange, post
 from tests.bench.workloads import WORKLOADS
 
-SMALLEST = Plan(scale=0, loops=("asyncio",))
+SMALLEST = Plan(scale=0)
+PYTHON = (3, 12, 1)
 
 
 @pytest.fixture
@@ -90,9 +105,9 @@ def test_a_wrong_answer_is_an_error():
     async def wrong(item):
         return item + 1
 
-    for measure in (clock.tasks_rate, clock.tasks_latencies):
+    for measure in (partial(clock.tasks_rates, wrong, 2, 2), partial(clock.lone_latencies, wrong, 2)):
         with pytest.raises(WrongAnswerError):
-            clock.on_loop("asyncio", partial(measure, wrong, 2, 2))
+            clock.on_loop("asyncio", measure)
     with pytest.raises(WrongAnswerError):
         clock.threads_latencies(lambda item: item + 1, 2, 2, 2)
 
@@ -153,37 +168,87 @@ def test_percentile():
     assert 7 == percentile([7], 50)
 
 
+# Bars
+
+
+def verdict(bar, tail="", **figures):
+    """Return the verdict of a bar about figures, of which each is a list of rounds or the reason of an absence."""
+    entries = {name: Figures(absent=of) if isinstance(of, str) else Figures(of) for name, of in figures.items()}
+    return bars.judge(bar, Contest("counting", "us", {}, tail=tail), entries, PYTHON)
+
+
 def test_the_median_of_ratios_is_not_the_ratio_of_medians():
     """A slow round is slow for both entrants, so ratios are formed within rounds."""
-    ours, floor = Figures([5, 50, 4]), Figures([10, 100, 4])
-    assert Spread(0.5, 0.5, 1) == judge(Bar(0.8), {OURS: ours, FLOOR: floor}).figure
+    assert Spread(0.5, 0.5, 1) == verdict(at_least("", 0.8), batchify=[5, 50, 4], floor=[10, 100, 4]).figure
 
 
 @pytest.mark.parametrize(
-    ("bar", "words", "is_met"),
+    ("bar", "against", "words"),
     [
-        (Bar(0.8), "batchify >= 0.8 x floor", False),
-        (Bar(0.5), "batchify >= 0.5 x floor", True),
-        (Bar(1.5, ("a", "b", "c")), "batchify >= 1.5 x b", True),
-        (Bar(1, ("a", "b"), most=True), "batchify <= 1 x a", False),
-        (Bar(4, ("a",), most=True, apart=True), "batchify <= 4 us over a", True),
-        (Bar(3, ("a",), most=True, apart=True), "batchify <= 3 us over a", False),
+        (at_least("", 0.8), "x floor", "not met"),
+        (at_least("", 0.5), "x floor", "met"),
+        (at_least("", 2.5, "a", "b", "c"), "x b", "met"),
+        (at_most("", 4, "a", "b", "c"), "x a", "not met"),
+        (at_most("", 5, "a"), "x a", "met"),
+        (Bar("", {(3, 10): 4}, (), most=True), "", "not met"),
+        (Bar("", {(3, 10): 5}, ()), "", "met"),
     ],
 )
-def test_bars(bar, words, is_met):
-    """A bar is compared with the best entrant that took part."""
-    figures = {OURS: Figures([5]), FLOOR: Figures([10]), "a": Figures([1]), "b": Figures([2])}
-    figures["c"] = Figures(absent="not installed: c")
-    verdict = judge(bar, figures, "us")
-    assert (words, is_met) == (verdict.words, verdict.met)
+def test_bars(bar, against, words):
+    """A bar is compared with the best entrant that took part, or with the figure itself."""
+    found = verdict(bar, batchify=[5], floor=[10], a=[1], b=[2], c="not installed: c")
+    assert (against, words) == (found.against, found.words)
 
 
-def test_a_bar_without_entrants():
-    """A bar about an absent entrant has no verdict."""
-    figures = {OURS: Figures([5]), FLOOR: Figures(absent="not installed: it")}
-    assert judge(Bar(1), figures) is None
-    assert judge(Bar(1, subject=FLOOR, against=(OURS,)), figures) is None
-    assert judge(Bar(1, ("another",)), figures) is None
+def test_quartiles_decide():
+    """A minimum is met if the upper quartile reaches it, and a maximum is met if the lower quartile keeps it."""
+    rounds = {"batchify": [1, 2, 3, 4, 5], "floor": [1] * 5}
+    assert ["met", "not met"] == [verdict(at_least("", limit), **rounds).words for limit in (4, 4.1)]
+    assert ["met", "not met"] == [verdict(at_most("", limit), **rounds).words for limit in (2, 1.9)]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"batchify": [5], "floor": "not installed: it"}, {"batchify": "not installed", "floor": [1]}, {"floor": [1]}],
+)
+def test_a_bar_without_entrants(entries):
+    """A bar about an absent entrant is not measured."""
+    found = verdict(at_least("", 1), **entries)
+    assert (None, "not measured") == (found.figure, found.words)
+
+
+def test_limits_differ_by_python():
+    """The limit of the newest version that is not newer than this one counts; before the first, there is no bar."""
+    bar = at_least("", {(3, 11): 0.8, (3, 13): 0.9})
+    assert [None, 0.8, 0.8, 0.9, 0.9] == [bar.limit((3, minor, 0)) for minor in (10, 11, 12, 13, 14)]
+    assert ">= 0.8 from 3.11, >= 0.9 from 3.13" == bar.limit_words()
+    assert "no bar on this Python" == verdict(at_least("", {(3, 13): 1}), batchify=[5], floor=[1]).words
+
+
+def test_the_worst_contest_counts(monkeypatch):
+    """A bar about several contests has the verdict of the worst of them; a bar without contests has none."""
+    monkeypatch.setattr(bars, "BARS", (at_most("count *", 1), at_most("another", 1)))
+    played = [(Contest(f"count {n}", "us", {}), {OURS: Figures([n]), FLOOR: Figures([1])}) for n in (0.5, 3, 2)]
+    [found] = bars.verdicts(played)
+    assert ("count 3", "not met") == (found.contest.title, found.words)
+
+
+def test_rounds(monkeypatch):
+    """A contest without bars takes a third of the rounds, and a bar may ask for more rounds."""
+    monkeypatch.setattr(bars, "BARS", (at_least("some", 1), at_least("many", 1, rounds=9)))
+    assert [3, 9, 1] == [bars.rounds(title, 3) for title in ("some", "many", "other")]
+
+
+def test_each_bar_has_its_contest():
+    """Every bar is about a contest of the benchmark, and its entrants take part in it."""
+    # The contests of the other workloads start servers, and have no bars.
+    contests = [contest for name in set(WORKLOADS) - {"web", "service"} for contest in WORKLOADS[name](Plan())]
+    for bar in bars.BARS:
+        judged = [contest for contest in contests if bar.is_about(contest.title)]
+        assert judged
+        for contest in judged:
+            assert {bar.subject, *bar.against} <= set(contest.entrants)
+            assert "tails" != bar.of or contest.tail
 
 
 # Contests
@@ -191,7 +256,7 @@ def test_a_bar_without_entrants():
 
 def contest(**entrants):
     """Return a contest of entrants with the figures of a list, one for each round."""
-    return Contest("counting", "items/s", {name: Entrant(iter(given).__next__) for name, given in entrants.items()})
+    return Contest("counting", "items/s", {name: iter(given).__next__ for name, given in entrants.items()})
 
 
 def test_entrants_take_turns():
@@ -202,12 +267,11 @@ def test_entrants_take_turns():
     assert {FLOOR: Figures([1, 2, 3]), OURS: Figures([4, 5, 6])} == figures
 
 
-def test_latencies_are_sampled_after_all_rounds():
-    """An entrant with a sampler runs once more, and this run counts."""
-    sampled = Contest("counting", "items/s", {FLOOR: Entrant(lambda: (1, 2), lambda: [3, 4])})
+def test_a_run_may_have_a_tail():
+    """A run returns one figure, or two."""
     figures = {}
-    assert sampled.runs(2) == len(list(sampled.play(2, figures)))
-    assert {FLOOR: Figures([1, 1], [2, 2], [3, 4])} == figures
+    list(Contest("counting", "items/s", {FLOOR: lambda: (1, 2)}).play(2, figures))
+    assert {FLOOR: Figures([1, 1], [2, 2])} == figures
 
 
 def test_a_missing_peer_has_a_line(no_peers):
@@ -216,12 +280,10 @@ def test_a_missing_peer_has_a_line(no_peers):
     def missing():
         return ON_LOOP[AIODATALOADER](clock.echo, max_size=1, timeout=None)
 
-    both = Contest("counting", "items/s", {FLOOR: Entrant(lambda: 1), AIODATALOADER: Entrant(missing)})
+    both = Contest("counting", "items/s", {FLOOR: lambda: 1, AIODATALOADER: missing})
     figures = {}
     list(both.play(2, figures))
-    assert [[FLOOR, "1", "1.00 (1.00-1.00)"], [AIODATALOADER, "not installed: aiodataloader"]] == table.rows(
-        both, figures
-    )
+    assert [[FLOOR, "1", "1", ""], [AIODATALOADER, "not installed: aiodataloader"]] == table.rows(both, figures)
 
 
 def test_peers_have_versions():
@@ -231,7 +293,7 @@ def test_peers_have_versions():
 
 def test_entrants_that_run_together():
     """The first request of a round runs all entrants of that round, with its number."""
-    together = arrivals.Together(lambda number: {"a": number, "b": 10 * number, "c": AbsentError("not installed: c")})
+    together = Together(lambda number: {"a": number, "b": 10 * number, "c": AbsentError("not installed: c")})
     assert [0, 0, 1, 10, 2] == [together.outcome(name) for name in "ababa"]
     with pytest.raises(AbsentError):
         together.outcome("c")
@@ -241,15 +303,16 @@ def test_entrants_that_run_together():
 
 
 @pytest.fixture
-def results():
+def results(monkeypatch):
     """Return the results of a contest with every kind of entrant."""
-    played = Contest("counting", "ms", {}, tail="p99", note="Less is better.", bars=(Bar(1, most=True),))
-    floor, ours = Figures([1.0, 2.0], [10, 10], [0.001] * 100), Figures([1.5, 3.0], [20, 20], [0.0015] * 100)
+    monkeypatch.setattr(bars, "BARS", (at_most("counting", 1), at_least("counting", 2, BATCHED, of="tails")))
+    played = Contest("counting", "ms", {}, tail="p99 ms", note="Less is better.")
+    floor, ours = Figures([1.0, 2.0], [10, 10]), Figures([1.5, 3.0], [20, 20])
     return [("some", played, {FLOOR: floor, OURS: ours, BATCHED: Figures(absent="not installed: batched")})]
 
 
 def test_markdown(results):
-    """The page has the machine, the bars, and a row with all cells for each entrant."""
+    """The page has the machine, the bars, and for each workload a table with a row for each entrant."""
     expected = """\
 ### Environment
 
@@ -259,19 +322,18 @@ def test_markdown(results):
 
 ### Bars
 
-| contest | bar | measured |  |
-| --- | ---: | ---: | ---: |
-| counting | batchify <= 1 x floor (ms) | 1.50 (1.50-1.50) | **missed** |
+| bar | measure | figure | limit |  |
+| --- | ---: | ---: | ---: | ---: |
+| counting | batchify x floor (ms) | 1.50 (1.50-1.50) | <= 1 | not met |
+| counting | batchify x batched (p99 ms) |  | >= 2 | not measured |
 
 ### some
 
-**counting**
-
-|  | ms | x floor | p99 | x floor | p50 ms | p99 ms |
+|  | entrant | ms | ratio | p99 ms | ratio | limit |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
-| floor | 1.5 | 1.00 (1.00-1.00) | 10 | 1.00 (1.00-1.00) | 1 | 1 |
-| batchify | 2.25 | 1.50 (1.50-1.50) | 20 | 2.00 (2.00-2.00) | 1.5 | 1.5 |
-| batched | not installed: batched |  |  |  |  |  |
+| counting | floor | 1.5 | 1 | 10 | 1 |  |
+| counting | batchify | 2.25 | 1.50 (1.50-1.50) | 20 | 2.00 (2.00-2.00) | x floor (ms) <= 1; x batched (p99 ms) >= 2 |
+| counting | batched | not installed: batched |  |  |  |  |
 
 Less is better.
 """
@@ -283,18 +345,21 @@ def test_json(results):
     written = json.loads(table.as_json(results, {"date": "today"}))
     [some] = written["contests"]
     assert {"date": "today"} == written["about"]
-    assert [1.5, 3.0] == some["entrants"][OURS]["values"]
-    assert {"absent": "not installed: batched"} == some["entrants"][BATCHED]
-    assert [{"bar": "batchify <= 1 x floor (ms)", "figure": 1.5, "met": False}] == some["bars"]
+    assert {"values": [1.5, 3.0], "tails": [20, 20], "absent": ""} == some["entrants"][OURS]
+    assert "not installed: batched" == some["entrants"][BATCHED]["absent"]
+    assert ["counting", "batchify x floor (ms)", "1.50 (1.50-1.50)", "<= 1", "not met"] == written["bars"][0]
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
-    """The command prints a table for each contest, and replaces the old figures in the given files."""
+    """The command prints a table for each contest and one of the bars, and replaces old figures in the given files."""
+    monkeypatch.setattr(bars, "BARS", (at_least("counting", 0.8),))
     monkeypatch.setitem(WORKLOADS, "count", lambda plan: [contest(floor=[100, 200], batchify=[50, 150])])
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
     page.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n", encoding="utf-8")
     main(["count", "--rounds", "2", "--json", str(figures), "--markdown", str(page)])
-    assert "0.62 (0.50-0.75)" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert 2 == output.count("0.62 (0.50-0.75)")
+    assert "not met" in output
     assert [50, 150] == json.loads(figures.read_text(encoding="utf-8"))["contests"][0]["entrants"][OURS]["values"]
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n<!-- measured: begin -->\n\n### Environment")
@@ -312,11 +377,18 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
     monkeypatch.setattr(arrivals, "LOADS", [95])
     monkeypatch.setattr(closed, "TASKS", {16: 1, 256: 1})
     monkeypatch.setattr(closed, "THREADS", {1: 1, 32: 1})
+    monkeypatch.setattr(single, "GATHERED", 100)
+    for name in ("WAITING", "PRIORITIES", "GROUPS", "INSTANCES"):
+        monkeypatch.setattr(growth, name, (1, 100))
+    monkeypatch.setattr(growth, "ENOUGH", 100)
+    monkeypatch.setattr(growth, "DEPARTING", 1)
     for played in WORKLOADS[workload](SMALLEST):
         figures = {}
         list(played.play(1, figures))
         ours = [entry for name, entry in figures.items() if name.startswith(OURS)]
-        assert all(entry.values or "tokenizers" in entry.absent for entry in ours)
+        assert all(
+            entry.values or entry.absent in {"not installed: tokenizers", "not installed: uvloop"} for entry in ours
+        )
         assert ours
         assert table.rows(played, figures)
 
@@ -326,6 +398,47 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
 def test_counted_paths_run(path, name):
     """Each path with an instruction count runs, for batchify and for the floor."""
     path(name, 1)
+
+
+def timed(seconds):
+    """Return a replacement for the CPU time of a path: the seconds of each round of batchify, and 1 for the floor."""
+    rounds = iter(seconds)
+    return lambda path, name: next(rounds) if name == OURS else 1.0
+
+
+@pytest.mark.parametrize(
+    ("instructions_each", "seconds", "status"),
+    [
+        (2, [3] * 9, None),
+        (2, [3] * 3 + [9] * 6, None),
+        (2.1, [3] * 9, "a hot path costs more than its limit allows"),
+        (2, [3] * 2 + [9] * 7, "a hot path costs more than its limit allows"),
+    ],
+)
+def test_limits_of_the_hot_paths(instructions_each, seconds, status, monkeypatch, capsys):
+    """Too many instructions fail the command, and so does the CPU time of most rounds."""
+    monkeypatch.setattr(instructions, "VALGRIND", [sys.executable])
+    monkeypatch.setattr(instructions, "PATHS", {instructions.submit: instructions.Limits(2, 3)})
+    monkeypatch.setattr(instructions, "cpu_time", timed(seconds))
+    monkeypatch.setattr(
+        instructions, "count", lambda path, name, calls: 100 + calls * (instructions_each if name == OURS else 1)
+    )
+    if status:
+        with pytest.raises(SystemExit, match=status):
+            instructions.main()
+    else:
+        instructions.main()
+    assert f" {instructions_each:.2f}    2.00 " in capsys.readouterr().out
+
+
+def test_frames_of_a_call():
+    """Only the second call counts, in both threads, with the frames of the entrant's own files."""
+    [played] = frames.frame_contests(SMALLEST)
+    figures = {}
+    list(played.play(1, figures))
+    assert Figures([2], [1]) == figures[FLOOR]
+    assert figures[OURS].values > [2]
+    assert figures[OURS].tails > [1]
 
 
 @pytest.mark.parametrize("path", profile.PATHS, ids=lambda path: path.__name__)
