@@ -1,43 +1,183 @@
 """The bridge from event loops to the thread engine: how a task waits for answers from a worker thread.
 
 Must not know: batches, the core, how threads wait.
+A waiter is the plain future of a task. The calls of one loop iteration enter the engine together, and the answers of a
+batch return together, so both ways cost one wake-up for many calls.
 """
 
 from __future__ import annotations
 
-from asyncio import CancelledError, get_running_loop
+from _thread import get_ident
+from asyncio import BaseEventLoop, Future, get_running_loop
 from collections import deque
+from contextlib import suppress
+from functools import partial
+from itertools import compress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread, is_done
 from batchify._asyncio.streams import AsyncStream, TaskChannel
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.waiters import Waiter
+from batchify._batcher.waiters import Failed, Waiter, registered_kinds
 from batchify._core.outcome import translate_exception
+from batchify._core.queue import WIDTH
 from batchify._threads.engine import leave_soon
-from batchify._threads.streams import ThreadStreams
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable, MutableMapping
 
     from batchify._threads.batcher import SyncMicrobatcher
     from batchify._threads.engine import ThreadEngine
+    from batchify._threads.streams import ThreadStreams
+
+
+class TaskWaiter(Waiter):
+    """The kind of a caller that awaits its answer on an event loop. The waiter is its future."""
+
+    @staticmethod
+    def is_open(future: Future[Any]) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # the waiter is no instance
+        return not future.done()
+
+    @classmethod
+    def gone(cls, waiters: Iterable[Future[Any]]) -> list[bool]:
+        return [*map(is_done, waiters)]
+
+    @staticmethod
+    def get_future(future: Future[Any]) -> Future[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        return future
+
+    @staticmethod
+    def admit(future: Future[Any]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        """Do nothing: a task does not block until its item has room."""
+
+    @classmethod
+    def answer_all(cls, waiters: list[Future[Any]], answers: list[Any]) -> None:
+        loops: set[AbstractEventLoop] = {*map(get_loop, waiters)}
+        # A loop may be closed by now, and then no task on it waits any more.
+        with suppress(RuntimeError):
+            if len(loops) == 1:
+                loops.pop().call_soon_threadsafe(_answer, waiters, answers)
+        for loop in loops:
+            chosen = [future.get_loop() is loop for future in waiters]
+            cls.answer_all([*compress(waiters, chosen)], [*compress(answers, chosen)])
+
+
+# A function of C, which ``map()`` calls without a frame.
+get_loop: Callable[[Future[Any]], AbstractEventLoop] = Future[Any].get_loop
+registered_kinds[Future] = TaskWaiter
+
+
+def _answer(futures: list[Future[Any]], answers: list[Any]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if future.done():
+            continue
+        if type(answer) is Failed:
+            future.set_exception(translate_exception(answer.error, answer.name, on_loop=True))
+        else:
+            future.set_result(answer)
+
+
+class Crossing:
+    """The calls of one loop iteration on their way to an engine."""
+
+    __slots__ = ("_dropped", "_engine", "_marks", "calls", "future", "loop", "mark", "threaded")
+
+    def __init__(self, engine: ThreadEngine, loop: AbstractEventLoop) -> None:
+        self._engine = engine
+        self.loop = loop
+        # The loop if it knows the thread that runs it.
+        self.threaded: Any = loop if isinstance(loop, BaseEventLoop) else UnknownThread
+        self.future = partial(Future[Any], loop=loop)
+        # Item, waiter and time of arrival of each call, as in the plain queue.
+        self.calls: list[Any] = []
+        # The mark of the first call in the queue, and the number of calls that left before they were there.
+        self.mark: int | None = None
+        self._dropped = 0
+        # The marks of the calls that entered one by one.
+        self._marks: MutableMapping[Future[Any], int] = {}
+        engine.crossing = self
+        engine.crossings[self] = None
+        engine.line.stats.follow(self)
+        loop.call_soon(self._finish)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.calls) // WIDTH
+
+    @property
+    def running_calls(self) -> int:
+        return 0
+
+    def cross(self) -> None:
+        """Queue the calls whose callers have not left. Any thread may do so before the loop does."""
+        engine = self._engine
+        if engine.crossing is self:
+            engine.crossing = None
+        engine.enter_all(self)
+
+    def _finish(self) -> None:
+        self.cross()
+        if self.calls:
+            self._enter_each()
+        del self._engine.crossings[self]
+        self._engine.line.stats.retire(self)
+
+    def _enter_each(self) -> None:
+        """Queue the calls one by one: the engine is closed, or needs more than items."""
+        # Weak, since a frame of a caller must not refer to its future.
+        engine, self._marks = self._engine, WeakKeyDictionary[Future[Any], int]()
+        with engine.line.stats.lock:
+            # Another thread may let them cross together after all.
+            calls, self.calls[:] = self.calls[:], ()
+        for item, future in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
+            try:
+                self._marks[future] = engine.enter(item, future)
+            except Exception as error:  # noqa: BLE001, PERF203  # it is for the caller
+                _answer([future], [Failed(error, engine.name)])
+
+    def leave(self, length: int, future: Future[Any]) -> None:
+        """Drop a caller that has no answer yet, with which the list of calls had this length."""
+        if not _cancelled(future):
+            return
+        engine, stats = self._engine, self._engine.line.stats
+        # A call that left before the crossing moved the later ones forward.
+        place = first = max(0, length - WIDTH * (1 + self._dropped))
+        with stats.lock:
+            while place < len(self.calls) and self.calls[place + 1] is not future:
+                place += WIDTH
+            is_on_the_way = place < len(self.calls)
+            if is_on_the_way:
+                del self.calls[place : place + WIDTH]
+                self._dropped += 1
+                stats.left()
+        if not is_on_the_way:
+            engine.leave(self._marks.get(future, (self.mark or 0) + first // WIDTH), future)
+        elif self.loop.is_closed() and not self.calls:
+            self._finish()
+
+
+def _cancelled(future: Future[Any]) -> bool:
+    """Cancel a future and return whether it has no answer. On a closed loop, nothing can wake its task."""
+    return not future.done() if future.get_loop().is_closed() else future.cancel() or future.cancelled()
 
 
 class Mailbox:
-    """Answers on their way to one loop, which is woken once for all that arrive before it runs."""
+    """Values on their way to one loop, which is woken once for all that arrive before it runs."""
 
-    __slots__ = ("__weakref__", "_answered", "_loop", "_woken")
+    __slots__ = ("__weakref__", "_loop", "_put", "_woken")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        self._answered: deque[TaskWaiter | BridgedChannel] = deque()
+        self._put: deque[BridgedChannel] = deque()
         self._woken = False
 
-    # Called from any thread; the waiter delivers its answer on the loop.
-    def put(self, waiter: TaskWaiter | BridgedChannel) -> None:
-        self._answered.append(waiter)
+    # Called from any thread; the channel delivers its values on the loop.
+    def put(self, channel: BridgedChannel) -> None:
+        self._put.append(channel)
         if not self._woken:
             self._woken = True
             try:
@@ -45,13 +185,13 @@ class Mailbox:
             except RuntimeError:
                 # The loop is closed, and no task on it waits any more.
                 self._woken = False
-                self._answered.clear()
+                self._put.clear()
 
     def _deliver(self) -> None:
-        # Reset first: a waiter that arrives meanwhile is either delivered here or wakes the loop again.
+        # Reset first: a channel that arrives meanwhile is either delivered here or wakes the loop again.
         self._woken = False
-        while self._answered:
-            self._answered.popleft().deliver()
+        while self._put:
+            self._put.popleft().deliver()
 
 
 def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
@@ -61,49 +201,19 @@ def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
     return mailbox
 
 
-# Held by waiters only: the undelivered answers of a closed loop must not keep that loop alive.
+# Held by channels only: the undelivered values of a closed loop must not keep that loop alive.
 _mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
-
-
-class TaskWaiter(Waiter):
-    """A caller that awaits its answer on an event loop."""
-
-    __slots__ = ("_future", "_mailbox", "_name", "error", "value")
-
-    def __init__(self, loop: AbstractEventLoop, name: str) -> None:
-        self._future = loop.create_future()
-        self.value = self.error = None
-        self._name = name
-        self._mailbox = mailbox_of(loop)
-
-    @property
-    def future(self) -> Future[Any]:
-        return self._future
-
-    def is_open(self) -> bool:
-        return not self._future.done()
-
-    def wake(self) -> None:
-        self._mailbox.put(self)
-
-    def deliver(self) -> None:
-        if self._future.done():
-            return
-        if self.error is None:
-            self._future.set_result(self.value)
-        else:
-            self._future.set_exception(translate_exception(self.error, self._name, on_loop=True))
 
 
 class BridgedChannel(TaskChannel):
     """A channel from a batch in a thread to a task."""
 
     def __init__(self, engine: ThreadEngine, item: Any) -> None:
-        super().__init__(engine.name, engine.queue)
+        super().__init__(engine.name, engine.line.queue)
         self._mailbox = mailbox_of(self.loop)
         # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak
-        self._ticket = engine.enter(item, self)
+        self._mark = engine.enter(item, self)
 
     @property
     def is_read(self) -> bool:
@@ -116,32 +226,51 @@ class BridgedChannel(TaskChannel):
 
     def leave(self) -> None:
         super().leave()
-        leave_soon(self._engine, self._ticket)
+        leave_soon(self._engine, self._mark, self)
 
 
-def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = None) -> Any:
-    """Return a coroutine or a stream for ``item``, for a task on any loop. ``keep`` lives until the answer."""
-    if isinstance(batcher, ThreadStreams):
-        return AsyncStream(lambda: BridgedChannel(batcher._ensure_engine(), item), keep)
-    return _result(batcher, item, keep)
-
-
-async def _result(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object) -> Any:  # noqa: ARG001  # the frame keeps it alive
-    engine = batcher._ensure_engine()
-    loop = get_running_loop()
-    caller = TaskWaiter(loop, engine.name)
-    wait = Wait(engine.queue, engine.name) if current() else None
+async def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = None) -> Any:  # noqa: ARG001  # the frame keeps it alive
+    """Return the result for ``item`` to a task on any loop. ``keep`` lives until the answer."""
+    engine = batcher._engine or batcher._ensure_engine()
+    if engine.plain is None or current():
+        return await _result_alone(engine, item)
+    crossing = engine.crossing
+    if crossing is None or (
+        crossing.threaded._thread_id != get_ident() if LOOKUP_IS_SLOW else crossing.loop is not get_running_loop()
+    ):
+        crossing = Crossing(engine, get_running_loop())
+    future = crossing.future()
+    calls = crossing.calls
+    calls += (item, future, monotonic())
+    length = len(calls)
     try:
-        ticket = engine.enter(item, caller)
-        try:
-            return await caller._future
-        except (CancelledError, GeneratorExit):
-            engine.leave(ticket)
-            if not loop.is_closed():
-                caller._future.cancel()
-            raise
+        return await future
+    except BaseException:
+        crossing.leave(length, future)
+        raise
+    finally:
+        # An exception refers to this frame, which must not refer back through the future.
+        del future
+
+
+def open_stream(batcher: ThreadStreams, item: Any, keep: object = None) -> AsyncStream:
+    """Return the stream of ``item``, for a task on any loop. ``keep`` lives until the end."""
+    return AsyncStream(lambda: BridgedChannel(batcher._ensure_engine(), item), keep)
+
+
+async def _result_alone(engine: ThreadEngine, item: Any) -> Any:
+    """Return the result of a call that needs more than its item, or comes from inside a batch."""
+    future = Future[Any](loop=get_running_loop())
+    wait = Wait(engine.line.queue, engine.name) if current() else None
+    mark = None
+    try:
+        mark = engine.enter(item, future)
+        return await future
+    except BaseException:
+        if mark is not None and _cancelled(future):
+            engine.leave(mark, future)
+        raise
     finally:
         if wait is not None:
             wait.end()
-        # An exception refers to this frame, which must not refer back through the future.
-        del caller
+        del future

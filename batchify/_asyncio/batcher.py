@@ -8,14 +8,15 @@ Each event loop has an ``AsyncEngine`` of its own, created at first use and drop
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, get_running_loop
+from _thread import get_ident
+from asyncio import get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import ref
 
-from batchify._asyncio.engine import AsyncEngine, CancelCallback
+from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.closing import Closing
@@ -132,44 +133,77 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
             BatchAbortedError: the batch was cancelled, but not by this caller.
             Exception: the error of the batch function, as an exception object of this caller's own.
         """
+        if self._prepare is not None or current():
+            return await self._submit_slowly(item)
+        engine = self._engine
+        if engine is None or (
+            engine.threaded._thread_id != get_ident()
+            if LOOKUP_IS_SLOW
+            else engine.running_loop is not get_running_loop()
+        ):
+            engine = self._active_engine(get_running_loop())
+        queue = engine.plain
+        if queue is None:
+            return await self._submit_slowly(item)
+        mark, future = queue.mark, engine.future()
+        places = queue.places
+        places += (item, future, engine.clock())
+        try:
+            if len(places) >= queue.wake_length:
+                engine.start_or_schedule()
+            return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
+        except BaseException:
+            engine.leave(mark, future)
+            raise
+        finally:
+            # The exception of the future refers to this frame, so the frame must not refer to the future.
+            del future
+
+    async def _submit_slowly(self, item: T) -> R:
+        """Submit an item that has more than itself, or from inside a batch."""
         data = item if self._prepare is None else self._prepare(item)
         loop = get_running_loop()
-        engine = self._engine
-        if engine is None or engine.running_loop is not loop:
-            engine = self._active_engine(loop)
-        queue = engine.queue
-        wait = Wait(queue, self.name) if current() else None
-        future = engine.future()
+        wait = Wait(self._engine_of(loop).line.queue, self.name) if current() else None
+        engine = self._active_engine(loop)
+        future, mark = engine.future(), 0
         try:
-            ticket = engine.add(data, future, engine.clock())
-            if ticket >= queue.wake_ticket:
-                engine.start_or_schedule()
-            try:
-                return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
-            except (CancelledError, GeneratorExit):
-                engine.leave(ticket, future)
-                raise
+            mark = engine.enter(data, future)
+            return await future  # type: ignore[no-any-return]  # as above
+        except BaseException:
+            engine.leave(mark, future)
+            raise
         finally:
             if wait is not None:
                 wait.end()
-            # The exception of the future refers to this frame, so the frame must not refer to the future.
             del future
 
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once on the running event loop, and return the future of its result."""
         data = item if self._prepare is None else self._prepare(item)
-        loop = get_running_loop()
         engine = self._engine
-        if engine is None or engine.running_loop is not loop:
-            engine = self._active_engine(loop)
+        if engine is None or (
+            engine.threaded._thread_id != get_ident()
+            if LOOKUP_IS_SLOW
+            else engine.running_loop is not get_running_loop()
+        ):
+            engine = self._active_engine(get_running_loop())
         if current():
-            engine.check_reentrancy()
-        future = engine.future()
-        ticket = engine.add(data, future, engine.clock())
-        if ticket >= engine.queue.wake_ticket:
+            engine.line.check_reentrancy()
+        future = engine.item_future(loop=engine.running_loop)
+        future.engine = engine
+        queue = engine.plain
+        if queue is None:
+            future.mark = engine.enter(data, future)
+            return future
+        future.mark = queue.mark
+        places = queue.places
+        places += (data, future, engine.clock())
+        if len(places) >= queue.wake_length:
             engine.start_or_schedule()
-        future.add_done_callback(CancelCallback(engine, ticket), context=engine.empty_context)
         return future
+
+    def _acall(self, item: T, keep: object = None) -> Any:
+        return self.submit(item, keep)
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
         """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.
@@ -233,7 +267,7 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
             RuntimeError: the event loop of this thread has items to run, and would wait for itself.
         """
         here = asyncio._get_running_loop()
-        if any(loop is here and not engine.idle for loop, engine in self._reachable()):
+        if any(loop is here and not engine.line.idle for loop, engine in self._reachable()):
             msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
             raise RuntimeError(msg)
         for closing, loop in self._drain():
@@ -256,7 +290,7 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
             closing = Closing()
             # An idle engine too: a call that found the batcher open may be about to add an item.
             _call_on(loop, engine.drain, closing.end)
-            if not engine.idle:
+            if not engine.line.idle:
                 drains.append((closing, loop))
         return drains
 
@@ -266,8 +300,11 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
                 engine.source.close()
 
     def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
-        engine = self._engine_of(loop)
-        engine.activate(loop)
+        engine = self._engine
+        if engine is None or engine.loop() is not loop:
+            engine = self._engine_of(loop)
+        if engine.running_loop is None:
+            engine.activate(loop)
         return engine
 
     def _engine_of(self, loop: AbstractEventLoop) -> AsyncEngine:
@@ -320,7 +357,7 @@ def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop])
 
 def _reconfigure(engine: AsyncEngine, config: Config) -> None:
     engine.requested = config
-    engine.change(config)
+    engine.configure(config)
     if isinstance(engine.source, ThreadOffload):
         engine.source.change(config)
 

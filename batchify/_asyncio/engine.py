@@ -1,71 +1,85 @@
 """One batcher on one event loop: it carries out the decisions of the core.
 
-Decides: nothing about batches. It keeps a timer for the head of the queue, runs batches as tasks, and answers futures.
+Decides: nothing about batches. It keeps a timer for the next decision, runs batches as tasks, and answers futures.
 Must not know: threads, other loops, decorators.
+
 An engine does everything on the thread of its loop. "At once" is the end of the current loop iteration, so that calls
-made together share a batch, and answered callers can call again before the next batch leaves.
+made together share a batch: the first of them creates the task of the batch, whose first step takes the items that are
+queued by then.
 """
 
 from __future__ import annotations
 
-from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, sleep
+import sys
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task
+from collections import deque
 from contextvars import Context
 from functools import partial
 from time import monotonic
+from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._batcher.admission import as_entry, depart, item_of, make_queue, reconfigured
-from batchify._batcher.current import batch_context, belongs_to, set_current
+from batchify._batcher.current import set_current
+from batchify._batcher.line import Line
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
-from batchify._core.queue import PlainQueue
-from batchify._core.reruns import Reruns
-from batchify.errors import DeadlineError, QueueFullError, ReentrantCallError, full, overdue, reentrant
+from batchify.errors import DeadlineError, overdue
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Handle
-    from collections.abc import Awaitable, Callable
+    from asyncio import AbstractEventLoop, TimerHandle
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
-    from batchify._core.grouped import GroupedQueue
     from batchify._stats.counters import Stats
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
 
-AT_ONCE = float("-inf")
+
+# Until Python 3.12, the lookup of the running loop is a system call, which a loop that knows its thread can save.
+LOOKUP_IS_SLOW = sys.version_info < (3, 12)
+
+
+# Functions of C, which ``map()`` calls without a frame.
+is_done: Callable[[Future[Any]], bool] = Future[Any].done
+set_result: Callable[[Future[Any], Any], None] = Future[Any].set_result
+
+
+class UnknownThread:
+    """Stands for a loop that does not know its thread, such as uvloop's. asyncio's own loops do."""
+
+    _thread_id = None
 
 
 class AsyncEngine:
-    """The queue of one batcher on one event loop, and the tasks that run its batches."""
+    """The line of one batcher on one event loop, and the tasks that run its batches."""
 
     __slots__ = (
-        "_config",
         "_drains",
         "_fn",
-        "_handle",
-        "_is_plain",
+        "_is_monotonic",
+        "_is_threaded",
+        "_starting",
         "_tasks",
-        "_when",
-        "add",
+        "_timer",
         "clock",
-        "empty_context",
         "future",
+        "is_open",
+        "item_future",
+        "line",
         "loop",
-        "queue",
+        "plain",
         "requested",
         "running_loop",
         "source",
-        "stats",
+        "threaded",
     )
 
     # The clock of the loop, and its way to create a future. They exist while the engine is active.
     clock: Callable[[], float]
     future: Callable[[], Future[Any]]
-    # Queues an item for a waiter and returns its ticket. From ``wake_ticket`` on, ``start_or_schedule()`` must follow.
-    add: Callable[[Any, Any, float], int]
 
     def __init__(
         self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config, stats: Stats
@@ -74,80 +88,96 @@ class AsyncEngine:
         self.loop = ref(loop)
         # The loop while the engine is active: from an arrival until it is idle.
         self.running_loop: AbstractEventLoop | None = None
-        # Whether the loop creates plain futures, as asyncio's own loops and uvloop's do.
-        self._is_plain = type(loop.create_future()) is Future
-        self.queue = make_queue(config)
-        self.stats = stats
-        stats.follow(self.queue)
-        # The options of the batcher, and those that this engine applies: ``inline()`` derives its own from them.
-        self.requested = self._config = config
-        # An empty context for future callbacks, which would otherwise each keep a copy of their caller's.
-        self.empty_context = Context()
+        # The same loop if it knows the thread that runs it.
+        self.threaded: Any = UnknownThread
+        # Whether the loop knows the thread that runs it, and whether its clock is ``monotonic()``, behind a method.
+        self._is_threaded = isinstance(loop, BaseEventLoop)
+        self._is_monotonic = type(loop).time is BaseEventLoop.time
+        # The options of the batcher. ``inline()`` derives those of the line from them.
+        self.requested = config
+        self.line = Line(config, stats)
+        # The queue that calls may join without ``enter()``, unless they need more than that.
+        self.plain = None if config.capture_context else self.line.plain
         # Returns the batch function, which the engine holds only while there is work.
         self.source = source
         self._fn: BatchFunction | None = None
-        self.add = _make_add(self.queue, stats, config)
+        # Creates the future of ``submit()``.
+        self.item_future: Callable[..., ItemFuture] = ItemFuture
+        # Returns whether a waiter still wants an answer.
+        self.is_open: Callable[[Any], bool] = _is_open
         self._tasks: dict[Batch, Task[None]] = {}
-        # The one timer for the next decision of the core, and its time.
-        self._handle: Handle | None = None
-        self._when = AT_ONCE
+        # The task that takes the next batch in its first step.
+        self._starting: Task[None] | None = None
+        # A timer for the next decision of the core. It may be early, and then is set again.
+        self._timer: TimerHandle | None = None
         # Called when the engine becomes idle.
         self._drains: list[Callable[[], None]] = []
 
     def activate(self, loop: AbstractEventLoop) -> None:
         """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
         self.running_loop = loop
-        # ``time()`` of asyncio's own loops is this clock, behind a method.
-        is_monotonic = getattr(loop.time, "__func__", None) is BaseEventLoop.time
-        self.clock = monotonic if is_monotonic else loop.time
-        self.future = partial(Future, loop=loop) if self._is_plain else loop.create_future
-
-    def check_reentrancy(self) -> None:
-        if belongs_to(self.queue.running):
-            raise ReentrantCallError(reentrant(self._config.name))
+        if self._is_threaded:
+            self.threaded = loop
+        self.clock = monotonic if self._is_monotonic else loop.time
+        self.future = partial(Future, loop=loop)
 
     def waiting(self) -> list[BatchItem]:
-        return [BatchItem(item_of(data, self._config), *rest) for data, *rest in self.queue.entries]
+        return [BatchItem(*entry) for entry in self.line.entries]
+
+    def enter(self, data: Any, future: Future[Any]) -> int:
+        """Queue ``data`` for ``future``, and return the mark for ``leave()``."""
+        mark = self.line.add(data, future, self.clock())
+        self.line.admit()
+        # At once, so that the items of a full batch make room for the next call.
+        while self.line.queue.has_full and (batch := self._take_open()) is not None:
+            self._create_task(batch)
+        self.start_or_schedule()
+        return mark
 
     def start_or_schedule(self) -> None:
-        """Start full batches at once; set the timer for all others."""
-        self.queue.reset_wake_ticket()
-        if self.queue.has_full:
-            self._start_due_batches()
-        else:
-            self._schedule()
+        """Create the task of a batch that may leave now, or set the timer for the next decision."""
+        at = self.line.plan()
+        if at is None:
+            if self._starting is None and self.line.idle:
+                self._go_idle()
+        elif at <= self.clock():
+            if self._starting is None:
+                self._starting = self._create_task()
+        elif self._timer is None or at < self._timer.when():
+            self._cancel_timer()
+            self._timer = cast("AbstractEventLoop", self.running_loop).call_at(at, self._on_timer)
 
-    def leave(self, ticket: int, future: Future[Any]) -> None:
+    def leave(self, mark: int, future: Future[Any]) -> None:
+        """Drop a caller that has no answer yet."""
         if self.loop_is_closed:
             return
         future.cancel()
         if not future.cancelled():
             # The caller has an answer, which is counted.
             return
-        if self.queue.withdraw(ticket) is not None:
-            self.stats.left()
-            self.queue.admit_waiting()
-            self._schedule()
-        elif (batch := self.queue.abandon(ticket)) is not None:
-            self._tasks[batch].cancel()
+        if self.line.leave(mark, future) is not None:
+            self.line.admit()
+            self.start_or_schedule()
+        else:
+            for batch, task in self._tasks.items():
+                if batch.is_abandoned(self.is_open):
+                    task.cancel()
 
     def flush(self, reason: str) -> None:
-        if not self.idle:
-            self.queue.flush(reason)
-            self._start_due_batches()
+        if self.line.waiting:
+            self.line.queue.flush(reason)
+            self.start_or_schedule()
 
-    def change(self, config: Config) -> None:
-        self._config = config
-        queue, self.queue = self.queue, reconfigured(self.queue, config)
-        self.add = _make_add(self.queue, self.stats, config)
-        self.stats.replace(queue, self.queue)
-        if not self.idle:
-            self._schedule()
+    def configure(self, config: Config) -> None:
+        self.line.configure(config)
+        self.plain = None if config.capture_context else self.line.plain
+        if self.running_loop is not None:
+            self.start_or_schedule()
 
     def drain(self, when_idle: Callable[[], None]) -> None:
         """Start the queued items now, and call ``when_idle`` once every call is answered; inside a batch, at once."""
         # A task cannot do this: a loop that ends would cancel it.
-        if self.running_loop is None or belongs_to(self.queue.running):
+        if self.running_loop is None or self.line.is_inside():
             when_idle()
         else:
             self._drains.append(when_idle)
@@ -155,11 +185,7 @@ class AsyncEngine:
 
     def count_lost_calls(self) -> None:
         """Count all queued and running calls as cancelled: the closed loop can answer none of them."""
-        self.stats.left(self.queue.waiting)
-        for batch in list(self.queue.running):
-            rest = batch.unfinished
-            self.stats.ended(rest, 0.0, failed=0, cancelled=len(rest.waiters))
-        self.stats.retire(self.queue)
+        self.line.stats.retire(self.line)
 
     @property
     def loop_is_closed(self) -> bool:
@@ -167,204 +193,191 @@ class AsyncEngine:
         loop = self.loop()
         return loop is None or loop.is_closed()
 
-    @property
-    def idle(self) -> bool:
-        return not self.queue.running and not self.queue.waiting
-
-    def _start_due_batches(self) -> None:
-        self._expire()
-        while (batch := self.queue.take(self.clock())) is not None:
-            self.queue.admit_waiting()
-            self._start(batch)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        """Set the one callback to the time at which the core has something to do."""
-        at = _earliest(self.queue.wake_at, self.queue.expires_at)
-        if at is not None and at <= self.clock():
-            at = AT_ONCE
-        if self._handle is not None:
-            if at == self._when:
-                return
-            self._handle.cancel()
-        self._handle = None
-        if at is not None:
-            if self._fn is None:
-                self._fn = self.source()
-            self._when = at
-            loop = self._get_loop()
-            self._handle = loop.call_soon(self._on_timer) if at == AT_ONCE else loop.call_at(at, self._on_timer)
-        elif self.idle:
-            self._go_idle()
-
     def _on_timer(self) -> None:
-        self._handle = None
-        self._start_due_batches()
+        self._timer = None
+        self._expire()
+        self.start_or_schedule()
 
-    def _expire(self) -> None:
-        expired = self.queue.expire(self.clock())
-        for entry in expired:
-            if entry.waiter.done():
-                self.stats.left()
-            else:
-                self.stats.expired(1)
-                entry.waiter.set_exception(DeadlineError(overdue(self._config.name, entry.time_limit)))
-        if expired:
-            self.queue.admit_waiting()
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _go_idle(self) -> None:
+        if self._timer is not None:
+            self._cancel_timer()
         self.running_loop = self._fn = None
+        self.threaded = UnknownThread
         del self.clock, self.future
         while self._drains:
             self._drains.pop()()
 
-    def _start(self, batch: Batch) -> None:
-        gone = [future.done() for future in batch.waiters]
-        if any(gone):
-            batch.drop(gone, answered=sum(future.done() and not future.cancelled() for future in batch.waiters))
-            self.stats.left(sum(gone))
-        if not batch.waiters:
-            self.queue.finish(batch, self.clock())
-            return
-        self.stats.departed(batch)
-        depart(batch, self._config)
+    def _expire(self) -> None:
+        expired = self.line.expire(self.clock())
+        for entry in expired:
+            if not entry.waiter.done():
+                entry.waiter.set_exception(DeadlineError(overdue(self.line.name, entry.time_limit)))
+        if expired:
+            self.line.admit()
+
+    def _create_task(self, batch: Batch | None = None) -> Task[None]:
+        """Create the task of a batch, by default of the one that may leave at the first step of the task."""
         if self._fn is None:
             self._fn = self.source()
-        run = self._run(batch, self._fn)
+        loop = cast("AbstractEventLoop", self.running_loop)
+        run = self._run(self._fn, loop, batch)
         # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
-        self._tasks[batch] = task = batch_context(batch).run(Task, run, loop=self._get_loop())
+        task = Context().run(Task, run, loop=loop, name=self.line.name)
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        if batch is not None:
+            self._tasks[batch] = task
+        return task
 
-    async def _run(self, batch: Batch, fn: BatchFunction) -> None:
-        loop = self._get_loop()
+    async def _run(self, fn: BatchFunction, loop: AbstractEventLoop, batch: Batch | None) -> None:
         try:
-            await sleep(0)
-            await self._run_parts(batch, fn)
+            await _next_step()
+            if batch is None:
+                batch = self._take()
+            if batch is not None:
+                await self._run_parts(batch, fn)
         except BaseException as error:
             if self.loop_is_closed:
                 raise
-            # The task was cancelled before its first step, or an interrupt occurred outside of the batch function.
-            if batch in self.queue.running:
+            if self._starting is not None and batch is None:
+                # The task was cancelled before its first step.
+                batch = self._take()
+            # An interrupt may also have occurred outside of the batch function.
+            if batch is not None and batch in self._tasks:
                 self._end(batch.unfinished, error)
             if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
                 raise
             # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
             loop.call_soon(_raise_in_loop, error)
 
+    def _take(self) -> Batch | None:
+        """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
+        task, self._starting = cast("Task[None]", self._starting), None
+        if self.line.plain is None:
+            self._expire()
+        batch = self._take_open()
+        if batch is not None:
+            self._tasks[batch] = task
+        if batch is None or self.line.plan() is not None:
+            self.start_or_schedule()
+        return batch
+
+    def _take_open(self) -> Batch | None:
+        """Take the next batch with callers that still wait, without the others."""
+        while (batch := self.line.take(now := self.clock())) is not None:
+            self.line.admit()
+            if not any(map(is_done, batch.waiters)) or self.line.drop(batch, [*map(is_done, batch.waiters)], now):
+                break
+        return batch
+
     async def _run_parts(self, batch: Batch, fn: BatchFunction) -> None:
-        parts = Reruns(batch, isolate=self._config.isolate_errors)
-        for part in parts:
-            if part is not batch:
-                set_current(part)
+        line = self.line
+        runs = line.runs(batch)
+        for part in runs:
+            set_current(part)
             try:
-                results = outcome.results(self._config.name, part.size, await fn(parts.items))
+                answers, any_failed = line.answers(part, await fn(part.items))
             except outcome.RaisedInThread as carried:
-                self._fail(parts, carried.error)
+                self._fail(runs, part, carried.error)
             except BaseException as error:
                 if self.loop_is_closed:
                     # The task is torn down after its loop, and count_lost_calls() counts the rest.
                     raise
                 outcome.drop_engine_frame(error)
-                self._fail(parts, error)
+                self._fail(runs, part, error)
                 if issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
             else:
-                self._answer(part, results)
-
-    def _answer(self, batch: Batch, results: list[Any]) -> None:
-        failed = cancelled = 0
-        for future, result in zip(batch.waiters, batch.per_caller(results), strict=True):
-            try:
-                # Not is_error(): a call for each result would cost too much.
-                if issubclass(type(result), Exception):
-                    future.set_exception(outcome.translate_exception(result, self._config.name, on_loop=True))
-                    failed += 1
+                if any_failed:
+                    self._answer_each(part, answers)
                 else:
-                    future.set_result(result)
-            except InvalidStateError:  # noqa: PERF203  # costs nothing from Python 3.11 on, and less than to ask before it
+                    self._answer(part, answers)
+
+    def _answer(self, part: Batch, results: list[Any]) -> None:
+        cancelled = 0
+        answers = map(set_result, part.waiters, results)
+        while True:
+            try:
+                deque(answers, maxlen=0)
+                break
+            except InvalidStateError:
+                # One more caller that left. The next round goes on behind it.
                 cancelled += 1
-        self._finish(batch, failed, cancelled)
+        self._finish(part, 0, cancelled)
 
-    def _fail(self, parts: Reruns, error: BaseException) -> None:
-        ended = parts.ended(error)
-        if not ended:
-            self.stats.isolated()
-        for part in ended:
-            self._end(part, error)
+    def _answer_each(self, part: Batch, answers: list[Any]) -> None:
+        failed = cancelled = 0
+        for future, answer in zip(part.waiters, answers, strict=True):
+            if future.done():
+                cancelled += 1
+            elif outcome.is_error(answer):
+                future.set_exception(outcome.translate_exception(answer, self.line.name, on_loop=True))
+                failed += 1
+            else:
+                future.set_result(answer)
+        self._finish(part, failed, cancelled)
 
-    def _end(self, batch: Batch, error: BaseException) -> None:
+    def _fail(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> None:
+        for ended in self.line.ended(runs, part, error, is_abandoned=part.root.is_abandoned(self.is_open)):
+            self._end(ended, error)
+
+    def _end(self, part: Batch, error: BaseException) -> None:
         failed = 0
-        for position, future in zip(batch.positions, batch.waiters, strict=True):
+        for position, future in zip(part.positions, part.waiters, strict=True):
             if not future.done():
-                future.set_exception(
-                    outcome.exception_for(error, self._config.name, position, batch.size, on_loop=True)
-                )
+                future.set_exception(outcome.exception_for(error, self.line.name, position, part.size, on_loop=True))
                 failed += 1
                 if issubclass(type(error), CancelledError):
                     # A loop that ends cancels its tasks, and asyncio logs nothing about these. This error is read, so
                     # that asyncio does not log it either.
                     future.exception()
-        self._finish(batch, failed, len(batch.waiters) - failed, error)
+        self._finish(part, failed, len(part.waiters) - failed, error)
 
-    def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
+    def _finish(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
-        now, loop = self.clock(), self._get_loop()
-        run_time = now - batch.departed
-        over = batch.part_finished(len(batch.waiters) - cancelled)
-        if over is not None:
-            del self._tasks[over]
-            self.queue.finish(over, now)
-        self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
-        batch.forget()
-        if over is not None:
-            over.forget()
+        now, loop, root = self.clock(), self.running_loop, part.parent or part
+        run_time = self.line.count(part, now, failed, cancelled)
+        if self.line.end(part, now):
+            del self._tasks[root]
             self.start_or_schedule()
-        try:
-            report(self._config, batch, run_time, error, on_loop=True)
-        except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual
-            loop.call_soon(_raise_in_loop, raised)
-
-    def _get_loop(self) -> AbstractEventLoop:
-        # The engine holds it whenever there is work.
-        return cast("AbstractEventLoop", self.running_loop)
+        config = self.line.config
+        if config.on_batch is not None:
+            try:
+                report(config.on_batch, config, part, run_time, error, on_loop=True)
+            except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual
+                cast("AbstractEventLoop", loop).call_soon(_raise_in_loop, raised)
 
 
-def _make_add(queue: PlainQueue | GroupedQueue, stats: Stats, config: Config) -> Callable[[Any, Any, float], int]:
-    if isinstance(queue, PlainQueue):
-        return queue.add
+class ItemFuture(Future[Any]):
+    """The future of ``submit()``. Its item leaves the queue as soon as the future is cancelled."""
 
-    def add_entry(data: Any, waiter: Any, now: float) -> int:
-        if queue.refuses:
-            stats.refused()
-            raise QueueFullError(full(config.name, cast("int", config.max_pending)))
-        ticket = queue.add(as_entry(data), waiter, now)
-        queue.admit_waiting()
-        return ticket
+    __slots__ = ("engine", "mark")
 
-    return add_entry
+    engine: AsyncEngine
+    mark: int
 
-
-def _earliest(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the future, and drop its item."""
+        if not super().cancel(msg):
+            return False
+        self.engine.leave(self.mark, self)
+        return True
 
 
-class CancelCallback:
-    """Drops the caller of a cancelled future. It is small, since each future has one."""
+@coroutine
+def _next_step() -> Generator[None, None, None]:
+    yield
 
-    __slots__ = ("_engine", "_ticket")
 
-    def __init__(self, engine: AsyncEngine, ticket: int) -> None:
-        self._engine = engine
-        self._ticket = ticket
-
-    def __call__(self, future: Future[Any]) -> None:
-        if future.cancelled():
-            self._engine.leave(self._ticket, future)
+def _is_open(future: Future[Any]) -> bool:
+    return not future.done()
 
 
 def _raise_in_loop(error: BaseException) -> None:

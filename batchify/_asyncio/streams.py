@@ -8,10 +8,12 @@ from __future__ import annotations
 from asyncio import CancelledError, Future, get_running_loop
 from collections import deque
 from contextlib import aclosing, nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
+from batchify._asyncio.engine import ItemFuture
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read
@@ -85,12 +87,15 @@ class TaskChannel(Channel):
                 self.reader = None
 
 
-class LoopChannel(TaskChannel, Future[Any]):
+class LoopChannel(TaskChannel, ItemFuture):
     """A channel on the loop of its batch: the future that the engine resolves."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine._config.name, engine.queue)
-        self.add_done_callback(LoopChannel._resolved, context=engine.empty_context)
+    def __init__(self, engine: AsyncEngine, context: Context, loop: AbstractEventLoop) -> None:  # noqa: ARG002  # the running one
+        super().__init__(engine.line.name, engine.line.queue)
+        self.add_done_callback(LoopChannel._resolved, context=context)
+
+    def is_awaited(self) -> bool:
+        return not (self.ended or self.done())
 
     def put(self, value: Any) -> None:
         self.values.append(value)
@@ -162,7 +167,9 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
 
     def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
         engine = super()._active_engine(loop)
-        engine.future = partial(LoopChannel, engine)
+        # An empty context for the callbacks of the channels, which would otherwise each keep a copy of their caller's.
+        engine.item_future = partial(LoopChannel, engine, Context())
+        engine.is_open = LoopChannel.is_awaited
         return engine
 
     def submit(self, item: Any, keep: object = None) -> Any:

@@ -22,10 +22,10 @@ from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from batchify._batcher.config import Config
-    from batchify._core.batch import Batch
+    from batchify._core.queue import PlainEntry
 
 # The group of all calls without options and without ``group_by``.
 _UNGROUPED = InternedKey(None)
@@ -41,7 +41,7 @@ def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue
         queue.change(config)
         return queue
     grouped = GroupedQueue(config)
-    grouped.adopt(queue, _entries(queue))
+    grouped.adopt(queue, _adopted(queue.retire()))
     return grouped
 
 
@@ -50,8 +50,8 @@ def as_entry(data: Any) -> Entry:
     return data if isinstance(data, Entry) else Entry(data, _UNGROUPED, 0.0, None)
 
 
-def _entries(queue: PlainQueue) -> Iterator[Entry]:
-    for ticket, (data, waiter, arrived) in queue.with_tickets():
+def _adopted(entries: Iterable[tuple[int, PlainEntry]]) -> Iterator[Entry]:
+    for ticket, (data, waiter, arrived) in entries:
         entry = as_entry(data)
         entry.arrive(ticket, waiter, arrived)
         yield entry
@@ -78,13 +78,6 @@ def item_of(data: Any, config: Config) -> Any:
 
 def captured(item: Any) -> tuple[Any, Context]:
     return item, copy_context()
-
-
-def depart(batch: Batch, config: Config) -> None:
-    batch.name = config.name
-    if config.capture_context:
-        batch.contexts = tuple(context for _, context in batch.items)
-        batch.items = [item for item, _ in batch.items]
 
 
 def _capturing(make_entry: Callable[[Any], Entry]) -> Callable[[Any], Entry]:

@@ -62,10 +62,6 @@ def local_batch() -> Batch | None:
     return batch.root if isinstance(batch, Batch) else None
 
 
-def belongs_to(running: Sequence[object]) -> bool:
-    return local_batch() in running
-
-
 def portable() -> CurrentBatch | None:
     """Return the current batch without contexts, which cannot be pickled."""
     batch = current_batch()
@@ -81,7 +77,10 @@ def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, *
 
 def batch_context(batch: Batch) -> Context:
     context = Context()
-    context.run(set_current, batch)
+    if observers:
+        context.run(set_current, batch)
+    else:
+        context.run(_current.set, batch)
     return context
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from batchify._core.outcome import is_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
 
@@ -44,10 +46,16 @@ class BatchReport:
     executor: str | None = None
 
 
-def report(config: Config, batch: Batch, run_time: float, error: BaseException | None, *, on_loop: bool) -> None:
-    """Call the ``on_batch`` hook, if there is one, for a batch that took ``run_time`` seconds."""
-    if config.on_batch is None:
-        return
+def report(
+    hook: Callable[[BatchReport], object],
+    config: Config,
+    batch: Batch,
+    run_time: float,
+    error: BaseException | None,
+    *,
+    on_loop: bool,
+) -> None:
+    """Call ``hook``, the option ``on_batch``, for a batch that took ``run_time`` seconds."""
     finished = BatchReport(
         name=config.name,
         size=batch.size,
@@ -60,7 +68,7 @@ def report(config: Config, batch: Batch, run_time: float, error: BaseException |
         executor=None if config.executor is None else config.executor.kind,
     )
     try:
-        config.on_batch(finished)
+        hook(finished)
     except BaseException as raised:
         # An error of a logging filter would end the worker, and later calls would hang.
         with suppress(Exception):

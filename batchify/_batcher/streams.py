@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from batchify._batcher.current import current
-from batchify._batcher.waiters import Waiter
+from batchify._batcher.waiters import Failed, Waiter
 from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ class Channel(Waiter):
     """The waiter of a stream: it brings the values for one caller from the batch to the reader."""
 
     # No slots: one kind of channel is an asyncio.Future too.
-    value: Any = None
     error: BaseException | None = None
     # Whether the stream has ended before its batch.
     ended = False
@@ -59,8 +58,8 @@ class Channel(Waiter):
     def is_open(self) -> bool:
         return not self.left
 
-    def wake(self) -> None:
-        self.put(EndOfStream(self.error))
+    def answer(self, answer: Any) -> None:
+        self.put(EndOfStream(answer.error if type(answer) is Failed else None))
         self.error = None
 
     def leave(self) -> None:
@@ -139,8 +138,6 @@ def distribute(batch: Batch, values: list[Any]) -> bool:
             is_end = value is DONE
             if is_end or is_error(value):
                 channel.end(None if is_end else translate_exception(value, batch.name, on_loop=False))
-                # The batch is abandoned when all other callers have left.
-                batch.left_count += 1
             else:
                 channel.put(value)
     return is_read(batch)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchify._core.outcome import with_own_exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,25 @@ class BatchItem:
 class Batch:
     """Items that leave together, with their callers in parallel lists.
 
-    The batch function may change ``items``. ``tickets`` includes callers that left before the departure. If waiters
-    share items, ``shares`` has the index of each waiter's item. A part of a batch has that batch as its ``parent``.
+    The batch function may change ``items``. If waiters share items, ``shares`` has the index of each waiter's item. A
+    part of a batch has that batch as its ``parent``.
     """
 
     __slots__ = (
         "__weakref__",
+        "_first_open",
         "arrived",
         "contexts",
         "departed",
+        "entries",
         "items",
-        "left_count",
         "max_size",
         "name",
         "parent",
         "reason",
         "shares",
         "size",
-        "tickets",
+        "unanswered",
         "unfinished_items",
         "waiters",
         "weights",
@@ -61,7 +62,6 @@ class Batch:
         items: list[Any],
         waiters: list[Any],
         arrived: list[float],
-        tickets: Collection[int],
         reason: str,
         max_size: int,
         now: float,
@@ -72,7 +72,6 @@ class Batch:
         self.items = items
         self.waiters = waiters
         self.arrived = arrived
-        self.tickets = tickets
         self.reason = reason
         self.max_size = max_size
         self.departed = now
@@ -81,8 +80,12 @@ class Batch:
         self.parent = parent
         # The number of items, and the number of those that have neither a result nor an error yet.
         self.size = self.unfinished_items = len(items)
-        # The number of callers that left after the departure, or have their answers.
-        self.left_count = 0
+        # The number of calls that are not counted yet.
+        self.unanswered = len(waiters)
+        # Keeps the items alive that equal ones stand for.
+        self.entries: object = ()
+        # All waiters before this one are known not to want an answer any more.
+        self._first_open = 0
         # The name of the batcher, and the context of each item's caller if contexts are captured. A shell sets both.
         self.name = ""
         self.contexts: tuple[Any, ...] = ()
@@ -90,11 +93,12 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
-    def drop(self, gone: list[bool], answered: int = 0) -> None:
+    def drop(self, gone: list[bool]) -> None:
         """Remove the callers for which ``gone`` is true, because they left between the departure and the run."""
         stays = [not g for g in gone]
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
+        self.unanswered = len(self.waiters)
         if self.shares is not None:
             self.shares = list(compress(self.shares, stays))
             wanted = set(self.shares)
@@ -105,16 +109,20 @@ class Batch:
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.unfinished_items = len(self.items)
-        # This offsets their later calls of abandon(). Callers that other code has answered make no such call.
-        self.left_count -= sum(gone) - answered
 
     @property
     def root(self) -> Batch:
         return self.parent or self
 
-    @property
-    def is_abandoned(self) -> bool:
-        return self.left_count == len(self.waiters)
+    def is_abandoned(self, is_open: Callable[[Any], bool]) -> bool:
+        """Return whether no caller wants an answer any more. Asking after each departure of a caller takes linear time.
+
+        ``is_open`` returns whether a waiter still wants an answer; once it does not, it never will.
+        """
+        waiters = self.waiters
+        while self._first_open < len(waiters) and not is_open(waiters[self._first_open]):
+            self._first_open += 1
+        return self._first_open == len(waiters)
 
     def halves(self) -> list[Batch]:
         """Return two parts, or none of a single item."""
@@ -132,7 +140,6 @@ class Batch:
             self.items[start:end],
             list(compress(self.waiters, chosen)),
             list(compress(self.arrived, chosen)),
-            (),
             self.reason,
             self.max_size,
             self.departed,
@@ -144,11 +151,10 @@ class Batch:
         part.contexts = self.contexts[start:end]
         return part
 
-    def part_finished(self, answered: int) -> Batch | None:
-        """Record that this part is finished, with ``answered`` callers. Return the root if no part remains."""
-        root = self.root
+    def part_finished(self) -> Batch | None:
+        """Record that this part is finished. Return the root if no part remains."""
+        root = self.parent or self
         root.unfinished_items -= self.size
-        root.left_count += answered
         return None if root.unfinished_items else root
 
     @property
@@ -168,4 +174,4 @@ class Batch:
         """Release items and waiters, so that a frame in a traceback does not keep them alive."""
         self.items = []
         self.waiters = []
-        self.tickets = ()
+        self.entries = ()

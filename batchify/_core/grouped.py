@@ -8,8 +8,11 @@ Rules
 1. The rules and the use are those of ``queue``. The item of ``add()`` is an ``Entry``. The caller makes it beforehand,
    because that runs user code.
 2. A batch has items of one group, at most ``max_size``, with a total weight of at most ``max_weight``.
-3. Of the groups that may leave, the one whose first entry has the lowest rank leaves first. So no group starves.
-4. Once the oldest entry of all may leave, its group does not wait for a group of lower rank that may not leave yet.
+3. The first of these groups that may leave is the next to leave: that whose first entry has the lowest rank of all,
+   that of the oldest entry of all, the full one whose first entry has the lowest rank, and that of the entry with the
+   earliest deadline. So no group starves.
+4. A group may leave if it has a full batch, or at the time that its oldest entry may leave. A group of the last kind
+   may leave only when that deadline is near.
 5. A new entry waits in the *overflow* until ``admit_waiting()`` finds room for it. Without room, a batch does not wait
    for more items, because none can arrive.
 6. An entry with a deadline leaves in time if a slot is free, and otherwise expires, even in the overflow. A shell calls
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchify._core.batch import Batch
 from batchify._core.entries import Entry, Group, LazyHeap
-from batchify._core.slots import NEVER, Slots
+from batchify._core.slots import SPAN, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 class GroupedQueue(Slots):
     __slots__ = (
         "_admitted",
+        "_adopted",
         "_arrivals",
         "_deadlines",
         "_full",
@@ -55,6 +59,8 @@ class GroupedQueue(Slots):
         self._room = inf if limits.max_pending is None else limits.max_pending
         self._refuses = limits.on_full == "raise"
         self._arrivals = 0
+        # The number of calls that arrived in another queue.
+        self._adopted = 0
         # The entries that wait for room, by ticket, in order of arrival.
         self._overflow: OrderedDict[int, Entry] = OrderedDict()
         # The entries of all groups, by ticket, in order of arrival.
@@ -84,8 +90,7 @@ class GroupedQueue(Slots):
     def has_full(self) -> bool:
         return len(self.running) < self._concurrency and (self._is_full or self._full.first is not None)
 
-    @property
-    def wake_at(self) -> float | None:
+    def plan(self) -> float | None:
         if not self._admitted or len(self.running) >= self._concurrency:
             return None
         oldest = self._oldest
@@ -112,7 +117,7 @@ class GroupedQueue(Slots):
             self._update_heaps(key, group)
 
     def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Put an ``Entry`` into the overflow and return its ticket, to be compared with ``wake_ticket``."""
+        """Put an ``Entry`` into the overflow and return its ticket, the mark for ``withdraw()``."""
         entry: Entry = item
         entry.arrive(self._arrivals, waiter, now)
         self._arrivals += 1
@@ -136,42 +141,51 @@ class GroupedQueue(Slots):
         can_leave = self._admitted and len(self.running) < self._concurrency
         group, reason = self._next(now) if can_leave else (None, "")
         if group is None:
-            self.reset_wake_ticket()
             return None
-        return self._start(self._cut(group, reason, now), now)
+        batch = self._cut(group, reason, now)
+        self.running.append(batch)
+        if self._learner is not None:
+            self._learner.departed(now)
+        return batch
 
     def expire(self, now: float) -> list[Entry]:
         expired: list[Entry] = []
         while (entry := self._deadlines.first) is not None and entry.deadline <= now:
-            self.withdraw(entry.ticket)
+            self._remove(entry)
             expired.append(entry)
         return expired
 
-    def withdraw(self, ticket: int) -> Entry | None:
-        entry = self._overflow.pop(ticket, None)
-        if entry is None:
-            entry = self._admitted.pop(ticket, None)
-            if entry is None:
-                return None
+    def withdraw(self, mark: int, waiter: Any) -> Entry | None:
+        # The ticket of a call that arrived in this queue is its mark.
+        for ticket in range(mark, max(mark + 1, min(mark + SPAN, self._adopted))):
+            entry = self._admitted.get(ticket) or self._overflow.get(ticket)
+            if entry is not None and entry.waiter is waiter:
+                self._remove(entry)
+                return entry
+        return None
+
+    def withdraw_all(self) -> list[tuple[int, Entry]]:
+        """Withdraw all entries, and return them with their tickets."""
+        entries = self.entries
+        for entry in entries:
+            self._remove(entry)
+        return [(entry.ticket, entry) for entry in entries]
+
+    def _remove(self, entry: Entry) -> None:
+        if self._overflow.pop(entry.ticket, None) is None:
+            del self._admitted[entry.ticket]
             group = self._groups[entry.group]
             group.leave(entry)
             self._update_heaps(entry.group, group)
-            self.reset_wake_ticket()
-        self._deadlines.drop(ticket)
-        return entry
+        self._deadlines.drop(entry.ticket)
 
     def adopt(self, queue: Slots, entries: Iterable[Entry]) -> None:
         """Replace ``queue``, whose waiting calls are ``entries``. They have arrived already."""
         self.adopt_slots(queue)
-        self._arrivals = queue.arrivals
+        self._arrivals = self._adopted = queue.arrivals
         for entry in entries:
             self._enqueue(entry)
         self.admit_waiting()
-        self.reset_wake_ticket()
-
-    def reset_wake_ticket(self) -> None:
-        # Any arrival can fill a group or start one.
-        self.wake_ticket = NEVER if len(self.running) >= self._concurrency else 0
 
     @property
     def _oldest(self) -> Entry:
@@ -185,9 +199,6 @@ class GroupedQueue(Slots):
         self._overflow[entry.ticket] = entry
         if entry.time_limit is not None:
             self._deadlines.add((entry.deadline, entry.ticket), entry)
-            if self._deadlines.first is entry:
-                # The shell waits for a later deadline, and must wake earlier.
-                self.wake_ticket = 0
 
     def _next(self, now: float) -> tuple[Group | None, str]:
         first = cast("Group", self._heads.first)
@@ -216,22 +227,22 @@ class GroupedQueue(Slots):
         self._update_heaps(taken[0][0].group, group)
         items = [duplicates[0].item for duplicates in taken]
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
-        # The batch keeps the entries alive, because dropping one here could run the finalizer of an item.
-        tickets = {entry.ticket: entry for entry, _ in entries}
-        for ticket in tickets:
-            del self._admitted[ticket]
-            self._deadlines.drop(ticket)
-        return Batch(
+        for entry, _ in entries:
+            del self._admitted[entry.ticket]
+            self._deadlines.drop(entry.ticket)
+        batch = Batch(
             items,
             [entry.waiter for entry, _ in entries],
             [entry.arrived for entry, _ in entries],
-            tickets,
             reason,
             self._max_size,
             now,
             shares=None if len(entries) == len(items) else [index for _, index in entries],
             weights=[duplicates[0].weight for duplicates in taken],
         )
+        # Dropping an entry here could run the finalizer of an item.
+        batch.entries = entries
+        return batch
 
     def _update_heaps(self, key: Any, group: Group) -> None:
         """Bring the heaps up to date with ``group``, and remove it if it is empty."""

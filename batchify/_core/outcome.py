@@ -127,14 +127,14 @@ def with_own_exceptions(answers: list[Any]) -> list[Any]:
     seen: set[int] = set()
     own: list[Any] = []
     for answer in answers:
-        own.append(_copied(answer) if id(answer) in seen and is_error(answer) else answer)
+        own.append(copied(answer) if id(answer) in seen and is_error(answer) else answer)
         seen.add(id(answer))
     return own
 
 
 def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
     """Return a copy of ``error``, with it as the cause and a note of the position; or ``error`` if it has no copy."""
-    twin = _copied(error)
+    twin = copied(error)
     if twin is error:
         return error
     _CAUSE.__set__(twin, error)
@@ -145,7 +145,7 @@ def copy_exception(error: BaseException, name: str, position: int, size: int) ->
     return twin
 
 
-def _copied(error: BaseException) -> BaseException:
+def copied(error: BaseException) -> BaseException:
     for copied in (copy.copy, _rebuilt):
         try:
             twin = copied(error)

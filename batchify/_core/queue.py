@@ -3,36 +3,42 @@
 Rules
 -----
 1. Items leave in order of arrival, at most ``max_size`` together.
-2. An arrival that changes nothing costs one append, which no signal handler can interrupt halfway. All other work
-   happens once a batch.
-3. Only one thread at a time may call the methods.
+2. An arrival that changes nothing costs one extension of a list. All other work happens once a batch.
+3. Only one thread at a time may call the methods. Any thread may extend the list at any time.
 
 Theory
 ------
-An entry is an item with its waiter and its time of arrival. One list holds the entries in order of arrival. The head is
-an index that advances as batches leave, so a departure costs a slice and shifts nothing. A cut removes the empty places
-before the head now and then. A *ticket* is the number of an arrival. It gives the place of the entry in the list, so
-that a caller can leave from the middle at constant cost: its place becomes empty.
+Calls stay in ``places``, where they arrived: three places for each call, for its item, its waiter and its time of
+arrival. One extension adds them all, and neither another thread nor a signal handler can interrupt it halfway. The list
+is only ever changed in place, so other code may hold it meanwhile.
+
+A batch is a slice of the list. The head is an index that advances as batches leave, so a departure shifts nothing. A
+caller can leave from the middle: its places become empty. Empty places before the head are removed now and then.
+
+A *ticket* is the number of an arrival. A call need not know its own: it remembers the ``mark``, a ticket that is at
+most ``SPAN`` arrivals old, and a caller that leaves is searched from there. So a call costs no memory for a ticket,
+and a departure from the queue at most ``SPAN`` comparisons, however long the queue is.
 
 A shell uses a queue in this way:
 
-    ticket = queue.add(item, waiter, now)    an item arrived
+    mark = queue.mark
+    queue.places += (item, waiter, now)      an item arrived
     batch = queue.take(now)                  the next batch that may leave now, or None
     queue.finish(batch, now)                 the batch ended, with or without an error
-    queue.withdraw(ticket)                   the caller left while its item was queued: returns the entry, or None
-    queue.abandon(ticket)                    the caller left while its item was running
+    queue.withdraw(mark, waiter)             the caller left while its item was queued: returns its entry, or None
 
-A shell repeats ``take()`` until it returns ``None``, at the time ``wake_at``, after ``finish()``, and when ``add()``
-returns a ticket of ``wake_ticket`` or above. The wake ticket is the first arrival that can change the answer: the first
-in an empty queue, or the one that fills a batch. After this arrival, the shell calls ``reset_wake_ticket()``.
+A shell repeats ``take()`` until it returns ``None``, at the time that ``plan()`` returns. It makes a new plan after
+each of the above, but of the arrivals only after one with which ``places`` reaches ``wake_length``. This is the first
+that can change the plan: the first in an empty queue, or the one that fills a batch.
 """
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchify._core.batch import Batch
-from batchify._core.slots import NEVER, Slots
+from batchify._core.slots import SPAN, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,140 +48,163 @@ if TYPE_CHECKING:
     # Item, waiter, time of arrival.
     PlainEntry: TypeAlias = tuple[Any, Any, float]
 
-# A shorter list of arrivals is not worth cutting.
-SHORT = 1024
-
-
-class _Arrivals:
-    """Entries in order of arrival. A cut makes a new object, so that any thread may count them without a lock."""
-
-    __slots__ = ("base", "entries")
-
-    def __init__(self, base: int, entries: list[PlainEntry | None]) -> None:
-        # The ticket of the first place.
-        self.base = base
-        # A place is None if its caller left, or if its item departed.
-        self.entries = entries
+# The number of places of a call.
+WIDTH = 3
+# A shorter list of places is not worth cutting.
+SHORT = 1024 * WIDTH
+# The waiter of an empty place: the caller has left, or its item has departed.
+NOBODY = object()
+EMPTY = (None, NOBODY, 0.0)
 
 
 class PlainQueue(Slots):
-    __slots__ = ("_arrivals", "_gone", "_head")
+    __slots__ = ("_first_ticket", "_gone", "_head", "closed", "mark", "places", "wake_length")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        self._arrivals = _Arrivals(0, [])
-        # The place of the first waiting entry. It is empty only if the queue is empty.
+        self.places: list[Any] = []
+        # The ticket of the first places.
+        self._first_ticket = 0
+        # The index of the first waiting call. It is empty only if the queue is empty.
         self._head = 0
         # The number of empty places behind the head.
         self._gone = 0
+        # Whether every arrival matters, because no call should join this queue any more.
+        self.closed = False
+        self.mark = 0
+        # The length of the list with which an arrival can change the answer of take().
+        self.wake_length = 0
+        self.plan()
 
     @property
     def waiting(self) -> int:
-        return len(self._arrivals.entries) - self._head - self._gone
+        return (len(self.places) - self._head - self._gone) // WIDTH
 
     @property
     def entries(self) -> list[PlainEntry]:
-        return [entry for entry in self._arrivals.entries[self._head :] if entry is not None]
+        return [entry for _, entry in self.with_tickets(len(self.places))]
 
-    def with_tickets(self) -> Iterator[tuple[int, PlainEntry]]:
-        arrivals = self._arrivals
-        for ticket, entry in enumerate(arrivals.entries[self._head :], arrivals.base + self._head):
-            if entry is not None:
+    def with_tickets(self, end: int) -> Iterator[tuple[int, PlainEntry]]:
+        """Yield the entries up to this place, each after its ticket."""
+        waiting = self.places[self._head : end]
+        entries = zip(waiting[::WIDTH], waiting[1::WIDTH], waiting[2::WIDTH], strict=True)
+        for ticket, entry in enumerate(entries, self._head_ticket):
+            if entry[1] is not NOBODY:
                 yield ticket, entry
 
     @property
     def arrivals(self) -> int:
-        arrivals = self._arrivals
-        return arrivals.base + len(arrivals.entries)
+        return self._first_ticket + len(self.places) // WIDTH
 
     @property
     def has_full(self) -> bool:
         return len(self.running) < self._concurrency and self.waiting >= self._max_size
 
-    @property
-    def wake_at(self) -> float | None:
-        if len(self.running) >= self._concurrency or not (waiting := self.waiting):
-            return None
-        arrived = self._head_arrived()
-        return arrived if waiting >= self._max_size else self._leaves_at(self._arrivals.base + self._head, arrived)
+    def plan(self) -> float | None:
+        """Return when the next batch may leave, if it is known, and find the next arrival that matters.
 
-    def add(self, item: Any, waiter: Any, now: float) -> int:
-        arrivals = self._arrivals
-        ticket = arrivals.base + len(arrivals.entries)
-        arrivals.entries.append((item, waiter, now))
-        return ticket
+        Without any other, it is the one after which the mark must be renewed.
+        """
+        places, head = self.places, self._head
+        length = len(places)
+        self.mark = self._first_ticket + length // WIDTH
+        needed, at = SPAN, None
+        if len(self.running) < self._concurrency:
+            waiting = (length - head - self._gone) // WIDTH
+            if not waiting:
+                needed = 1
+            elif waiting >= self._max_size:
+                at = places[head + 2]
+            else:
+                needed, at = min(self._max_size - waiting, SPAN), places[head + 2]
+                if self._first_ticket + head // WIDTH >= self._flush_before:
+                    at = self._timing.due(at, len(self.running))
+        self.wake_length = 0 if self.closed else length + WIDTH * needed
+        # A call of another thread that arrived meanwhile may have compared itself with the previous wake length.
+        return at if len(places) == length else self.plan()
 
     def take(self, now: float) -> Batch | None:
-        if len(self.running) >= self._concurrency or not (waiting := self.waiting):
+        waiting = (len(self.places) - self._head - self._gone) // WIDTH
+        if not waiting or len(self.running) >= self._concurrency:
             return None
         reason: str | None = "full"
         if waiting < self._max_size:
-            reason = self._reason(self._arrivals.base + self._head, self._head_arrived(), now)
+            head = self._head
+            reason = self._reason(self._first_ticket + head // WIDTH, self.places[head + 2], now)
         if reason is None:
-            self.reset_wake_ticket()
             return None
-        return self._start(self._cut(reason, now), now)
+        batch = self._cut(reason, now)
+        self.running.append(batch)
+        if self._learner is not None:
+            self._learner.departed(now)
+        return batch
 
-    def withdraw(self, ticket: int) -> PlainEntry | None:
+    def withdraw(self, mark: int, waiter: Any) -> PlainEntry | None:
         # The shell drops the entry when it holds no lock, because that may run the finalizer of an item.
-        arrivals = self._arrivals
-        place = ticket - arrivals.base
-        entry = None if place < self._head else arrivals.entries[place]
-        if entry is None:
-            return None
-        arrivals.entries[place] = None
-        self._gone += 1
-        self._advance(self._head)
-        self.reset_wake_ticket()
-        return entry
+        places, start = self.places, max(self._head, WIDTH * (mark - self._first_ticket))
+        for place in range(start, min(start + WIDTH * SPAN, len(places)), WIDTH):
+            if places[place + 1] is waiter:
+                entry = places[place], waiter, places[place + 2]
+                places[place : place + WIDTH] = EMPTY
+                self._gone += WIDTH
+                self._advance(self._head)
+                return entry
+        return None
 
-    def reset_wake_ticket(self) -> None:
-        if len(self.running) >= self._concurrency:
-            self.wake_ticket = NEVER
-        elif waiting := self.waiting:
-            self.wake_ticket = self.arrivals + self._max_size - waiting - 1
-        else:
-            self.wake_ticket = self.arrivals
+    def withdraw_all(self) -> list[tuple[int, PlainEntry]]:
+        """Withdraw all entries, and return them with their tickets."""
+        end = len(self.places)
+        entries = [*self.with_tickets(end)]
+        self._gone = 0
+        self._advance(end)
+        # A call of another thread that arrived meanwhile may not know that it matters.
+        return entries if self.plan() is None else entries + self.withdraw_all()
 
-    def _head_arrived(self) -> float:
-        head = self._arrivals.entries[self._head]
-        assert head is not None  # noqa: S101  # _advance() moved the head past all empty places
-        return head[2]
+    def retire(self) -> list[tuple[int, PlainEntry]]:
+        """Withdraw all entries for another queue. A call may still join this one, and then it matters."""
+        self.closed = True
+        self.plan()
+        return self.withdraw_all()
+
+    @property
+    def _head_ticket(self) -> int:
+        return self._first_ticket + self._head // WIDTH
 
     def _cut(self, reason: str, now: float) -> Batch:
-        arrivals, start = self._arrivals, self._head
-        end = min(start + self._max_size, len(arrivals.entries))
+        places, start = self.places, self._head
+        end = min(start + WIDTH * self._max_size, len(places))
         if self._gone:
             end = self._stretch(end)
-        entries = [entry for entry in arrivals.entries[start:end] if entry is not None]
-        items, waiters, arrived = map(list, zip(*entries))  # noqa: B905  # all are triples, and a check takes time
-        tickets = range(arrivals.base + start, arrivals.base + end)
-        self._gone -= end - start - len(entries)
-        if end == len(arrivals.entries):
-            self._arrivals, self._head = _Arrivals(arrivals.base + end, []), 0
-        else:
-            # The list must not keep departed items alive until it is cut.
-            arrivals.entries[start:end] = [None] * (end - start)
-            self._advance(end)
-        return Batch(items, waiters, arrived, tickets, reason, self._max_size, now)
+        items, waiters = places[start:end:WIDTH], places[start + 1 : end : WIDTH]
+        arrived = places[start + 2 : end : WIDTH]
+        if self._gone:
+            stays = [waiter is not NOBODY for waiter in waiters]
+            items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
+            self._gone -= WIDTH * (len(stays) - len(waiters))
+        self._advance(end)
+        return Batch(items, waiters, arrived, reason, self._max_size, now)
 
     def _stretch(self, end: int) -> int:
-        """Move ``end`` behind enough entries for a full batch, or to the end of the list."""
-        entries = self._arrivals.entries
-        missing = sum(entry is None for entry in entries[self._head : end])
-        while missing and end < len(entries):
-            missing -= entries[end] is not None
-            end += 1
+        """Move ``end`` behind enough calls for a full batch, or to the end of the list."""
+        places = self.places
+        missing = sum(waiter is NOBODY for waiter in places[self._head + 1 : end : WIDTH])
+        while missing and end < len(places):
+            missing -= places[end + 1] is not NOBODY
+            end += WIDTH
         return end
 
     def _advance(self, head: int) -> None:
-        """Move the head to the first entry at or after ``head``, and cut the list if more than half of it is empty."""
-        arrivals = self._arrivals
-        end = len(arrivals.entries)
-        while head < end and arrivals.entries[head] is None:
-            head += 1
-            self._gone -= 1
+        """Move the head to the first call at or after ``head``, and cut the list if more than half of it is empty."""
+        places = self.places
+        end = len(places)
+        while head < end and places[head + 1] is NOBODY:
+            head += WIDTH
+            self._gone -= WIDTH
         if head == end or head > max(SHORT, end // 2):
-            self._arrivals = _Arrivals(arrivals.base + head, arrivals.entries[head:])
+            del places[:head]
+            self._first_ticket += head // WIDTH
             head = 0
+        else:
+            # Until then, the list must not keep departed items alive.
+            places[self._head : head] = EMPTY * ((head - self._head) // WIDTH)
         self._head = head

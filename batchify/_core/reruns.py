@@ -1,4 +1,4 @@
-"""The runs of one batch: the whole batch, and halves of the parts that fail, if errors are isolated.
+"""The runs of one batch whose errors are isolated: the whole batch, and halves of the parts that fail.
 
 Decides: which part runs next, and which parts an error ends.
 Must not know: how a part runs, or how its callers get their answers.
@@ -12,7 +12,7 @@ nodes below the root of a binary tree with ``n`` leaves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchify._core.outcome import is_error
 
@@ -25,31 +25,28 @@ if TYPE_CHECKING:
 class Reruns:
     """Iterates over the parts of ``batch`` to run, in order."""
 
-    __slots__ = ("_isolate", "_part", "_todo")
+    __slots__ = ("_items", "_part", "_todo")
 
-    def __init__(self, batch: Batch, *, isolate: bool) -> None:
+    def __init__(self, batch: Batch) -> None:
         self._todo = [batch]
-        self._isolate = isolate
 
     def __iter__(self) -> Iterator[Batch]:
         while self._todo:
-            self._part = self._todo.pop()
-            yield self._part
+            self._part = part = self._todo.pop()
+            # The batch function may change its list.
+            self._items, part.items = part.items, part.items.copy()
+            yield part
 
-    @property
-    def items(self) -> list[Any]:
-        """The items of the current part. The batch function may change the list."""
-        items = self._part.items
-        return items.copy() if self._isolate else items
-
-    def ended(self, error: BaseException) -> Sequence[Batch]:
+    def ended(self, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
         """Return the parts that ``error`` of the current part ends; none if its halves run next.
 
-        An error that is no ``Exception`` ends all parts, and so does any error of a batch without callers.
+        An error that is no ``Exception`` ends all parts, and so does any error of a batch that is abandoned: no caller
+        wants an answer any more.
         """
-        if not is_error(error) or self._part.root.is_abandoned:
+        if is_abandoned or not is_error(error):
             rest, self._todo = self._todo, []
             return [self._part, *reversed(rest)]
-        halves = self._part.halves() if self._isolate else []
+        self._part.items = self._items
+        halves = self._part.halves()
         self._todo += reversed(halves)
         return [] if halves else [self._part]

@@ -21,20 +21,17 @@ Rules
 
 from __future__ import annotations
 
-from sys import maxsize
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from batchify._core.timing import policy
+from batchify._core.timing import Adaptive, policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batchify._core.batch import Batch
     from batchify._core.limits import Limits
     from batchify._core.timing import Policy
 
-# A wake ticket that no arrival reaches.
-NEVER = maxsize
+# The number of arrivals after which the mark of a queue is renewed.
+SPAN = 1024
 
 
 class Slots:
@@ -46,15 +43,17 @@ class Slots:
         "_flush_reason",
         "_freed_at",
         "_freed_before",
+        "_learner",
         "_max_size",
         "_timing",
         "running",
-        "wake_ticket",
     )
 
     _max_size: int
     _concurrency: int
     _timing: Policy
+    # The same policy if it learns from the batches that run.
+    _learner: Adaptive | None
 
     def __init__(self, limits: Limits) -> None:
         # The batches that have left and have not ended, oldest first.
@@ -66,8 +65,6 @@ class Slots:
         # Tickets below _flush_before leave without further waiting, for _flush_reason.
         self._flush_before = 0
         self._flush_reason = ""
-        # The first ticket whose arrival can change the answer of take().
-        self.wake_ticket = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
@@ -82,31 +79,31 @@ class Slots:
 
     @property
     def arrivals(self) -> int:
-        """The number of items that ever arrived: the next ticket. Any thread may read it."""
+        """The number of items that ever arrived: the next ticket."""
         raise NotImplementedError
 
     @property
-    def expires_at(self) -> float | None:
-        """The time of the next deadline, at which ``expire()`` removes and returns entries."""
-        return None
+    def running_calls(self) -> int:
+        """The number of calls that have left and have no answer yet."""
+        return sum(batch.unanswered for batch in self.running)
 
-    def expire(self, now: float) -> Sequence[Any]:  # noqa: ARG002  # plain calls have no deadline
-        return ()
+    def plan(self) -> float | None:
+        """Return the next time at which a batch may leave, if it is known.
 
-    def admit_waiting(self) -> list[Any]:
-        """Admit entries that find room, and return their waiters. Call it after each arrival, departure, withdrawal."""
-        return []
+        A shell calls this after each change, and before it waits.
+        """
+        raise NotImplementedError
 
     def change(self, limits: Limits) -> None:
         """Apply new limits. Running batches keep the old ones, and the policy forgets the learnt run times."""
         self._apply(limits)
-        self.reset_wake_ticket()
 
     def adopt_slots(self, other: Slots) -> None:
         self.running = other.running
         self._freed_at, self._freed_before = other._freed_at, other._freed_before
         self._flush_reason, self._flush_before = other._flush_reason, other._flush_before
-        self._timing = other._timing
+        if self._learner and other._learner and self._concurrency == other._concurrency:
+            self._timing = self._learner = other._learner
 
     def finish(self, batch: Batch, now: float) -> None:
         if len(self.running) >= self._concurrency:
@@ -114,36 +111,19 @@ class Slots:
             self._freed_before = self.arrivals
         self.running.remove(batch)
         # A batch that lost all its callers before it ran has no meaningful run time.
-        if batch.waiters:
-            self._timing.ended(now - batch.departed, batch.size)
-        self.reset_wake_ticket()
-
-    def abandon(self, ticket: int) -> Batch | None:
-        """Record that the caller of a running item left. Return its batch if no caller remains."""
-        batch = next((b for b in self.running if ticket in b.tickets), None)
-        if batch is None:
-            return None
-        batch.left_count += 1
-        return batch if batch.is_abandoned else None
+        if self._learner is not None and batch.waiters:
+            self._learner.ended(now - batch.departed, batch.size)
 
     def flush(self, reason: str) -> None:
         """Let all items queued so far leave as soon as slots are free, for ``reason``: ``"flush"`` or ``"close"``."""
         self._flush_reason = reason
         self._flush_before = self.arrivals
 
-    def reset_wake_ticket(self) -> None:
-        raise NotImplementedError
-
     def _apply(self, limits: Limits) -> None:
         self._max_size = limits.max_size
         self._concurrency = limits.concurrency
         self._timing = policy(limits.timeout, limits.concurrency)
-
-    def _start(self, batch: Batch, now: float) -> Batch:
-        self.running.append(batch)
-        self._timing.departed(now)
-        self.reset_wake_ticket()
-        return batch
+        self._learner = self._timing if isinstance(self._timing, Adaptive) else None
 
     def _leaves_at(self, head: int, arrived: float) -> float:
         """Return when the head, with this ticket and time of arrival, may leave in a batch that is not full."""

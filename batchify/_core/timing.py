@@ -6,8 +6,10 @@ Must not know: the order of a queue, clocks, engines.
 A policy has these members:
 
 * ``due(arrived, running)``: the time at which the head may leave if a slot is free and ``running`` batches run;
-* ``departed(now)`` and ``ended(run_time, size)``: a batch left, and a batch of ``size`` items ended, in seconds;
 * ``when_idle``: the reason of a departure while no other batch runs.
+
+``Adaptive`` learns: ``departed(now)`` and ``ended(run_time, size)`` tell it that a batch left, and that a batch of
+``size`` items ended, in seconds.
 """
 
 from __future__ import annotations
@@ -30,12 +32,6 @@ class Window:
 
     def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
         return arrived + self._timeout
-
-    def departed(self, now: float) -> None:
-        pass
-
-    def ended(self, run_time: float, size: int) -> None:
-        pass
 
 
 class Adaptive:

@@ -35,13 +35,13 @@ class BatchedFunction(Batched):
         call = Call(function, config.name)
         batcher = make_batcher(partial(call.batch, function), call.for_items(config))
         scope = Instances(function, config, make_batcher, batcher)
-        route = Route(lambda: batcher, on_loop=call.on_loop)
+        route = Route(lambda: batcher)
         requests = route.requests()
         self_ways: Ways = (
             # Without a route, because there is nothing to find.
             call.bind(batcher.submit, requests.submit),
             call.bind(batcher._submit_nowait, requests.submit_nowait),
-            call.bind(route.acall, requests.acall),
+            call.bind(batcher._acall, requests.acall),
         )
         if kind is None and len(call.columns) > 1 and _is_in_class(function):
             self_ways = tuple(
@@ -101,7 +101,7 @@ class BatchedMethod(Batched):
 
     def __init__(self, function: BatchedFunction, instance: Any) -> None:
         instances = function._self_instances
-        route = Route(partial(instances.of, instance), instance, on_loop=instances.call.on_loop)
+        route = Route(partial(instances.of, instance), instance)
         fn, scope = function.__wrapped__.__get__(instance), InstanceScope(instances, instance)
         super().__init__(fn, function._self_config, instances.call, scope, route, ways(instances.call, route))
         self._self_function = function

@@ -6,7 +6,7 @@ Must not know: how a batcher works, or how Python binds functions.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchify._batcher.registry import configure_lock
 from batchify._batcher.requests import Request
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from batchify._batcher.registry import Batcher
     from batchify._decorator.signature import Call
-    from batchify._threads.batcher import SyncMicrobatcher
 
     # The functions behind ``fn``, ``fn.submit`` and ``fn.acall``.
     Ways: TypeAlias = tuple[Callable[..., Any], ...]
@@ -25,12 +24,11 @@ if TYPE_CHECKING:
 class Route:
     """The way from a call to its batcher. ``instance``, that of a method, lives at least as long as its calls."""
 
-    __slots__ = ("find", "instance", "on_loop")
+    __slots__ = ("find", "instance")
 
-    def __init__(self, find: Callable[[], Batcher], instance: object = None, *, on_loop: bool) -> None:
+    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
         self.find = find
         self.instance = instance
-        self.on_loop = on_loop
 
     def submit(self, row: Any) -> Any:
         return self.find().submit(row, self.instance)
@@ -39,12 +37,7 @@ class Route:
         return self.find()._submit_nowait(row)
 
     def acall(self, row: Any) -> Any:
-        batcher = self.find()
-        if self.on_loop:
-            return batcher.submit(row, self.instance)
-        from batchify import _bridge  # noqa: PLC0415  # users of threads alone do not import asyncio
-
-        return _bridge.acall(cast("SyncMicrobatcher[Any, Any]", batcher), row, self.instance)
+        return self.find()._acall(row, self.instance)
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self.find().submit_many(rows, self.instance)
@@ -59,7 +52,7 @@ class RequestRoute(Route):
     __slots__ = ("priority", "time_limit")
 
     def __init__(self, route: Route, priority: float = 0.0, time_limit: float | None = None) -> None:
-        super().__init__(partial(_find_for_requests, route.find), route.instance, on_loop=route.on_loop)
+        super().__init__(partial(_find_for_requests, route.find), route.instance)
         self.priority = priority
         self.time_limit = time_limit
 

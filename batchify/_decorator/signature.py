@@ -120,7 +120,8 @@ class Call:
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""
-        fn = run_in(fn, executor)
+        if executor is not None:
+            fn = run_in(fn, executor)
         return fn if self._options is None and len(self.columns) == 1 else partial(self._spread, fn)
 
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:

@@ -3,7 +3,7 @@
 It decides when calls arrive, how long batches run, and how the outcome is summarized; the core decides which items
 leave together and when, as it does for the engines. It must not know engines or real clocks.
 
-Virtual time advances to the next event: an arrival, the end of a batch, or the core's ``wake_at``. All events at one
+Virtual time advances to the next event: an arrival, the end of a batch, or the core's next departure. All events at one
 time precede a departure, as the calls in one iteration of an event loop share a batch. All randomness comes from the
 seed, and arrivals are drawn first, so that different options are compared on the same calls.
 """
@@ -165,26 +165,23 @@ def departures(
     number = 0
     # The time of the next event that is not an arrival.
     next_at = inf
-    add = queue.add
+    places = queue.places
     for arrived in chain(arrivals, [inf]):
         while next_at < arrived:
             now, next_at = next_at, inf
             while ends and ends[0][0] == now:
                 queue.finish(heappop(ends)[2], now)
-            # Reading `waiting` costs a tenth of a call of take().
-            while queue.waiting:
-                batch = queue.take(now)
-                if batch is None:
-                    next_at = inf if queue.wake_at is None else queue.wake_at
-                    break
+            while (batch := queue.take(now)) is not None:
                 end = now + run_time(batch.size)
                 heappush(ends, (end, number, batch))
                 number += 1
                 yield batch, end
-            if ends:
-                next_at = min(next_at, ends[0][0])
-        if arrived < inf and add(None, None, arrived) >= queue.wake_ticket:
-            next_at = arrived
+            at = queue.plan()
+            next_at = min(inf if at is None else at, ends[0][0] if ends else inf)
+        if arrived < inf:
+            places += (None, None, arrived)
+            if len(places) >= queue.wake_length:
+                next_at = arrived
 
 
 def checked_limits(max_size: object, timeout: object, concurrency: object) -> Limits:

@@ -10,7 +10,8 @@ import sys
 import warnings
 from dataclasses import replace
 from functools import partial
-from threading import Lock, get_ident
+from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from batchify._batcher.closing import Closing
@@ -22,12 +23,13 @@ from batchify._batcher.functions import is_async
 from batchify._batcher.registry import BaseBatcher, configure_lock, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
-from batchify._threads.waiters import FutureWaiter, ThreadWaiter, kept
+from batchify._threads.waiters import FutureWaiter, kept, new_waiter
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
+    from threading import Lock
     from weakref import ref
 
     from typing_extensions import Self, Unpack
@@ -64,6 +66,8 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
 
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
+    # The module for calls from event loops, from the first of them on: users of threads alone do not import asyncio.
+    _bridge: ClassVar[Any] = None
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -139,39 +143,47 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
         running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
         if running_loop is not None and running_loop() is not None:
             warn_on_loop(self.name, f"await {self.name}.acall(item)")
-        engine = self._engine or self._ensure_engine()
-        if get_ident() in engine.threads:
-            raise engine.reentrant()
-        wait = Wait(engine.queue, engine.name) if current() else None
-        blocked, kept.blocked = kept.blocked or ThreadWaiter(), None
-        ticket = None
+        engine, waiter = self._engine or self._ensure_engine(), kept.waiter
+        if waiter is None or waiter.is_busy:
+            engine.check_blocking()
+            waiter = new_waiter()
+        wait = Wait(engine.line.queue, engine.name) if current() else None
+        queue = engine.plain
+        mark, waiter.is_busy = 0, True
         try:
-            ticket = engine.enter(item, blocked)
-            blocked.lock.acquire()
+            if queue is None or engine.reentered():
+                mark = engine.enter(item, waiter)
+                waiter.acquire()
+            else:
+                mark, places = queue.mark, queue.places
+                places += (item, waiter, monotonic())
+                seconds = engine.arrived(queue, mark, waiter) if len(places) >= queue.wake_length else -1
+                while not waiter.acquire(timeout=seconds):
+                    seconds = engine.arrived(queue, mark, waiter)
         except BaseException:
             # Ctrl-C, or an error of another signal handler. The waiter is not reused: a worker may still wake it.
-            blocked.left = True
-            if ticket is not None:
-                engine.leave(ticket)
+            kept.waiter = None
+            waiter.left = True
+            engine.leave(mark, waiter)
             raise
         finally:
             if wait is not None:
                 wait.end()
-        kept.blocked = blocked
-        if blocked.error is not None:
-            blocked.fail()
-        answer, blocked.value = blocked.value, None
-        return answer  # type: ignore[no-any-return]  # waiters carry results of any type
+        return waiter.result()  # type: ignore[no-any-return]  # waiters carry results of any type
 
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result. Without room for the item, block."""
         engine = self._ensure_engine()
         future = FutureWaiter(bounded=self._config.max_pending is not None)
-        ticket = engine.enter(item, future)
-        future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, ticket))
+        mark = engine.enter(item, future)
+        future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, mark))
         if future.gate is not None:
             wait_for_room(engine, future.gate, future.cancel)
         return future
+
+    def _acall(self, item: T, keep: object = None) -> Any:
+        """Return a coroutine for the result for ``item``, for a task on any event loop."""
+        return (self._bridge or load_bridge()).acall(self, item, keep)
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
         """Return the results for ``items``, in order. The first error is raised, and withdraws the items still queued.
@@ -209,7 +221,7 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
             # Inside the engine, other changes are deferred, but the next call already needs this one.
             if "takes_requests" in changes and engine.reentered():
                 raise ReentrantCallError(interrupting(self.name))
-            engine.change(config)
+            engine.configure(config)
         # Last, so that no call with a priority reaches an engine that does not expect it.
         self._config = config
 
@@ -247,14 +259,18 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
         self.stop()
 
 
+def load_bridge() -> Any:
+    SyncMicrobatcher._bridge = import_module("batchify._bridge")
+    return SyncMicrobatcher._bridge
+
+
 def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
     """Block until the item has room. After an error, call ``leave``."""
     if gate.acquire(blocking=False):
         return
     try:
-        if get_ident() in engine.threads:
-            raise engine.reentrant()  # noqa: TRY301  # it withdraws the item, as every error here does
-        with Wait(engine.queue, engine.name):
+        engine.check_blocking()
+        with Wait(engine.line.queue, engine.name):
             gate.acquire()
     except BaseException:
         # Also Ctrl-C, or an error of another signal handler.
@@ -263,13 +279,13 @@ def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object])
 
 
 # The engine is held weakly, as a future keeps its callbacks.
-def _leave_if_cancelled(weak: ref[ThreadEngine], ticket: int, future: Future[Any]) -> None:
+def _leave_if_cancelled(weak: ref[ThreadEngine], mark: int, future: Future[Any]) -> None:
     engine = weak()
     if engine is None or not future.cancelled():
         return
     if engine.reentered():
-        engine.deferred.append(partial(_leave_if_cancelled, weak, ticket, future))
-    elif engine.leave(ticket):
+        engine.deferred.append(partial(_leave_if_cancelled, weak, mark, future))
+    elif engine.leave(mark, future):
         # No batch notifies it, and concurrent.futures.wait() and as_completed() wait for that.
         future.set_running_or_notify_cancel()
 

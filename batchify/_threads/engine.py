@@ -15,34 +15,39 @@ more to watch deadlines from the first call that has one. A worker ends
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from functools import partial
+from itertools import zip_longest
 from math import inf
-from threading import RLock, get_ident
+from threading import TIMEOUT_MAX, RLock, get_ident
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchify import errors
-from batchify._batcher import admission
-from batchify._batcher.current import batch_context, belongs_to, current
+from batchify._batcher.admission import entry_factory, grouped_entry_factory
+from batchify._batcher.current import batch_context, current
+from batchify._batcher.line import Line
 from batchify._batcher.report import report
+from batchify._batcher.waiters import Failed, kind_of, registered_kinds
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
-from batchify._core.queue import PlainQueue
-from batchify._core.reruns import Reruns
+from batchify._core.entries import Entry
 from batchify._threads.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
     from weakref import ref
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
-    from batchify._core.entries import Entry
-    from batchify._core.grouped import GroupedQueue
+    from batchify._batcher.waiters import Waiter
+    from batchify._core.queue import PlainQueue
     from batchify._stats.counters import Stats
     from batchify._threads.workers import WakeSignal
 
     BatchFunction = Callable[[list[Any]], Any]
+    # The only kind of the waiters of a batch, or None for several.
+    Kind: TypeAlias = type[Waiter] | None
 
 
 class DeferredActions(deque["Callable[[], object]"]):
@@ -75,28 +80,35 @@ class DeferredActions(deque["Callable[[], object]"]):
 
 
 class ThreadEngine:
-    """The queue of one batcher, its slots and its workers."""
+    """The line of one batcher, its slots and its workers."""
 
     def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
-        self._config = config
         self._source = source
-        # Guards all attributes below. No user code runs under it except finalizers and signal handlers, so it is
-        # reentrant, and its owner is known.
+        # Guards all attributes below, and the line. No user code runs under it except finalizers and signal handlers,
+        # so it is reentrant, and its owner is known.
         self._lock = RLock()
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
         self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         self.deferred = DeferredActions(self.reentered)
-        self.queue = admission.make_queue(config)
-        self._prepare = admission.entry_factory(config)
-        self.stats = stats
-        stats.follow(self.queue)
+        self.line = Line(config, stats)
+        self._prepare = entry_factory(config)
         self.started = self.closed = False
+        # The first ticket that had not arrived when the engine was closed.
+        self._closed_at = 0
+        # The queue that calls may join without the lock; None if they need ``enter()``.
+        self.plain: PlainQueue | None = None
+        self._open_plain()
+        # The calls on their way from loops, and the latest of them. The bridge sets both.
+        self.crossings: dict[Any, None] = {}
+        self.crossing: Any = None
         # The batch function, held only while there is work: it may be the last reference to an instance.
         self._fn: BatchFunction | None = None
         self.workers = Workers(self, ThreadEngine.run_batches, config.name)
         self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
         # The identifiers of the threads that run batches or callbacks of futures.
         self.threads: set[int] = set()
+        # Whether a waiter that reports this may have left after its batch departed.
+        self._may_have_left = False
         # The number of callers with missed deadlines that are not notified yet.
         self._notifying = 0
         # Called, under the lock, when no item is queued and no batch runs. They must not call the engine.
@@ -104,45 +116,120 @@ class ThreadEngine:
 
     @property
     def name(self) -> str:
-        return self._config.name
+        return self.line.name
 
-    def enter(self, item: Any, waiter: Any) -> int:
-        """Queue ``item`` for ``waiter`` and return the ticket for ``leave()``."""
-        if current() and belongs_to(self.queue.running):
-            raise self.reentrant()
+    def check_reentrancy(self) -> None:
+        """Refuse a call that comes from inside a batch, or that interrupts its own thread inside the engine."""
+        if current():
+            self.line.check_reentrancy()
         if self.reentered():
             raise errors.ReentrantCallError(errors.interrupting(self.name))
+
+    def check_blocking(self) -> None:
+        """Refuse to block a worker."""
+        if get_ident() in self.threads:
+            raise errors.ReentrantCallError(errors.reentrant(self.name))
+
+    def enter(self, item: Any, waiter: Any) -> int:
+        """Queue ``item`` for ``waiter`` and return the mark for ``leave()``."""
+        self.check_reentrancy()
         data = item if self._prepare is None else self._prepare(item)
+        with self.deferred, self._lock:
+            mark = self._add(data, waiter)
+            self._start_or_schedule(mark, waiter)
+        return mark
+
+    def enter_all(self, crossing: Any) -> None:
+        """Move the calls of ``crossing`` to the plain queue, and set its mark, unless each call has to ``enter()``."""
+        with self.deferred, self._lock:
+            plain, calls = self.plain, crossing.calls
+            if plain is None:
+                return
+            self.started = True
+            with self.line.stats.lock:
+                if crossing.mark is None:
+                    # Later calls of the same iteration are at least as far behind this mark as in the list.
+                    crossing.mark = plain.arrivals
+                arrived = calls[:]
+                del calls[: len(arrived)]
+                plain.places += arrived
+            # After an error, it is the answer of all these calls.
+            with suppress(RuntimeError):
+                self._start_or_schedule()
+
+    def _enter_crossings(self) -> None:
+        """Queue the calls that are on their way from a loop."""
+        for crossing in list(self.crossings):
+            crossing.cross()
+
+    def arrived(self, queue: PlainQueue, mark: int, waiter: Any) -> float:
+        """React to the arrival of a blocked caller in ``plain`` that matters, or to the end of the time it keeps.
+
+        Return the seconds for which the caller keeps the time of a window, or -1 if it need not.
+        """
         try:
             with self._lock:
-                if self.closed:
-                    raise errors.BatcherClosedError(errors.closed(self.name))
+                if queue is not self.plain:
+                    # Meanwhile the engine was closed, or calls need another queue. An item queued before remains.
+                    entry = queue.withdraw(max(mark, self._closed_at) if self.closed else mark, waiter)
+                    if entry is not None:
+                        self._add(entry[0], waiter)
                 self.started = True
-                queue = self.queue
-                ticket = (
-                    queue.add(data, waiter, monotonic())
-                    if isinstance(queue, PlainQueue)
-                    else self._add_entry(data, waiter, queue)
-                )
-                if ticket >= queue.wake_ticket:
-                    self._ensure_worker(ticket)
+                return self._start_or_schedule(mark, waiter, keeps_time=True)
         finally:
-            # Not a context manager, which would add two frames to every call.
+            # Not a context manager, which would add two frames to every window.
             if self.deferred:
                 self.deferred.run()
-        return ticket
 
-    def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
-        """Queue an item in the grouped queue, or let it wait for room. Needs the lock."""
-        if queue.refuses:
-            self.stats.refused()
-            raise errors.QueueFullError(errors.full(self.name, cast("int", self._config.max_pending)))
-        entry, expires_at = admission.as_entry(data), queue.expires_at
-        if entry.time_limit is not None and (expires_at is None or monotonic() + entry.time_limit < expires_at):
+    def _add(self, data: Any, waiter: Any) -> int:
+        """Queue ``data``, or let it wait for room. Needs the lock."""
+        if self.closed:
+            raise errors.BatcherClosedError(errors.closed(self.name))
+        self.started = True
+        now, expires_at = monotonic(), self.line.expires_at
+        time_limit = data.time_limit if isinstance(data, Entry) else None
+        if time_limit is not None and (expires_at is None or now + time_limit < expires_at):
             self._deadline_workers.wake_one(self, 1)
-        ticket = queue.add(entry, waiter, monotonic())
+        mark = self.line.add(data, waiter, now)
         self._admit_waiting()
-        return ticket
+        return mark
+
+    def _start_or_schedule(self, mark: int = 0, waiter: Any = None, *, keeps_time: bool = False) -> float:
+        """Wake a worker for the next batch, or return the seconds until then if the caller keeps the time, else -1.
+
+        Needs the lock. If no thread can be started and none exists, the error is raised to the caller that just
+        arrived, and is the answer of all others in the queue.
+        """
+        at = self.line.queue.plan()
+        if at is None:
+            return -1
+        try:
+            if self._fn is None:
+                self._fn = self._source(self.line.config.executor)
+            seconds = at - monotonic()
+            # A first worker starts at once: during the exit of the process, Python 3.12 may refuse to start any.
+            if keeps_time and seconds > 0 and self.workers.count:
+                return min(seconds, TIMEOUT_MAX)
+            self._wake_worker()
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and self.workers.count:
+                # A worker exists, and will take the item.
+                return -1
+            self.line.leave(mark, waiter)
+            if not self.workers.count:
+                self._fail_queued(error)
+            raise
+        return -1
+
+    def _fail_queued(self, error: BaseException) -> None:
+        """Let ``error`` be the answer of all callers in the queue, because no worker can run their items.
+
+        Needs the lock.
+        """
+        for waiter in self.line.leave_all():
+            kind_of(waiter).admit(waiter)
+            answer = Failed(outcome.copied(error), self.name)
+            self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
 
     def watch_deadlines(self, signal: WakeSignal) -> float | None:
         """Drop overdue items; return the seconds until the next deadline, or ``None`` to end the worker."""
@@ -153,62 +240,52 @@ class ThreadEngine:
         with self.deferred, self._lock:
             workers = self._deadline_workers
             workers.idle.pop(signal, None)
-            if self.closed and not self.queue.waiting:
+            if self.closed and not self.line.waiting:
                 workers.count -= 1
                 self.threads.discard(get_ident())
                 return None
             workers.idle[signal] = None
-            expires_at = self.queue.expires_at
+            expires_at = self.line.expires_at
             return inf if expires_at is None else expires_at - monotonic()
 
     def _expire(self) -> None:
         """Drop overdue items and notify their callers."""
         with self.deferred, self._lock:
-            expired = self.queue.expire(monotonic())
+            expired = self.line.expire(monotonic())
             self._notifying += len(expired)
             self._admit_waiting()
             if expired:
                 self._recheck()
-        self._fail_expired(expired)
+        for entry in expired:
+            error = errors.DeadlineError(errors.overdue(self.name, entry.time_limit))
+            kind = kind_of(entry.waiter)
+            kind.admit(entry.waiter)
+            if kind.is_open(entry.waiter):
+                kind.answer_all([entry.waiter], [Failed(error, self.name)])
         with self.deferred, self._lock:
             self._notifying -= len(expired)
             fn = self._go_idle_if_done()
         del fn
 
-    def _fail_expired(self, entries: Sequence[Entry]) -> None:
-        late = [entry for entry in entries if entry.waiter.is_open()]
-        self.stats.expired(len(late))
-        self.stats.left(len(entries) - len(late))
-        for entry in late:
-            entry.waiter.error = errors.DeadlineError(errors.overdue(self.name, entry.time_limit))
-        for entry in entries:
-            entry.waiter.admit()
-            entry.waiter.wake()
-
-    def reentrant(self) -> errors.ReentrantCallError:
-        return errors.ReentrantCallError(errors.reentrant(self.name))
-
     def waiting(self) -> list[BatchItem]:
+        self._enter_crossings()
         with self.deferred, self._lock:
-            entries = self.queue.entries
-        return [
-            BatchItem(admission.item_of(data, self._config), waiter.future, arrived)
-            for data, waiter, arrived in entries
-        ]
+            entries = self.line.entries
+        return [BatchItem(item, kind_of(waiter).get_future(waiter), arrived) for item, waiter, arrived in entries]
 
-    def leave(self, ticket: int) -> bool:
+    def leave(self, mark: int, waiter: Any) -> bool:
         """Drop a caller that will not read its answer; return whether this withdrew its item from the queue."""
         if self.reentered():
-            self.deferred.append(partial(self.leave, ticket))
+            self.deferred.append(partial(self.leave, mark, waiter))
             return False
         with self.deferred, self._lock:
-            entry = self.queue.withdraw(ticket)
+            entry = self.line.leave(mark, waiter)
             fn = None
-            if entry is not None:
-                self.stats.left()
-                _, waiter, _ = entry
+            if entry is None:
+                self._may_have_left = True
+            else:
                 # A caller that waits for room stops waiting.
-                waiter.admit()
+                kind_of(waiter).admit(waiter)
                 self._admit_waiting()
                 self._recheck()
                 fn = self._go_idle_if_done()
@@ -219,118 +296,125 @@ class ThreadEngine:
         if self.reentered():
             self.deferred.append(partial(self.flush, reason))
             return
+        self._enter_crossings()
         with self.deferred, self._lock:
-            self.queue.flush(reason)
-            if self.queue.wake_at is not None:
+            self.line.queue.flush(reason)
+            if self.line.queue.plan() is not None:
                 self._wake_another()
 
-    def change(self, config: Config) -> None:
+    def configure(self, config: Config) -> None:
         if self.reentered():
-            self.deferred.append(partial(self.change, config))
+            self.deferred.append(partial(self.configure, config))
             return
         with self.deferred, self._lock:
-            if config.takes_requests and not self._config.takes_requests:
-                self._prepare = admission.grouped_entry_factory(self._prepare, config)
-            self._config = config
-            queue, self.queue = self.queue, admission.reconfigured(self.queue, config)
-            self.stats.replace(queue, self.queue)
+            if config.takes_requests and not self.line.config.takes_requests:
+                self._prepare = grouped_entry_factory(self._prepare, config)
+            self.line.configure(config)
+            self._open_plain()
             if self._fn is not None:
                 self._fn = self._source(config.executor)
             # Those above a lower ``concurrency`` end.
             self.workers.wake_all(self)
-            if self.queue.wake_at is not None:
+            if self.line.queue.plan() is not None:
                 self._wake_another()
 
     def open(self) -> None:
         with self.deferred, self._lock:
             self.started, self.closed = True, False
+            self._open_plain()
+            # A call that arrived meanwhile may not have known that it matters.
+            if self.line.queue.plan() is not None:
+                self._wake_another()
 
     def close(self, on_drained: Callable[[], None] | None = None) -> None:
         """Refuse new items, run the queued ones, and call ``on_drained`` when all are answered.
 
         If the caller would wait for itself, ``on_drained`` is called at once.
         """
-        is_inside = self.reentered() or get_ident() in self.threads or belongs_to(self.queue.running)
+        is_inside = self.reentered() or get_ident() in self.threads or self.line.is_inside()
         if is_inside and on_drained is not None:
             on_drained()
             on_drained = None
         if self.reentered():
             self.deferred.append(self.close)
             return
+        self._enter_crossings()
         with self.deferred, self._lock:
             self.closed = True
+            self._closed_at = self.line.queue.arrivals
+            self._open_plain()
             if on_drained is not None:
                 self._on_drained.append(on_drained)
             fn = self._go_idle_if_done()
         del fn
         self.flush("close")
 
+    def _open_plain(self) -> None:
+        """Let calls join the plain queue without the lock if nothing forbids it. Needs the lock."""
+        plain = self.line.plain
+        if plain is not None:
+            # A call that has found it open may join it later. This arrival then matters.
+            plain.closed = self.closed
+            plain.plan()
+        self.plain = None if self.closed or self._prepare is not None else plain
+
     def run_batches(self, signal: WakeSignal) -> float | None:
         """Run all batches that may leave; return the seconds until the next one may, or ``None`` to end the worker."""
         while isinstance(step := self._next(signal), Batch):
             self.run(step)
-            self.yield_to_callers(step)
+            # An idle engine has no function.
+            if self._fn is not None:
+                self._yield_to_callers()
         return step
 
     def _next(self, signal: WakeSignal) -> Batch | float | None:
         self.threads.add(get_ident())
         if self._deadline_workers.count:
             self._expire()
+        line = self.line
         try:
             with self._lock:
                 self.workers.idle.pop(signal, None)
                 now = monotonic()
-                batch = self.queue.take(now)
-                self._admit_waiting()
-                wake_at = self.queue.wake_at
+                batch = line.take(now)
+                if line.plain is None:
+                    self._admit_waiting()
+                at = line.queue.plan()
                 if batch is not None:
-                    if wake_at is not None:
+                    if at is not None:
                         self._wake_another()
                     return batch
-                if (self.closed and not self.queue.waiting) or self.workers.count > self._config.concurrency:
+                if (self.closed and not line.waiting) or self.workers.count > line.config.concurrency:
                     self.workers.count -= 1
                     self.threads.discard(get_ident())
                     return None
                 self.workers.idle[signal] = None
-                if wake_at is None:
+                if at is None:
                     return inf
                 # Queued items keep the engine alive.
                 signal.engine = self
-                return wake_at - now
+                return at - now
         finally:
+            # As in ``arrived()``.
             if self.deferred:
                 self.deferred.run()
 
-    def _ensure_worker(self, ticket: int) -> None:
-        """Wake or start a worker for the arrival with this ticket. Needs the lock."""
-        try:
-            if self._fn is None:
-                self._fn = self._source(self._config.executor)
-            self._wake_worker()
-            self.queue.reset_wake_ticket()
-        except BaseException as error:
-            # If no thread can be started, the existing workers will take the item. Without any, this call has failed.
-            if not isinstance(error, RuntimeError) or not self.workers.count:
-                self.queue.withdraw(ticket)
-                self.stats.left()
-                raise
-
     def _admit_waiting(self) -> None:
         """Notify the callers whose items have room now. Needs the lock."""
-        for waiter in self.queue.admit_waiting():
-            waiter.admit()
+        for waiter in self.line.admit():
+            kind_of(waiter).admit(waiter)
 
     def _wake_another(self) -> None:
         """Wake or start one more worker for the queued items, if possible. Needs the lock."""
         try:
             self._wake_worker()
-        except RuntimeError:
-            # A worker exists, because items are queued, and will take them.
-            return
+        except RuntimeError as error:
+            if not self.workers.count:
+                self._fail_queued(error)
 
     def _recheck(self) -> None:
         """Let workers look again after an item was withdrawn. Needs the lock."""
-        if self.queue.wake_at is not None:
+        if self.line.queue.plan() is not None:
             self._wake_another()
         else:
             # A worker that waits for the window of the withdrawn item would keep the engine alive until then.
@@ -338,11 +422,11 @@ class ThreadEngine:
 
     def _wake_worker(self) -> None:
         """Wake or start a worker. Needs the lock. Raises a ``RuntimeError`` if no thread can be started."""
-        self.workers.wake_one(self, self._config.concurrency)
+        self.workers.wake_one(self, self.line.config.concurrency)
 
     def _go_idle_if_done(self) -> BatchFunction | None:
         """Without work, release everything that only work needs. Return the batch function. Needs the lock."""
-        if self.queue.waiting or self.queue.running or self._notifying:
+        if self.line.queue.waiting or self.line.queue.running or self._notifying:
             return None
         # The caller drops it without the lock: it may be the last reference to an instance with a finalizer.
         fn, self._fn = self._fn, None
@@ -354,98 +438,105 @@ class ThreadEngine:
         return fn
 
     def run(self, batch: Batch) -> None:
-        fn = self._depart(batch)
-        if self.deferred:
-            self.deferred.run()
+        kind = _only_kind(batch.waiters)
+        fn = self._depart(batch, kind)
         if fn is None:
             return
-        admission.depart(batch, self._config)
-        parts = Reruns(batch, isolate=self._config.isolate_errors)
-        for part in parts:
+        line = self.line
+        runs = line.runs(batch)
+        for part in runs:
             try:
-                context = batch_context(part)
-                answers = outcome.results(self._config.name, part.size, context.run(fn, parts.items))
+                answers, any_failed = line.answers(part, batch_context(part).run(fn, part.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
                 outcome.drop_engine_frame(error)
-                self._fail(parts, error)
+                self._fail(runs, part, kind, error)
             else:
-                self._answer(part, answers)
+                if any_failed:
+                    answers = [self._failed(answer) if outcome.is_error(answer) else answer for answer in answers]
+                self._finish(part, kind, answers, any_failed=any_failed)
         # An exception that the batch function keeps holds this frame, which must not hold the engine and its threads.
-        del self, batch, fn
+        del self, line, batch, fn
 
-    def yield_to_callers(self, batch: Batch) -> None:
-        # They can call again and share the next batch, but need the interpreter, which this thread holds. Yielding is
-        # useless if a full batch is queued, or if the batch had one caller and no other item has arrived.
+    def _yield_to_callers(self) -> None:
+        """Let answered callers call again, if the next batch would leave at once without being full."""
+        # They can share it, but need the interpreter, which this thread holds.
         with self._lock:
-            is_alone = batch.size == 1 and not self.queue.waiting
-            if is_alone or self.queue.has_full:
+            at = self.line.queue.plan()
+            if at is None or at > monotonic() or self.line.queue.has_full:
                 return
         sleep(0)
 
-    def _depart(self, batch: Batch) -> BatchFunction | None:
+    def _depart(self, batch: Batch, kind: Kind) -> BatchFunction | None:
         """Drop the callers that left at the last moment; return the function to run for the others, if any."""
-        gone = [not waiter.is_open() for waiter in batch.waiters]
-        with self._lock:
-            if any(gone):
-                batch.drop(gone)
-                self.stats.left(sum(gone))
-            if batch.waiters:
-                self.stats.departed(batch)
+        gone = self._gone(batch.waiters, kind)
+        if not gone and (fn := self._fn) is not None:
+            return fn
+        with self.deferred, self._lock:
+            if self.line.drop(batch, gone, monotonic()):
+                if self._fn is None:
+                    # The items arrived just as the engine became idle.
+                    self._fn = self._source(self.line.config.executor)
                 return self._fn
-            self.queue.finish(batch, monotonic())
             fn = self._go_idle_if_done()
         del fn
         return None
 
-    def _answer(self, batch: Batch, answers: list[Any]) -> None:
-        failed = cancelled = 0
-        for waiter, answer in zip(batch.waiters, batch.per_caller(answers), strict=True):
-            if not waiter.is_open():
-                cancelled += 1
-            # That is is_error(), without a call for each answer.
-            elif issubclass(type(answer), Exception):
-                waiter.error = outcome.translate_exception(answer, self.name, on_loop=False)
-                failed += 1
-            else:
-                waiter.value = answer
-        self._finish(batch, failed, cancelled)
+    def _gone(self, waiters: list[Any], kind: Kind) -> list[bool]:
+        """Return whether each waiter has left; nothing if none has."""
+        if kind is None:
+            return [not kind_of(waiter).is_open(waiter) for waiter in waiters]
+        if kind.reports_leaving and not self._may_have_left:
+            return []
+        gone = kind.gone(waiters)
+        return gone if True in gone else []
 
-    def _fail(self, parts: Reruns, error: BaseException) -> None:
-        ended = parts.ended(error)
-        if not ended:
-            self.stats.isolated()
-        for part in ended:
-            self._end(part, error)
+    def _failed(self, error: BaseException) -> Failed:
+        return Failed(outcome.translate_exception(error, self.name, on_loop=False), self.name)
 
-    def _end(self, batch: Batch, error: BaseException) -> None:
+    def _fail(self, runs: Iterable[Batch], part: Batch, kind: Kind, error: BaseException) -> None:
+        for ended in self.line.ended(runs, part, error, is_abandoned=False):
+            answers = [
+                Failed(outcome.exception_for(error, self.name, position, ended.size, on_loop=False), self.name)
+                for position in ended.positions
+            ]
+            self._finish(ended, kind, answers, any_failed=True, error=error)
+
+    def _finish(
+        self, part: Batch, kind: Kind, answers: list[Any], *, any_failed: bool, error: BaseException | None = None
+    ) -> None:
+        """Count, answer the callers, report, and only then free the slot: an idle engine has nothing left to do."""
+        now, waiters = monotonic(), part.waiters
+        gone = self._gone(waiters, kind)
         failed = 0
-        for position, waiter in zip(batch.positions, batch.waiters, strict=True):
-            if waiter.is_open():
-                waiter.error = outcome.exception_for(error, self.name, position, batch.size, on_loop=False)
-                failed += 1
-        self._finish(batch, failed, len(batch.waiters) - failed, error)
-
-    def _finish(self, batch: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
-        """Count, wake the callers, report, and only then free the slot: an idle engine has nothing left to do."""
-        now = monotonic()
-        run_time = now - batch.departed
-        self.stats.ended(batch, run_time, failed=failed, cancelled=cancelled)
-        for waiter in batch.waiters:
-            waiter.wake()
-        report(self._config, batch, run_time, error, on_loop=False)
-        over = batch.part_finished(len(batch.waiters) - cancelled)
-        if over is not None:
-            # Before it forgets its callers: the queue learns no run time from a batch without callers.
-            with self._lock:
-                self.queue.finish(over, now)
-                fn = self._go_idle_if_done()
-            del fn
-            over.forget()
-        batch.forget()
+        if any_failed:
+            failed = sum(type(answer) is Failed for answer, left in zip_longest(answers, gone) if not left)
+        run_time = self.line.count(part, now, failed, sum(gone))
+        if kind is not None:
+            kind.answer_all(waiters, answers)
+        else:
+            for waiter, answer in zip(waiters, answers, strict=True):
+                kind_of(waiter).answer_all([waiter], [answer])
+        config = self.line.config
+        if config.on_batch is not None:
+            report(config.on_batch, config, part, run_time, error, on_loop=False)
+        with self._lock:
+            fn = self._go_idle_if_done() if self.line.end(part, now) else None
+        if self.deferred:
+            self.deferred.run()
+        del fn
 
 
-def leave_soon(weak: ref[ThreadEngine], ticket: int) -> None:
+def _only_kind(waiters: list[Any]) -> Kind:
+    """Return the kind of all waiters, or ``None`` if they are of several."""
+    types = {*map(type, waiters)}
+    if len(types) > 1:
+        return None
+    only = types.pop()
+    return registered_kinds.get(only, only)
+
+
+def leave_soon(weak: ref[ThreadEngine], mark: int, waiter: Any) -> None:
     """Leave an engine, if it still exists. A finalizer may call this anywhere."""
     engine = weak()
     if engine is not None:
-        engine.leave(ticket)
+        engine.leave(mark, waiter)

@@ -9,14 +9,13 @@ import atexit
 from contextlib import nullcontext
 from functools import partial
 from queue import SimpleQueue
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.registry import batchers
 from batchify._batcher.streams import BaseStream, Channel, EndOfStream, run
-from batchify._threads.batcher import SyncMicrobatcher, wait_for_room, warn_on_loop
+from batchify._threads.batcher import SyncMicrobatcher, load_bridge, wait_for_room, warn_on_loop
 from batchify._threads.engine import leave_soon
 from batchify._threads.waiters import held_lock
 
@@ -50,6 +49,10 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
             wait_for_room(self._ensure_engine(), channel.gate, stream.close)
         return stream
 
+    def _acall(self, item: Any, keep: object = None) -> Any:
+        """Return a stream that a task on any event loop can read."""
+        return (self._bridge or load_bridge()).open_stream(self, item, keep)
+
     def _await_result(self, call: Any) -> Any:
         return list(call)
 
@@ -62,7 +65,7 @@ class ThreadChannel(Channel):
 
     # The engine in which the item is queued.
     _engine: ref[ThreadEngine] | None = None
-    _ticket: int | None = None
+    _mark: int | None = None
 
     def __init__(self, *, bounded: bool = False) -> None:
         self._values: SimpleQueue[Any] = SimpleQueue()
@@ -77,7 +80,7 @@ class ThreadChannel(Channel):
         engine = batcher._ensure_engine()
         # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak
-        self._ticket = engine.enter(item, self)
+        self._mark = engine.enter(item, self)
         if self.left:
             # Another thread closed the stream meanwhile.
             self.leave()
@@ -88,15 +91,14 @@ class ThreadChannel(Channel):
         # Without an engine, the batch has ended and has put all values here.
         if engine is None or not self._values.empty():
             return self._values.get()
-        if get_ident() in engine.threads:
-            raise engine.reentrant()
-        with Wait(engine.queue, engine.name) if current() else nullcontext():
+        engine.check_blocking()
+        with Wait(engine.line.queue, engine.name) if current() else nullcontext():
             return self._values.get()
 
     def leave(self) -> None:
         super().leave()
-        if self._engine is not None and self._ticket is not None:
-            leave_soon(self._engine, self._ticket)
+        if self._engine is not None and self._mark is not None:
+            leave_soon(self._engine, self._mark, self)
 
 
 class Stream(BaseStream[ThreadChannel]):
@@ -142,8 +144,8 @@ class Stream(BaseStream[ThreadChannel]):
 def _leave_all() -> None:
     for engine in filter(None, [batcher._engine for batcher in batchers() if isinstance(batcher, ThreadStreams)]):
         with engine.deferred, engine._lock:
-            channels = [channel for _, channel, _ in engine.queue.entries]
-            channels += [channel for batch in engine.queue.running for channel in batch.waiters]
+            channels = [channel for _, channel, _ in engine.line.queue.entries]
+            channels += [channel for batch in engine.line.queue.running for channel in batch.waiters]
         for channel in channels:
             channel.leave()
 

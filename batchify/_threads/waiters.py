@@ -9,36 +9,50 @@ import logging
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock, local
-from typing import Any, NoReturn, cast
+from typing import Any
 
-from batchify._batcher.waiters import Waiter
+from batchify._batcher.waiters import Failed, Waiter
 
 log = logging.getLogger("batchify")
 
 
 class ThreadWaiter(Waiter):
-    """A caller that blocks its thread until it has its answer."""
+    """A caller that blocks its thread until it has its answer. Each thread keeps one."""
 
-    __slots__ = ("error", "left", "lock", "value", "wake")
+    __slots__ = ("acquire", "is_busy", "left", "release", "value")
+
+    reports_leaving = True
 
     def __init__(self) -> None:
         # A bare lock, held until there is an answer: a Condition would make a new lock for each wait.
-        self.lock = held_lock()
-        self.wake = self.lock.release
-        self.value = self.error = None
+        lock = held_lock()
+        self.acquire, self.release = lock.acquire, lock.release
+        self.value: Any = None
+        # Whether a call uses it, or its thread is a worker.
+        self.is_busy = False
         # Whether the caller was interrupted and will not read the answer.
         self.left = False
 
     def is_open(self) -> bool:
         return not self.left
 
-    def fail(self) -> NoReturn:
-        error, self.error = cast("BaseException", self.error), None
+    @classmethod
+    def answer_all(cls, waiters: list[ThreadWaiter], answers: list[Any]) -> None:
+        for waiter, answer in zip(waiters, answers, strict=True):
+            waiter.value = answer
+            waiter.release()
+
+    def result(self) -> Any:
+        """Return the answer, and make the waiter ready for the next call."""
+        answer, self.value = self.value, None
+        self.is_busy = False
+        if type(answer) is not Failed:
+            return answer
         try:
-            raise error
+            raise answer.error
         finally:
             # The traceback refers to this frame, which must not refer back.
-            del error
+            del answer
 
 
 class FutureWaiter(Waiter, Future[Any]):
@@ -49,13 +63,11 @@ class FutureWaiter(Waiter, Future[Any]):
 
     def __init__(self, *, bounded: bool = False) -> None:
         super().__init__()
-        self.value = self.error = None
         # The caller blocks until a bounded queue has room.
         if bounded:
             self.gate = held_lock()
 
-    @property
-    def future(self) -> Future[Any]:
+    def get_future(self) -> Future[Any]:
         return self
 
     def is_open(self) -> bool:
@@ -67,14 +79,14 @@ class FutureWaiter(Waiter, Future[Any]):
                 return self.set_running_or_notify_cancel()
         return not self.done()
 
-    def wake(self) -> None:
+    def answer(self, answer: Any) -> None:
         if self.done():
             return
         try:
-            if self.error is None:
-                self.set_result(self.value)
+            if type(answer) is Failed:
+                self.set_exception(answer.error)
             else:
-                self.set_exception(self.error)
+                self.set_result(answer)
         except BaseException:
             # concurrent.futures lets some exceptions of callbacks pass. They must not reach the other callers, nor must
             # an error of a logging filter.
@@ -89,9 +101,17 @@ def held_lock() -> Lock:
 
 
 class Kept(local):
-    """One ``ThreadWaiter`` for each thread, kept between calls; ``None`` while a call uses it."""
+    """The waiter of each thread; ``None`` before its first call. That of a worker is always busy."""
 
-    blocked: ThreadWaiter | None = None
+    waiter: ThreadWaiter | None = None
 
 
 kept = Kept()
+
+
+def new_waiter() -> ThreadWaiter:
+    """Return a new waiter, which the thread keeps unless it has one already."""
+    waiter = ThreadWaiter()
+    if kept.waiter is None:
+        kept.waiter = waiter
+    return waiter

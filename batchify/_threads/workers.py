@@ -14,6 +14,8 @@ from threading import TIMEOUT_MAX, Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
+from batchify._threads.waiters import new_waiter
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -70,8 +72,10 @@ class Workers(Generic[E]):
     def wake_one(self, engine: E, limit: int) -> None:
         """Wake an idle thread, or start one if there are fewer than ``limit``. Starting may be a ``RuntimeError``."""
         if self.idle:
-            signal, _ = self.idle.popitem()
+            # The last step last: an interrupt must not lose the thread.
+            signal = next(reversed(self.idle))
             signal.set(engine)
+            self.idle.pop(signal, None)
         elif self.count < limit:
             args = self.weak, self._step, WakeSignal(engine)
             Thread(target=_run, args=args, name=f"{self._name}-{self.count}", daemon=True).start()
@@ -82,6 +86,8 @@ class Workers(Generic[E]):
 
 
 def _run(weak: ref[E], step: Callable[[E, WakeSignal], float | None], signal: WakeSignal) -> None:
+    # A call that a batch makes needs a waiter of its own, after a check that it does not wait for its own batch.
+    new_waiter().is_busy = True
     seconds: float | None = 0
     while seconds is not None and (engine := signal.wait(seconds) or weak()) is not None:
         seconds = step(engine, signal)

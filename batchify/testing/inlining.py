@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
-from batchify._batcher.admission import as_entry
 from batchify._batcher.registry import registered
+from batchify._core.entries import Entry
 from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Generator
 
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
-    from batchify._core.grouped import GroupedQueue
     from batchify._stats.counters import Stats
 
 
@@ -88,23 +87,27 @@ class CallerEngine(ThreadEngine):
         self._taken: dict[Any, Batch] = {}
 
     def enter(self, item: Any, waiter: Any) -> int:
-        ticket = super().enter(item, waiter)
+        mark = super().enter(item, waiter)
         with self.deferred:
             self.run(self._taken.pop(waiter))
-        return ticket
+        return mark
 
-    def change(self, config: Config) -> None:
-        super().change(_alone(config))
+    def configure(self, config: Config) -> None:
+        super().configure(_alone(config))
 
-    def _add_entry(self, data: Any, waiter: Any, queue: GroupedQueue) -> int:
+    def _open_plain(self) -> None:
+        # Every call needs enter().
+        pass
+
+    def _add(self, data: Any, waiter: Any) -> int:
         # The caller runs the item at once, so it meets any deadline.
-        place = as_entry(data)
-        place.time_limit = None
-        return super()._add_entry(place, waiter, queue)
+        if isinstance(data, Entry):
+            data.time_limit = None
+        return super()._add(data, waiter)
 
     def _wake_worker(self) -> None:
         # Under the lock, this is the batch of the item that was just entered.
-        batch = cast("Batch", self.queue.take(monotonic()))
+        batch = cast("Batch", self.line.take(monotonic()))
         self._taken[batch.waiters[0]] = batch
 
 
@@ -120,8 +123,14 @@ class TaskEngine(AsyncEngine):
 
     __slots__ = ()
 
+    def enter(self, data: Any, future: Future[Any]) -> int:
+        # Each call runs by itself.
+        if isinstance(data, Entry):
+            data.duplicate_of = None
+        return super().enter(data, future)
+
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config, stats: Stats) -> None:
         super().__init__(loop, source, _alone(config), stats)
 
-    def change(self, config: Config) -> None:
-        super().change(_alone(config))
+    def configure(self, config: Config) -> None:
+        super().configure(_alone(config))

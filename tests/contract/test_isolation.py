@@ -340,15 +340,14 @@ def test_one_slot_runs_one_part_at_a_time(kit):
 def test_isolation_stays_within_the_promised_number_of_runs(drawn):
     """Isolation finds exactly the bad items within the promised number of additional runs."""
     size, bad = drawn
-    batch = Batch([*range(size)], [*range(size)], [0.0] * size, range(size), "full", size, 0.0)
+    batch = Batch([*range(size)], [*range(size)], [0.0] * size, "full", size, 0.0)
     runs, failed, answered = 0, [], []
-    parts = Reruns(batch, isolate=True)
+    parts = Reruns(batch)
     for part in parts:
         runs += 1
-        parts.items.clear()
         if bad.isdisjoint(part.items):
             answered += part.waiters
         else:
-            failed += [waiter for end in parts.ended(ValueError()) for waiter in end.waiters]
+            failed += [waiter for end in parts.ended(ValueError(), is_abandoned=False) for waiter in end.waiters]
     assert (sorted(bad), sorted(set(range(size)) - bad)) == (failed, answered)
     assert runs - 1 <= min(2 * size - 2, 2 * len(bad) * ceil(log2(size)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import random
 
 import pytest
 
 from batchify import ReentrantCallError
-from tests.kit.columns import Acall, Blocking, Table, check
+from tests.kit.columns import Acall, Blocking, Debug, OnUvloop, Table, check
 from tests.kit.engines import doubled
 
 table = Table()
@@ -49,6 +50,47 @@ async def cancelled_while_waiting(column):
     assert (0, 1) == (column.stats.pending, column.stats.cancelled_items)
     assert [4, 6] == await column.answers(await column.call(2, 3))
     assert [[2, 3]] == column.batches
+
+
+@table.row(
+    "caller cancelled in the loop iteration of its call",
+    "Its place is free in the next iteration, and the next batch is full without it.",
+    1,
+    where=has_tasks,
+)
+@table.row(
+    "caller cancelled in the loop iteration after its call",
+    "Its place is free in the next iteration, and the next batch is full without it.",
+    2,
+    where=has_tasks,
+)
+async def cancelled_soon_after_its_call(column, iterations):
+    column.build(max_size=3)
+    leaving, staying = column.attempt(1), column.attempt(2)
+    column.calls += 2
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    assert (1, 1) == (column.stats.pending, column.stats.cancelled_items)
+    assert [4, 6, 8] == await column.answers([staying, *await column.call(3, 4)])
+    assert [[2, 3, 4]] == column.batches
+
+
+@table.row(
+    "flush in the loop iteration of a call",
+    "The call leaves with the others.",
+    where=has_tasks,
+)
+async def flushed_in_the_iteration_of_the_call(column):
+    column.build(max_size=3)
+    callers = await column.call(1)
+    callers.append(column.attempt(2))
+    column.calls += 1
+    await asyncio.sleep(0)
+    column.flush()
+    assert [2, 4] == await column.answers(callers)
+    assert [[1, 2]] == column.batches
 
 
 @table.row(
@@ -285,6 +327,21 @@ async def future_cancelled_while_waiting(column):
 
 
 @table.row(
+    "future cancelled between others",
+    "Its place is free at once, and the next batch is full without it.",
+    where=has_futures,
+)
+async def future_cancelled_between_others(column):
+    column.build(max_size=4)
+    first, leaving, third = (column.submit(item) for item in (1, 2, 3))
+    assert leaving.cancel()
+    assert (2, 1) == (column.stats.pending, column.stats.cancelled_items)
+    later = column.submit(4), column.submit(5)
+    assert [2, 6, 8, 10] == [await column.awaited(future) for future in (first, third, *later)]
+    assert [[1, 3, 4, 5]] == column.batches
+
+
+@table.row(
     "future cancelled just before its batch starts",
     "Its item does not run.",
     where=has_futures,
@@ -358,6 +415,56 @@ async def future_answered_by_owner(column):
     mine.set_result("mine")
     column.open()
     assert ("mine", 4) == (mine.result(), await column.awaited(other))
+
+
+async def assert_order_after_cancellations(column, enter):
+    """Cancel all but 250 of 5,000 waiting calls, in a random order; the others are answered in order."""
+    column.build(max_size=100, timeout=None)
+    column.shut()
+    enter(0)
+    await column.at_gate()
+    callers = [enter(item) for item in range(1, 5001)]
+    await column.until(lambda: column.stats.pending == 5000)
+    leaving = random.Random(1).sample(range(1, 5001), 4750)
+    for item in leaving:
+        callers[item - 1].cancel()
+    await column.until(lambda: column.stats.cancelled_items == 4750)
+    assert 250 == column.stats.pending
+    staying = sorted({*range(1, 5001)} - {*leaving})
+    answered = []
+    for item in staying:
+        callers[item - 1].add_done_callback(lambda _, item=item: answered.append(item))
+    column.open()
+    await column.until(lambda: len(answered) == 250)
+    assert staying == answered
+    assert [[0], staying[:100], staying[100:200], staying[200:]] == column.batches
+
+
+def is_on_usual_loop(column):
+    # Thousands of calls take long in debug mode, and do not depend on the loop.
+    return not issubclass(column, (Debug, OnUvloop))
+
+
+@table.row(
+    "most of 5,000 waiting callers cancelled",
+    "The others are answered in order, in full batches.",
+    where=lambda column: has_tasks(column) and is_on_usual_loop(column),
+)
+async def most_callers_cancelled(column):
+    def enter(item):
+        column.calls += 1
+        return column.attempt(item)
+
+    await assert_order_after_cancellations(column, enter)
+
+
+@table.row(
+    "most of 5,000 waiting futures cancelled",
+    "The others get their results in order, in full batches.",
+    where=lambda column: has_futures(column) and is_on_usual_loop(column),
+)
+async def most_futures_cancelled(column):
+    await assert_order_after_cancellations(column, column.submit)
 
 
 @table.row(

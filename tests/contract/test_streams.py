@@ -627,7 +627,7 @@ def test_streams_use_the_plain_queue(kit):
     kit.call_waiting(generate, "a")
     [batcher] = [batcher for batcher in batchify.batchers() if batcher.name == "generate" and batcher.waiting()]
     [engine] = [batcher._engine] if kit.name != "asyncio" else batcher._engines.values()
-    assert PlainQueue is type(engine.queue)
+    assert PlainQueue is type(engine.line.queue)
     source.allow_all()
     generate.flush()
 

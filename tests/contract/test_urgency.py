@@ -485,7 +485,7 @@ def test_an_expired_item_frees_the_batch_behind_it(monkeypatch):
     view = double.options(deadline=HOUR)
     late, other = view.submit(1), double.submit(2)
     engine = double._self_route.find()._engine
-    queue, now = engine.queue, engine.queue.entries[0].deadline
+    queue, now = engine.line.queue, engine.line.queue.entries[0].deadline
     wait_until(lambda: engine.workers.idle)
     # This is the state if the worker of the window wakes after the deadline, and the window has ended.
     queue.flush("flush")
@@ -584,7 +584,7 @@ def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
     double = microbatch(doubled)
     assert 0 == double(0)
     engine, answers = double._self_route.find()._engine, []
-    change = engine.change
+    change = engine.configure
 
     def call_and_change(config):
         second = in_another_thread(lambda: answers.append(double.options(priority=1)(1)))
@@ -593,7 +593,7 @@ def test_the_second_urgent_call_waits_for_the_change_of_the_first(monkeypatch):
         change(config)
         answers.append(second)
 
-    monkeypatch.setattr(engine, "change", call_and_change)
+    monkeypatch.setattr(engine, "configure", call_and_change)
     assert 4 == double.options(priority=1)(2)
     answers.pop(0).join(PATIENCE)
     assert [2] == answers

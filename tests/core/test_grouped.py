@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
-from batchify._core.slots import NEVER
-from tests.kit.queues import limits, reason
+from batchify._core.slots import SPAN
+from tests.kit.queues import caller, limits, reason
 
 
 def new(**options):
@@ -24,15 +24,15 @@ def new(**options):
 
 
 def put(queue, entry, waiter="caller", now=0.0):
-    """Queue an entry, as a shell does, and return its ticket."""
-    ticket = queue.add(entry, waiter, now)
+    """Queue an entry, as a shell does, and return its mark, which is its ticket."""
+    mark = queue.add(entry, waiter, now)
     queue.admit_waiting()
-    return ticket
+    return mark
 
 
 def arrive(queue, items, now=0.0, *, group="g", weight=0.0, equal=None):
-    """Queue each letter as an item of the caller named by its capital, and return the tickets."""
-    return [put(queue, Entry(item, group, weight, equal), item.upper(), now) for item in items]
+    """Queue each letter as an item of the caller named by its capital, and return the marks."""
+    return [put(queue, Entry(item, group, weight, equal), caller(item), now) for item in items]
 
 
 def busy(**options):
@@ -80,11 +80,10 @@ def test_a_full_group_does_not_wait_for_an_older_one():
     queue = new(max_size=2, timeout=5.0, concurrency=9)
     arrive(queue, "a", 0.0, group=1)
     arrive(queue, "bc", 1.0, group=2)
-    queue.reset_wake_ticket()
     assert queue.has_full
-    assert 1.0 == queue.wake_at
+    assert 1.0 == queue.plan()
     assert "bc" == "".join(queue.take(1.0).items)
-    assert (None, 5.0) == (queue.take(1.0), queue.wake_at)
+    assert (None, 5.0) == (queue.take(1.0), queue.plan())
     assert "timeout" == reason(queue, 5.0)
 
 
@@ -129,8 +128,9 @@ def test_empty_groups_are_removed():
 
     queue = busy(max_size=2)
     groups = [Group(), Group()]
-    tickets = [*arrive(queue, "a", group=groups[0]), *arrive(queue, "b", group=groups[1])]
-    queue.withdraw(tickets[0])
+    (mark,) = arrive(queue, "a", group=groups[0])
+    arrive(queue, "b", group=groups[1])
+    queue.withdraw(mark, "A")
     assert ["b"] == leave(queue)
     gone = [weakref.ref(group) for group in groups]
     del groups
@@ -138,20 +138,13 @@ def test_empty_groups_are_removed():
     assert [None, None] == [group() for group in gone]
 
 
-def test_every_arrival_wakes_while_a_slot_is_free():
-    """With a slot free, any arrival may fill a group or be the first of one."""
+def test_a_full_group_cannot_leave_without_a_slot():
+    """With all slots taken, there is no time to wake at, and no full batch that may leave."""
     queue = new(max_size=2, timeout=5.0)
-    assert 0 == queue.wake_ticket
-    arrive(queue, "ab")
-    queue.reset_wake_ticket()
-    assert queue.has_full
+    arrive(queue, "abcd")
+    assert (True, 0.0) == (queue.has_full, queue.plan())
     queue.take(0.0)
-    assert NEVER == queue.wake_ticket
-    arrive(queue, "cd")
-    queue.reset_wake_ticket()
-    assert not queue.has_full
-    assert None is queue.wake_at
-    assert NEVER == queue.wake_ticket
+    assert (False, None) == (queue.has_full, queue.plan())
 
 
 def test_a_new_size_decides_which_groups_are_full():
@@ -204,8 +197,9 @@ def test_weights_do_not_drift():
     """When a group is empty, its weight has no rounding error: here, the sum of the weights has lost the 1."""
     exact = 2.0**53
     queue = new(max_size=99, timeout=5.0, max_weight=exact + 2)
-    for ticket in [*arrive(queue, "a", weight=exact), *arrive(queue, "b", weight=1.0)]:
-        queue.withdraw(ticket)
+    (first,), (second,) = arrive(queue, "a", weight=exact), arrive(queue, "b", weight=1.0)
+    queue.withdraw(first, "A")
+    queue.withdraw(second, "B")
     arrive(queue, "c", weight=exact + 2)
     assert "weight" == reason(queue, 0.0)
 
@@ -214,8 +208,8 @@ def test_a_withdrawn_item_no_longer_fills_its_group():
     """A group counts and weighs only the items that wait in it."""
     for limits_of_batch, expected in (({"max_size": 4}, "full"), ({"max_size": 99, "max_weight": 1.0}, "weight")):
         queue = new(timeout=5.0, **limits_of_batch)
-        tickets = arrive(queue, "abc", weight=0.25)
-        queue.withdraw(tickets[1])
+        _, mark, _ = arrive(queue, "abc", weight=0.25)
+        queue.withdraw(mark, "B")
         assert None is reason(queue, 0.0)
         arrive(queue, "d", weight=0.25)
         assert None is reason(queue, 0.0)
@@ -228,9 +222,8 @@ def test_a_withdrawn_item_no_longer_fills_its_group():
 
 def shared(queue, items, group="g"):
     """Queue an item for each letter; items of the same letter are equal."""
-    return [
-        put(queue, Entry(item, group, 1.0, (group, item.lower())), (item, number)) for number, item in enumerate(items)
-    ]
+    for number, item in enumerate(items):
+        put(queue, Entry(item, group, 1.0, (group, item.lower())), (item, number))
 
 
 def test_equal_items_are_sent_once():
@@ -257,11 +250,13 @@ def test_a_group_counts_equal_items_once():
 def test_a_caller_that_leaves_does_not_affect_its_duplicates():
     """If the first of several duplicates leaves the queue, the item of the next one is sent."""
     queue = new(max_size=9, timeout=5.0, max_weight=9.0)
-    tickets = shared(queue, "aAb")
-    queue.withdraw(tickets[0])
+    (mark,) = arrive(queue, "a", weight=1.0, equal="equal")
+    arrive(queue, "x", weight=1.0, equal="equal")
+    arrive(queue, "b", weight=1.0)
+    queue.withdraw(mark, "A")
     queue.flush("flush")
     batch = queue.take(0.0)
-    assert (["A", "b"], 2.0) == (batch.items, batch.weight)
+    assert (["x", "b"], 2.0) == (batch.items, batch.weight)
 
 
 def test_duplicates_weigh_as_much_as_the_first():
@@ -270,7 +265,7 @@ def test_duplicates_weigh_as_much_as_the_first():
     (first,) = arrive(queue, "a", weight=3.0, equal="equal")
     arrive(queue, "b", weight=4.0, equal="equal")
     assert None is queue.take(0.0)
-    queue.withdraw(first)
+    queue.withdraw(first, "A")
     arrive(queue, "c", weight=1.0)
     batch = queue.take(0.0)
     assert (["b", "c"], "weight", [3.0, 1.0]) == (batch.items, batch.reason, batch.weights)
@@ -293,7 +288,7 @@ def test_a_duplicate_may_leave_between_departure_and_run():
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert (["x", "y"], -3) == (batch.per_caller(["x", "y"]), batch.left_count)
+    assert ["x", "y"] == batch.per_caller(["x", "y"])
 
 
 # Capacity of the queue.
@@ -320,11 +315,9 @@ def test_a_batch_does_not_wait_while_the_queue_is_full():
     """A full queue admits no further items, so its oldest group leaves as if it were full."""
     queue = bounded()
     arrive(queue, "a", 1.0, group=1)
-    queue.reset_wake_ticket()
-    assert (False, 101.0) == (queue.has_full, queue.wake_at)
+    assert (False, 101.0) == (queue.has_full, queue.plan())
     arrive(queue, "b", 2.0, group=2)
-    queue.reset_wake_ticket()
-    assert (True, 1.0) == (queue.has_full, queue.wake_at)
+    assert (True, 1.0) == (queue.has_full, queue.plan())
     batch = queue.take(2.0)
     assert (["a"], "full") == (batch.items, batch.reason)
     queue.finish(batch, 2.0)
@@ -335,10 +328,10 @@ def test_a_cancelled_item_makes_room():
     """A withdrawn item makes room for the next one, and an item withdrawn from the overflow has no effect."""
     queue = bounded()
     first, _, third, _ = arrive(queue, "abcd")
-    assert "c" == queue.withdraw(third).item
-    assert None is queue.withdraw(third)
+    assert "c" == queue.withdraw(third, "C").item
+    assert None is queue.withdraw(third, "C")
     assert [] == queue.admit_waiting()
-    queue.withdraw(first)
+    queue.withdraw(first, "A")
     assert ["D"] == queue.admit_waiting()
     assert ["bd"] == leave(queue)
 
@@ -369,20 +362,30 @@ def test_a_flush_reaches_items_that_wait_for_room():
 def test_a_second_withdrawal_has_no_effect():
     """A withdrawn or departed item cannot be withdrawn again."""
     queue = new(max_size=1)
-    (ticket,) = arrive(queue, "a")
-    assert "a" == queue.withdraw(ticket).item
-    assert None is queue.withdraw(ticket)
-    (ticket,) = arrive(queue, "b")
+    (mark,) = arrive(queue, "a")
+    assert "a" == queue.withdraw(mark, "A").item
+    assert None is queue.withdraw(mark, "A")
+    (mark,) = arrive(queue, "b")
     queue.take(0.0)
-    assert None is queue.withdraw(ticket)
+    assert None is queue.withdraw(mark, "B")
 
 
-def test_the_last_caller_abandons_a_running_batch():
-    """``abandon()`` returns a batch when all its callers have left."""
-    queue = new(max_size=2)
-    first, second = arrive(queue, "ab")
-    batch = queue.take(0.0)
-    assert (None, batch, None) == (queue.abandon(first), queue.abandon(second), queue.abandon(99))
+def test_only_the_caller_at_the_mark_is_withdrawn():
+    """A mark does not withdraw the item of another caller."""
+    queue = new(max_size=9, timeout=5.0)
+    first, _ = arrive(queue, "ab")
+    assert (None, 2) == (queue.withdraw(first, "B"), queue.waiting)
+
+
+def test_withdrawing_all_returns_the_entries():
+    """All callers leave at once, also those that wait for room, and no group or deadline of them remains."""
+    queue = bounded()
+    arrive(queue, "ab", group=1)
+    urgent(queue, "c", group=2, time_limit=5.0)
+    assert [(0, "A"), (1, "B"), (2, "C")] == [(ticket, entry.waiter) for ticket, entry in queue.withdraw_all()]
+    assert (0, [], None, None) == (queue.waiting, queue.admit_waiting(), queue.plan(), queue.expires_at)
+    arrive(queue, "d")
+    assert ["d"] == [entry.item for entry in queue.entries]
 
 
 def test_entries_are_in_order_of_arrival():
@@ -420,17 +423,19 @@ def test_the_batch_keeps_its_duplicates():
 def adopted(items, now=0.0, *, leave=0, push=None, timeout=None, **options):
     """Return a queue that replaces a plain one with these items, of which the first ``leave`` run in a batch."""
     plain = PlainQueue(limits(max_size=leave or 1, timeout=timeout))
-    entries = []
     for item in items:
-        entry = Entry(item, "g", 0.0, None)
-        entry.arrive(plain.add(item, item.upper(), now), item.upper(), now)
-        entries.append(entry)
+        plain.places += (item, caller(item), now)
     if leave:
         plain.take(now)
     if push is not None:
         plain.flush(push)
+    entries = []
+    for ticket, (item, waiter, arrived) in plain.retire():
+        entry = Entry(item, "g", 0.0, None)
+        entry.arrive(ticket, waiter, arrived)
+        entries.append(entry)
     queue = new(timeout=timeout, **options)
-    queue.adopt(plain, entries[leave:])
+    queue.adopt(plain, entries)
     return queue
 
 
@@ -438,12 +443,32 @@ def test_a_queue_continues_a_plain_one():
     """The items keep their order and tickets, running batches keep their slots, and new items follow."""
     queue = adopted("abcde", 1.0, leave=2, max_size=2, timeout=5.0)
     assert [("c", "C", 1.0), ("d", "D", 1.0), ("e", "E", 1.0)] == [tuple(entry) for entry in queue.entries]
-    assert (5, 3, NEVER) == (queue.arrivals, queue.waiting, queue.wake_ticket)
-    assert (None, queue.running[0]) == (queue.abandon(0), queue.abandon(1))
-    assert "d" == queue.withdraw(3).item
+    assert [["a", "b"]] == [batch.items for batch in queue.running]
+    assert (5, 3, None) == (queue.arrivals, queue.waiting, queue.plan())
     assert [5] == arrive(queue, "f", 2.0)
-    assert ["ce"] == leave(queue, 2.0)
-    assert 7.0 == queue.wake_at
+    assert ["cd", "ef"] == leave(queue, 2.0)
+
+
+def test_a_call_of_a_plain_queue_leaves_by_its_mark():
+    """A call that arrived in the plain queue is searched from its mark, and no later call is withdrawn for it."""
+    queue = adopted("abcd", leave=1, max_size=9, timeout=5.0)
+    arrive(queue, "e")
+    found = [queue.withdraw(0, waiter) for waiter in ("A", "C", "C", "E")]
+    assert [None, "c", None, None] == [entry and entry.item for entry in found]
+    assert ["B", "D", "E"] == [entry.waiter for entry in queue.entries]
+
+
+@pytest.mark.parametrize(("late", "found"), [(SPAN - 1, True), (SPAN, False)])
+def test_a_call_of_a_plain_queue_is_near_its_mark(late, found):
+    """A call of the plain queue is found among the ``SPAN`` arrivals from its mark, and the search ends there."""
+    queue = adopted("a" * late + "b", max_size=9, timeout=5.0)
+    assert found == (queue.withdraw(0, "B") is not None)
+
+
+def test_a_call_of_a_plain_queue_that_waits_for_room_can_leave():
+    """Calls of the plain queue for which there was no room leave by their marks too."""
+    queue = adopted("abc", max_size=9, max_pending=1, timeout=5.0)
+    assert "c" == queue.withdraw(0, "C").item
 
 
 def test_an_urgent_item_overtakes_those_of_a_plain_queue():
@@ -453,10 +478,26 @@ def test_an_urgent_item_overtakes_those_of_a_plain_queue():
     assert ["ub", "c"] == leave(queue)
 
 
+def test_adaptive_departures_keep_a_distance_across_a_replacement():
+    """With two slots and runs of 8 s, a batch leaves 4 s after the last one of either queue, if one still runs."""
+    plain = PlainQueue(limits(max_size=8, concurrency=2))
+    for departed, ended in ((0.0, 8.0), (10.0, None)):
+        plain.places += ("item", "caller", departed)
+        batch = plain.take(departed)
+        if ended is not None:
+            plain.finish(batch, ended)
+    queue = new(max_size=8, concurrency=2)
+    queue.adopt(plain, [])
+    arrive(queue, "a", 11.0)
+    assert (14.0, None, "timeout") == (queue.plan(), reason(queue, 13.9), reason(queue, 14.5))
+    queue.finish(batch, 18.0)
+    arrive(queue, "b", 18.0)
+    assert 18.5 == queue.plan()
+
+
 def test_a_replacement_keeps_the_flush():
     """Flushed items leave for the reason of the flush, also from the new queue."""
     queue = adopted("ab", push="close", max_size=9, timeout=5.0)
-    assert 0 == queue.wake_ticket
     assert "close" == reason(queue, 0.0)
 
 
@@ -471,8 +512,8 @@ def test_a_replacement_admits_no_more_than_its_room():
 
 
 def urgent(queue, item, now=0.0, *, group="g", priority=0.0, time_limit=None):
-    """Queue an item with a priority and a deadline, and return its ticket."""
-    return put(queue, Entry(item, group, 0.0, None, priority, time_limit), item.upper(), now)
+    """Queue an item with a priority and a deadline, and return its mark."""
+    return put(queue, Entry(item, group, 0.0, None, priority, time_limit), caller(item), now)
 
 
 def test_the_higher_priority_leaves_first():
@@ -498,8 +539,8 @@ def test_any_of_the_items_with_priorities_may_leave():
     priorities = {"a": -1, "b": 3, "c": 1, "d": 2, "e": -1, "f": 3, "g": 0}
     for gone in priorities:
         queue = busy(max_size=9)
-        tickets = {item: urgent(queue, item, priority=priority) for item, priority in priorities.items()}
-        queue.withdraw(tickets[gone])
+        marks = {item: urgent(queue, item, priority=priority) for item, priority in priorities.items()}
+        queue.withdraw(marks[gone], caller(gone))
         assert ["bfdcgae".replace(gone, "")] == leave(queue)
 
 
@@ -510,9 +551,9 @@ def test_a_group_of_priorities_leaves_with_its_oldest_item():
     second = urgent(queue, "b", 1.0, priority=3)
     urgent(queue, "c", 2.0, priority=2)
     urgent(queue, "d", 3.0, priority=0)
-    for ticket, due in ((first, 6.0), (second, 7.0)):
-        queue.withdraw(ticket)
-        assert due == queue.wake_at
+    for mark, waiter, due in ((first, "A", 6.0), (second, "B", 7.0)):
+        queue.withdraw(mark, waiter)
+        assert due == queue.plan()
         assert None is queue.take(due - 0.5)
     assert (["c", "d"], "timeout") == ((batch := queue.take(7.0)).items, batch.reason)
 
@@ -535,7 +576,7 @@ def test_the_oldest_item_keeps_its_window():
     queue = new(max_size=9, timeout=5.0)
     urgent(queue, "a", 0.0)
     urgent(queue, "b", 4.0, priority=100)
-    assert 5.0 == queue.wake_at
+    assert 5.0 == queue.plan()
     assert None is queue.take(4.5)
     batch = queue.take(5.0)
     assert (["b", "a"], "timeout") == (batch.items, batch.reason)
@@ -582,19 +623,10 @@ def test_a_batch_leaves_in_time_for_a_deadline(time_limit, expected):
     queue = new(max_size=9, timeout=60.0)
     urgent(queue, "a")
     urgent(queue, "b", time_limit=time_limit)
-    assert expected == queue.wake_at
+    assert expected == queue.plan()
     assert None is queue.take(expected - 0.001)
     batch = queue.take(expected)
     assert (["a", "b"], "deadline") == (batch.items, batch.reason)
-
-
-def test_an_earlier_deadline_wakes():
-    """While all slots are taken, only an arrival with the earliest deadline wakes the shell."""
-    queue = busy(max_size=9)
-    queue.reset_wake_ticket()
-    for item, time_limit, heard in (("a", None, False), ("b", 3.0, True), ("c", 4.0, False), ("d", 2.0, True)):
-        assert heard == (urgent(queue, item, time_limit=time_limit) >= queue.wake_ticket)
-        queue.reset_wake_ticket()
 
 
 # Against a naive model.
@@ -685,14 +717,16 @@ class GroupsMachine(RuleBasedStateMachine):
         max_weight=st.sampled_from([4.0, 100.0]),
         concurrency=st.integers(1, 2),
         room=st.sampled_from([1, 3, 1000]),
-        plain=st.sampled_from([0, 0, 1, 6]),
+        plain=st.sampled_from(["", "", "a", "abcdef"]),
     )
     def begin(self, room, plain, **options):
-        self.queue = adopted("i" * plain, max_pending=room, **options)
+        self.queue = adopted(plain, max_pending=room, **options)
         self.model = Model(room=room, **options)
+        self.limits = lambda size: limits(**{**options, "max_pending": room, "max_size": size})
         self.now = 0.0
-        for ticket in range(plain):
-            self._arrive_in_model(ticket, "g", 0.0, None, 0.0, None)
+        for ticket, item in enumerate(plain):
+            # Its mark may be older than its ticket.
+            self._arrive_in_model(ticket, 0, caller(item), "g", 0.0, None, 0.0, None)
 
     @rule(
         group=st.sampled_from(["g", "h", "i"]),
@@ -705,14 +739,17 @@ class GroupsMachine(RuleBasedStateMachine):
         # Equal items weigh the same.
         weight = float(weight if equal is None else equal)
         key = None if equal is None else (group, equal)
-        ticket = put(self.queue, Entry("item", group, weight, key, priority, time_limit), "waiter", self.now)
-        self._arrive_in_model(ticket, group, weight, key, priority, time_limit)
+        waiter = object()
+        mark = put(self.queue, Entry("item", group, weight, key, priority, time_limit), waiter, self.now)
+        self._arrive_in_model(mark, mark, waiter, group, weight, key, priority, time_limit)
 
-    def _arrive_in_model(self, ticket, group, weight, key, priority, time_limit):
+    def _arrive_in_model(self, ticket, mark, waiter, group, weight, key, priority, time_limit):
         deadline = inf if time_limit is None else self.now + time_limit
         self.model.overflow.append(
             {
                 "ticket": ticket,
+                "mark": mark,
+                "waiter": waiter,
                 "group": group,
                 "weight": weight,
                 "equal": key,
@@ -728,10 +765,24 @@ class GroupsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def withdraw(self, data):
         waiting = self.model.waiting + self.model.overflow
-        ticket = data.draw(st.sampled_from([entry["ticket"] for entry in waiting]))
-        assert ticket == self.queue.withdraw(ticket).ticket
+        number = data.draw(st.integers(0, len(waiting) - 1))
+        call = waiting[number]
+        assert call["ticket"] == self.queue.withdraw(call["mark"], call["waiter"]).ticket
+        assert None is self.queue.withdraw(call["mark"], call["waiter"])
         self.queue.admit_waiting()
-        self.model.remove({ticket})
+        self.model.remove({call["ticket"]})
+
+    @rule()
+    def withdraw_all(self):
+        waiting = self.model.waiting + self.model.overflow
+        left = [(ticket, entry.waiter) for ticket, entry in self.queue.withdraw_all()]
+        assert [(call["ticket"], call["waiter"]) for call in waiting] == left
+        self.model.waiting, self.model.overflow = [], []
+
+    @rule(size=st.integers(1, 4))
+    def change(self, size):
+        self.queue.change(self.limits(size))
+        self.model.max_size = size
 
     @rule()
     def push(self):
@@ -766,7 +817,8 @@ class GroupsMachine(RuleBasedStateMachine):
         assert reason == ("timed" if batch.reason in ("timeout", "slot") else batch.reason)
         positions = [index for index, duplicates in enumerate(shares) for _ in duplicates]
         tickets = [ticket for duplicates in shares for ticket in duplicates]
-        assert (tickets, positions) == (list(batch.tickets), list(batch.positions))
+        waiters = {call["ticket"]: call["waiter"] for call in self.model.waiting}
+        assert ([waiters[ticket] for ticket in tickets], positions) == (batch.waiters, list(batch.positions))
         assert batch.weight <= self.model.max_weight
         self.queue.admit_waiting()
         self.model.remove(set(tickets))
@@ -778,8 +830,8 @@ class GroupsMachine(RuleBasedStateMachine):
         waiting = [entry["ticket"] for entry in self.model.waiting + self.model.overflow]
         assert waiting == [entry.ticket for entry in self.queue.entries]
         due = self.model.next(self.now, len(self.queue.running)) is not None
-        wake_at = self.queue.wake_at
-        assert due == (wake_at is not None and wake_at <= self.now)
+        at = self.queue.plan()
+        assert due == (at is not None and at <= self.now)
         assert {entry["group"] for entry in self.model.waiting} == set(self.queue._groups)
         deadlines = [entry["deadline"] for entry in self.model.waiting + self.model.overflow]
         assert min(deadlines, default=inf) == (inf if self.queue.expires_at is None else self.queue.expires_at)

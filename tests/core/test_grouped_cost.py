@@ -13,6 +13,7 @@ from batchify._core.queue import PlainQueue
 from tests.kit.queues import limits
 
 FEW, MANY = 250, 2000
+CALLER = "caller"
 
 
 class Time(float):
@@ -58,7 +59,7 @@ def arrive(queue, numbers, *, group=0, equal=None, priority=0.0, time_limit=None
         )
         equal_ = None if equal_ is None else (group_, equal_)
         entry = Entry("item", group_, 1.0, equal_, priority_, time_limit_)
-        queue.add(entry, "caller", Time(number / 1024))
+        queue.add(entry, CALLER, Time(number / 1024))
         queue.admit_waiting()
 
 
@@ -76,7 +77,7 @@ def expire(queue, number):
 
 
 def withdraw(order):
-    return lambda queue, number: [queue.withdraw(ticket) for ticket in order(number)]
+    return lambda queue, number: [queue.withdraw(mark, CALLER) for mark in order(number)]
 
 
 WAYS_IN = {
@@ -142,9 +143,9 @@ def test_a_low_priority_that_left_costs_nothing():
         queue = GroupedQueue(limits(max_size=8, timeout=1e9))
         arrive(queue, [0], priority=priority)
         arrive(queue, [1])
-        queue.withdraw(0)
+        queue.withdraw(0, CALLER)
         arrive(queue, [2])
-        queue.withdraw(1)
+        queue.withdraw(1, CALLER)
         return steps(lambda: arrive(queue, range(3, FEW)))
 
     assert run(0.0) == run(-1.0)
@@ -158,7 +159,7 @@ def test_urgent_callers_that_leave_cost_nothing_later():
         arrive(queue, range(groups), group=lambda number: number)
         for number in range(groups, 4 * groups):
             arrive(queue, [number], group=number // 3 - groups // 3, priority=1e6)
-            queue.withdraw(number)
+            queue.withdraw(number, CALLER)
 
     def run(groups):
         queue = GroupedQueue(limits(max_size=8, timeout=1e9))
@@ -174,12 +175,11 @@ def test_the_steps_after_a_replacement_do_not_grow_with_earlier_arrivals():
     def run(number):
         plain = PlainQueue(limits())
         for _ in range(number):
-            plain.add("item", "caller", 0.0)
-            plain.add("item", "caller", 0.0)
+            plain.places += ("item", CALLER, 0.0) * 2
             plain.finish(plain.take(0.0), 0.0)
-        ticket = plain.add("item", "caller", 0.0)
+        plain.places += ("item", CALLER, 0.0)
         entry = Entry("item", "g", 0.0, None)
-        entry.arrive(ticket, "caller", 0.0)
+        entry.arrive(number * 2, CALLER, 0.0)
         queue = GroupedQueue(limits())
         queue.adopt(plain, [entry])
         return steps(lambda: queue.take(0.0))
@@ -198,6 +198,6 @@ def test_callers_that_left_use_no_memory(way_in):
     sizes = []
     for number in range(12, MANY):
         arrive(queue, [number], **options)
-        queue.withdraw(number)
+        queue.withdraw(number, CALLER)
         sizes.append(len(pickle.dumps(queue)))
     assert max(sizes) <= 1.5 * min(sizes)

@@ -13,8 +13,10 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from batchify._core.outcome import (
+    DONE,
     RaisedInThread,
     call_captured,
+    copied,
     copy_exception,
     drop_engine_frame,
     exception_for,
@@ -569,3 +571,21 @@ def test_repeated_exceptions_are_copied():
     assert first is third is shared
     assert second is error is not fourth
     assert (ValueError, ("bad",)) == (type(fourth), fourth.args)
+
+
+def test_a_bare_copy_has_no_cause_and_no_note():
+    """A copy that is made outside of a batch has neither a cause nor a note about an item."""
+    twin = copied(error := PlainError("bad", 7))
+    assert (PlainError, error.args, None, False) == (
+        type(twin),
+        twin.args,
+        twin.__cause__,
+        hasattr(twin, "__notes__"),
+    )
+    assert error is not twin
+
+
+@pytest.mark.parametrize("show", [repr, str])
+def test_done_reads_as_its_public_name(show):
+    """``DONE`` shows where users find it."""
+    assert "batchify.DONE" == show(DONE)

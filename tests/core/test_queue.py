@@ -9,9 +9,10 @@ from weakref import ref
 import pytest
 
 from batchify._core.batch import BatchItem
-from batchify._core.queue import NEVER, SHORT, PlainQueue
+from batchify._core.queue import SHORT, WIDTH, PlainQueue
+from batchify._core.slots import SPAN
 from tests.kit.misbehaving import Untouchable
-from tests.kit.queues import limits, reason
+from tests.kit.queues import caller, limits, reason
 
 
 def new(**options):
@@ -20,8 +21,16 @@ def new(**options):
 
 
 def arrive(queue, items, now=0.0):
-    """Queue each letter as an item of the caller named by its capital, and return the tickets."""
-    return [queue.add(item, item.upper(), now) for item in items]
+    """Queue each letter as an item of the caller named by its capital, and return the mark of all."""
+    mark = queue.mark
+    for item in items:
+        queue.places += (item, caller(item), now)
+    return mark
+
+
+def matters(queue):
+    """Return whether the latest arrival can change the answer of ``take()``."""
+    return len(queue.places) >= queue.wake_length
 
 
 def busy(*, slots=1, now=0.0, **options):
@@ -104,18 +113,20 @@ def test_equal_items_are_different_arrivals():
 def test_none_is_a_valid_item_and_caller():
     """``None`` as an item or caller is treated like any other object."""
     queue = new()
-    queue.add(None, None, 0.0)
+    queue.places += (None, None, 0.0)
     assert ([None], [None]) == ((batch := queue.take(0.0)).items, batch.waiters)
 
 
 def test_items_are_never_examined():
     """The queue does not compare, hash or test items and callers for truth."""
     queue = new(max_size=2, concurrency=2)
-    tickets = [queue.add(Untouchable(), Untouchable(), 0.0) for _ in range(5)]
-    queue.withdraw(tickets[1])
+    waiters = [Untouchable() for _ in range(5)]
+    for waiter in waiters:
+        queue.places += (Untouchable(), waiter, 0.0)
+    queue.withdraw(0, waiters[1])
     batch = queue.take(0.0)
     batch.drop([True, False])
-    queue.abandon(tickets[0])
+    batch.is_abandoned(lambda waiter: waiter is waiters[2])
     queue.finish(batch, 0.0)
     assert 2 == queue.waiting
 
@@ -193,7 +204,7 @@ def test_the_remaining_items_have_their_own_window():
     queue = new(timeout=5.0, concurrency=2)
     arrive(queue, "ab", 1.0)
     arrive(queue, "c", 2.0)
-    assert (["ab"], 7.0) == (leave(queue, 2.0), queue.wake_at)
+    assert (["ab"], 7.0) == (leave(queue, 2.0), queue.plan())
 
 
 def test_items_do_not_wait_with_a_timeout_of_zero():
@@ -273,7 +284,7 @@ def test_adaptive_departures_keep_a_distance():
     arrive(queue, "a", 10.0)
     leave(queue, 10.0)
     arrive(queue, "b", 11.0)
-    assert (14.0, None, "timeout") == (queue.wake_at, reason(queue, 13.9), reason(queue, 14.0))
+    assert (14.0, None, "timeout") == (queue.plan(), reason(queue, 13.9), reason(queue, 14.0))
 
 
 def test_a_batch_that_did_not_run_has_no_run_time():
@@ -287,7 +298,7 @@ def test_a_batch_that_did_not_run_has_no_run_time():
     arrive(queue, "b", 10.0)
     leave(queue, 10.0)
     arrive(queue, "c", 11.0)
-    assert 14.0 == queue.wake_at
+    assert 14.0 == queue.plan()
 
 
 def test_a_full_batch_keeps_no_distance():
@@ -325,7 +336,7 @@ def test_later_arrivals_are_not_flushed():
     queue.flush("flush")
     queue.take(1.0)
     arrive(queue, "b", 2.0)
-    assert (None, 7.0) == (queue.take(2.0), queue.wake_at)
+    assert (None, 7.0) == (queue.take(2.0), queue.plan())
 
 
 def test_a_flushed_batch_includes_later_arrivals():
@@ -343,7 +354,7 @@ def test_a_flush_needs_a_slot():
     queue = busy(timeout=5.0)
     arrive(queue, "a")
     queue.flush("flush")
-    assert (None, None) == (reason(queue, 1.0), queue.wake_at)
+    assert (None, None) == (reason(queue, 1.0), queue.plan())
 
 
 def test_a_flush_lasts_until_a_slot_is_free():
@@ -364,41 +375,42 @@ def test_the_last_flush_determines_the_reason():
     assert "close" == reason(queue, 1.0)
 
 
-# Times to wake.
+# Plans.
 
 
 def test_an_empty_queue_needs_no_waking():
     """An empty queue has no time to wake at."""
-    assert None is new().wake_at
+    assert None is new().plan()
 
 
 def test_busy_slots_need_no_waking():
     """While all slots are taken, there is no time to wake at, even for a full batch."""
     queue = busy()
     arrive(queue, "ab")
-    assert None is queue.wake_at
+    assert None is queue.plan()
 
 
 def test_the_wake_time_is_the_end_of_the_window():
     """The time to wake at is the end of the first item's window."""
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
-    assert 6.0 == queue.wake_at
+    assert 6.0 == queue.plan()
 
 
 def test_the_wake_time_after_a_withdrawal_is_the_end_of_the_next_window():
     """After the first item is withdrawn, the window of the next one counts."""
     queue = new(timeout=5.0, max_size=3)
-    first, _ = [*arrive(queue, "a", 1.0), *arrive(queue, "b", 3.0)]
-    queue.withdraw(first)
-    assert 8.0 == queue.wake_at
+    mark = arrive(queue, "a", 1.0)
+    arrive(queue, "b", 3.0)
+    queue.withdraw(mark, "A")
+    assert 8.0 == queue.plan()
 
 
 def test_a_full_batch_is_overdue():
     """For a full batch, the time to wake at is past."""
     queue = new(timeout=5.0)
     arrive(queue, "ab", 1.0)
-    assert 1.0 == queue.wake_at
+    assert 1.0 == queue.plan()
 
 
 def test_flushed_items_are_overdue():
@@ -406,80 +418,118 @@ def test_flushed_items_are_overdue():
     queue = new(timeout=5.0)
     arrive(queue, "a", 1.0)
     queue.flush("flush")
-    assert 1.0 == queue.wake_at
+    assert 1.0 == queue.plan()
 
 
-def test_the_first_arrival_wakes():
-    """The first arrival in an empty queue with a free slot has the wake ticket."""
+def test_an_item_after_a_flush_is_not_overdue():
+    """For an item that arrives after the flushed ones have left, the time to wake at is the end of its window."""
+    queue = new(timeout=5.0, concurrency=2)
+    arrive(queue, "a", 1.0)
+    queue.flush("flush")
+    queue.take(1.0)
+    arrive(queue, "b", 1.0)
+    assert 6.0 == queue.plan()
+
+
+def test_the_first_arrival_matters():
+    """The first arrival in an empty queue with a free slot can change the next batch."""
     queue = new(max_size=3)
-    assert queue.wake_ticket == arrive(queue, "a")[0]
+    arrive(queue, "a")
+    assert matters(queue)
 
 
-def test_the_arrival_that_fills_a_batch_wakes():
-    """After the first arrival, the one that fills a batch has the wake ticket."""
+def test_the_arrival_that_fills_a_batch_matters():
+    """After the first arrival, the next one that can change the batch is the one that fills it."""
     queue = new(timeout=5.0, max_size=3)
     arrive(queue, "a")
-    queue.reset_wake_ticket()
-    wake_ticket = queue.wake_ticket
-    assert wake_ticket == arrive(queue, "bc")[-1]
+    queue.plan()
+    arrive(queue, "b")
+    early = matters(queue)
+    arrive(queue, "c")
+    assert (False, True) == (early, matters(queue))
 
 
-def test_arrivals_wake_until_the_ticket_is_reset():
-    """Until the wake ticket is reset, later arrivals are above it."""
+def test_arrivals_matter_until_the_next_plan():
+    """Until the next plan is made, later arrivals reach the wake length too."""
     queue = new(max_size=3)
-    assert queue.wake_ticket < arrive(queue, "ab")[-1]
+    arrive(queue, "ab")
+    assert matters(queue)
 
 
-def test_no_arrival_wakes_while_all_slots_are_busy():
-    """While all slots are taken, no arrival reaches the wake ticket."""
-    assert NEVER == busy().wake_ticket
+def test_an_arrival_behind_a_full_batch_does_not_matter():
+    """A full batch may leave at once, so a later arrival does not change the plan."""
+    queue = new(max_size=2)
+    arrive(queue, "ab", 1.0)
+    before = queue.plan()
+    arrive(queue, "c", 2.0)
+    assert (False, before) == (matters(queue), queue.plan())
 
 
-def test_a_free_slot_sets_the_wake_ticket():
-    """When a slot becomes free, the wake ticket is again the arrival that fills a batch."""
+def test_arrivals_do_not_matter_while_all_slots_are_busy():
+    """While all slots are taken, an arrival changes nothing, also one that fills a batch."""
+    queue = busy()
+    queue.plan()
+    arrive(queue, "ab")
+    assert not matters(queue)
+
+
+def test_a_free_slot_changes_the_plan():
+    """When a slot becomes free, the arrival that fills a batch matters again."""
     queue = busy(timeout=50.0, max_size=3)
-    ticket = arrive(queue, "a")[0]
+    arrive(queue, "a")
+    before = queue.plan()
     free(queue, 1.0)
-    assert ticket + 2 == queue.wake_ticket
+    assert (None, 50.0) == (before, queue.plan())
+    assert len(queue.places) + 2 * WIDTH == queue.wake_length
 
 
-def test_a_caller_that_leaves_sets_the_wake_ticket():
+def test_a_caller_that_leaves_changes_the_plan():
     """After a caller left, one more arrival is needed to fill a batch."""
     queue = new(timeout=5.0, max_size=3)
-    tickets = arrive(queue, "ab")
-    queue.withdraw(tickets[0])
-    assert tickets[1] + 2 == queue.wake_ticket
+    mark = arrive(queue, "ab")
+    queue.withdraw(mark, "A")
+    queue.plan()
+    assert len(queue.places) + 2 * WIDTH == queue.wake_length
 
 
-def test_an_emptied_queue_sets_the_wake_ticket():
+def test_an_emptied_queue_changes_the_plan():
     """After the last caller left, the next arrival is the first one again."""
     queue = new(timeout=5.0, max_size=3)
-    (ticket,) = arrive(queue, "a")
-    queue.withdraw(ticket)
-    assert ticket + 1 == queue.wake_ticket
+    queue.withdraw(arrive(queue, "a"), "A")
+    queue.plan()
+    assert len(queue.places) + WIDTH == queue.wake_length
 
 
-def test_a_full_batch_remains_after_the_wake_ticket_is_reset():
-    """After the wake ticket is reset, the queue still has its full batch."""
-    queue = new()
-    arrive(queue, "ab")
-    queue.reset_wake_ticket()
-    assert queue.has_full
+@pytest.mark.parametrize(
+    ("queue", "items"),
+    [
+        (lambda: busy(), ""),
+        (lambda: new(max_size=2 * SPAN, timeout=5.0), "a"),
+        (lambda: new(max_size=2, timeout=5.0), "ab"),
+    ],
+    ids=["while all slots are busy", "while a large batch fills up", "while a full batch may leave"],
+)
+def test_the_mark_is_renewed_in_time(queue, items):
+    """The arrival after which a mark would be too old matters, because the shell then makes a plan."""
+    queue = queue()
+    arrive(queue, items)
+    queue.plan()
+    assert (queue.arrivals, len(queue.places) + SPAN * WIDTH) == (queue.mark, queue.wake_length)
 
 
 def test_a_first_arrival_makes_no_full_batch():
-    """After the first arrival, the queue has no full batch."""
+    """After the first arrival, the queue has no full batch; after the next, it has one."""
     queue = new()
     arrive(queue, "a")
-    queue.reset_wake_ticket()
-    assert not queue.has_full
+    first = queue.has_full
+    arrive(queue, "b")
+    assert (False, True) == (first, queue.has_full)
 
 
 def test_a_full_batch_cannot_leave_without_a_slot():
-    """A full batch may not leave if the last slot was taken in the meantime."""
+    """A full batch may not leave while all slots are taken."""
     queue = busy()
     arrive(queue, "ab")
-    queue.reset_wake_ticket()
     assert not queue.has_full
 
 
@@ -489,8 +539,8 @@ def test_a_full_batch_cannot_leave_without_a_slot():
 def test_a_withdrawn_item_is_in_no_batch():
     """The item of a caller that leaves the queue is in no batch, and later items move up."""
     queue = new(max_size=3)
-    tickets = arrive(queue, "abcd")
-    queue.withdraw(tickets[1])
+    mark = arrive(queue, "abcd")
+    queue.withdraw(mark, "B")
     batch = queue.take(0.0)
     assert (["a", "c", "d"], ["A", "C", "D"]) == (batch.items, batch.waiters)
 
@@ -498,16 +548,16 @@ def test_a_withdrawn_item_is_in_no_batch():
 def test_withdrawing_returns_the_entry():
     """The first withdrawal returns item, caller and time of arrival, and the second returns nothing."""
     queue = new(max_size=3)
-    ticket = arrive(queue, "abc", 1.5)[1]
-    assert (("b", "B", 1.5), None) == (queue.withdraw(ticket), queue.withdraw(ticket))
+    mark = arrive(queue, "abc", 1.5)
+    assert (("b", "B", 1.5), None) == (queue.withdraw(mark, "B"), queue.withdraw(mark, "B"))
 
 
 def test_waiting_entries_can_be_listed():
     """The entries are item, caller and time of arrival, in order, without callers that left."""
     queue = new(max_size=1)
-    tickets = arrive(queue, "abcd", 1.5)
+    mark = arrive(queue, "abcd", 1.5)
     queue.take(2.0)
-    queue.withdraw(tickets[2])
+    queue.withdraw(mark, "C")
     assert [("b", "B", 1.5), ("d", "D", 1.5)] == queue.entries
 
 
@@ -520,94 +570,114 @@ def test_a_waiting_item_is_shown_frozen():
 def test_the_head_is_withdrawn_once():
     """Withdrawing the head twice does not affect the new head."""
     queue = new(max_size=3)
-    ticket = arrive(queue, "ab")[0]
-    queue.withdraw(ticket)
-    assert (None, 1) == (queue.withdraw(ticket), queue.waiting)
+    mark = arrive(queue, "ab")
+    queue.withdraw(mark, "A")
+    assert (None, 1) == (queue.withdraw(mark, "A"), queue.waiting)
 
 
 def test_a_departed_item_cannot_be_withdrawn():
     """An item that left with a batch cannot be withdrawn."""
     queue = new()
-    ticket = arrive(queue, "ab")[0]
+    mark = arrive(queue, "ab")
     queue.take(0.0)
-    assert None is queue.withdraw(ticket)
+    assert None is queue.withdraw(mark, "A")
 
 
 def test_a_departed_item_cannot_be_withdrawn_while_others_wait():
     """The same is true if other items still wait."""
     queue = new()
-    tickets = arrive(queue, "abc")
+    mark = arrive(queue, "abc")
     queue.take(0.0)
-    assert [None, None, ("c", "C", 0.0)] == [queue.withdraw(ticket) for ticket in tickets]
+    assert [None, None, ("c", "C", 0.0)] == [queue.withdraw(mark, waiter) for waiter in ("A", "B", "C")]
+
+
+@pytest.mark.parametrize(("late", "found"), [(SPAN - 1, True), (SPAN, False)])
+def test_a_caller_is_searched_from_its_mark(late, found):
+    """A caller is found among the ``SPAN`` arrivals from its mark, and the search ends there."""
+    queue = busy()
+    mark = arrive(queue, "a" * late + "b")
+    assert found == (queue.withdraw(mark, "B") is not None)
+
+
+def test_a_caller_is_not_found_before_its_mark():
+    """A caller that arrived before the mark is another call of the same waiter, and stays."""
+    queue = busy()
+    arrive(queue, "a")
+    queue.plan()
+    arrive(queue, "b")
+    assert (None, 2) == (queue.withdraw(queue.mark, "A"), queue.waiting)
+
+
+def test_withdrawing_all_returns_the_entries():
+    """All callers leave at once, except those that have left before or whose batch runs."""
+    queue = new()
+    mark = arrive(queue, "abcde")
+    queue.take(0.0)
+    queue.withdraw(mark, "D")
+    assert [(2, ("c", "C", 0.0)), (4, ("e", "E", 0.0))] == queue.withdraw_all()
+    assert (0, [], 5) == (queue.waiting, queue.entries, queue.arrivals)
+
+
+def test_the_queue_continues_after_all_have_left():
+    """After all callers have left, the next arrival matters and makes a batch."""
+    queue = new()
+    arrive(queue, "a")
+    queue.withdraw_all()
+    arrive(queue, "b")
+    assert (True, ["b"]) == (matters(queue), leave(queue))
+
+
+def test_every_arrival_in_a_closed_queue_matters():
+    """In a closed queue each arrival matters, also while all slots are taken and after a plan."""
+    queue = busy()
+    queue.closed = True
+    queue.plan()
+    assert matters(queue)
+
+
+def test_a_late_arrival_in_a_retired_queue_can_be_withdrawn():
+    """A retired queue returns its calls; a call that still joins it matters, and can leave it."""
+    queue = busy()
+    arrive(queue, "ab")
+    assert [(1, ("a", "A", 0.0)), (2, ("b", "B", 0.0))] == queue.retire()
+    mark = arrive(queue, "c", 1.5)
+    assert (True, 1) == (matters(queue), queue.waiting)
+    assert ("c", "C", 1.5) == queue.withdraw(mark, "C")
 
 
 def test_a_batch_is_filled_up_for_withdrawn_items():
     """A batch is filled up from behind for callers that left from its middle."""
     queue = new(max_size=4, concurrency=2)
-    tickets = arrive(queue, "abcdefgh")
-    for place in (1, 2, 4):
-        queue.withdraw(tickets[place])
+    mark = arrive(queue, "abcdefgh")
+    for waiter in ("B", "C", "E"):
+        queue.withdraw(mark, waiter)
     assert "adfg" == "".join(queue.take(0.0).items)
 
 
 def test_a_batch_is_not_full_without_further_items():
     """If callers left from the middle and the end, the remaining items leave, and the queue is empty."""
     queue = new(max_size=4)
-    tickets = arrive(queue, "abcd")
-    for place in (1, 3):
-        queue.withdraw(tickets[place])
+    mark = arrive(queue, "abcd")
+    for waiter in ("B", "D"):
+        queue.withdraw(mark, waiter)
     assert (["ac"], 0) == (leave(queue), queue.waiting)
 
 
 def test_the_queue_continues_behind_withdrawn_items():
     """If a batch ends before empty places, the next batch begins behind them."""
     queue = new(max_size=2, concurrency=3)
-    tickets = arrive(queue, "abcdef")
-    for place in (2, 3):
-        queue.withdraw(tickets[place])
+    mark = arrive(queue, "abcdef")
+    for waiter in ("C", "D"):
+        queue.withdraw(mark, waiter)
     assert ["ab", "ef"] == leave(queue)
 
 
 def test_empty_places_do_not_count():
     """Callers that left count neither as waiting nor for a full batch."""
     queue = new(timeout=5.0)
-    tickets = arrive(queue, "ab")
-    queue.withdraw(tickets[1])
+    mark = arrive(queue, "ab")
+    queue.withdraw(mark, "B")
     assert (1, None) == (queue.waiting, queue.take(0.0))
-
-
-def test_the_last_caller_abandons_a_running_batch():
-    """``abandon()`` returns a running batch when its last caller leaves, so that it can be cancelled."""
-    queue = new()
-    tickets = arrive(queue, "ab")
-    batch = queue.take(0.0)
-    assert [None, batch] == [queue.abandon(ticket) for ticket in tickets]
-
-
-def test_each_batch_is_abandoned_by_its_own_callers():
-    """Callers of one batch do not count for another one."""
-    queue = new(max_size=1, concurrency=2)
-    tickets = arrive(queue, "ab")
-    _, second = queue.take(0.0), queue.take(0.0)
-    assert second is queue.abandon(tickets[1])
-
-
-def test_a_finished_batch_cannot_be_abandoned():
-    """A caller that leaves after its batch is finished abandons nothing."""
-    queue = new()
-    tickets = arrive(queue, "ab")
-    queue.take(0.0)
-    free(queue, 1.0)
-    assert [None, None] == [queue.abandon(ticket) for ticket in tickets]
-
-
-def test_leaving_a_finished_batch_does_not_affect_a_later_one():
-    """A caller that leaves after its batch is finished does not count for the batch that runs at that time."""
-    queue = new(max_size=1)
-    tickets = arrive(queue, "ab")
-    free_after(queue, 1.0)
-    batch = queue.take(1.0)
-    assert [None, batch] == [queue.abandon(ticket) for ticket in tickets]
 
 
 def test_a_caller_that_leaves_between_departure_and_run_is_dropped():
@@ -619,42 +689,25 @@ def test_a_caller_that_leaves_between_departure_and_run_is_dropped():
     assert (["a", "c"], ["A", "C"], [0.0, 0.0]) == (batch.items, batch.waiters, batch.arrived)
 
 
-def test_a_dropped_caller_is_not_the_last_to_leave():
-    """A dropped caller that then calls ``abandon()`` does not count as a caller of the batch."""
-    queue = new(max_size=3)
-    tickets = arrive(queue, "abc")
-    batch = queue.take(0.0)
-    batch.drop([False, True, False])
-    assert [None, None, batch] == [queue.abandon(tickets[place]) for place in (1, 0, 2)]
-
-
-def test_a_caller_answered_by_other_code_does_not_leave():
-    """A caller dropped because other code answered it never calls ``abandon()``."""
-    queue = new(max_size=3)
-    tickets = arrive(queue, "abc")
-    batch = queue.take(0.0)
-    batch.drop([False, True, False], answered=1)
-    assert [None, batch] == [queue.abandon(tickets[place]) for place in (0, 2)]
-
-
 def test_a_forgotten_batch_releases_its_items():
     """A forgotten batch releases items and callers, and keeps their arrival times."""
     queue = new()
     arrive(queue, "ab", 1.5)
     batch = queue.take(2.0)
     batch.forget()
-    assert ([], [], [1.5, 1.5], ()) == (batch.items, batch.waiters, batch.arrived, batch.tickets)
+    assert ([], [], [1.5, 1.5]) == (batch.items, batch.waiters, batch.arrived)
 
 
 # Changes of limits.
 
 
-def test_a_change_of_size_sets_the_wake_ticket():
-    """After a change of size, the wake ticket is the arrival that fills a batch of the new size."""
+def test_a_change_of_size_changes_the_plan():
+    """After a change of size, the arrival that fills a batch of the new size matters."""
     queue = new(max_size=4, timeout=5.0)
     arrive(queue, "ab")
     queue.change(limits(max_size=3, timeout=5.0))
-    assert 2 == queue.wake_ticket
+    queue.plan()
+    assert len(queue.places) + WIDTH == queue.wake_length
     arrive(queue, "c")
     assert ["abc"] == leave(queue)
 
@@ -674,35 +727,59 @@ def test_running_batches_keep_their_slots():
 def test_tickets_count_arrivals():
     """A ticket is the number of an arrival, whichever items left in between."""
     queue = new()
-    first = arrive(queue, "ab")
+    mark = arrive(queue, "abcde")
     leave(queue)
-    free(queue, 0.0)
-    assert [0, 1, 2] == first + arrive(queue, "c")
+    queue.withdraw(mark, "D")
+    assert [(2, ("c", "C", 0.0)), (4, ("e", "E", 0.0))] == [*queue.with_tickets(len(queue.places))]
+
+
+def test_only_the_entries_up_to_a_place_are_listed():
+    """Only the entries up to a place are listed, whichever arrive behind it meanwhile."""
+    queue = new()
+    arrive(queue, "ab")
+    end = len(queue.places)
+    arrive(queue, "c")
+    assert [0, 1] == [ticket for ticket, _ in queue.with_tickets(end)]
+
+
+def test_running_calls_are_counted():
+    """The calls of all batches run until they are counted otherwise, except those that left before the run."""
+    queue = new(concurrency=2)
+    arrive(queue, "abcd")
+    first, _ = queue.take(0.0), queue.take(0.0)
+    counts = [queue.running_calls]
+    first.drop([True, False])
+    counts.append(queue.running_calls)
+    first.unanswered -= 1
+    counts.append(queue.running_calls)
+    assert [4, 3, 2] == counts
 
 
 def test_all_arrivals_are_counted():
     """The number of arrivals includes waiting, withdrawn and departed items."""
     queue = new()
-    tickets = arrive(queue, "abcde")
+    mark = arrive(queue, "abcde")
     leave(queue)
-    queue.withdraw(tickets[3])
+    queue.withdraw(mark, "D")
     assert (5, 2) == (queue.arrivals, queue.waiting)
 
 
 @pytest.mark.parametrize("short", [0, 1, 7, SHORT])
 def test_cutting_the_list_does_not_affect_items(monkeypatch, short):
-    """Wherever the list is cut, items leave in order, and tickets stay valid."""
+    """Wherever the list is cut, items leave in order, and marks stay valid."""
     monkeypatch.setattr("batchify._core.queue.SHORT", short)
     queue = new(max_size=3, timeout=50.0)
-    tickets, seen = [], []
-    for _ in range(20):
-        tickets += [queue.add(queue.arrivals, None, 0.0) for _ in range(4)]
-        queue.withdraw(tickets[-2])
+    seen = []
+    for first in range(0, 80, 4):
+        mark = queue.mark
+        for number in range(first, first + 4):
+            queue.places += (number, number, 0.0)
+        queue.withdraw(mark, first + 2)
         batch = queue.take(0.0)
         seen += batch.items
         queue.finish(batch, 0.0)
     queue.flush("close")
-    assert [ticket for ticket in range(80) if ticket % 4 != 2] == seen
+    assert [number for number in range(80) if number % 4 != 2] == seen
 
 
 def test_departed_items_are_released():
@@ -714,7 +791,7 @@ def test_departed_items_are_released():
     queue = new(timeout=50.0)
     items = [Item(), Item(), Item()]
     for item in items:
-        queue.add(item, item, 0.0)
+        queue.places += (item, item, 0.0)
     gone = [ref(item) for item in items[:2]]
     free_after(queue, 0.0)
     del items, item
@@ -731,8 +808,8 @@ def test_a_long_list_is_cut(monkeypatch, short):
     for _ in range(10 * short):
         arrive(queue, "ab")
         free_after(queue, 0.0)
-        longest = max(longest, len(queue._arrivals.entries))
-    assert short < longest <= short + 8
+        longest = max(longest, len(queue.places))
+    assert short < longest <= short + 8 * WIDTH
 
 
 def test_the_list_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
@@ -743,8 +820,16 @@ def test_the_list_is_cut_when_more_than_half_of_it_has_left(monkeypatch):
     lengths = []
     for _ in range(8):
         free_after(queue, 0.0)
-        lengths.append(len(queue._arrivals.entries))
-    assert [12] * 6 + [5] * 2 == lengths
+        lengths.append(len(queue.places))
+    assert [12 * WIDTH] * 6 + [5 * WIDTH] * 2 == lengths
+
+
+def test_a_queue_knows_whether_it_has_one_slot():
+    """The number of slots follows changes of the limits."""
+    queue = new()
+    before = queue.has_one_slot
+    queue.change(limits(concurrency=2))
+    assert (True, False) == (before, queue.has_one_slot)
 
 
 def test_the_repr_of_a_queue_shows_its_state():

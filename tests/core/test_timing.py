@@ -37,14 +37,6 @@ def test_a_window_does_not_depend_on_what_runs():
     assert 10.5 == Window(0.5).due(10.0, 3)
 
 
-def test_a_window_does_not_depend_on_measurements():
-    """Departures and run times do not move a fixed window."""
-    timing = Window(0.5)
-    timing.departed(11.0)
-    timing.ended(60.0, 4)
-    assert 10.5 == timing.due(10.0, 1)
-
-
 def test_a_timeout_of_zero_is_no_window():
     """With a timeout of 0, an item may leave when it arrives."""
     assert 10.0 == Window(0.0).due(10.0, 1)

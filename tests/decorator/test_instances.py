@@ -443,8 +443,10 @@ def test_an_instance_freed_during_a_reading_counts_once(name):
     dead = [weakref.ref(scaler) for scaler in scalers]
 
     class Last:
+        running_calls = 0
+
         @property
-        def arrivals(self):
+        def waiting(self):
             scalers.clear()
             wait_until(lambda: is_freed(dead[1]))
             return 0

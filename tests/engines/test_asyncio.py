@@ -229,11 +229,56 @@ async def test_a_future_answered_by_its_owner_does_not_count_for_the_running_bat
 async def test_a_batch_task_cancelled_before_its_first_step_answers_its_callers():
     """When all tasks of the loop are cancelled, the callers of a batch that has not begun get an error."""
     echo, _ = recorder()
-    caller = echo.submit(1)
     before = asyncio.all_tasks()
-    asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() - before])
+    caller = echo.submit(1)
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
     with pytest.raises(BatchAbortedError):
         await caller
+    assert 2 == await echo(2)
+
+
+async def test_a_caller_that_leaves_at_its_deadline():
+    """A caller that is cancelled in the loop iteration of its deadline is cancelled, and the next one is answered."""
+    echo, batches = recorder(seconds=60, max_size=1)
+    first = echo.submit(1)
+    late = asyncio.ensure_future(echo.options(deadline=1)(2))
+    # The timer of the deadline is set later.
+    asyncio.get_running_loop().call_later(1, late.cancel)
+    await asyncio.sleep(2)
+    assert late.cancelled()
+    assert [1, 3] == [await first, await echo(3)]
+    assert [[1], [3]] == [items for _, items in batches]
+
+
+async def test_a_caller_that_leaves_a_batch_with_an_exception_as_result():
+    """Of a batch with an exception as a result, a caller that has left gets nothing, and counts as cancelled."""
+
+    @microbatch
+    async def fail(items):
+        await asyncio.sleep(1)
+        return [ValueError(item) for item in items]
+
+    gone, stays = fail.submit(1), fail.submit(2)
+    await asyncio.sleep(0.5)
+    gone.cancel()
+    with pytest.raises(ValueError, match="2"):
+        await stays
+    assert (1, 1) == (fail.batch_stats.failed_items, fail.batch_stats.cancelled_items)
+
+
+async def test_options_that_change_while_a_call_finds_its_engine(monkeypatch):
+    """A call that found its batcher without priorities is answered, although another thread just changed that."""
+    echo, _ = recorder()
+    find = AsyncMicrobatcher._active_engine
+
+    def change_and_find(batcher, loop):
+        monkeypatch.undo()
+        batcher._change({"takes_requests": True})
+        return find(batcher, loop)
+
+    monkeypatch.setattr(AsyncMicrobatcher, "_active_engine", change_and_find)
+    assert 1 == await echo(1)
 
 
 def test_a_loop_closed_while_a_batch_runs():
@@ -267,10 +312,11 @@ class Interruptible(asyncio.Future):
 
 
 @pytest.mark.parametrize("isolate", [False, True], ids=["whole", "in halves"])
-def test_an_interrupt_while_callers_are_answered(isolate, caplog):
+def test_an_interrupt_while_callers_are_answered(isolate, caplog, monkeypatch):
     """An answered caller keeps its answer, the others get an error, the loop raises, and the next call works."""
     loop = VirtualLoop()
-    loop.create_future = lambda: Interruptible(loop=loop)
+    monkeypatch.setattr("batchify._asyncio.engine.Future", Interruptible)
+    monkeypatch.setattr("batchify._asyncio.engine.set_result", Interruptible.set_result)
 
     @microbatch(max_size=3, isolate_errors=isolate)
     async def echo(items):
@@ -301,18 +347,23 @@ async def test_eager_tasks():
     assert [32, 8] == [len(items) for _, items in batches]
 
 
-async def test_a_task_factory_that_wraps_coroutines():
-    """Calls are answered on a loop whose task factory awaits every coroutine inside another one, as Sentry's does."""
-    echo, _ = recorder()
+async def test_a_task_factory_does_not_affect_batches(moment):
+    """A task factory that awaits each coroutine inside another one, as Sentry's does, gets no coroutine of a batch."""
+    echo, batches = recorder(moment)
+    names = []
 
     async def wrapped(coroutine):
+        names.append(coroutine.__name__)
+        await asyncio.sleep(1)
         return await coroutine
 
     def factory(loop, coroutine, **kwargs):
         return asyncio.Task(wrapped(coroutine), loop=loop, **kwargs)
 
     asyncio.get_running_loop().set_task_factory(factory)
-    assert [1, 2] == await asyncio.gather(echo(1), echo(2))
+    assert ([1, 2], 3) == (await asyncio.gather(echo(1), echo(2)), await echo.submit(3))
+    assert [(1.0, [1, 2]), (1.0, [3])] == batches
+    assert ["submit", "submit"] == names
 
 
 async def test_a_batch_that_closes_its_only_caller(caplog):
@@ -348,7 +399,7 @@ def test_a_loop_closed_while_half_of_a_batch_runs():
     assert 1 == loop.run_until_complete(main())
     loop.close()
     stats = echo.batch_stats
-    assert (0, 1, 2, 3) == (stats.running, stats.answered_items, stats.cancelled_items, stats.total_items)
+    assert (0, 1, 2, 1) == (stats.running, stats.answered_items, stats.cancelled_items, stats.total_items)
 
 
 def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
@@ -358,12 +409,12 @@ def test_a_loop_closed_before_the_first_step_of_a_batch(caplog):
 
     def last(echo, stop):
         echo.submit(1)
-        # The batch leaves in the next iteration, which is the last one.
-        asyncio.get_running_loop().call_soon(stop)
+        # The batch would leave in the next iteration.
+        stop()
 
     loop.call_soon(last, echo, loop.stop)
     loop.run_forever()
-    assert 1 == echo.batch_stats.running
+    assert 1 == echo.batch_stats.pending
     loop.close()
     # Nothing may close the coroutine before it is collected.
     del echo

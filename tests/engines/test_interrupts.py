@@ -7,11 +7,11 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from batchify import QueueFullError, ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify._batcher.line import Line
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 from batchify._core.slots import Slots
-from batchify._stats.counters import Stats
-from batchify._threads.engine import DeferredActions, ThreadEngine
+from batchify._threads.engine import DeferredActions
 from batchify.testing import inline
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, Gate, doubled, wait_until
@@ -27,7 +27,7 @@ ACTIONS = {
 }
 # Calls that hold the lock of the engine, each with a method of the queue that it uses meanwhile.
 CALLS = {
-    "submit": (PlainQueue, "add", lambda batcher, other: batcher._submit_nowait(3)),
+    "submit": (Line, "add", lambda batcher, other: batcher._submit_nowait(3)),
     "waiting": (PlainQueue, "entries", lambda batcher, other: batcher.waiting()),
     "cancel": (PlainQueue, "withdraw", lambda batcher, other: other.cancel()),
     "flush": (Slots, "flush", lambda batcher, other: batcher.flush()),
@@ -66,7 +66,7 @@ def test_an_interrupt_does_not_wait_for_the_call_that_it_interrupts(how, interru
     action, expected = ACTIONS[how]
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
     first = batcher._submit_nowait(1)
-    interrupt(PlainQueue, "add", lambda: action(batcher, first))
+    interrupt(Line, "add", lambda: action(batcher, first))
     second = in_time(lambda: batcher._submit_nowait(2))
     batcher.flush()
     assert {first, second} == wait([first, second], PATIENCE).done
@@ -122,9 +122,9 @@ def test_an_interrupt_that_raises_loses_no_action(interrupt):
         batcher.flush()
         raise KeyboardInterrupt
 
-    interrupt(PlainQueue, "add", flush_and_raise)
+    interrupt(Line, "add", flush_and_raise)
     with pytest.raises(KeyboardInterrupt):
-        in_time(lambda: batcher.submit(2))
+        in_time(lambda: batcher._submit_nowait(2))
     assert 2 == first.result(PATIENCE)
 
 
@@ -135,28 +135,22 @@ def test_a_worker_that_waits_loses_no_action_of_a_finalizer(interrupt):
     assert 2 == batcher._submit_nowait(1).result(PATIENCE)
 
 
-def test_a_worker_that_runs_a_batch_loses_no_action_of_a_finalizer(interrupt, monkeypatch):
+def test_a_worker_that_takes_a_batch_loses_no_action_of_a_finalizer(interrupt):
     """An action runs before the batch function, and not after it."""
     gate = Gate(doubled)
     gate.shut()
-    batcher = SyncMicrobatcher(gate, max_batch_size=2, batch_wait_timeout_s=HOUR, concurrency=2)
-    futures, depart = [], ThreadEngine._depart
-
-    def depart_later(self, batch):
-        monkeypatch.setattr(ThreadEngine, "_depart", depart)
-        futures.append(batcher._submit_nowait(3))
-        # The other worker waits for the window, and runs no more actions.
-        wait_until(lambda: self.workers.idle)
-        interrupt(Stats, "departed", batcher.flush)
-        return depart(self, batch)
-
-    monkeypatch.setattr(ThreadEngine, "_depart", depart_later)
-    futures += [batcher._submit_nowait(1), batcher._submit_nowait(2)]
+    batcher = SyncMicrobatcher(gate, batch_wait_timeout_s=HOUR, concurrency=2)
+    futures = [batcher._submit_nowait(item) for item in (1, 2, 3)]
+    workers = batcher._engine.workers
+    # All workers wait for the window.
+    wait_until(lambda: len(workers.idle) == workers.count)
+    interrupt(Line, "take", batcher.flush)
+    batcher._change({"max_size": 2})
     gate.await_batch()
     gate.await_batch()
     assert [[1, 2], [3]] == sorted(gate.batches)
     gate.open()
-    assert {2, 4, 6} == {future.result(PATIENCE) for future in futures}
+    assert [2, 4, 6] == [future.result(PATIENCE) for future in futures]
 
 
 def test_a_worker_that_ends_a_batch_loses_no_action_of_a_finalizer(interrupt):
@@ -189,6 +183,14 @@ def test_the_deadline_worker_loses_no_action_of_a_finalizer(interrupt):
     assert 2 == double.options(deadline=HOUR).submit(1).result(PATIENCE)
 
 
+def test_a_blocked_caller_loses_no_action_of_an_interrupt(interrupt):
+    """An action runs once the caller has told the engine about its arrival."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
+    batcher.start()
+    interrupt(PlainQueue, "plan", batcher.flush)
+    assert 2 == in_time(lambda: batcher.submit(1))
+
+
 def test_another_thread_may_run_a_deferred_action():
     """A thread continues if another thread has just run the last action."""
     ran = []
@@ -215,7 +217,7 @@ def test_an_interrupt_cannot_call_the_function(call, interrupt):
             getattr(batcher, call)(3)
         errors.append(str(caught.value))
 
-    interrupt(PlainQueue, "add", refused)
+    interrupt(Line, "add", refused)
     future = in_time(lambda: batcher._submit_nowait(1))
     batcher.close()
     assert 2 == future.result(PATIENCE)
@@ -238,6 +240,6 @@ def test_an_interrupt_cannot_make_the_first_call_with_a_priority(interrupt):
             urgent.submit(2)
         assert not batcher._takes_requests
 
-    interrupt(PlainQueue, "add", call)
-    assert 6 == in_time(lambda: fn(3))
+    interrupt(PlainQueue, "take", call)
+    assert 6 == in_time(lambda: fn.submit(3).result(PATIENCE))
     assert 8 == in_time(lambda: urgent(4))

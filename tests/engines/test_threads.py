@@ -10,7 +10,9 @@ import signal
 import sys
 import threading
 from concurrent.futures import as_completed, wait
+from itertools import chain
 from math import inf
+from time import monotonic
 
 import pytest
 
@@ -20,9 +22,11 @@ from batchify import (
     batchers,
     microbatch,
 )
+from batchify._core.grouped import GroupedQueue
 from batchify._core.timing import Adaptive
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
+from batchify._threads.waiters import ThreadWaiter
 from batchify._threads.workers import WakeSignal
 from tests.kit.engines import PATIENCE, Gate, doubled, failing, wait_until
 from tests.kit.processes import printed_by
@@ -35,6 +39,118 @@ def kit(threads):
 
 def workers(name):
     return [thread for thread in threading.enumerate() if thread.name.startswith(f"{name}-")]
+
+
+def cannot_start(thread):
+    raise RuntimeError
+
+
+class Late:
+    """A blocked caller that has found the plain queue of an engine, but has not joined it yet."""
+
+    def __init__(self, batcher):
+        self.engine = batcher._ensure_engine()
+        self._queue = self.engine.plain
+        self._mark = self._queue.mark
+        self.waiter = ThreadWaiter()
+
+    def join(self, item):
+        """Join the queue, and return whether the engine must know it."""
+        self._queue.places += (item, self.waiter, monotonic())
+        return len(self._queue.places) >= self._queue.wake_length
+
+    def tell(self):
+        """Tell the engine."""
+        return self.engine.arrived(self._queue, self._mark, self.waiter)
+
+    def result(self):
+        assert self.waiter.acquire(timeout=PATIENCE)
+        return self.waiter.result()
+
+
+def test_a_call_that_joins_a_closed_engine():
+    """A call that found the engine open, but joins it after ``close()``, is refused, and does not run."""
+    batcher = SyncMicrobatcher(doubled)
+    late = Late(batcher)
+    batcher.close()
+    assert late.join(1)
+    with pytest.raises(BatcherClosedError):
+        late.tell()
+    assert (0, 0) == (batcher.stats.pending, batcher.stats.total_items)
+
+
+def test_a_call_that_joins_just_before_its_engine_is_closed():
+    """A call that joins the engine before ``close()`` is answered, although it tells the engine only afterwards."""
+    batcher = SyncMicrobatcher(doubled)
+    late = Late(batcher)
+    late.join(1)
+    batcher.close()
+    assert -1 == late.tell()
+    assert (2, 1) == (late.result(), batcher.stats.answered_items)
+
+
+def test_a_call_that_joins_a_queue_that_was_replaced():
+    """A call that found the plain queue is answered, although the engine uses another queue when the call joins."""
+    batcher = SyncMicrobatcher(doubled)
+    late = Late(batcher)
+    batcher._change({"takes_requests": True})
+    assert late.join(1)
+    assert -1 == late.tell()
+    assert (2, 1) == (late.result(), batcher.stats.answered_items)
+
+
+@pytest.mark.parametrize("threads_start", [True, False])
+def test_a_call_that_joins_while_its_engine_opens_again(monkeypatch, threads_start):
+    """A call that joins while ``start()`` opens the engine gets a result, or an error if no thread can start."""
+    batcher = SyncMicrobatcher(doubled)
+    late = Late(batcher)
+    batcher.close()
+    late.join(1)
+    if not threads_start:
+        monkeypatch.setattr(_workers.Thread, "start", cannot_start)
+    batcher.start()
+    if threads_start:
+        assert 2 == late.result()
+    else:
+        with pytest.raises(RuntimeError):
+            late.result()
+
+
+def test_an_error_as_a_worker_is_woken_reaches_only_its_caller(monkeypatch):
+    """If another worker exists, the callers that wait already keep their places."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=3600)
+    first = batcher._submit_nowait(1)
+
+    def fail(engine):
+        raise MemoryError
+
+    monkeypatch.setattr(ThreadEngine, "_wake_worker", fail)
+    with pytest.raises(MemoryError):
+        batcher._submit_nowait(2)
+    monkeypatch.undo()
+    batcher.flush()
+    assert (2, 1) == (first.result(PATIENCE), batcher.stats.total_items)
+
+
+def test_a_future_cancelled_as_it_expires(monkeypatch):
+    """A future that is cancelled while its deadline passes stays cancelled, and the worker continues."""
+    double = microbatch(doubled, timeout=3600)
+    late = double.options(deadline=3600).submit(1)
+    engine = double._self_route.find()._engine
+    now, expire = engine.line.queue.entries[0].deadline, GroupedQueue.expire
+
+    def cancel_and_expire(queue, now):
+        expired = expire(queue, now)
+        late.cancel()
+        return expired
+
+    monkeypatch.setattr(GroupedQueue, "expire", cancel_and_expire)
+    monkeypatch.setattr("batchify._threads.engine.monotonic", lambda: now)
+    engine._expire()
+    monkeypatch.undo()
+    assert late.cancelled()
+    double.close()
+    assert (0, 0) == (double.batch_stats.pending, double.batch_stats.running)
 
 
 def test_one_thread_runs_all_batches(kit):
@@ -200,6 +316,23 @@ def test_a_second_thread_that_cannot_be_started(monkeypatch, kit):
     assert [2] == kit.results(callers)
 
 
+def test_a_window_can_end_when_no_thread_can_be_started(monkeypatch, kit):
+    """A call that waits for its window has a worker from the beginning, as the process may end before the window."""
+    double, _ = kit.decorate(timeout=3600)
+    callers = kit.call_waiting(double, 1)
+    [batcher] = double._self_scope.batchers()
+    wait_until(lambda: batcher._engine.workers.idle)
+
+    def fail(self):
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_workers.Thread, "start", fail)
+        double.flush()
+        assert [2] == kit.results(callers)
+
+
 def test_a_worker_wakes_the_next_one(kit):
     """A worker that takes a batch wakes another one if more items may leave."""
     double, gate = kit.decorate(concurrency=2, timeout=3600, max_size=2)
@@ -213,46 +346,53 @@ def test_a_worker_wakes_the_next_one(kit):
     assert [2, 4, 6] == kit.results(callers)
 
 
-def test_answered_callers_can_call_again_before_the_next_batch(kit, monkeypatch):
-    """Two callers that call again as soon as they have an answer share the next batch."""
+def test_an_answered_caller_can_share_the_next_batch(kit, monkeypatch):
+    """Before a batch that would leave at once and has room, the worker yields, so that an answered caller can join."""
     double, gate = kit.decorate()
     yields = []
 
     def yield_to_callers(seconds):
         yields.append(seconds)
-        if len(yields) == 2:
-            wait_until(lambda: double.batch_stats.pending == 2)
+        wait_until(lambda: double.batch_stats.pending == 2)
 
     monkeypatch.setattr("batchify._threads.engine.sleep", yield_to_callers)
     gate.shut()
-    opener = kit.call(double, 0)
+    caller = kit.call(lambda: [double(1), double(3)])
     gate.await_batch()
-
-    def call_twice(item):
-        return [double(item), double(item)]
-
-    callers = [kit.call(call_twice, item) for item in (1, 2)]
-    wait_until(lambda: double.batch_stats.pending == 2)
+    callers = [caller, *kit.call_waiting(double, 2)]
     gate.open()
-    assert [0, [2, 2], [4, 4]] == kit.results([opener, *callers])
-    assert [[0], [1, 2], [1, 2]] == [sorted(batch) for batch in gate.batches]
-    assert len(yields) >= 2
+    assert [[2, 6], 4] == kit.results(callers)
+    assert ([[1], [2, 3]], [0]) == (gate.batches, yields)
 
 
-def test_a_worker_yields_only_if_a_caller_may_call_again(kit, monkeypatch):
-    """A worker does not yield after a lone caller, nor while a full batch is queued."""
-    double, gate = kit.decorate(max_size=2)
-    yields = []
-    monkeypatch.setattr("batchify._threads.engine.sleep", yields.append)
+@pytest.mark.parametrize(
+    ("options", "batches", "yields"),
+    [
+        ({}, [[0], [1, 2], [3, 4], [5]], [[3, 4]]),
+        ({"timeout": 3600}, [[0, 1], [2, 3], [4, 5]], []),
+        ({"timeout": 3600, "max_size": 5}, [[0, 1, 2, 3, 4], [5]], []),
+    ],
+    ids=["adaptive", "full batches", "a window"],
+)
+def test_a_worker_yields_only_if_a_caller_could_join_the_next_batch(kit, monkeypatch, options, batches, yields):
+    """A worker does not yield before a full batch, nor if none would leave at once: no call waits, or a window runs."""
+    double, gate = kit.decorate(**{"max_size": 2, **options})
+    seen = []
+    monkeypatch.setattr("batchify._threads.engine.sleep", lambda _: seen.append(gate.batches[-1]))
     gate.shut()
-    callers = kit.call_waiting(double, 0)
+    callers = kit.call_waiting(double, *batches[0])
     gate.await_batch()
-    callers += kit.call_waiting(double, 1, 2, 3, 4)
+    callers += kit.call_waiting(double, *range(len(callers), 6))
     gate.open()
-    assert [0, 2, 4, 6, 8] == kit.results(callers)
-    # The only worker has finished the other batches by now.
-    assert [10, 12] == [double(5), double(6)]
-    assert [0] == yields
+    [batcher] = double._self_scope.batchers()
+    workers = batcher._engine.workers
+    wait_until(lambda: double.batch_stats.running == 0 and workers.idle)
+    double.flush()
+    assert [0, 2, 4, 6, 8, 10] == kit.results(callers)
+    # Its only worker has done all of its work when it ends.
+    double.close()
+    wait_until(lambda: not workers.count)
+    assert (batches, yields) == (gate.batches, seen)
 
 
 def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
@@ -261,9 +401,9 @@ def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     gone, stays = double.submit(1), double.submit(2)
     depart = ThreadEngine._depart
 
-    def cancel_first(self, batch):
+    def cancel_first(self, *batch):
         gone.cancel()
-        return depart(self, batch)
+        return depart(self, *batch)
 
     monkeypatch.setattr(ThreadEngine, "_depart", cancel_first)
     double.flush()
@@ -278,9 +418,9 @@ def test_a_batch_without_callers_is_not_run(kit, monkeypatch):
     gone = double.submit(1)
     depart = ThreadEngine._depart
 
-    def cancel_all(self, batch):
+    def cancel_all(self, *batch):
         gone.cancel()
-        return depart(self, batch)
+        return depart(self, *batch)
 
     monkeypatch.setattr(ThreadEngine, "_depart", cancel_all)
     double.close()
@@ -408,6 +548,32 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
     assert [[0], [1, 2, 3]] == gate.batches
 
 
+def test_threads_and_loops_share_batches_under_load(kit):
+    """While two loops and eight threads call again and again, each call gets its own answer, in shared batches."""
+    tasks, blocked, calls = 20, 8, 25
+    double, gate = kit.decorate(max_size=2 * tasks + blocked)
+
+    async def call_in_task(item):
+        return [await double.acall(item + n) for n in range(calls)]
+
+    async def call_on_loop(first):
+        return [*chain(*await asyncio.gather(*(call_in_task(first + calls * n) for n in range(tasks))))]
+
+    def call_in_thread(first):
+        return [double(first + n) for n in range(calls)]
+
+    gate.shut()
+    held = kit.call_waiting(double, -1)
+    gate.await_batch()
+    callers = [kit.call(asyncio.run, call_on_loop(first)) for first in (0, 1000)]
+    callers += [kit.call(call_in_thread, first) for first in range(2000, 2200, calls)]
+    wait_until(lambda: double.batch_stats.pending == 2 * tasks + blocked)
+    gate.open()
+    items = [*range(500), *range(1000, 1500), *range(2000, 2200)]
+    assert (doubled(items), [-2]) == ([*chain(*kit.results(callers))], kit.results(held))
+    assert (items[::calls], len(items) + 1) == (sorted(gate.batches[1]), double.batch_stats.answered_items)
+
+
 def test_an_answer_for_a_closed_loop_is_dropped(kit):
     """Other callers get their answers, although a loop was closed while its item ran."""
     double, gate = kit.decorate(timeout=3600)
@@ -443,6 +609,8 @@ async def test_aclose_does_not_block_the_loop():
     double = microbatch(gate)
     gate.shut()
     caller = asyncio.ensure_future(double.acall(1))
+    # The task calls, and the calls of this iteration enter the engine in the next one.
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     gate.await_batch()
     closing = asyncio.ensure_future(double.aclose())
@@ -695,7 +863,7 @@ def test_a_fork_while_locks_are_held():
         held, forked = threading.Event(), threading.Event()
 
         def hold():
-            with engine._lock, engine.stats._lock:
+            with engine._lock, engine.line.stats.lock:
                 held.set()
                 forked.wait()
 
@@ -739,7 +907,7 @@ def test_a_fork_while_counters_are_read():
         held, forked = threading.Event(), threading.Event()
 
         def hold():
-            with Model.run._self_route.find()._counters._lock, totals._lock:
+            with Model.run._self_route.find()._counters.lock, totals._lock:
                 held.set()
                 forked.wait()
 

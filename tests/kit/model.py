@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from batchify._core.slots import SPAN
 from batchify._core.timing import Adaptive
 
 
@@ -15,7 +16,7 @@ def item_of(ticket):
 class Model:
     """Makes the same decisions as the queue, at the cost of linear searches."""
 
-    def __init__(self, max_size, timeout, concurrency):
+    def __init__(self, max_size, timeout, concurrency, span=SPAN):
         self.max_size = max_size
         self.timeout = timeout
         self.concurrency = concurrency
@@ -24,8 +25,13 @@ class Model:
         # One dict for each batch that ever started, in order of departure.
         self.batches = []
         self.timing = Adaptive(concurrency)
-        # Whether an arrival asked for a wake-up that has not happened yet.
-        self.wake_pending = False
+        # The number of arrivals after which the mark is renewed, and that of arrivals since it was.
+        self.span = span
+        self.unmarked = 0
+        # The number of arrivals up to the next one that matters: at most 0 until the shell has reacted to it.
+        self.missing = 1
+        # Whether every arrival matters.
+        self.closed = False
 
     def waiting(self):
         return [caller for caller in self.callers if caller["state"] == "waiting"]
@@ -36,10 +42,22 @@ class Model:
     def slot_free(self):
         return len(self.running()) < self.concurrency
 
+    def plan(self):
+        """Find the next arrival that matters, renew the mark, and return the time to wake at."""
+        self.unmarked = 0
+        self.missing = 0 if self.closed else self._missing()
+        return self.wake_at()
+
+    def _missing(self):
+        waiting = len(self.waiting())
+        if not self.slot_free() or waiting >= self.max_size:
+            return self.span
+        return min(self.max_size - waiting, self.span) if waiting else 1
+
     def add(self, now):
-        """Add a caller; return whether a batch may be ready to start."""
-        wakes = self.slot_free() and (not self.waiting() or len(self.waiting()) + 1 >= self.max_size)
-        self.wake_pending = self.wake_pending or wakes
+        """Add a caller; return whether its arrival matters."""
+        self.missing -= 1
+        self.unmarked += 1
         ticket = len(self.callers)
         caller = {
             "ticket": ticket,
@@ -53,7 +71,7 @@ class Model:
             "seen_free": False,
         }
         self.callers.append(caller)
-        return self.wake_pending
+        return self.missing <= 0
 
     def due(self, caller):
         """Return when a caller may start that is the head of a queue, if a slot is free and no batch is full."""
@@ -104,6 +122,11 @@ class Model:
             for caller in self.waiting():
                 caller["seen_free"] = True
                 caller["freed"] = self.due(caller) <= now
+
+    def change(self, max_size):
+        """Apply a new size, and forget the learnt run times."""
+        self.max_size = max_size
+        self.timing = Adaptive(self.concurrency)
 
     def push(self, reason):
         for caller in self.waiting():

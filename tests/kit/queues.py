@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from itertools import count
+
 from batchify._core.limits import Limits
 
 
@@ -10,7 +14,53 @@ def limits(**options):
     return Limits(**{"max_size": 2, "timeout": None, "concurrency": 1, **options})
 
 
+def caller(item):
+    """Return the capital of a letter. Queues find waiters by identity, and a literal is the same object as this one."""
+    return sys.intern(item.upper())
+
+
 def reason(queue, now):
     """Take the next batch; return its reason, or ``None`` if no batch can start."""
     batch = queue.take(now)
     return batch and batch.reason
+
+
+def at_steps(act, other):
+    """Call ``other(number)`` before each step of ``act()`` in the package, and return the number of steps.
+
+    A step is an instruction of the interpreter. Another thread can run before many of them.
+    """
+    steps = count()
+
+    def trace(frame, event, _):
+        if not frame.f_globals.get("__name__", "").startswith("batchify."):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            other(next(steps))
+        return trace
+
+    # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
+    sys._getframe().f_trace_opcodes = True
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+    return next(steps)
+
+
+def interrupted(new, act, other):
+    """For each step of ``act(state)``, yield a ``new()`` state on which ``other(state)`` ran before this step."""
+    for number in count():
+        state = new()
+        steps = at_steps(partial(act, state), partial(_call_at, number, partial(other, state)))
+        if number == steps:
+            assert steps
+            return
+        yield state
+
+
+def _call_at(number, other, step):
+    if step == number:
+        other()

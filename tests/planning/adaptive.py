@@ -69,8 +69,10 @@ class WokenQueue(PlainQueue):
 
     __slots__ = ()
 
-    def reset_wake_ticket(self):
-        self.wake_ticket = 0
+    def plan(self):
+        at = super().plan()
+        self.wake_length = 0
+        return at
 
 
 class ControlLimit(NoDistance):
@@ -101,7 +103,7 @@ class WaitByRegression(Adaptive):
     attach = ControlLimit.attach
 
     def due(self, arrived, running):
-        newest = self._queue._arrivals.entries[-1][2]
+        newest = self._queue.places[-1]
         return newest + self._distance * self._concurrency / self._queue.waiting
 
 
@@ -165,6 +167,7 @@ class Cell:
         attach = getattr(timing, "attach", None)
         queue = (WokenQueue if attach else PlainQueue)(checked_limits(MAX_SIZE, 0.0, self.concurrency))
         queue._timing = timing
+        queue._learner = timing if isinstance(timing, Adaptive) else None
         if attach:
             attach(queue)
         batches = departures(queue, arrivals, lambda size: typical[size] * factor())

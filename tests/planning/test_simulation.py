@@ -288,9 +288,13 @@ def test_the_largest_noise_does_not_overflow():
 
 def simulated(arrivals, run_times, **options):
     """Return the calls of each batch, its reason, and its times of departure and end."""
-    run_times = iter(run_times)
+    run_times, numbers = iter(run_times), count()
     batches = departures(PlainQueue(checked_limits(**options)), arrivals, lambda size: size * next(run_times))
-    return [(list(batch.tickets), batch.reason, batch.departed, end) for batch, end in batches]
+    # Calls leave in order of arrival.
+    return [
+        ([next(numbers) for _ in batch.arrived], batch.reason, batch.departed, end)
+        for batch, end in sorted(batches, key=lambda batch_and_end: batch_and_end[0].departed)
+    ]
 
 
 def on_a_loop(arrivals, run_times, **options):

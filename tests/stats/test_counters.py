@@ -23,35 +23,35 @@ OFF = dict.fromkeys(field.name for field in fields(Config))
 
 
 class Queue:
-    """A queue in which so many items arrived."""
+    """A queue in which so many calls wait, and from which so many run."""
 
-    def __init__(self, arrivals):
-        self.arrivals = arrivals
+    def __init__(self, waiting=0, running_calls=0):
+        self.waiting = waiting
+        self.running_calls = running_calls
 
 
 def following(*queues, parent=None):
-    """Return counters that follow queues, which are given as their numbers of arrivals."""
+    """Return counters that follow queues, which are given as their numbers of waiting and running calls."""
     stats = Stats(parent)
-    for arrivals in queues:
-        stats.follow(Queue(arrivals))
+    for numbers in queues:
+        stats.follow(Queue(*numbers))
     return stats
 
 
 def batch(*arrived, departed=0.0, reason="full", max_size=4):
     """Return a batch of items that arrived at these times."""
     size = len(arrived)
-    return Batch(["item"] * size, ["caller"] * size, list(arrived), range(size), reason, max_size, departed)
+    return Batch(["item"] * size, ["caller"] * size, list(arrived), reason, max_size, departed)
 
 
 def over(stats, some, run_time=0.0, *, failed=0, cancelled=0):
-    """Count a batch that departed and ended."""
-    stats.departed(some)
+    """Count a batch that ended."""
     stats.ended(some, run_time, failed=failed, cancelled=cancelled)
 
 
 def counted(*batches, run_times=None, **answers):
     """Return the snapshot of a batcher that ran these batches and has no other item."""
-    stats = following(sum(len(some.waiters) for some in batches))
+    stats = Stats()
     for some, run_time in zip(batches, run_times or [0.0] * len(batches), strict=True):
         over(stats, some, run_time, **answers)
     return stats.snapshot("embed")
@@ -100,28 +100,26 @@ def test_types_do_not_depend_on_the_numbers():
     assert {key: type(value) for key, value in busy.items()} == {key: type(value) for key, value in empty.items()}
 
 
-def test_arrivals_are_pending():
-    """Items that arrived and did not depart are pending, in all queues together."""
-    assert 5 == following(3, 2).snapshot("embed").pending
+def test_waiting_calls_are_pending():
+    """Calls that wait are pending, in all queues together."""
+    assert 5 == following([3], [2]).snapshot("embed").pending
 
 
 def test_departed_items_are_running():
-    """The items of a departed batch run and no longer wait."""
-    stats = following(3)
-    stats.departed(batch(0.0, 0.0))
-    seen = stats.snapshot("embed")
-    assert (1, 2, 0) == (seen.pending, seen.running, seen.total_items)
+    """Calls of departed batches run, from all queues together."""
+    seen = following([1, 2], [0, 3]).snapshot("embed")
+    assert (1, 5, 0) == (seen.pending, seen.running, seen.total_items)
 
 
-def test_ended_items_no_longer_run():
-    """The items of a batch that ended are answered and no longer run."""
+def test_ended_items_are_answered():
+    """The items of a batch that ended are answered."""
     seen = counted(batch(0.0, 0.0))
     assert (0, 0, 2) == (seen.pending, seen.running, seen.answered_items)
 
 
 def test_callers_that_left_the_queue_are_cancelled():
     """Calls whose callers left the queue are cancelled, and belong to no batch."""
-    stats = following(5)
+    stats = following([2])
     stats.left()
     stats.left(2)
     seen = stats.snapshot("embed")
@@ -132,6 +130,20 @@ def test_every_call_of_a_batch_has_one_outcome():
     """The calls of a batch that neither failed nor were cancelled are answered."""
     seen = counted(batch(*[0.0] * 6), failed=1, cancelled=2)
     assert (3, 1, 2) == (seen.answered_items, seen.failed_items, seen.cancelled_items)
+
+
+def test_shared_items_are_counted():
+    """A call whose item was sent for an equal one is answered, and counts in the totals as deduplicated."""
+    shared = Batch(["item"] * 2, ["caller"] * 5, [0.0] * 5, "full", 4, 2.0, shares=[0, 0, 0, 1, 1])
+    seen = counted(shared)
+    expected = (2, 3, 5, 2000.0, {2: 1})
+    assert expected == (
+        seen.total_items,
+        seen.deduped_items,
+        seen.answered_items,
+        seen.avg_wait_time_ms,
+        seen.size_histogram,
+    )
 
 
 def test_totals():
@@ -156,6 +168,13 @@ def test_reasons_are_counted():
     """Batches are counted by reason, and every reason is listed, also with a count of 0."""
     seen = counted(batch(0.0, reason="idle"), batch(0.0, reason="slot"), batch(0.0, reason="idle"))
     assert [(reason, {"idle": 2, "slot": 1}.get(reason, 0)) for reason in REASONS] == list(seen.reasons.items())
+
+
+def test_batches_of_one_size_may_have_different_reasons():
+    """Batches of one size are counted together, whichever their reasons and maximum sizes are."""
+    seen = counted(batch(0.0, reason="idle"), batch(0.0, reason="slot"), batch(0.0, reason="slot", max_size=2))
+    assert ({1: 3}, 3, 0.3) == (seen.size_histogram, seen.total_batches, seen.fill_ratio)
+    assert (1, 2) == (seen.reasons["idle"], seen.reasons["slot"])
 
 
 def test_the_fill_ratio_weighs_batches_by_max_size():
@@ -239,7 +258,7 @@ def test_no_wait_is_negative(arrived, later, size):
 
 def test_reset_forgets_the_past():
     """After a reset, everything is as before the first call."""
-    stats = following(3)
+    stats = following([0])
     over(stats, batch(0.0, 0.0, departed=1.0), 1.0, failed=1)
     stats.left()
     stats.reset()
@@ -248,12 +267,13 @@ def test_reset_forgets_the_past():
 
 def test_reset_does_not_forget_the_present():
     """Waiting and running calls survive a reset, and count as answered when they are."""
-    stats = following(5)
-    running = batch(0.0, 0.0)
-    stats.departed(running)
+    queue = Queue(3, 2)
+    stats = Stats()
+    stats.follow(queue)
     stats.reset()
     before = stats.snapshot("embed")
-    stats.ended(running, 1.0, failed=0, cancelled=0)
+    queue.running_calls = 0
+    over(stats, batch(0.0, 0.0), 1.0)
     after = stats.snapshot("embed")
     expected = ((3, 2, 0), (3, 0, 2))
     assert expected == tuple((seen.pending, seen.running, seen.answered_items) for seen in (before, after))
@@ -261,7 +281,7 @@ def test_reset_does_not_forget_the_present():
 
 def test_reset_restarts_percentiles():
     """After a reset, percentiles and maximum cover only newer measurements."""
-    stats = following(2)
+    stats = Stats()
     over(stats, batch(0.0, departed=9.0), 9.0)
     stats.reset()
     over(stats, batch(0.0, departed=1.0), 1.0)
@@ -271,7 +291,7 @@ def test_reset_restarts_percentiles():
 
 def test_no_count_falls_at_a_reset():
     """The counts that never fall go on through a reset."""
-    stats = following(9)
+    stats = Stats()
     for _ in range(3):
         over(stats, batch(0.0, 0.0, departed=0.5), 0.5, failed=1)
         stats.left()
@@ -283,7 +303,7 @@ def test_no_count_falls_at_a_reset():
 
 def busy(*, sizes, waiting=0, left=0, parent=None):
     """Return the counters of a batcher with batches of these sizes, which took a second for each item."""
-    stats = following(sum(sizes) + waiting + left, parent=parent)
+    stats = following([waiting], parent=parent)
     for size in sizes:
         over(stats, batch(*[0.0] * size, departed=float(size), reason="full" if size == 4 else "idle"), float(size))
     stats.left(left)
@@ -329,17 +349,15 @@ def test_a_parent_counts_for_itself():
 def test_running_calls_of_children():
     """A parent counts the running calls of its children as running, and not as waiting."""
     parent = Stats()
-    children = [following(2, parent=parent), following(3, parent=parent)]
-    children[0].departed(batch(0.0))
-    children[1].departed(batch(0.0, 0.0))
+    children = [following([1, 1], parent=parent), following([1, 2], parent=parent)]
     seen = parent.snapshot("embed")
-    assert (2, 3) == (seen.pending, seen.running)
+    assert (2, 3, 2) == (seen.pending, seen.running, len(children))
 
 
 def test_every_count_of_a_child_reaches_the_parent():
     """Calls that never run count in the parent too."""
     parent = Stats()
-    child = following(6, parent=parent)
+    child = following([1], parent=parent)
     child.left(2)
     child.expired(3)
     child.refused()
@@ -372,8 +390,10 @@ def test_a_child_that_goes_while_its_parent_is_read():
     children = []
 
     class Last:
+        running_calls = 0
+
         @property
-        def arrivals(self):
+        def waiting(self):
             children.clear()
             return 1
 
@@ -395,27 +415,39 @@ def test_a_reset_of_a_parent_resets_its_children():
 
 
 def test_a_retired_queue_does_not_count():
-    """The calls of a retired queue stay counted, and its arrivals no longer matter."""
-    queue, other = Queue(2), Queue(3)
+    """The calls that wait in a retired queue or run from it count as cancelled, and later ones do not count."""
+    queue, other = Queue(2, 4), Queue(3, 1)
     stats = Stats()
     stats.follow(queue)
     stats.follow(other)
-    stats.left(2)
     stats.retire(queue)
-    queue.arrivals = 100
+    queue.waiting = queue.running_calls = 100
     seen = stats.snapshot("embed")
-    assert (3, 2) == (seen.pending, seen.cancelled_items)
+    assert (3, 1, 6) == (seen.pending, seen.running, seen.cancelled_items)
 
 
-def test_a_queue_that_is_replaced():
-    """The queue that continues another one counts in its place."""
-    queue, other = Queue(3), Queue(3)
-    stats = Stats()
-    stats.follow(queue)
-    stats.left()
-    stats.replace(queue, other)
-    queue.arrivals, other.arrivals = 100, 4
-    assert 3 == stats.snapshot("embed").pending
+def test_a_reading_holds_the_lock():
+    """No other thread counts between the reading of the counters and that of the queues."""
+
+    class Locked:
+        @property
+        def waiting(self):
+            owned.append(stats.lock._is_owned())
+            return 0
+
+        running_calls = waiting
+
+    owned = []
+    stats = Stats(Stats())
+    stats.follow(Locked())
+    stats.snapshot("embed")
+    assert [True, True] == owned
+
+
+def test_a_child_shares_the_lock_of_its_parent():
+    """A step of a child that holds its lock is one step for a reader of the parent too."""
+    parent = Stats()
+    assert parent.lock is Stats(parent).lock
 
 
 def test_one_snapshot_of_several_batchers():
@@ -429,24 +461,25 @@ def test_a_snapshot_of_no_batcher():
     assert NOTHING == snapshot("embed", [])
 
 
-@given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail"]), max_size=40))
+@given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail", "cancel"]), max_size=40))
 def test_every_call_is_accounted_for(steps):
     """At any moment, each call made is waiting, running, answered, failed or cancelled, also in the parent."""
     queue = PlainQueue(Config(**{**OFF, "max_size": 2, "timeout": 0.0, "concurrency": 2}))
     parent = Stats()
     stats = Stats(parent)
     stats.follow(queue)
+    caller = object()
     expected, accounted = [], []
     for step in steps:
         if step == "arrive":
-            queue.add("item", "caller", 0.0)
-        elif step == "leave" and queue.arrivals and queue.withdraw(queue.arrivals - 1):
+            queue.places += ("item", caller, 0.0)
+        elif step == "leave" and queue.withdraw(0, caller):
             stats.left()
-        elif step == "depart" and (departed := queue.take(0.0)) is not None:
-            stats.departed(departed)
-        elif step in {"end", "fail"} and queue.running:
+        elif step == "depart":
+            queue.take(0.0)
+        elif step in {"end", "fail", "cancel"} and queue.running:
             queue.finish(ended := queue.running[0], 0.0)
-            stats.ended(ended, 0.0, failed=step == "fail", cancelled=0)
+            stats.ended(ended, 0.0, failed=step == "fail", cancelled=step == "cancel")
         expected += [(queue.arrivals, queue.waiting)] * 2
         accounted += [(calls(seen), seen.pending) for seen in (stats.snapshot("embed"), parent.snapshot("embed"))]
     assert expected == accounted
@@ -454,7 +487,7 @@ def test_every_call_is_accounted_for(steps):
 
 def test_a_snapshot_does_not_change():
     """Later batches do not change a snapshot."""
-    stats = following(3)
+    stats = following([3])
     over(stats, batch(0.0))
     seen = stats.snapshot("embed")
     before = seen.to_dict()
@@ -466,8 +499,10 @@ def test_counting_in_the_middle_of_a_reading():
     """A finalizer that counts while its own thread takes a snapshot does not deadlock."""
 
     class Leaving:
+        running_calls = 0
+
         @property
-        def arrivals(self):
+        def waiting(self):
             stats.left()
             return 3
 
@@ -482,7 +517,7 @@ def test_counting_in_the_middle_of_a_reading():
 
 def test_a_snapshot_shares_nothing_with_the_counters():
     """Changing the dicts of a snapshot changes neither the counters nor the next snapshot."""
-    stats = following(1)
+    stats = following([1])
     over(stats, batch(0.0))
     seen = stats.snapshot("embed")
     seen.size_histogram.clear()

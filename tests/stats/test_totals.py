@@ -29,23 +29,27 @@ class Batcher(Counted):
         self._counters.follow(self.queue)
 
     def run(self, size=1, *, wait=1.0, run_time=2.0, failed=0, cancelled=0, reason="full"):
-        self.queue.arrivals += size
         some = batch(size, wait, reason)
-        self._counters.departed(some)
         self._counters.ended(some, run_time, failed=failed, cancelled=cancelled)
         return self
 
 
 class Queue:
-    """A queue in which items arrive."""
+    """A queue in which calls wait, and from which calls run."""
 
-    arrivals = 0
+    waiting = running_calls = 0
 
 
 def batch(size, wait, reason):
     """Return a batch that departed after each of its items had waited so many seconds."""
     return SimpleNamespace(
-        waiters=["caller"] * size, arrived=[0.0] * size, size=size, max_size=4, reason=reason, departed=wait
+        waiters=["caller"] * size,
+        arrived=[0.0] * size,
+        weights=None,
+        size=size,
+        max_size=4,
+        reason=reason,
+        departed=wait,
     )
 
 
@@ -89,7 +93,7 @@ def test_a_batcher_is_counted():
     batcher = live()
     batcher.run(4, failed=1, cancelled=1).run(2, reason="idle")
     total = only(totals_of_all())
-    calls = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1}
+    calls = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1, "unanswered": 1}
     batches = {"total_items": 6, "total_batches": 2, "room": 8, "wait_time": 6.0, "run_time": 4.0}
     assert {**calls, **batches, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
     assert batcher._counters.snapshot("embed") == total.present
@@ -98,7 +102,7 @@ def test_a_batcher_is_counted():
 def test_one_name_is_one_total():
     """Batchers of one name are added up, in their past and in their present."""
     both = [live().run(1, wait=1.0), live().run(2, wait=3.0)]
-    both[0].queue.arrivals += 5
+    both[0].queue.waiting = 5
     total = only(totals_of_all())
     assert (3, 5, 3000.0) == (total.counts["total_items"], total.present.pending, total.present.wait_ms.p90)
 

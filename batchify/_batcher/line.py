@@ -1,0 +1,236 @@
+"""The line of one batcher: everything that happens to its calls, except where they wait and where batches run.
+
+Decides: what each step in the life of a batch does to the queue, to the counters and to its callers.
+Must not know: clocks, locks, threads, event loops, or how a waiter gets its answer.
+
+An engine holds one ``Line`` and uses it in this way:
+
+    batch = line.take(now)               the next batch that may leave now, or None; its calls count as running
+    line.drop(batch, gone, now)          some callers left meanwhile; returns whether any stay
+    runs = line.runs(batch)              the batch, and later its halves if an error is isolated
+    line.answers(part, returned)         the batch function returned: one answer for each caller of the part
+    line.ended(runs, error)              the batch function raised: the parts that this ends
+    line.count(part, now, ...)           all callers of a part have their answers
+    line.end(part, now)                  a part ended; the slot is free after the last one
+
+    mark = line.add(data, waiter, now)   an item arrived
+    line.admit()                         items may have room now: returns their waiters
+    line.leave(mark, waiter)             a caller left while its item was queued: returns its entry, or None
+    line.leave_all()                     no batch can run: returns all waiters of the queue
+    line.expire(now)                     the entries that missed their deadlines
+    line.configure(config)               the options changed
+    line.plan()                          the time of the next decision
+    line.idle                            no call waits or runs
+
+An engine is the only caller of these methods, one at a time. Any thread may read the counters meanwhile, so every step
+that moves calls from one count to another holds their lock.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from batchify._batcher.admission import as_entry, item_of, make_queue, reconfigured
+from batchify._batcher.current import local_batch
+from batchify._core import outcome
+from batchify._core.queue import PlainQueue
+from batchify._core.reruns import Reruns
+from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from batchify._batcher.config import Config
+    from batchify._core.batch import Batch
+    from batchify._core.entries import Entry
+    from batchify._core.grouped import GroupedQueue
+    from batchify._stats.counters import Stats
+
+
+class Line:
+    __slots__ = ("config", "name", "plain", "plan", "queue", "stats")
+
+    queue: PlainQueue | GroupedQueue
+    # The queue, if calls can join it without ``add()``.
+    plain: PlainQueue | None
+    # Returns the time of the next decision, if it is known: a batch may leave, or an entry expires.
+    plan: Callable[[], float | None]
+
+    def __init__(self, config: Config, stats: Stats) -> None:
+        self.config = config
+        self.name = config.name
+        self.stats = stats
+        self._use(make_queue(config))
+        stats.follow(self)
+
+    def _use(self, queue: PlainQueue | GroupedQueue) -> None:
+        self.queue = queue
+        self.plain = queue if isinstance(queue, PlainQueue) else None
+        self.plan = queue.plan if isinstance(queue, PlainQueue) else partial(_plan_with_deadlines, queue)
+
+    @property
+    def waiting(self) -> int:
+        return self.queue.waiting
+
+    @property
+    def running_calls(self) -> int:
+        return self.queue.running_calls
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue.running and not self.queue.waiting
+
+    @property
+    def entries(self) -> list[tuple[Any, Any, float]]:
+        """The item, waiter and time of arrival of each call in the queue."""
+        return [(item_of(data, self.config), waiter, arrived) for data, waiter, arrived in self.queue.entries]
+
+    def is_inside(self) -> bool:
+        """Return whether the running code belongs to a batch of this line."""
+        return local_batch() in self.queue.running
+
+    def check_reentrancy(self) -> None:
+        if self.is_inside():
+            raise ReentrantCallError(reentrant(self.name))
+
+    def add(self, data: Any, waiter: Any, now: float) -> int:
+        """Queue ``data``, from ``entry_factory()``, and return the mark for ``leave()``.
+
+        Raises:
+            QueueFullError: the queue is full, and calls do not wait for room.
+        """
+        if self.plain is not None:
+            mark = self.plain.mark
+            self.plain.places += (data, waiter, now)
+            return mark
+        queue = cast("GroupedQueue", self.queue)
+        if queue.refuses:
+            self.stats.refused()
+            raise QueueFullError(full(self.name, cast("int", self.config.max_pending)))
+        return queue.add(as_entry(data), waiter, now)
+
+    def admit(self) -> Sequence[Any]:
+        """Return the waiters whose items have room now, after waiting for it."""
+        if isinstance(self.queue, PlainQueue):
+            return ()
+        with self.stats.lock:
+            return self.queue.admit_waiting()
+
+    def leave(self, mark: int, waiter: Any) -> Any:
+        """Return the entry of a caller that left the queue, or ``None`` if its item is not queued any more."""
+        with self.stats.lock:
+            entry = self.queue.withdraw(mark, waiter)
+            if entry is not None:
+                self.stats.left()
+        return entry
+
+    def leave_all(self) -> list[Any]:
+        """Empty the queue, and return the waiters, which get no answer from a batch."""
+        with self.stats.lock:
+            entries = self.queue.withdraw_all()
+            self.stats.left(len(entries))
+        return [waiter for _, (_, waiter, _) in entries]
+
+    @property
+    def expires_at(self) -> float | None:
+        """The time of the next deadline, at which ``expire()`` is due."""
+        return None if isinstance(self.queue, PlainQueue) else self.queue.expires_at
+
+    def expire(self, now: float) -> Sequence[Entry]:
+        if isinstance(self.queue, PlainQueue) or self.queue.expires_at is None:
+            return ()
+        with self.stats.lock:
+            expired = self.queue.expire(now)
+            self.stats.expired(len(expired))
+        return expired
+
+    def configure(self, config: Config) -> None:
+        with self.stats.lock:
+            self.config = config
+            self._use(reconfigured(self.queue, config))
+
+    def take(self, now: float) -> Batch | None:
+        # Readers of the counters see the calls wait or run, and never neither.
+        with self.stats.lock:
+            batch = self.queue.take(now)
+        if batch is not None:
+            batch.name = self.name
+            if self.config.capture_context:
+                batch.contexts = tuple(context for _, context in batch.items)
+                batch.items = [item for item, _ in batch.items]
+        return batch
+
+    def drop(self, batch: Batch, gone: list[bool], now: float) -> bool:
+        """Remove the callers that left before the run, and return whether any stays. If not, the batch ends."""
+        if any(gone):
+            items = batch.items
+            with self.stats.lock:
+                batch.drop(gone)
+                self.stats.left(sum(gone))
+                if not batch.waiters:
+                    self.queue.finish(batch, now)
+            # Not before, because this may run the finalizer of an item.
+            del items
+        return bool(batch.waiters)
+
+    def runs(self, batch: Batch) -> Iterable[Batch]:
+        """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
+        return Reruns(batch) if self.config.isolate_errors else (batch,)
+
+    def answers(self, part: Batch, returned: Any) -> tuple[list[Any], bool]:
+        """Return one answer for each waiter, and whether any of them may be an exception.
+
+        Raises:
+            BatchResultError: ``returned`` is not one result for each item, in order.
+        """
+        is_list = type(returned) is list and len(returned) == part.size  # pyright: ignore[reportUnknownArgumentType]  # of anything
+        # A copy, which the batch function cannot change.
+        answers: list[Any] = [*returned] if is_list else outcome.results(self.name, part.size, returned)
+        if part.shares is not None:
+            answers = part.per_caller(answers)
+        try:
+            # A look at each kind of answer takes less time than one at each answer.
+            for kind in {*map(type, answers)}:
+                if issubclass(kind, Exception):
+                    return answers, True
+        except TypeError:
+            # The type of a class may make its classes unhashable.
+            return answers, True
+        return answers, False
+
+    def ended(self, runs: Iterable[Batch], part: Batch, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
+        """Return the parts that ``error`` of ``part`` ends. If no caller waits any more, it ends all."""
+        if not isinstance(runs, Reruns):
+            return [part]
+        parts = runs.ended(error, is_abandoned=is_abandoned)
+        if not parts:
+            self.stats.isolated()
+        return parts
+
+    def count(self, part: Batch, now: float, failed: int, cancelled: int) -> float:
+        """Count the calls of a part, and return its run time in seconds."""
+        run_time = now - part.departed
+        with self.stats.lock:
+            (part.parent or part).unanswered -= len(part.waiters)
+            self.stats.ended(part, run_time, failed, cancelled)
+        return run_time
+
+    def end(self, part: Batch, now: float) -> bool:
+        """Release the callers of a part, and the slot after the last one; return whether it was the last one."""
+        root = part.part_finished()
+        if root is not None:
+            with self.stats.lock:
+                # Before it forgets its callers: the queue learns no run time from a batch without callers.
+                self.queue.finish(root, now)
+            root.forget()
+        if root is not part:
+            part.forget()
+        return root is not None
+
+
+def _plan_with_deadlines(queue: GroupedQueue) -> float | None:
+    at, expires_at = queue.plan(), queue.expires_at
+    if at is None or expires_at is None:
+        return expires_at if at is None else at
+    return min(at, expires_at)
