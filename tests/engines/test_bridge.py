@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from batchify import BatcherClosedError
-from batchify._bridge import mailbox_of
+from batchify._bridge import TaskWaiter, mailbox_of
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from tests.kit.engines import HOUR, PATIENCE, wait_until
@@ -211,3 +211,18 @@ def test_values_for_a_closed_loop_are_dropped():
     for _ in range(2):
         mailbox.put("channel")
     assert [] == list(mailbox._put)
+
+
+def test_a_batch_of_several_loops():
+    """The tasks of each loop get their own answers from one batch. A loop that is closed meanwhile does no harm."""
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    futures = [loops[number].create_future() for number in (0, 1, 2, 0)]
+    loops[2].close()
+    TaskWaiter.answer_all(futures, [10, 11, 12, 13])
+    first, second = loops[:2]
+    assert [10, 11, 13] == [
+        loop.run_until_complete(future)
+        for loop, future in ((first, futures[0]), (second, futures[1]), (first, futures[3]))
+    ]
+    first.close()
+    second.close()
