@@ -126,6 +126,8 @@ class AsyncEngine:
 
     def enter(self, data: Any, future: Future[Any]) -> int:
         """Queue ``data`` for ``future``, and return the mark for ``leave()``."""
+        if self._fn is None:
+            self._fn = self.source()
         mark = self.line.add(data, future, self.clock())
         self.line.admit()
         # At once, so that the items of a full batch make room for the next call.
@@ -140,7 +142,10 @@ class AsyncEngine:
         if at is None:
             if self._starting is None and self.line.idle:
                 self._go_idle()
-        elif at <= self.clock():
+            return
+        if self._fn is None:
+            self._fn = self.source()
+        if at <= self.clock():
             if self._starting is None:
                 self._starting = self._create_task()
         elif self._timer is None or at < self._timer.when():
@@ -222,10 +227,8 @@ class AsyncEngine:
 
     def _create_task(self, batch: Batch | None = None) -> Task[None]:
         """Create the task of a batch, by default of the one that may leave at the first step of the task."""
-        if self._fn is None:
-            self._fn = self.source()
-        loop = cast("AbstractEventLoop", self.running_loop)
-        run = self._run(self._fn, loop, batch)
+        fn, loop = cast("BatchFunction", self._fn), cast("AbstractEventLoop", self.running_loop)
+        run = self._run(fn, loop, batch)
         # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.

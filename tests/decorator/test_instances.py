@@ -277,6 +277,24 @@ async def test_a_coroutine_keeps_its_instance_alive(begin, expected):
     assert expected == result
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_pending": 8}], ids=["plain", "bounded"])
+async def test_a_call_in_a_window_keeps_its_instance_alive(limits):
+    """A call of a temporary instance is answered at the end of its window; then the instance is freed."""
+
+    class Kind:
+        @microbatch(timeout=0.05, **limits)
+        async def double(self, items):
+            return doubled(items)
+
+    one = Kind()
+    dead, future = weakref.ref(one), one.double.submit(1)
+    del one
+    gc.collect()
+    assert 2 == await future
+    gc.collect()
+    assert is_freed(dead)
+
+
 def test_a_submitted_call_keeps_its_instance_alive():
     """Submitted calls are answered after all references to their instance are deleted; then it is freed."""
     gate = Gate(doubled)
