@@ -32,6 +32,7 @@ from batchify._batcher.waiters import Failed, kind_of, registered_kinds
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.entries import Entry
+from batchify._core.queue import WIDTH
 from batchify._threads.workers import Workers
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class DeferredActions(deque["Callable[[], object]"]):
     signal handler may add an action at any moment before it.
     """
 
-    def __init__(self, is_owned: Callable[[], bool]) -> None:
+    def __init__(self, lock: RLock, is_owned: Callable[[], bool]) -> None:
         super().__init__()
+        self._lock = lock
         self._is_owned = is_owned
 
     def __enter__(self) -> None:
@@ -66,6 +68,14 @@ class DeferredActions(deque["Callable[[], object]"]):
 
     def __exit__(self, *error: object) -> None:
         if self:
+            self.run()
+
+    def request(self, action: Callable[[], object]) -> None:
+        """Run ``action``, or let the thread that holds the lock run it. Never wait: a finalizer may hold any lock."""
+        self.append(action)
+        # If this fails, the owner looks for actions after it has released the lock.
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
             self.run()
 
     def run(self) -> None:
@@ -89,7 +99,7 @@ class ThreadEngine:
         self._lock = RLock()
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
         self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        self.deferred = DeferredActions(self.reentered)
+        self.deferred = DeferredActions(self._lock, self.reentered)
         self.line = Line(config, stats)
         self._prepare = entry_factory(config)
         self.started = self.closed = False
@@ -140,9 +150,19 @@ class ThreadEngine:
         return mark
 
     def enter_all(self, crossing: Any) -> None:
-        """Move the calls of ``crossing`` to the plain queue, and set its mark, unless each call has to ``enter()``."""
+        """Move the calls of ``crossing`` to the plain queue, and set its mark, unless each call has to ``enter()``.
+
+        A closed engine refuses them, from any thread: the loop may be slow to do so.
+        """
         with self.deferred, self._lock:
             plain, calls = self.plain, crossing.calls
+            if self.closed:
+                with self.line.stats.lock:
+                    refused = calls[:]
+                    del calls[: len(refused)]
+                for waiter in refused[1::WIDTH]:
+                    answer = Failed(errors.BatcherClosedError(errors.closed(self.name)), self.name)
+                    self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
             if plain is None:
                 return
             self.started = True
@@ -539,4 +559,4 @@ def leave_soon(weak: ref[ThreadEngine], mark: int, waiter: Any) -> None:
     """Leave an engine, if it still exists. A finalizer may call this anywhere."""
     engine = weak()
     if engine is not None:
-        engine.leave(mark, waiter)
+        engine.deferred.request(partial(engine.leave, mark, waiter))

@@ -113,7 +113,7 @@ async def test_a_call_on_its_way_to_a_closed_engine_is_refused(kit, monkeypatch)
     for call, error in ((calls[1], asyncio.CancelledError), (calls[2], BatcherClosedError)):
         with pytest.raises(error):
             call.send(None)
-    assert ([[0]], (0, 1)) == (gate.batches, counts(double))
+    assert ([[0]], (0, 0)) == (gate.batches, counts(double))
 
 
 async def test_no_thread_for_calls_on_their_way(kit, monkeypatch):
@@ -226,3 +226,20 @@ def test_a_batch_of_several_loops():
     ]
     first.close()
     second.close()
+
+
+async def test_calls_that_cross_to_a_closed_engine(kit):
+    """A call that found the engine open, but is on its way when it closes, is refused by that thread."""
+    double, _ = kit.decorate()
+    call = begin(double.acall(1))
+    engine = double._self_route.find()._engine
+    crossing = engine.crossing
+    engine.close()
+    late = crossing.future()
+    crossing.calls += (2, late, 0.0)
+    assert 1 == crossing.waiting
+    await asyncio.get_running_loop().run_in_executor(None, engine.flush, "close")
+    assert 0 == crossing.waiting
+    with pytest.raises(BatcherClosedError):
+        await late
+    call.close()

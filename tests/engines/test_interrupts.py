@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError, wait
+from threading import Event, RLock, Thread
 
 import pytest
 
@@ -200,7 +201,7 @@ def test_another_thread_may_run_a_deferred_action():
             deferred.pop()()
         return False
 
-    deferred = DeferredActions(is_owned)
+    deferred = DeferredActions(RLock(), is_owned)
     with deferred:
         deferred += [lambda: ran.append("first"), lambda: ran.append("last")]
     assert ["first", "last"] == ran
@@ -243,3 +244,25 @@ def test_an_interrupt_cannot_make_the_first_call_with_a_priority(interrupt):
     interrupt(PlainQueue, "take", call)
     assert 6 == in_time(lambda: fn.submit(3).result(PATIENCE))
     assert 8 == in_time(lambda: urgent(4))
+
+
+def test_a_finalizer_never_waits_for_another_thread():
+    """A thread that holds the lock runs the action of a finalizer that found it taken, once the lock is free."""
+    lock, ran = RLock(), []
+    deferred = DeferredActions(lock, lock._is_owned)
+    held, free = Event(), Event()
+
+    def hold():
+        with deferred, lock:
+            held.set()
+            free.wait(PATIENCE)
+
+    holder = Thread(target=hold)
+    holder.start()
+    held.wait(PATIENCE)
+    deferred.request(lambda: ran.append("deferred"))
+    assert [] == ran
+    free.set()
+    holder.join(PATIENCE)
+    deferred.request(lambda: ran.append("at once"))
+    assert ["deferred", "at once"] == ran
