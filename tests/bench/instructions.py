@@ -95,10 +95,10 @@ class Limits(NamedTuple):
 
 
 PATHS = {
-    coroutines: Limits(1.8, 2.2),
-    submit: Limits(2.4, 2.8),
-    acall: Limits(2.9, 2.8),
-    threads: Limits(3.7, 2.0),
+    coroutines: Limits(1.5, 2.1),
+    submit: Limits(1.6, 2.2),
+    acall: Limits(1.5, 1.9),
+    threads: Limits(3.2, 1.7),
 }
 
 
