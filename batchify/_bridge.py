@@ -127,7 +127,7 @@ class Crossing:
         self._engine.line.stats.retire(self)
 
     def _enter_each(self) -> None:
-        """Queue the calls one by one: the engine is closed, or needs more than items."""
+        """Queue the calls one by one, because the engine needs more than their items by now."""
         # Weak, since a frame of a caller must not refer to its future.
         engine, self._marks = self._engine, WeakKeyDictionary[Future[Any], int]()
         with engine.line.stats.lock:

@@ -243,3 +243,19 @@ async def test_calls_that_cross_to_a_closed_engine(kit):
     with pytest.raises(BatcherClosedError):
         await late
     call.close()
+
+
+async def test_a_call_that_enters_alone_and_fails(kit, monkeypatch):
+    """A call that crosses by itself, because the engine has changed its queue, gets the error of its arrival."""
+
+    def cannot_start(thread):
+        raise RuntimeError
+
+    double, _ = kit.decorate()
+    call = begin(double.acall(1))
+    double._self_route.find()._change({"takes_requests": True})
+    monkeypatch.setattr(_workers.Thread, "start", cannot_start)
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        call.send(None)
+    assert (0, 0) == (double.batch_stats.pending, double.batch_stats.total_items)
