@@ -236,7 +236,7 @@ async def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = N
         return await _result_alone(engine, item)
     crossing = engine.crossing
     if crossing is None or (
-        crossing.threaded._thread_id != get_ident() if LOOKUP_IS_SLOW else crossing.loop is not get_running_loop()
+        (not LOOKUP_IS_SLOW or crossing.threaded._thread_id != get_ident()) and crossing.loop is not get_running_loop()
     ):
         crossing = Crossing(engine, get_running_loop())
     future = crossing.future()

@@ -137,9 +137,8 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
             return await self._submit_slowly(item)
         engine = self._engine
         if engine is None or (
-            engine.threaded._thread_id != get_ident()
-            if LOOKUP_IS_SLOW
-            else engine.running_loop is not get_running_loop()
+            (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
+            and engine.running_loop is not get_running_loop()
         ):
             engine = self._active_engine(get_running_loop())
         queue = engine.plain
@@ -182,9 +181,8 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         data = item if self._prepare is None else self._prepare(item)
         engine = self._engine
         if engine is None or (
-            engine.threaded._thread_id != get_ident()
-            if LOOKUP_IS_SLOW
-            else engine.running_loop is not get_running_loop()
+            (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
+            and engine.running_loop is not get_running_loop()
         ):
             engine = self._active_engine(get_running_loop())
         if current():
