@@ -263,8 +263,6 @@ class AsyncEngine:
     def _take(self) -> Batch | None:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
         task, self._starting = cast("Task[None]", self._starting), None
-        if self.line.plain is None:
-            self._expire()
         batch = self._take_open()
         if batch is not None:
             self._tasks[batch] = task
@@ -273,7 +271,9 @@ class AsyncEngine:
         return batch
 
     def _take_open(self) -> Batch | None:
-        """Take the next batch with callers that still wait, without the others."""
+        """Take the next batch with callers that still wait, without the others, and without overdue items."""
+        if self.line.plain is None:
+            self._expire()
         while (batch := self.line.take(now := self.clock())) is not None:
             self.line.admit()
             if not any(map(is_done, batch.waiters)) or self.line.drop(batch, [*map(is_done, batch.waiters)], now):

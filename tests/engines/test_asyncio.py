@@ -12,7 +12,7 @@ import weakref
 import pytest
 
 import batchify
-from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, microbatch
+from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, DeadlineError, microbatch
 from batchify._asyncio.engine import AsyncEngine
 from batchify.testing import VirtualLoop
 from tests.kit.engines import wait_until
@@ -249,6 +249,20 @@ async def test_a_caller_that_leaves_at_its_deadline():
     assert late.cancelled()
     assert [1, 3] == [await first, await echo(3)]
     assert [[1], [3]] == [items for _, items in batches]
+
+
+async def test_an_overdue_item_does_not_leave_in_the_batch_that_a_late_call_fills():
+    """If a loop was blocked until after a deadline, a call that then fills the batch does not run the overdue item."""
+    echo, batches = recorder(max_size=2, timeout=3600)
+    late = echo.options(deadline=1).submit(1)
+    engine = late.engine
+    now = engine.clock() + 5
+    engine.clock = lambda: now
+    others = [echo.options(deadline=3600).submit(item) for item in (2, 3)]
+    with pytest.raises(DeadlineError):
+        await late
+    assert [2, 3] == await asyncio.gather(*others)
+    assert [[2, 3]] == [items for _, items in batches]
 
 
 async def test_a_caller_that_leaves_a_batch_with_an_exception_as_result():
