@@ -19,7 +19,7 @@ def new(items):
     return Reruns(Batch(items, items.copy(), [0.0] * len(items), "full", 99, 0.0))
 
 
-def played(runs, bad, error=ValueError, *, abandoned_after=99):
+def played(runs, bad, error=ValueError, *, abandoned_after=999):
     """Run all parts, of which those with a bad item fail. Return the parts that ran, and those that errors ended."""
     ran, ended = [], []
     for part in runs:
