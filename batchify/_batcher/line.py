@@ -79,7 +79,8 @@ class Line:
 
     @property
     def idle(self) -> bool:
-        return not self.queue.running and not self.queue.waiting
+        queue = self.queue
+        return not queue.running and not queue.waiting
 
     @property
     def entries(self) -> list[tuple[Any, Any, float]]:
@@ -218,15 +219,17 @@ class Line:
 
     def end(self, part: Batch, now: float) -> bool:
         """Release the callers of a part, and the slot after the last one; return whether it was the last one."""
-        root = part.part_finished()
-        if root is not None:
-            with self.stats.lock:
-                # Before it forgets its callers: the queue learns no run time from a batch without callers.
-                self.queue.finish(root, now)
+        root = part.parent or part
+        root.unfinished_items -= part.size
+        is_last = not root.unfinished_items
+        if is_last:
+            # Without the lock, because the calls are counted. Before the batch forgets its callers, because the queue
+            # learns no run time from a batch without callers.
+            self.queue.finish(root, now)
             root.forget()
         if root is not part:
             part.forget()
-        return root is not None
+        return is_last
 
 
 def _plan_with_deadlines(queue: GroupedQueue) -> float | None:

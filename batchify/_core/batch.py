@@ -151,12 +151,6 @@ class Batch:
         part.contexts = self.contexts[start:end]
         return part
 
-    def part_finished(self) -> Batch | None:
-        """Record that this part is finished. Return the root if no part remains."""
-        root = self.parent or self
-        root.unfinished_items -= self.size
-        return None if root.unfinished_items else root
-
     @property
     def weight(self) -> float:
         return sum(self.weights or ())

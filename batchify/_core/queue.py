@@ -105,32 +105,32 @@ class PlainQueue(Slots):
 
         Without any other, it is the one after which the mark must be renewed.
         """
-        places, head = self.places, self._head
+        places = self.places
         length = len(places)
         self.mark = self._first_ticket + length // WIDTH
         needed, at = SPAN, None
         if len(self.running) < self._concurrency:
-            waiting = (length - head - self._gone) // WIDTH
-            if not waiting:
+            if not length:
                 needed = 1
-            elif waiting >= self._max_size:
-                at = places[head + 2]
             else:
-                needed, at = min(self._max_size - waiting, SPAN), places[head + 2]
-                if self._first_ticket + head // WIDTH >= self._flush_before:
-                    at = self._timing.due(at, len(self.running))
+                head = self._head
+                at, missing = places[head + 2], self._max_size - (length - head - self._gone) // WIDTH
+                if missing > 0:
+                    needed = min(missing, SPAN)
+                    if self._first_ticket + head // WIDTH >= self._flush_before:
+                        window = self._timing.window
+                        at = self._timing.due(at, len(self.running)) if window is None else at + window
         self.wake_length = 0 if self.closed else length + WIDTH * needed
         # A call of another thread that arrived meanwhile may have compared itself with the previous wake length.
         return at if len(places) == length else self.plan()
 
     def take(self, now: float) -> Batch | None:
-        waiting = (len(self.places) - self._head - self._gone) // WIDTH
+        places, head = self.places, self._head
+        waiting = (len(places) - head - self._gone) // WIDTH
         if not waiting or len(self.running) >= self._concurrency:
             return None
-        reason: str | None = "full"
-        if waiting < self._max_size:
-            head = self._head
-            reason = self._reason(self._first_ticket + head // WIDTH, self.places[head + 2], now)
+        is_full = waiting >= self._max_size
+        reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
         if reason is None:
             return None
         batch = self._cut(reason, now)

@@ -85,7 +85,8 @@ class Slots:
     @property
     def running_calls(self) -> int:
         """The number of calls that have left and have no answer yet."""
-        return sum(batch.unanswered for batch in self.running)
+        # Of a copy, made in one step, because any thread may ask.
+        return sum(batch.unanswered for batch in [*self.running])
 
     def plan(self) -> float | None:
         """Return the next time at which a batch may leave, if it is known.
@@ -132,7 +133,8 @@ class Slots:
     def _reason(self, head: int, arrived: float, now: float) -> str | None:
         if head < self._flush_before:
             return self._flush_reason
-        due = self._timing.due(arrived, len(self.running))
+        window = self._timing.window
+        due = self._timing.due(arrived, len(self.running)) if window is None else arrived + window
         if due > now:
             return None
         if head < self._freed_before and due <= self._freed_at:

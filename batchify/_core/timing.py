@@ -6,6 +6,7 @@ Must not know: the order of a queue, clocks, engines.
 A policy has these members:
 
 * ``due(arrived, running)``: the time at which the head may leave if a slot is free and ``running`` batches run;
+* ``window``: the seconds from its arrival until then if they are fixed, otherwise ``None``;
 * ``when_idle``: the reason of a departure while no other batch runs.
 
 ``Adaptive`` learns: ``departed(now)`` and ``ended(run_time, size)`` tell it that a batch left, and that a batch of
@@ -24,14 +25,14 @@ NEWEST = 0.2
 class Window:
     """A fixed window: the head of the queue waits at most ``timeout`` seconds from its arrival."""
 
-    __slots__ = ("_timeout", "when_idle")
+    __slots__ = ("when_idle", "window")
 
     def __init__(self, timeout: float, when_idle: str = "timeout") -> None:
-        self._timeout = timeout
+        self.window = timeout
         self.when_idle = when_idle
 
     def due(self, arrived: float, running: int) -> float:  # noqa: ARG002  # the signature is that of all policies
-        return arrived + self._timeout
+        return arrived + self.window
 
 
 class Adaptive:
@@ -50,6 +51,7 @@ class Adaptive:
     __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
 
     when_idle = "idle"
+    window = None
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency

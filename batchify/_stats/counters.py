@@ -118,30 +118,32 @@ class Stats:
                 stats._counts[field] += count
 
     def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int) -> None:
-        """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer."""
+        """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer.
+
+        The caller holds the lock, because these calls do not count as running any more.
+        """
         calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
         wait_time = calls * departed - sum(arrived)
         # Only the grouped queue, which sets weights, changes the order of calls.
         longest_wait = departed - (arrived[0] if batch.weights is None else min(arrived))
         kind = size, batch.reason, batch.max_size
-        with self.lock:
-            for stats in (self, *self._parents):
-                stats._kinds[kind] = stats._kinds.get(kind, 0) + 1
-                if failed or cancelled or calls > size:
-                    counts = stats._counts
-                    counts["failed_items"] += failed
-                    counts["cancelled_items"] += cancelled
-                    counts["unanswered"] += cancelled
-                    counts["deduped_items"] += calls - size
-                stats._wait_time += wait_time
-                stats._run_time += run_time
-                if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
-                    stats._longest_wait = longest_wait
-                if run_time > stats._longest_run:  # noqa: PLR1730  # as above
-                    stats._longest_run = run_time
-                stats._runs.append(run_time)
-                stats._departures.append((departed, calls))
-                stats._arrivals.extend(arrived)
+        for stats in (self, *self._parents):
+            stats._kinds[kind] = stats._kinds.get(kind, 0) + 1
+            if failed or cancelled or calls > size:
+                counts = stats._counts
+                counts["failed_items"] += failed
+                counts["cancelled_items"] += cancelled
+                counts["unanswered"] += cancelled
+                counts["deduped_items"] += calls - size
+            stats._wait_time += wait_time
+            stats._run_time += run_time
+            if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
+                stats._longest_wait = longest_wait
+            if run_time > stats._longest_run:  # noqa: PLR1730  # as above
+                stats._longest_run = run_time
+            stats._runs.append(run_time)
+            stats._departures.append((departed, calls))
+            stats._arrivals.extend(arrived)
 
     def all_counts(self) -> Counts:
         """Return all counts since the start, which never fall."""
