@@ -1,8 +1,8 @@
 """The bridge from event loops to the thread engine: how a task waits for answers from a worker thread.
 
 Must not know: batches, the core, how threads wait.
-A waiter is the plain future of a task. The calls of one loop iteration enter the engine together, and the answers of a
-batch return together, so both ways cost one wake-up for many calls.
+A waiter is a ``TaskWaiter`` or a future, as for an engine of the loop. The calls of one loop iteration enter the engine
+together, and the answers of a batch return together, so both ways cost one wake-up for many calls.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from _thread import get_ident
 from asyncio import BaseEventLoop, Future, get_running_loop
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from itertools import compress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread, is_done
+from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread
 from batchify._asyncio.streams import AsyncStream, TaskChannel
+from batchify._asyncio.waiters import (
+    PENDING,
+    FailedWaiter,
+    TaskWaiter,
+    are_open,
+    future_factory,
+    future_of,
+    new_waiter,
+    wake,
+)
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.waiters import Failed, Waiter, registered_kinds
@@ -28,77 +37,82 @@ from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import MutableMapping
 
+    from batchify._asyncio.waiters import AsyncWaiter
     from batchify._threads.batcher import SyncMicrobatcher
     from batchify._threads.engine import ThreadEngine
     from batchify._threads.streams import ThreadStreams
 
 
-class TaskWaiter(Waiter):
-    """The kind of a caller that awaits its answer on an event loop. The waiter is its future."""
+class BridgedWaiter(Waiter):
+    """The kind of a caller that awaits its answer on an event loop. The waiter is a ``TaskWaiter`` or a future."""
 
     @staticmethod
-    def is_open(future: Future[Any]) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # the waiter is no instance
-        return not future.done()
+    def is_open(waiter: AsyncWaiter) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # the waiter is no instance
+        return not waiter.done()
 
     @classmethod
-    def gone(cls, waiters: Iterable[Future[Any]]) -> list[bool]:
-        return [*map(is_done, waiters)]
+    def gone(cls, waiters: list[Any]) -> list[bool]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        return [] if are_open(waiters) else [waiter.done() for waiter in waiters]
 
     @staticmethod
-    def get_future(future: Future[Any]) -> Future[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        return future
+    def get_future(waiter: AsyncWaiter) -> Future[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        return future_of(waiter)
 
     @staticmethod
-    def admit(future: Future[Any]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+    def admit(waiter: AsyncWaiter) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         """Do nothing: a task does not block until its item has room."""
 
     @classmethod
-    def answer_all(cls, waiters: list[Future[Any]], answers: list[Any]) -> None:
-        loops: set[AbstractEventLoop] = {*map(get_loop, waiters)}
-        # A loop may be closed by now, and then no task on it waits any more.
+    def answer_all(cls, waiters: list[Any], answers: list[Any]) -> None:
+        loops: set[Any] = {waiter.get_loop() for waiter in waiters}
+        # A loop may be closed or gone by now, and then no task on it waits any more.
         with suppress(RuntimeError):
-            if len(loops) == 1:
-                loops.pop().call_soon_threadsafe(_answer, waiters, answers)
+            if len(loops) == 1 and (loop := loops.pop()) is not None:
+                loop.call_soon_threadsafe(_answer, waiters, answers)
         for loop in loops:
-            chosen = [future.get_loop() is loop for future in waiters]
+            chosen = [waiter.get_loop() is loop for waiter in waiters]
             cls.answer_all([*compress(waiters, chosen)], [*compress(answers, chosen)])
 
 
-# A function of C, which ``map()`` calls without a frame.
-get_loop: Callable[[Future[Any]], AbstractEventLoop] = Future[Any].get_loop
-registered_kinds[Future] = TaskWaiter
+registered_kinds[TaskWaiter] = registered_kinds[FailedWaiter] = registered_kinds[Future] = BridgedWaiter
 
 
-def _answer(futures: list[Future[Any]], answers: list[Any]) -> None:
-    for future, answer in zip(futures, answers, strict=True):
-        if future.done():
-            continue
+def _answer(waiters: list[AsyncWaiter], answers: list[Any]) -> None:
+    answered: list[TaskWaiter] = []
+    for waiter, answer in zip(waiters, answers, strict=True):
         if type(answer) is Failed:
-            future.set_exception(translate_exception(answer.error, answer.name, on_loop=True))
-        else:
-            future.set_result(answer)
+            if not waiter.done():
+                waiter.set_exception(translate_exception(answer.error, answer.name, on_loop=True))
+        elif type(waiter) is TaskWaiter:
+            waiter.answer = answer
+            answered.append(waiter)
+        elif not waiter.done():
+            waiter.set_result(answer)
+    wake(iter(answered))
 
 
 class Crossing:
     """The calls of one loop iteration on their way to an engine."""
 
-    __slots__ = ("_dropped", "_engine", "_marks", "calls", "future", "loop", "mark", "threaded")
+    __slots__ = ("_dropped", "_engine", "_marks", "calls", "future", "loop", "mark", "threaded", "weak_loop")
 
     def __init__(self, engine: ThreadEngine, loop: AbstractEventLoop) -> None:
         self._engine = engine
         self.loop = loop
         # The loop if it knows the thread that runs it.
         self.threaded: Any = loop if isinstance(loop, BaseEventLoop) else UnknownThread
-        self.future = partial(Future[Any], loop=loop)
+        self.weak_loop = ref(loop)
+        # Creates the future that a call awaits; ``None`` if calls await a ``TaskWaiter``.
+        self.future = future_factory(loop)
         # Item, waiter and time of arrival of each call, as in the plain queue.
         self.calls: list[Any] = []
         # The mark of the first call in the queue, and the number of calls that left before they were there.
         self.mark: int | None = None
         self._dropped = 0
         # The marks of the calls that entered one by one.
-        self._marks: MutableMapping[Future[Any], int] = {}
+        self._marks: MutableMapping[AsyncWaiter, int] = {}
         engine.crossing = self
         engine.crossings[self] = None
         engine.line.stats.follow(self)
@@ -128,26 +142,26 @@ class Crossing:
 
     def _enter_each(self) -> None:
         """Queue the calls one by one, because the engine needs more than their items by now."""
-        # Weak, since a frame of a caller must not refer to its future.
-        engine, self._marks = self._engine, WeakKeyDictionary[Future[Any], int]()
+        # Weak, since a frame of a caller must not refer to its waiter.
+        engine, self._marks = self._engine, WeakKeyDictionary[Any, int]()
         with engine.line.stats.lock:
             # Another thread may let them cross together after all.
             calls, self.calls[:] = self.calls[:], ()
-        for item, future in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
+        for item, waiter in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
             try:
-                self._marks[future] = engine.enter(item, future)
+                self._marks[waiter] = engine.enter(item, waiter)
             except Exception as error:  # noqa: BLE001, PERF203  # it is for the caller
-                _answer([future], [Failed(error, engine.name)])
+                _answer([waiter], [Failed(error, engine.name)])
 
-    def leave(self, length: int, future: Future[Any]) -> None:
+    def leave(self, length: int, waiter: AsyncWaiter) -> None:
         """Drop a caller that has no answer yet, with which the list of calls had this length."""
-        if not _cancelled(future):
+        if not _cancelled(waiter):
             return
         engine, stats = self._engine, self._engine.line.stats
         # A call that left before the crossing moved the later ones forward.
         place = first = max(0, length - WIDTH * (1 + self._dropped))
         with stats.lock:
-            while place < len(self.calls) and self.calls[place + 1] is not future:
+            while place < len(self.calls) and self.calls[place + 1] is not waiter:
                 place += WIDTH
             is_on_the_way = place < len(self.calls)
             if is_on_the_way:
@@ -155,14 +169,15 @@ class Crossing:
                 self._dropped += 1
                 stats.left()
         if not is_on_the_way:
-            engine.leave(self._marks.get(future, (self.mark or 0) + first // WIDTH), future)
+            engine.leave(self._marks.get(waiter, (self.mark or 0) + first // WIDTH), waiter)
         elif self.loop.is_closed() and not self.calls:
             self._finish()
 
 
-def _cancelled(future: Future[Any]) -> bool:
-    """Cancel a future and return whether it has no answer. On a closed loop, nothing can wake its task."""
-    return not future.done() if future.get_loop().is_closed() else future.cancel() or future.cancelled()
+def _cancelled(waiter: AsyncWaiter) -> bool:
+    """Cancel a waiter and return whether it has no answer. On a closed loop, nothing can wake its task."""
+    loop = waiter.get_loop()
+    return not waiter.done() if loop is None or loop.is_closed() else waiter.cancel() or waiter.cancelled()
 
 
 class Mailbox:
@@ -239,18 +254,23 @@ async def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = N
         (not LOOKUP_IS_SLOW or crossing.threaded._thread_id != get_ident()) and crossing.loop is not get_running_loop()
     ):
         crossing = Crossing(engine, get_running_loop())
-    future = crossing.future()
+    if crossing.future is None:
+        # As ``new_waiter()``, but without a call.
+        waiter: Any = TaskWaiter()
+        waiter.get_loop, waiter.answer, waiter.callback = crossing.weak_loop, PENDING, None
+    else:
+        waiter = crossing.future()
     calls = crossing.calls
-    calls += (item, future, monotonic())
+    calls += (item, waiter, monotonic())
     length = len(calls)
     try:
-        return await future
+        return await waiter
     except BaseException:
-        crossing.leave(length, future)
+        crossing.leave(length, waiter)
         raise
     finally:
-        # An exception refers to this frame, which must not refer back through the future.
-        del future
+        # An exception refers to this frame, which must not refer back through the waiter.
+        del waiter
 
 
 def open_stream(batcher: ThreadStreams, item: Any, keep: object = None) -> AsyncStream:
@@ -260,17 +280,17 @@ def open_stream(batcher: ThreadStreams, item: Any, keep: object = None) -> Async
 
 async def _result_alone(engine: ThreadEngine, item: Any) -> Any:
     """Return the result of a call that needs more than its item, or comes from inside a batch."""
-    future = Future[Any](loop=get_running_loop())
+    waiter = new_waiter(get_running_loop())
     wait = Wait(engine.line.queue, engine.name) if current() else None
     mark = None
     try:
-        mark = engine.enter(item, future)
-        return await future
+        mark = engine.enter(item, waiter)
+        return await waiter
     except BaseException:
-        if mark is not None and _cancelled(future):
-            engine.leave(mark, future)
+        if mark is not None and _cancelled(waiter):
+            engine.leave(mark, waiter)
         raise
     finally:
         if wait is not None:
             wait.end()
-        del future
+        del waiter

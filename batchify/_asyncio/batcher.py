@@ -18,6 +18,7 @@ from weakref import ref
 
 from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
+from batchify._asyncio.waiters import PENDING, TaskWaiter, new_waiter
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.closing import Closing
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
@@ -144,19 +145,25 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         queue = engine.plain
         if queue is None:
             return await self._submit_slowly(item)
-        mark, future = queue.mark, engine.future()
+        mark, new_future = queue.mark, engine.future
+        if new_future is None:
+            # As ``new_waiter()``, but without a call.
+            waiter: Any = TaskWaiter()
+            waiter.get_loop, waiter.answer, waiter.callback = engine.loop, PENDING, None
+        else:
+            waiter = new_future()
         places = queue.places
-        places += (item, future, engine.clock())
+        places += (item, waiter, engine.clock())
         try:
             if len(places) >= queue.wake_length:
                 engine.start_or_schedule()
-            return await future  # type: ignore[no-any-return]  # engines carry items and results of any type
+            return await waiter  # type: ignore[no-any-return]  # engines carry items and results of any type
         except BaseException:
-            engine.leave(mark, future)
+            engine.leave(mark, waiter)
             raise
         finally:
-            # The exception of the future refers to this frame, so the frame must not refer to the future.
-            del future
+            # The exception of the waiter refers to this frame, so the frame must not refer to the waiter.
+            del waiter
 
     async def _submit_slowly(self, item: T) -> R:
         """Submit an item that has more than itself, or from inside a batch."""
@@ -164,17 +171,17 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         loop = get_running_loop()
         wait = Wait(self._engine_of(loop).line.queue, self.name) if current() else None
         engine = self._active_engine(loop)
-        future, mark = engine.future(), 0
+        waiter, mark = new_waiter(loop), 0
         try:
-            mark = engine.enter(data, future)
-            return await future  # type: ignore[no-any-return]  # as above
+            mark = engine.enter(data, waiter)
+            return await waiter  # type: ignore[no-any-return]  # as above
         except BaseException:
-            engine.leave(mark, future)
+            engine.leave(mark, waiter)
             raise
         finally:
             if wait is not None:
                 wait.end()
-            del future
+            del waiter
 
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once on the running event loop, and return the future of its result."""

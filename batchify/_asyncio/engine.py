@@ -20,6 +20,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
+from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, future_of
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Awaitable, Callable, Generator, Iterable
 
+    from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
     from batchify._core.batch import Batch
     from batchify._stats.counters import Stats
@@ -42,8 +44,7 @@ if TYPE_CHECKING:
 LOOKUP_IS_SLOW = sys.version_info < (3, 12)
 
 
-# Functions of C, which ``map()`` calls without a frame.
-is_done: Callable[[Future[Any]], bool] = Future[Any].done
+# A function of C, which ``map()`` calls without a frame.
 set_result: Callable[[Future[Any], Any], None] = Future[Any].set_result
 
 
@@ -77,9 +78,8 @@ class AsyncEngine:
         "threaded",
     )
 
-    # The clock of the loop, and its way to create a future. They exist while the engine is active.
+    # The clock of the loop. While the engine is idle, it may not exist.
     clock: Callable[[], float]
-    future: Callable[[], Future[Any]]
 
     def __init__(
         self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config, stats: Stats
@@ -90,7 +90,8 @@ class AsyncEngine:
         self.running_loop: AbstractEventLoop | None = None
         # The same loop if it knows the thread that runs it.
         self.threaded: Any = UnknownThread
-        # Whether the loop knows the thread that runs it, and whether its clock is ``monotonic()``, behind a method.
+        # Whether this is one of asyncio's own loops, which knows the thread that runs it, and whether its clock is
+        # ``monotonic()``, behind a method.
         self._is_threaded = isinstance(loop, BaseEventLoop)
         self._is_monotonic = type(loop).time is BaseEventLoop.time
         # The options of the batcher. ``inline()`` derives those of the line from them.
@@ -101,6 +102,10 @@ class AsyncEngine:
         # Returns the batch function, which the engine holds only while there is work.
         self.source = source
         self._fn: BatchFunction | None = None
+        if self._is_monotonic:
+            self.clock = monotonic
+        # Creates the future that a call awaits; ``None`` while the engine is idle, or if calls await a ``TaskWaiter``.
+        self.future: Callable[[], Future[Any]] | None = None
         # Creates the future of ``submit()``.
         self.item_future: Callable[..., ItemFuture] = ItemFuture
         # Returns whether a waiter still wants an answer.
@@ -118,17 +123,19 @@ class AsyncEngine:
         self.running_loop = loop
         if self._is_threaded:
             self.threaded = loop
-        self.clock = monotonic if self._is_monotonic else loop.time
-        self.future = partial(Future, loop=loop)
+        else:
+            self.future = partial(Future, loop=loop)
+        if not self._is_monotonic:
+            self.clock = loop.time
 
     def waiting(self) -> list[BatchItem]:
-        return [BatchItem(*entry) for entry in self.line.entries]
+        return [BatchItem(item, future_of(waiter), arrived) for item, waiter, arrived in self.line.entries]
 
-    def enter(self, data: Any, future: Future[Any]) -> int:
-        """Queue ``data`` for ``future``, and return the mark for ``leave()``."""
+    def enter(self, data: Any, waiter: AsyncWaiter) -> int:
+        """Queue ``data`` for ``waiter``, and return the mark for ``leave()``."""
         if self._fn is None:
             self._fn = self.source()
-        mark = self.line.add(data, future, self.clock())
+        mark = self.line.add(data, waiter, self.clock())
         self.line.admit()
         # At once, so that the items of a full batch make room for the next call.
         while self.line.queue.has_full and (batch := self._take_open()) is not None:
@@ -152,15 +159,15 @@ class AsyncEngine:
             self._cancel_timer()
             self._timer = cast("AbstractEventLoop", self.running_loop).call_at(at, self._on_timer)
 
-    def leave(self, mark: int, future: Future[Any]) -> None:
+    def leave(self, mark: int, waiter: AsyncWaiter) -> None:
         """Drop a caller that has no answer yet."""
         if self.loop_is_closed:
             return
-        future.cancel()
-        if not future.cancelled():
+        waiter.cancel()
+        if not waiter.cancelled():
             # The caller has an answer, which is counted.
             return
-        if self.line.leave(mark, future) is not None:
+        if self.line.leave(mark, waiter) is not None:
             self.line.admit()
             self.start_or_schedule()
         else:
@@ -211,9 +218,10 @@ class AsyncEngine:
     def _go_idle(self) -> None:
         if self._timer is not None:
             self._cancel_timer()
-        self.running_loop = self._fn = None
+        self.running_loop = self.future = self._fn = None
         self.threaded = UnknownThread
-        del self.clock, self.future
+        if not self._is_monotonic:
+            del self.clock
         while self._drains:
             self._drains.pop()()
 
@@ -227,8 +235,8 @@ class AsyncEngine:
 
     def _create_task(self, batch: Batch | None = None) -> Task[None]:
         """Create the task of a batch, by default of the one that may leave at the first step of the task."""
-        fn, loop = cast("BatchFunction", self._fn), cast("AbstractEventLoop", self.running_loop)
-        run = self._run(fn, loop, batch)
+        loop: Any = self.running_loop
+        run = self._run(self._fn, loop, batch)
         # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
@@ -239,30 +247,45 @@ class AsyncEngine:
             self._tasks[batch] = task
         return task
 
-    async def _run(self, fn: BatchFunction, loop: AbstractEventLoop, batch: Batch | None) -> None:
+    async def _run(self, fn: Any, loop: AbstractEventLoop, batch: Batch | None) -> None:
         try:
             await _next_step()
             if batch is None:
                 batch = self._take()
-            if batch is not None:
-                await self._run_parts(batch, fn)
+            if batch is None:
+                return
+            runs = self.line.runs(batch)
+            for part in runs:
+                set_current(part)
+                try:
+                    answers, any_failed = self.line.answers(part, await fn(part.items))
+                except BaseException as error:
+                    if self._ends_task(runs, part, error):
+                        raise
+                else:
+                    self._answer(part, answers, any_failed=any_failed)
         except BaseException as error:
-            if self.loop_is_closed:
-                raise
-            if self._starting is not None and batch is None:
-                # The task was cancelled before its first step.
-                batch = self._take()
-            # An interrupt may also have occurred outside of the batch function.
-            if batch is not None and batch in self._tasks:
-                self._end(batch.unfinished, error)
-            if not issubclass(type(error), (KeyboardInterrupt, SystemExit)):
+            if self._is_raised_by_task(batch, error):
                 raise
             # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
             loop.call_soon(_raise_in_loop, error)
 
+    def _is_raised_by_task(self, batch: Batch | None, error: BaseException) -> bool:
+        """End what is left of the batch of a task that ends with ``error``. Return whether the task raises it."""
+        if self.loop_is_closed:
+            return True
+        if self._starting is not None and batch is None:
+            # The task was cancelled before its first step.
+            batch = self._take()
+        # An interrupt may also have occurred outside of the batch function.
+        if batch is not None and batch in self._tasks:
+            self._end(batch.unfinished, error)
+        return not issubclass(type(error), (KeyboardInterrupt, SystemExit))
+
     def _take(self) -> Batch | None:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
-        task, self._starting = cast("Task[None]", self._starting), None
+        task: Any = self._starting
+        self._starting = None
         batch = self._take_open()
         if batch is not None:
             self._tasks[batch] = task
@@ -272,38 +295,42 @@ class AsyncEngine:
 
     def _take_open(self) -> Batch | None:
         """Take the next batch with callers that still wait, without the others, and without overdue items."""
-        if self.line.plain is None:
+        line = self.line
+        if line.plain is None:
             self._expire()
-        while (batch := self.line.take(now := self.clock())) is not None:
-            self.line.admit()
-            if not any(map(is_done, batch.waiters)) or self.line.drop(batch, [*map(is_done, batch.waiters)], now):
+        while (batch := line.take(now := self.clock())) is not None:
+            if line.plain is None:
+                line.admit()
+            if are_open(batch.waiters) or True not in (gone := [waiter.done() for waiter in batch.waiters]):
+                break
+            if line.drop(batch, gone, now):
                 break
         return batch
 
-    async def _run_parts(self, batch: Batch, fn: BatchFunction) -> None:
-        line = self.line
-        runs = line.runs(batch)
-        for part in runs:
-            set_current(part)
-            try:
-                answers, any_failed = line.answers(part, await fn(part.items))
-            except outcome.RaisedInThread as carried:
-                self._fail(runs, part, carried.error)
-            except BaseException as error:
-                if self.loop_is_closed:
-                    # The task is torn down after its loop, and count_lost_calls() counts the rest.
-                    raise
-                outcome.drop_engine_frame(error)
-                self._fail(runs, part, error)
-                if issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit)):
-                    raise
-            else:
-                if any_failed:
-                    self._answer_each(part, answers)
-                else:
-                    self._answer(part, answers)
+    def _ends_task(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> bool:
+        """End the parts that ``error`` of the batch function ends. Return whether it ends the task of the batch too."""
+        if type(error) is outcome.RaisedInThread:
+            self._fail(runs, part, error.error)
+            return False
+        if self.loop_is_closed:
+            # The task is torn down after its loop, and count_lost_calls() counts the rest.
+            return True
+        outcome.drop_engine_frame(error)
+        self._fail(runs, part, error)
+        return issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit))
 
-    def _answer(self, part: Batch, results: list[Any]) -> None:
+    def _answer(self, part: Batch, answers: list[Any], *, any_failed: bool) -> None:
+        if any_failed:
+            self._answer_each(part, answers)
+        elif are_open(part.waiters):
+            answer_all(self.running_loop, part.waiters, answers)
+            self._finish(part, 0, 0)
+        elif TASK_WAITERS.isdisjoint(map(type, part.waiters)):
+            self._answer_futures(part, answers)
+        else:
+            self._answer_each(part, answers)
+
+    def _answer_futures(self, part: Batch, results: list[Any]) -> None:
         cancelled = 0
         answers = map(set_result, part.waiters, results)
         while True:
@@ -379,8 +406,8 @@ def _next_step() -> Generator[None, None, None]:
     yield
 
 
-def _is_open(future: Future[Any]) -> bool:
-    return not future.done()
+def _is_open(waiter: AsyncWaiter) -> bool:
+    return not waiter.done()
 
 
 def _raise_in_loop(error: BaseException) -> None:

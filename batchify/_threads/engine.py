@@ -548,11 +548,8 @@ class ThreadEngine:
 
 def _only_kind(waiters: list[Any]) -> Kind:
     """Return the kind of all waiters, or ``None`` if they are of several."""
-    types = {*map(type, waiters)}
-    if len(types) > 1:
-        return None
-    only = types.pop()
-    return registered_kinds.get(only, only)
+    kinds = {registered_kinds.get(known, known) for known in {*map(type, waiters)}}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def leave_soon(weak: ref[ThreadEngine], mark: int, waiter: Any) -> None:

@@ -24,9 +24,10 @@ from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator
 
+    from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
@@ -123,11 +124,11 @@ class TaskEngine(AsyncEngine):
 
     __slots__ = ()
 
-    def enter(self, data: Any, future: Future[Any]) -> int:
+    def enter(self, data: Any, waiter: AsyncWaiter) -> int:
         # Each call runs by itself.
         if isinstance(data, Entry):
             data.duplicate_of = None
-        return super().enter(data, future)
+        return super().enter(data, waiter)
 
     def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config, stats: Stats) -> None:
         super().__init__(loop, source, _alone(config), stats)

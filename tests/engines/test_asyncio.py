@@ -316,21 +316,18 @@ def test_a_loop_closed_while_a_batch_runs():
     gc.collect()
 
 
-class Interruptible(asyncio.Future):
-    """A future that raises when its result is set to 2, as Ctrl-C may do while callers are answered."""
-
-    def set_result(self, result):
-        if result == 2:
-            raise KeyboardInterrupt
-        super().set_result(result)
+def interrupted_set_result(future, result):
+    """Set a result, unless it is 2: then raise as Ctrl-C may do while callers are answered."""
+    if result == 2:
+        raise KeyboardInterrupt
+    future.set_result(result)
 
 
 @pytest.mark.parametrize("isolate", [False, True], ids=["whole", "in halves"])
 def test_an_interrupt_while_callers_are_answered(isolate, caplog, monkeypatch):
     """An answered caller keeps its answer, the others get an error, the loop raises, and the next call works."""
     loop = VirtualLoop()
-    monkeypatch.setattr("batchify._asyncio.engine.Future", Interruptible)
-    monkeypatch.setattr("batchify._asyncio.engine.set_result", Interruptible.set_result)
+    monkeypatch.setattr("batchify._asyncio.engine.set_result", interrupted_set_result)
 
     @microbatch(max_size=3, isolate_errors=isolate)
     async def echo(items):
@@ -339,7 +336,7 @@ def test_an_interrupt_while_callers_are_answered(isolate, caplog, monkeypatch):
         return items
 
     async def call(*items):
-        return await asyncio.gather(*map(echo, items), return_exceptions=True)
+        return await asyncio.gather(*map(echo.submit, items), return_exceptions=True)
 
     called = loop.create_task(call(1, 2, 3))
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from batchify import BatcherClosedError
-from batchify._bridge import TaskWaiter, mailbox_of
+from batchify._asyncio.waiters import new_waiter
+from batchify._bridge import BridgedWaiter, mailbox_of
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from tests.kit.engines import HOUR, PATIENCE, wait_until
@@ -218,7 +219,7 @@ def test_a_batch_of_several_loops():
     loops = [asyncio.new_event_loop() for _ in range(3)]
     futures = [loops[number].create_future() for number in (0, 1, 2, 0)]
     loops[2].close()
-    TaskWaiter.answer_all(futures, [10, 11, 12, 13])
+    BridgedWaiter.answer_all(futures, [10, 11, 12, 13])
     first, second = loops[:2]
     assert [10, 11, 13] == [
         loop.run_until_complete(future)
@@ -235,7 +236,7 @@ async def test_calls_that_cross_to_a_closed_engine(kit):
     engine = double._self_route.find()._engine
     crossing = engine.crossing
     engine.close()
-    late = crossing.future()
+    late = new_waiter(crossing.loop)
     crossing.calls += (2, late, 0.0)
     assert 1 == crossing.waiting
     await asyncio.get_running_loop().run_in_executor(None, engine.flush, "close")
