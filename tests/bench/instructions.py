@@ -95,9 +95,9 @@ class Limits(NamedTuple):
 
 
 PATHS = {
-    coroutines: Limits(1.5, 2.1),
-    submit: Limits(1.6, 2.2),
-    acall: Limits(1.5, 1.9),
+    coroutines: Limits(1.2, 2.1),
+    submit: Limits(1.5, 2.2),
+    acall: Limits(1.1, 1.9),
     threads: Limits(3.2, 1.7),
 }
 
