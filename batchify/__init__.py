@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from batchify._batcher.current import CurrentBatch as CurrentBatch
     from batchify._batcher.current import current_batch as current_batch
     from batchify._batcher.registry import aclose_all as aclose_all
+    from batchify._batcher.registry import adrain_all as adrain_all
     from batchify._batcher.registry import batchers as batchers
     from batchify._batcher.registry import close_all as close_all
+    from batchify._batcher.registry import drain_all as drain_all
     from batchify._batcher.report import BatchReport as BatchReport
     from batchify._core.batch import BatchItem as BatchItem
     from batchify._core.outcome import DONE as DONE
@@ -54,9 +56,11 @@ else:
         "ReentrantCallError": "errors",
         "SyncMicrobatcher": "_threads.batcher",
         "aclose_all": "_batcher.registry",
+        "adrain_all": "_batcher.registry",
         "batchers": "_batcher.registry",
         "close_all": "_batcher.registry",
         "current_batch": "_batcher.current",
+        "drain_all": "_batcher.registry",
         "microbatch": "_decorator.microbatch",
         "simulate": "_planning.simulation",
     }

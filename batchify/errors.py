@@ -77,4 +77,14 @@ def overdue(name: str, seconds: float | None) -> str:
 
 def closed(name: str) -> str:
     """Return the message for a call after the batcher was closed."""
-    return f"{name} is closed and takes no more calls"
+    return f"{name} is closed and takes no more calls until it is opened again"
+
+
+def dropped(name: str) -> str:
+    """Return the message for a call whose item had not started when the time for closing was over."""
+    return f"{name} was closed before it could start this item; allow close() a longer timeout"
+
+
+def undrained(name: str, seconds: float | None, calls: int) -> str:
+    """Return the message for a drain that took too long."""
+    return f"{name} still had {calls} unanswered calls after the timeout of {seconds} s of drain()"

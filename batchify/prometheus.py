@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from batchify._batcher.registry import register_for_fork, sources
+from batchify._batcher.live import register_for_fork
+from batchify._batcher.registry import sources
 from batchify._stats.counters import batch_sizes
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
 from batchify._stats.totals import Totals

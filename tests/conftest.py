@@ -68,7 +68,7 @@ def threads():
 @pytest.fixture
 def no_others(monkeypatch):
     """Begin with no batcher, whatever batchers other tests have left."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {})
+    monkeypatch.setattr("batchify._batcher.live._live", {})
 
 
 @pytest.fixture

@@ -13,19 +13,20 @@ from asyncio import get_running_loop
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import ref
 
 from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
 from batchify._asyncio.waiters import PENDING, TaskWaiter, new_waiter
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
-from batchify._batcher.closing import Closing
+from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
+from batchify._batcher.draining import Drain
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import BaseBatcher, register
+from batchify._batcher.live import register
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
@@ -35,16 +36,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
+    from batchify._batcher.draining import End
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
-    from batchify._core.batch import BatchItem
 
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
 
 
-class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
+class AsyncMicrobatcher(Batcher[T, R]):
     """Run a batch function for items that tasks submit one at a time.
 
     It works on any number of event loops. Calls on one loop share batches. The first ``submit`` starts it.
@@ -67,6 +68,8 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
     # The engine of a loop, and the source of a ``def`` batch function. ``batchify.testing.inline()`` replaces both.
     _engine_kind: ClassVar[type[AsyncEngine]] = AsyncEngine
     _offload_kind: ClassVar[type[ThreadOffload]] = ThreadOffload
+    # Whether the batch function is an ``async def`` function.
+    _is_async = True
 
     @shows_options(*ENGINE_OPTIONS)
     def __init__(
@@ -77,44 +80,35 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         **options: Unpack[EngineOptions[T]],
     ) -> None:
         config = engine_config("AsyncMicrobatcher", batch_fn, max_batch_size, batch_wait_timeout_s, options)
-        self._build(lambda: batch_fn, config, is_async=is_async(batch_fn))
+        self._is_async = is_async(batch_fn)
+        self._build(lambda: batch_fn, config)
         register(self)
 
-    @classmethod
-    def _from_source(cls, source: Callable[[], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that takes its batch function from ``source``, and holds it only while there is work."""
-        self = cls.__new__(cls)
-        self._build(source, config, is_async=True)
-        return self
-
-    def _build(self, source: Callable[[], Callable[[list[T]], Any]], config: Config, *, is_async: bool) -> None:
-        self._config = config
-        # Whether calls may have priorities and deadlines.
-        self._takes_requests = config.takes_requests
-        self._source = source
-        self._is_async = is_async
-        self._reset_after_fork()
-
-    # The child of a fork starts without items, loops and threads.
     def _reset_after_fork(self) -> None:
+        super()._reset_after_fork()
         # A plain dict with weak keys: one atomic step copies it while other threads add their loops.
-        self._engines: dict[ref[AbstractEventLoop], AsyncEngine] = {}
+        self._by_loop: dict[ref[AbstractEventLoop], AsyncEngine] = {}
         # Turns an item into its entry in the queue; None if the item is the entry. As it runs user code, each call does
         # this first.
         self._prepare = entry_factory(self._config)
+        # Whether all engines take calls with priorities and deadlines.
+        self._are_engines_ready = self._config.takes_requests
         # The engine of the latest call. A call on the same loop skips the lookup.
         self._engine: AsyncEngine | None = None
         self._started = self._closed = False
-        self._own_counters = {}
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<AsyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
 
     @property
     def is_running(self) -> bool:
         """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
         return self._started and not self._closed
+
+    @property
+    def _takes_requests(self) -> bool:
+        return self._are_engines_ready
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._closed
 
     async def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
         """Return the result for ``item``, which shares a batch with other submitted items.
@@ -227,10 +221,6 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
             raise
         return await asyncio.gather(*futures)
 
-    def waiting(self) -> list[BatchItem]:
-        """Return the queued items, for each loop in order of arrival."""
-        return [item for engine in list(self._engines.values()) for item in engine.waiting()]
-
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes on every loop."""
         self._config = replace(self._config, **changes)
@@ -240,9 +230,9 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         if self._config.takes_requests and not self._takes_requests:
             self._prepare = grouped_entry_factory(self._prepare, self._config)
             # Only now, when no call can find an engine that does not expect it.
-            self._takes_requests = True
-        for loop, engine in self._present():
-            _call_on(loop, partial(_reconfigure, engine), self._config)
+            self._are_engines_ready = True
+        for engine in self._engines():
+            _call_on(engine.loop(), partial(_reconfigure, engine), self._config)
 
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""
@@ -251,33 +241,11 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
 
     async def start(self) -> None:
         """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
-        self._closed = False
+        await self._aopen()
         self._engine_of(get_running_loop())
 
-    async def stop(self) -> None:
-        """Refuse new items, run the queued ones, and return when all are answered. Stopping twice is fine.
-
-        A call from inside a batch returns at once, and does not wait for that batch.
-        """
-        for closing, loop in self._drain():
-            await closing.wait_async(loop)
-        self._end_threads()
-
-    aclose = stop
-
-    def close(self) -> None:
-        """Stop from a thread without a running event loop, as ``stop()`` does.
-
-        Raises:
-            RuntimeError: the event loop of this thread has items to run, and would wait for itself.
-        """
-        here = asyncio._get_running_loop()
-        if any(loop is here and not engine.line.idle for loop, engine in self._reachable()):
-            msg = f"{self.name}.close() would block the event loop that has to run its batches; use: await aclose()"
-            raise RuntimeError(msg)
-        for closing, loop in self._drain():
-            closing.wait(loop)
-        self._end_threads()
+    stop = Batcher.aclose
+    drain = Batcher._adrain
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -286,23 +254,38 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
-    def _drain(self) -> list[tuple[Closing, AbstractEventLoop]]:
-        """Close the batcher and drain every loop; return an object to wait for the end of each loop with items."""
-        self._closed = True
-        self._engine = None
-        drains: list[tuple[Closing, AbstractEventLoop]] = []
+    def _accept(self) -> None:
+        self._closed = False
+
+    def _drains(self, reason: str) -> list[Drain]:
+        if reason == "close":
+            self._closed = True
+            self._engine = None
+        drains: list[Drain] = []
         for loop, engine in self._reachable():
-            closing = Closing()
+            drain = Drain(engine.line.queue, reason, loop)
             # An idle engine too: a call that found the batcher open may be about to add an item.
-            _call_on(loop, engine.drain, closing.end)
+            _call_on(loop, engine.drain, drain)
             if not engine.line.idle:
-                drains.append((closing, loop))
+                drains.append(drain)
         return drains
 
-    def _end_threads(self) -> None:
-        for engine in list(self._engines.values()):
+    def _end_workers(self) -> Iterable[End]:
+        for engine in self._engines():
             if isinstance(engine.source, ThreadOffload):
                 engine.source.close()
+        return ()
+
+    def _drop_queued(self) -> None:
+        for loop, engine in self._reachable():
+            _call_on(loop, AsyncEngine.drop_queued, engine)
+
+    def _check_may_block(self, member: str, instead: str) -> None:
+        here = asyncio._get_running_loop()
+        if any(loop is here and not engine.line.idle for loop, engine in self._reachable()):
+            reason = "would block the event loop that has to run its batches"
+            msg = f"{self.name}.{member}() {reason}; use: {instead}"
+            raise RuntimeError(msg)
 
     def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
         engine = self._engine
@@ -319,33 +302,35 @@ class AsyncMicrobatcher(BaseBatcher, Generic[T, R]):
         if not self._started:
             self._started = True
             register(self)
-        engine = self._engines.get(ref(loop))
+        engine = self._by_loop.get(ref(loop))
         if engine is None:
             self._settle()
             config = self._config
             source = self._source if self._is_async else self._offload_kind(self._source, config)
             engine = self._engine_kind(loop, source, config, self._counters)
-            self._engines[ref(loop, partial(_forget, ref(self)))] = engine
+            self._by_loop[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         if engine.requested is not self._config:
             _reconfigure(engine, self._config)
         return engine
 
-    def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
+    def _engines(self) -> list[AsyncEngine]:
         self._settle()
-        return [(loop, engine) for key, engine in list(self._engines.items()) if (loop := key()) is not None]
+        return list(self._by_loop.values())
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
+        """Return the engines whose loops run."""
+        loops = [(engine.loop(), engine) for engine in self._engines()]
+        return [(loop, engine) for loop, engine in loops if loop is not None and loop.is_running()]
 
     def _settle(self) -> None:
         """Forget the loops that are closed, and count the calls on them as cancelled."""
-        for key, engine in list(self._engines.items()):
+        for key, engine in list(self._by_loop.items()):
             if engine.loop_is_closed:
                 self._forget(key)
 
     def _forget(self, key: ref[AbstractEventLoop]) -> None:
-        engine = self._engines.pop(key, None)
+        engine = self._by_loop.pop(key, None)
         if engine is None:
             return
         if self._engine is engine:
@@ -367,10 +352,10 @@ def _reconfigure(engine: AsyncEngine, config: Config) -> None:
         engine.source.change(config)
 
 
-def _call_on(loop: AbstractEventLoop, function: Callable[[A], None], argument: A) -> None:
-    """Call ``function(argument)`` on ``loop``, unless it is closed."""
+def _call_on(loop: AbstractEventLoop | None, function: Callable[[A], None], argument: A) -> None:
+    """Call ``function(argument)`` on ``loop``, unless it is closed or gone."""
     if loop is asyncio._get_running_loop():
         function(argument)
-    else:
+    elif loop is not None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(function, argument)

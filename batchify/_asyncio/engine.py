@@ -26,7 +26,7 @@ from batchify._batcher.line import Line
 from batchify._batcher.report import report
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
-from batchify.errors import DeadlineError, overdue
+from batchify.errors import BatcherClosedError, DeadlineError, dropped, overdue
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
+    from batchify._batcher.draining import Drain
     from batchify._core.batch import Batch
     from batchify._stats.counters import Stats
 
@@ -58,7 +59,6 @@ class AsyncEngine:
     """The line of one batcher on one event loop, and the tasks that run its batches."""
 
     __slots__ = (
-        "_drains",
         "_fn",
         "_is_monotonic",
         "_is_threaded",
@@ -115,8 +115,6 @@ class AsyncEngine:
         self._starting: Task[None] | None = None
         # A timer for the next decision of the core. It may be early, and then is set again.
         self._timer: TimerHandle | None = None
-        # Called when the engine becomes idle.
-        self._drains: list[Callable[[], None]] = []
 
     def activate(self, loop: AbstractEventLoop) -> None:
         """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
@@ -145,6 +143,8 @@ class AsyncEngine:
 
     def start_or_schedule(self) -> None:
         """Create the task of a batch that may leave now, or set the timer for the next decision."""
+        if self.line.drains:
+            self.line.end_drains()
         at = self.line.plan()
         if at is None:
             if self._starting is None and self.line.idle:
@@ -186,14 +186,21 @@ class AsyncEngine:
         if self.running_loop is not None:
             self.start_or_schedule()
 
-    def drain(self, when_idle: Callable[[], None]) -> None:
-        """Start the queued items now, and call ``when_idle`` once every call is answered; inside a batch, at once."""
-        # A task cannot do this: a loop that ends would cancel it.
-        if self.running_loop is None or self.line.is_inside():
-            when_idle()
+    def drain(self, drain: Drain) -> None:
+        """Start the queued items now; ``drain`` ends when all calls so far are answered."""
+        if self.running_loop is None:
+            drain.set()
         else:
-            self._drains.append(when_idle)
-        self.flush("close")
+            self.line.drain(drain, self.clock())
+            self.start_or_schedule()
+
+    def drop_queued(self) -> None:
+        """Fail all calls whose items have not started."""
+        for future in self.line.fail_all():
+            if not future.done():
+                future.set_exception(BatcherClosedError(dropped(self.line.name)))
+        if self.running_loop is not None:
+            self.start_or_schedule()
 
     def count_lost_calls(self) -> None:
         """Count all queued and running calls as cancelled: the closed loop can answer none of them."""
@@ -222,8 +229,6 @@ class AsyncEngine:
         self.threaded = UnknownThread
         if not self._is_monotonic:
             del self.clock
-        while self._drains:
-            self._drains.pop()()
 
     def _expire(self) -> None:
         expired = self.line.expire(self.clock())

@@ -5,49 +5,53 @@ Must not know: how a caller waits, clocks, locks.
 1. A call from inside a batch holds a ``Wait`` while it waits. Other calls need none.
 2. A call to a queue in which its own batch runs is refused.
 3. A call that closes a cycle of batches of this process is refused. A batch of another process is in no queue here.
+4. A batch that drains a queue does not wait if a call to that queue would be refused.
 
 Theory: with one slot, each item in a queue waits for the batch that runs there, and that batch waits for its own calls
 in further queues. If these steps lead from a call back to its own batch, no batch on the way can end. A queue with
-several slots is not followed: its items may start while one batch waits.
+several slots is not followed: its items may start while one batch waits. A drain, however, waits for all batches.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
 
 from batchify._batcher.current import local_batch
 from batchify.errors import ReentrantCallError, circular, reentrant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
     from batchify._core.batch import Batch
     from batchify._core.slots import Slots
 
-# The queues in which the calls of a batch wait, for each batch that has made any.
-_calls: WeakKeyDictionary[Batch, list[Slots]] = WeakKeyDictionary()
+    # A queue that a batch waits for, and whether it waits for all batches that run there.
+    Step: TypeAlias = tuple[Slots, bool]
+
+# The waits of each batch that has waited.
+_steps: WeakKeyDictionary[Batch, list[Step]] = WeakKeyDictionary()
 
 
 class Wait:
     """The wait of a call of ``name`` in ``queue``. Its creation refuses a call that would wait for its own batch."""
 
-    __slots__ = ("_calls", "_queue")
+    __slots__ = ("end",)
+
+    # Ends the wait.
+    end: Callable[[], object]
 
     def __init__(self, queue: Slots, name: str) -> None:
         batch = local_batch()
         if batch in queue.running:
             raise ReentrantCallError(reentrant(name))
-        self._queue = queue
-        self._calls = [] if batch is None else _calls.setdefault(batch, [])
-        # Noted before the search: of two calls that close a cycle at the same time, at least one sees the other.
-        self._calls.append(queue)
-        if batch is not None and _leads_to(queue, batch):
-            self.end()
-            raise ReentrantCallError(circular(name, batch.name))
-
-    def end(self) -> None:
-        self._calls.remove(self._queue)
+        end = _begin(batch, (queue, False))
+        if end is None:
+            raise ReentrantCallError(circular(name, "" if batch is None else batch.name))
+        self.end = end
 
     def __enter__(self) -> Self:
         return self
@@ -56,15 +60,40 @@ class Wait:
         self.end()
 
 
-def _leads_to(queue: Slots, batch: Batch) -> bool:
+def begin_drain(queue: Slots) -> Callable[[], object] | None:
+    """Let the running batch, if any, wait until ``queue`` is empty.
+
+    Return the function that ends the wait, or ``None`` if the batch would wait for itself.
+    """
+    batch = local_batch()
+    return None if batch in queue.running else _begin(batch, (queue, True))
+
+
+def _begin(batch: Batch | None, step: Step) -> Callable[[], object] | None:
+    if batch is None:
+        return _no_wait
+    steps = _steps.setdefault(batch, [])
+    # Noted before the search: of two waits that close a cycle at the same time, at least one sees the other.
+    steps.append(step)
+    if _leads_to(step, batch):
+        steps.remove(step)
+        return None
+    return partial(steps.remove, step)
+
+
+def _no_wait() -> None:
+    """End the wait of code that belongs to no batch."""
+
+
+def _leads_to(step: Step, batch: Batch) -> bool:
     seen: set[int] = set()
-    todo = [queue]
+    todo = [step]
     while todo:
-        queue = todo.pop()
-        if id(queue) not in seen and queue.has_one_slot:
+        queue, is_drained = todo.pop()
+        if id(queue) not in seen and (is_drained or queue.has_one_slot):
             seen.add(id(queue))
             for running in list(queue.running):
                 if running is batch:
                     return True
-                todo += _calls.get(running, ())
+                todo += _steps.get(running, ())
     return False

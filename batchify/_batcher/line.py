@@ -16,9 +16,11 @@ An engine holds one ``Line`` and uses it in this way:
     mark = line.add(data, waiter, now)   an item arrived
     line.admit()                         items may have room now: returns their waiters
     line.leave(mark, waiter)             a caller left while its item was queued: returns its entry, or None
-    line.leave_all()                     no batch can run: returns all waiters of the queue
+    line.fail_all()                      no batch can run: returns all waiters of the queue, which then fail
     line.expire(now)                     the entries that missed their deadlines
     line.configure(config)               the options changed
+    line.drain(drain, now)               the queued items leave as soon as slots are free
+    line.end_drains()                    after the end of calls: wakes those that wait for it
     line.plan()                          the time of the next decision
     line.idle                            no call waits or runs
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from batchify._batcher.config import Config
+    from batchify._batcher.draining import Drain
     from batchify._core.batch import Batch
     from batchify._core.entries import Entry
     from batchify._core.grouped import GroupedQueue
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Line:
-    __slots__ = ("config", "name", "plain", "plan", "queue", "stats")
+    __slots__ = ("config", "drains", "name", "plain", "plan", "queue", "stats")
 
     queue: PlainQueue | GroupedQueue
     # The queue, if calls can join it without ``add()``.
@@ -61,6 +64,8 @@ class Line:
         self.config = config
         self.name = config.name
         self.stats = stats
+        # The drains that have not ended.
+        self.drains: list[Drain] = []
         self._use(make_queue(config))
         stats.follow(self)
 
@@ -126,11 +131,11 @@ class Line:
                 self.stats.left()
         return entry
 
-    def leave_all(self) -> list[Any]:
-        """Empty the queue, and return the waiters, which get no answer from a batch."""
+    def fail_all(self) -> list[Any]:
+        """Empty the queue, and return the waiters, which get an error as their answer."""
         with self.stats.lock:
             entries = self.queue.withdraw_all()
-            self.stats.left(len(entries))
+            self.stats.dropped(len(entries))
         return [waiter for _, (_, waiter, _) in entries]
 
     @property
@@ -145,6 +150,17 @@ class Line:
             expired = self.queue.expire(now)
             self.stats.expired(len(expired))
         return expired
+
+    def drain(self, drain: Drain, now: float) -> None:
+        drain.since = now
+        self.queue.flush(drain.reason)
+        self.drains.append(drain)
+
+    def end_drains(self) -> None:
+        for drain in self.drains[:]:
+            if self.queue.is_settled(drain.since):
+                self.drains.remove(drain)
+                drain.set()
 
     def configure(self, config: Config) -> None:
         with self.stats.lock:

@@ -87,6 +87,11 @@ class GroupedQueue(Slots):
         return self._arrivals
 
     @property
+    def oldest_arrival(self) -> float:
+        waiting = self._admitted or self._overflow
+        return next(iter(waiting.values())).arrived if waiting else inf
+
+    @property
     def has_full(self) -> bool:
         return len(self.running) < self._concurrency and (self._is_full or self._full.first is not None)
 

@@ -57,7 +57,7 @@ def seconds(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite float of at least 0, or ``None`` for ``None``."""
     if value is None:
         return None
-    _check_type(option, value, "a number of seconds, or None to adapt")
+    _check_type(option, value, "a number of seconds, or None")
     if not 0 <= value <= sys.float_info.max:
         msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
         raise ValueError(msg)

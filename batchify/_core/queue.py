@@ -35,6 +35,7 @@ that can change the plan: the first in an empty queue, or the one that fills a b
 from __future__ import annotations
 
 from itertools import compress
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchify._core.batch import Batch
@@ -95,6 +96,10 @@ class PlainQueue(Slots):
     @property
     def arrivals(self) -> int:
         return self._first_ticket + len(self.places) // WIDTH
+
+    @property
+    def oldest_arrival(self) -> float:
+        return self.places[self._head + 2] if self.waiting else inf
 
     @property
     def has_full(self) -> bool:

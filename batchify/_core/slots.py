@@ -83,6 +83,15 @@ class Slots:
         raise NotImplementedError
 
     @property
+    def oldest_arrival(self) -> float:
+        """The first arrival of a waiting call; infinite if none waits."""
+        raise NotImplementedError
+
+    def is_settled(self, since: float) -> bool:
+        """Return whether no call that arrived until ``since`` waits or runs."""
+        return self.oldest_arrival > since and all(min(batch.arrived) > since for batch in self.running)
+
+    @property
     def running_calls(self) -> int:
         """The number of calls that have left and have no answer yet."""
         # Of a copy, made in one step, because any thread may ask.

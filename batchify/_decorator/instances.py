@@ -13,31 +13,31 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
-from batchify._batcher.registry import register_for_fork
+from batchify._batcher.live import register_for_fork
 from batchify._decorator.signature import Call
 from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchify._batcher.base import Batcher
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
-    from batchify._batcher.registry import Batcher
 
     # Makes a batcher from a source of the batch function and the options. A source takes the executor, if there is one.
-    MakeBatcher: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher]
+    MakeBatcher: TypeAlias = Callable[[Callable[..., Callable[..., Any]], Config], Batcher[Any, Any]]
 
 
 class Instances:
     """The instances, or classes, on which a function was called as a method; ``own`` counts for all of them."""
 
-    def __init__(self, function: Any, config: Config, make_batcher: MakeBatcher, own: Batcher) -> None:
+    def __init__(self, function: Any, config: Config, make_batcher: MakeBatcher, own: Batcher[Any, Any]) -> None:
         self.function = function
         self.make_batcher = make_batcher
         self._config = config
         self._own = own
         # The id of an instance -> a weak reference to it, and its batcher.
-        self._known: dict[int, tuple[ref[Any], Batcher]] = {}
+        self._known: dict[int, tuple[ref[Any], Batcher[Any, Any]]] = {}
         self.closed = False
         register_for_fork(self)
 
@@ -45,21 +45,26 @@ class Instances:
     def call(self) -> Call:
         return Call(self.function, self._config.name, bound=True)
 
-    def of(self, instance: Any) -> Batcher:
+    def of(self, instance: Any) -> Batcher[Any, Any]:
         """Return the batcher of ``instance``, made at first use unless all have been closed."""
         known = self._known.get(id(instance))
         return self._make(instance) if known is None else known[1]
 
-    def known(self, instance: Any) -> list[Batcher]:
+    def known(self, instance: Any) -> list[Batcher[Any, Any]]:
         known = self._known.get(id(instance))
         return [] if known is None else [known[1]]
 
-    def batchers(self) -> list[Batcher]:
+    def batchers(self) -> list[Batcher[Any, Any]]:
         return [self._own, *(batcher for _, batcher in list(self._known.values()))]
 
-    def close(self) -> list[Batcher]:
+    def close(self) -> list[Batcher[Any, Any]]:
         """Refuse new instances, and return the batchers to close."""
         self.closed = True
+        return self.batchers()
+
+    def open(self) -> list[Batcher[Any, Any]]:
+        """Take new instances again, and return the batchers to open."""
+        self.closed = False
         return self.batchers()
 
     def change(self, changes: dict[str, Any]) -> None:
@@ -71,7 +76,7 @@ class Instances:
     def _reset_after_fork(self) -> None:
         self.closed = False
 
-    def _make(self, instance: Any) -> Batcher:
+    def _make(self, instance: Any) -> Batcher[Any, Any]:
         if self.closed:
             raise BatcherClosedError(closed(self._config.name))
         known, key = self._known, id(instance)
@@ -102,11 +107,15 @@ class InstanceScope:
         self._instances = instances
         self._instance = instance
 
-    def batchers(self) -> list[Batcher]:
+    def batchers(self) -> list[Batcher[Any, Any]]:
         return self._instances.known(self._instance)
 
-    def close(self) -> list[Batcher]:
+    def close(self) -> list[Batcher[Any, Any]]:
         return self.batchers() if self._instances.closed else [self._instances.of(self._instance)]
+
+    def open(self) -> list[Batcher[Any, Any]]:
+        # A new instance remains closed with its class.
+        return self.close()
 
     def change(self, changes: dict[str, Any]) -> None:
         self._instances.of(self._instance)._change(changes)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from wrapt import BaseObjectProxy
 
 from batchify._batcher.config import changes
-from batchify._batcher.registry import configure_lock
+from batchify._batcher.live import configure_lock
+from batchify._batcher.registry import for_each, for_each_async
 from batchify._core.limits import number, positive
 from batchify._decorator.routes import RequestRoute, ways
 from batchify._stats.snapshot import BatchStats
@@ -150,27 +151,65 @@ class Batched(Proxy):
         for batcher in self._self_scope.batchers():
             batcher.flush()
 
-    def close(self) -> None:
-        """Refuse new calls, run the queued items, and return when all calls are answered. May be called again.
+    def drain(self, timeout: float | None = None) -> None:
+        """Start the queued items now, and return when all calls made so far are answered. Then idle workers end.
+
+        No call is refused: the next call starts a worker again. A batch that drains its own function does not wait for
+        itself.
+
+        Args:
+            timeout: maximum number of seconds to wait; ``None`` means no limit.
+
+        Raises:
+            TimeoutError: some of the calls are not answered yet.
+            RuntimeError: the caller blocks the event loop that has to run the items; use ``await fn.adrain()`` there.
+        """
+        for_each(self._self_scope.batchers(), lambda batcher, left: batcher._drain(left), timeout)
+
+    async def adrain(self, timeout: float | None = None) -> None:
+        """Drain like ``drain()``, without blocking the event loop."""
+        await for_each_async(self._self_scope.batchers(), lambda batcher, left: batcher._adrain(left), timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse new calls, run the queued items, and return when all calls are answered and the workers have ended.
+
+        Closing twice is fine. A batch that closes its own function does not wait for itself.
+
+        Args:
+            timeout: maximum number of seconds to wait; ``None`` means no limit. After that, and with ``0`` at once,
+                items that have not started fail with ``BatcherClosedError``, and running batches are left to finish by
+                themselves.
 
         Raises:
             RuntimeError: the caller blocks the event loop that has to run the items; use ``await fn.aclose()`` there.
         """
-        for batcher in self._self_scope.close():
-            batcher.close()
+        for_each(self._self_scope.close(), lambda batcher, left: batcher.close(left), timeout)
 
-    async def aclose(self) -> None:
+    async def aclose(self, timeout: float | None = None) -> None:
         """Close like ``close()``, without blocking the event loop."""
-        for batcher in self._self_scope.close():
-            await batcher.aclose()
+        await for_each_async(self._self_scope.close(), lambda batcher, left: batcher.aclose(left), timeout)
+
+    def open(self) -> None:
+        """Take calls again after ``close()``; wait for a ``close()`` in progress.
+
+        ``with fn:`` and ``async with fn:`` open the function, and close it at the end, for all its users.
+
+        Raises:
+            RuntimeError: the caller blocks the event loop whose calls the ``close()`` in progress waits for.
+        """
+        for batcher in self._self_scope.open():
+            batcher._open()
 
     def __enter__(self) -> Self:
+        self.open()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
+        for batcher in self._self_scope.open():
+            await batcher._aopen()
         return self
 
     async def __aexit__(self, *error: object) -> None:

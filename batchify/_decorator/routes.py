@@ -8,13 +8,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchify._batcher.registry import configure_lock
+from batchify._batcher.live import configure_lock
 from batchify._batcher.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from batchify._batcher.registry import Batcher
+    from batchify._batcher.base import Batcher
     from batchify._decorator.signature import Call
 
     # The functions behind ``fn``, ``fn.submit`` and ``fn.acall``.
@@ -26,7 +26,7 @@ class Route:
 
     __slots__ = ("find", "instance")
 
-    def __init__(self, find: Callable[[], Batcher], instance: object = None) -> None:
+    def __init__(self, find: Callable[[], Batcher[Any, Any]], instance: object = None) -> None:
         self.find = find
         self.instance = instance
 
@@ -77,7 +77,7 @@ class RequestRoute(Route):
         return request
 
 
-def _find_for_requests(find: Callable[[], Batcher]) -> Batcher:
+def _find_for_requests(find: Callable[[], Batcher[Any, Any]]) -> Batcher[Any, Any]:
     batcher = find()
     if not batcher._takes_requests:
         with configure_lock:

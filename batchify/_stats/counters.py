@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from batchify._core.batch import Batch
 
 # Numbers by field of a snapshot, by reason of a departure, and by size of a batch (an int). "room" is the sum of the
-# ``max_size`` of all batches, "unanswered" counts the callers that left a running batch, and "wait_time" and "run_time"
-# are sums in seconds.
+# ``max_size`` of all batches, "unanswered" counts the callers that left a running batch, "dropped" the calls that
+# failed in the queue, and "wait_time" and "run_time" are sums in seconds.
 Counts: TypeAlias = Counter[Any]
 
 
@@ -69,7 +69,7 @@ class Stats:
 
     def _clear(self) -> None:
         # By field of a snapshot: what does not follow from the next ones.
-        self._counts = dict.fromkeys((*FIELDS, "unanswered"), 0)
+        self._counts = dict.fromkeys((*FIELDS, "unanswered", "dropped"), 0)
         # The number of batches of each size, reason and maximum size.
         self._kinds: dict[tuple[int, str, int], int] = {}
         self._wait_time = self._run_time = 0.0
@@ -101,6 +101,11 @@ class Stats:
     def left(self, count: int = 1) -> None:
         """Count callers that left while their items were queued."""
         self._count("cancelled_items", count)
+
+    def dropped(self, count: int) -> None:
+        """Count calls that failed while their items were queued."""
+        self._count("failed_items", count)
+        self._count("dropped", count)
 
     def expired(self, count: int) -> None:
         self._count("expired_items", count)
@@ -159,7 +164,7 @@ class Stats:
             counts.update({"total_items": count * size, "total_batches": count, "room": count * max_size})
             counts.update({reason: count, size: count})
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
-        counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
+        counts["answered_items"] -= counts["failed_items"] - counts["dropped"] + counts["unanswered"]
         return counts
 
     def newest_waits(self) -> Iterator[float]:

@@ -12,15 +12,16 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from batchify._batcher.closing import Closing
+from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
+from batchify._batcher.draining import Drain
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
-from batchify._batcher.registry import BaseBatcher, configure_lock, register
+from batchify._batcher.live import configure_lock, register
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
 from batchify._threads.waiters import FutureWaiter, kept, new_waiter
@@ -35,16 +36,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import BatchExecutor
+    from batchify._batcher.draining import End
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
-    from batchify._core.batch import BatchItem
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
+class SyncMicrobatcher(Batcher[T, R]):
     """Run a batch function for items that threads submit one at a time.
 
     With ``concurrency=1``, the batch function always runs on one and the same thread. The first ``submit`` starts it.
@@ -84,23 +84,13 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
         self._build(partial(run_in, batch_fn), config)
         register(self)
 
-    @classmethod
-    def _from_source(cls, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> Self:
-        """Return a batcher that takes its batch function from ``source``, and holds it only while there is work."""
-        self = cls.__new__(cls)
-        self._build(source, config)
-        return self
-
-    def _build(self, source: Callable[[BatchExecutor | None], Callable[[list[T]], Any]], config: Config) -> None:
-        self._source = source
-        self._config = config
+    def _build(self, source: Callable[..., Callable[[list[T]], Any]], config: Config) -> None:
         drain_before_exit_of(config.executor)
-        self._reset_after_fork()
+        super()._build(source, config)
 
-    # The child of a fork has the items and locks of its parent, but none of its threads.
     def _reset_after_fork(self) -> None:
+        super()._reset_after_fork()
         self._engine: ThreadEngine | None = None
-        self._own_counters = {}
 
     def _ensure_engine(self) -> ThreadEngine:
         if self._engine is None:
@@ -111,13 +101,12 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
                     drain_at_exit(self)
         return self._engine
 
-    def __repr__(self) -> str:
-        state = "closed" if self._engine is not None and self._engine.closed else "open"
-        return f"<SyncMicrobatcher {self.name}: {state}, {self.stats.pending} pending, {self.stats.running} running>"
+    def _engines(self) -> list[ThreadEngine]:
+        return [] if self._engine is None else [self._engine]
 
     @property
-    def _takes_requests(self) -> bool:
-        return self._config.takes_requests
+    def _is_closed(self) -> bool:
+        return self._engine is not None and self._engine.closed
 
     @property
     def is_running(self) -> bool:
@@ -209,10 +198,6 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
     def _cancel(self, call: Any) -> None:
         call.cancel()
 
-    def waiting(self) -> list[BatchItem]:
-        """Return the queued items, in order of arrival."""
-        return [] if self._engine is None else self._engine.waiting()
-
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes. Needs ``configure_lock``."""
         config, engine = replace(self._config, **changes), self._engine
@@ -227,29 +212,35 @@ class SyncMicrobatcher(BaseBatcher, Generic[T, R]):
 
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""
-        if self._engine is not None:
-            self._engine.flush("flush")
+        for engine in self._engines():
+            engine.flush()
 
     def start(self) -> None:
         """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
+        self._open()
+
+    stop = Batcher.close
+    drain = Batcher._drain
+
+    def _accept(self) -> None:
         self._ensure_engine().open()
 
-    def stop(self) -> None:
-        """Refuse new items, run the queued ones, and return when all are answered. Stopping twice is fine.
+    def _drains(self, reason: str) -> list[Drain]:
+        engines = [self._ensure_engine()] if reason == "close" else self._engines()
+        drains = [Drain(engine.line.queue, reason) for engine in engines]
+        for engine, drain in zip(engines, drains, strict=True):
+            engine.drain(drain)
+        return drains
 
-        A call from inside a batch returns at once, and does not wait for that batch.
-        """
-        closing = Closing()
-        self._ensure_engine().close(closing.end)
-        closing.wait()
+    def _end_workers(self) -> Iterable[End]:
+        return [end for engine in self._engines() for end in engine.end_workers()]
 
-    close = stop
+    def _drop_queued(self) -> None:
+        for engine in self._engines():
+            engine.drop_queued()
 
-    async def aclose(self) -> None:
-        """Stop without blocking the event loop."""
-        closing = Closing()
-        self._ensure_engine().close(closing.end)
-        await closing.wait_async()
+    def _check_may_block(self, member: str, instead: str) -> None:
+        warn_on_loop(f"{self.name}.{member}", instead)
 
     def __enter__(self) -> Self:
         self.start()

@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from batchify._batcher.config import Config
+    from batchify._batcher.draining import Drain
     from batchify._batcher.executors import BatchExecutor
     from batchify._batcher.waiters import Waiter
     from batchify._core.queue import PlainQueue
     from batchify._stats.counters import Stats
-    from batchify._threads.workers import WakeSignal
+    from batchify._threads.workers import ThreadEnd, WakeSignal
 
     BatchFunction = Callable[[list[Any]], Any]
     # The only kind of the waiters of a batch, or None for several.
@@ -121,8 +122,6 @@ class ThreadEngine:
         self._may_have_left = False
         # The number of callers with missed deadlines that are not notified yet.
         self._notifying = 0
-        # Called, under the lock, when no item is queued and no batch runs. They must not call the engine.
-        self._on_drained: list[Callable[[], None]] = []
 
     @property
     def name(self) -> str:
@@ -241,12 +240,16 @@ class ThreadEngine:
             raise
         return -1
 
-    def _fail_queued(self, error: BaseException) -> None:
-        """Let ``error`` be the answer of all callers in the queue, because no worker can run their items.
+    def drop_queued(self) -> None:
+        """Fail all calls whose items have not started."""
+        with self.deferred, self._lock:
+            self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
+            fn = self._go_idle_if_done()
+        del fn
 
-        Needs the lock.
-        """
-        for waiter in self.line.leave_all():
+    def _fail_queued(self, error: BaseException) -> None:
+        """Let ``error`` be the answer of all callers in the queue. Needs the lock."""
+        for waiter in self.line.fail_all():
             kind_of(waiter).admit(waiter)
             answer = Failed(outcome.copied(error), self.name)
             self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
@@ -260,9 +263,8 @@ class ThreadEngine:
         with self.deferred, self._lock:
             workers = self._deadline_workers
             workers.idle.pop(signal, None)
-            if self.closed and not self.line.waiting:
-                workers.count -= 1
-                self.threads.discard(get_ident())
+            if self._may_end(signal):
+                self._end_worker(workers, signal)
                 return None
             workers.idle[signal] = None
             expires_at = self.line.expires_at
@@ -312,15 +314,15 @@ class ThreadEngine:
         del fn
         return entry is not None
 
-    def flush(self, reason: str) -> None:
+    def flush(self) -> None:
+        """Start the queued items now, as far as slots are free."""
         if self.reentered():
-            self.deferred.append(partial(self.flush, reason))
+            self.deferred.append(self.flush)
             return
         self._enter_crossings()
         with self.deferred, self._lock:
-            self.line.queue.flush(reason)
-            if self.line.queue.plan() is not None:
-                self._wake_another()
+            self.line.queue.flush("flush")
+            self._wake_if_planned()
 
     def configure(self, config: Config) -> None:
         if self.reentered():
@@ -335,39 +337,44 @@ class ThreadEngine:
                 self._fn = self._source(config.executor)
             # Those above a lower ``concurrency`` end.
             self.workers.wake_all(self)
-            if self.line.queue.plan() is not None:
-                self._wake_another()
+            self._wake_if_planned()
 
     def open(self) -> None:
         with self.deferred, self._lock:
             self.started, self.closed = True, False
             self._open_plain()
             # A call that arrived meanwhile may not have known that it matters.
-            if self.line.queue.plan() is not None:
-                self._wake_another()
+            self._wake_if_planned()
 
-    def close(self, on_drained: Callable[[], None] | None = None) -> None:
-        """Refuse new items, run the queued ones, and call ``on_drained`` when all are answered.
-
-        If the caller would wait for itself, ``on_drained`` is called at once.
-        """
-        is_inside = self.reentered() or get_ident() in self.threads or self.line.is_inside()
-        if is_inside and on_drained is not None:
-            on_drained()
-            on_drained = None
+    def drain(self, drain: Drain) -> None:
+        """Start the queued items now; ``drain`` ends when all calls so far are answered. To close, refuse new ones."""
+        if self.reentered() or get_ident() in self.threads:
+            # The caller would wait for itself.
+            drain.set()
         if self.reentered():
-            self.deferred.append(self.close)
+            self.deferred.append(partial(self.drain, drain))
             return
         self._enter_crossings()
         with self.deferred, self._lock:
-            self.closed = True
-            self._closed_at = self.line.queue.arrivals
-            self._open_plain()
-            if on_drained is not None:
-                self._on_drained.append(on_drained)
+            if drain.reason == "close":
+                self.closed = True
+                self._closed_at = self.line.queue.arrivals
+                self._open_plain()
+        # This refuses calls that were made meanwhile, if the engine is closed now.
+        self._enter_crossings()
+        with self.deferred, self._lock:
+            self.line.drain(drain, monotonic())
+            self._wake_if_planned()
             fn = self._go_idle_if_done()
         del fn
-        self.flush("close")
+
+    def end_workers(self) -> list[ThreadEnd]:
+        """Let the workers that have nothing to do end, and return their ends. Inside a worker, return none."""
+        if self.reentered() or get_ident() in self.threads:
+            return []
+        with self.deferred, self._lock:
+            ends = self.workers.end_idle(self, self.line.queue.running)
+            return ends + self._deadline_workers.end_idle(self, ())
 
     def _open_plain(self) -> None:
         """Let calls join the plain queue without the lock if nothing forbids it. Needs the lock."""
@@ -400,13 +407,14 @@ class ThreadEngine:
                 if line.plain is None:
                     self._admit_waiting()
                 at = line.queue.plan()
+                signal.batch = batch
                 if batch is not None:
+                    signal.stay()
                     if at is not None:
                         self._wake_another()
                     return batch
-                if (self.closed and not line.waiting) or self.workers.count > line.config.concurrency:
-                    self.workers.count -= 1
-                    self.threads.discard(get_ident())
+                if self.workers.count > line.config.concurrency or self._may_end(signal):
+                    self._end_worker(self.workers, signal)
                     return None
                 self.workers.idle[signal] = None
                 if at is None:
@@ -419,10 +427,26 @@ class ThreadEngine:
             if self.deferred:
                 self.deferred.run()
 
+    def _may_end(self, signal: WakeSignal) -> bool:
+        """Return whether an idle worker is to end. Needs the lock."""
+        if self.line.waiting:
+            signal.stay()
+            return False
+        return self.closed or signal.leaving is not None
+
+    def _end_worker(self, workers: Workers[ThreadEngine], signal: WakeSignal) -> None:
+        workers.remove(signal)
+        self.threads.discard(get_ident())
+
     def _admit_waiting(self) -> None:
         """Notify the callers whose items have room now. Needs the lock."""
         for waiter in self.line.admit():
             kind_of(waiter).admit(waiter)
+
+    def _wake_if_planned(self) -> None:
+        """Wake or start a worker if a batch may leave now or later. Needs the lock."""
+        if self.line.queue.plan() is not None:
+            self._wake_another()
 
     def _wake_another(self) -> None:
         """Wake or start one more worker for the queued items, if possible. Needs the lock."""
@@ -446,12 +470,14 @@ class ThreadEngine:
 
     def _go_idle_if_done(self) -> BatchFunction | None:
         """Without work, release everything that only work needs. Return the batch function. Needs the lock."""
-        if self.line.queue.waiting or self.line.queue.running or self._notifying:
+        if self._notifying:
+            return None
+        if self.line.drains:
+            self.line.end_drains()
+        if not self.line.idle:
             return None
         # The caller drops it without the lock: it may be the last reference to an instance with a finalizer.
         fn, self._fn = self._fn, None
-        while self._on_drained:
-            self._on_drained.pop()()
         if self.closed:
             self.workers.wake_all(self)
             self._deadline_workers.wake_all(self)

@@ -9,21 +9,21 @@ from __future__ import annotations
 import atexit
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
+    from batchify._batcher.base import Batcher
     from batchify._batcher.executors import BatchExecutor
-    from batchify._batcher.registry import Batcher
 
 
 # Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
-_batchers: dict[ref[Batcher], None] = {}
+_batchers: dict[ref[Batcher[Any, Any]], None] = {}
 # The types of executors whose shutdown first drains the batchers with an executor.
 _executors: WeakSet[type] = WeakSet()
 
 
-def drain_at_exit(batcher: Batcher) -> None:
+def drain_at_exit(batcher: Batcher[Any, Any]) -> None:
     _batchers[ref(batcher, lambda gone: _batchers.pop(gone, None))] = None
 
 
@@ -38,7 +38,7 @@ def drain_before_exit_of(executor: BatchExecutor | None) -> None:
             _register_atexit(_drain_executors)
 
 
-def _alive() -> list[Batcher]:
+def _alive() -> list[Batcher[Any, Any]]:
     return [batcher for known in list(_batchers) if (batcher := known()) is not None]
 
 

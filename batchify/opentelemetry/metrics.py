@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Observation, get_meter
 
 from batchify import __version__
-from batchify._batcher.registry import register_for_fork, sources
+from batchify._batcher.live import register_for_fork
+from batchify._batcher.registry import sources
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
 from batchify._stats.totals import Totals
 from batchify.opentelemetry.tracing import NAME, REASON

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
-from batchify._batcher.registry import registered
+from batchify._batcher.live import registered
 from batchify._core.entries import Entry
 from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
@@ -51,7 +51,7 @@ def inline() -> Generator[None]:
     if SyncMicrobatcher._engine_kind is CallerEngine:
         yield
         return
-    before = [(batcher, dict(vars(batcher))) for batcher in registered()]
+    before = [(batcher, dict(vars(batcher))) for batcher, _ in registered()]
     SyncMicrobatcher._engine_kind = CallerEngine
     AsyncMicrobatcher._engine_kind = TaskEngine
     AsyncMicrobatcher._offload_kind = OnLoop
@@ -68,7 +68,7 @@ def inline() -> Generator[None]:
 
 
 def _reset_after_fork() -> None:
-    for batcher in registered():
+    for batcher, _ in registered():
         batcher._reset_after_fork()
 
 

@@ -132,7 +132,7 @@ def test_seconds_may_be_none():
 )
 def test_other_types_are_not_seconds(value, shown):
     """A value that is not a real number is a ``TypeError`` that names the option, the value and its type."""
-    expected = f"timeout must be a number of seconds, or None to adapt, got {shown}"
+    expected = f"timeout must be a number of seconds, or None, got {shown}"
     assert expected == message_of(TypeError, seconds, "timeout", value)
 
 

@@ -49,7 +49,7 @@ def test_errors_can_be_pickled(kind):
 
 def test_the_error_of_a_closed_batcher_names_it():
     """The message for a call after ``close()`` names the batcher."""
-    assert "embed is closed and takes no more calls" == errors.closed("embed")
+    assert "embed is closed and takes no more calls until it is opened again" == errors.closed("embed")
 
 
 def test_the_error_of_a_reentrant_call_says_what_to_do():

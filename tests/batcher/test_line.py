@@ -326,11 +326,11 @@ def test_a_caller_leaves_the_queue(options):
 
 
 @KINDS
-def test_all_callers_leave_the_queue(options):
-    """If no batch can run, the waiters get their answer from the engine, and the calls are cancelled."""
+def test_all_calls_of_the_queue_fail(options):
+    """If no batch can run, the waiters get their answer from the engine, and the calls have failed."""
     line = new(**options)
     arrive(line, "abc")
-    assert (["A", "B", "C"], True, {"cancelled": 3}) == (line.leave_all(), line.idle, counted(line))
+    assert (["A", "B", "C"], True, {"failed": 3}) == (line.fail_all(), line.idle, counted(line))
 
 
 def urgent(line, item, time_limit):
@@ -528,7 +528,7 @@ def test_the_counters_add_up_at_any_moment(options):
     watch(lambda: line.end(first, 0.0))
     watch(lambda: configure(line, max_size=3, takes_requests=True))
     watch(lambda: line.take(0.0))
-    watch(lambda: line.leave_all())
+    watch(lambda: line.fail_all())
     arrive(line, "xyz")
     watch = watcher(line)
     watch(lambda: line.stats.retire(line))
@@ -602,8 +602,8 @@ class LineMachine(RuleBasedStateMachine):
         assert None is self.line.leave(self.waiting.pop(waiter), waiter)
 
     @rule()
-    def leave_all(self):
-        assert [*self.waiting] == self.line.leave_all()
+    def fail_all(self):
+        assert [*self.waiting] == self.line.fail_all()
         self.waiting = {}
 
     @rule()

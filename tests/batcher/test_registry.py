@@ -6,23 +6,17 @@ import gc
 
 import pytest
 
-from batchify._batcher import registry
-from batchify._batcher.registry import (
-    Counted,
-    aclose_all,
-    batchers,
-    close_all,
-    register,
-    register_for_fork,
-    registered,
-    sources,
-)
+from batchify._batcher import base, live
+from batchify._batcher.live import register, register_for_fork, registered
+from batchify._batcher.registry import aclose_all, batchers, close_all, sources
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
 
-class Batcher(Counted):
+class Batcher(base.Batcher):
     """A batcher that logs the calls of its methods."""
+
+    name = ""
 
     def __init__(self, name, log=None, parent=None, *, listed=True):
         self.name = name
@@ -34,7 +28,7 @@ class Batcher(Counted):
     def __repr__(self):
         return self.name
 
-    def close(self):
+    def close(self, timeout=None):
         self.log.append(f"{self.name} closed")
 
     def _reset_after_fork(self):
@@ -44,7 +38,7 @@ class Batcher(Counted):
         if self.log is not None:
             self.log.append(f"{self.name} settled")
 
-    async def aclose(self):
+    async def aclose(self, timeout=None):
         self.log.append(f"{self.name} closed on the loop")
 
 
@@ -85,20 +79,20 @@ def test_the_registry_forgets_a_freed_batcher():
     """The registry keeps no entry for a freed batcher, so that it does not grow."""
     Batcher("first")
     gc.collect()
-    assert {} == registry._live
+    assert {} == live._live
 
 
 def test_a_freed_batcher_is_not_listed_before_its_callback(monkeypatch):
     """A freed batcher is not listed, even before the callback of its weak reference."""
-    monkeypatch.setattr("batchify._batcher.registry._live", {lambda: None: True})
-    registry._reset_after_fork()
+    monkeypatch.setattr("batchify._batcher.live._live", {lambda: None: True})
+    live._reset_after_fork()
     assert [[], [], []] == [batchers(), registered(), sources()]
 
 
 def test_a_batcher_need_not_be_listed():
     """A batcher that only counts for others is registered, but not listed until it is registered as listed."""
     made = [Batcher("first", listed=False), Batcher("second")]
-    assert (made, [made[1]]) == (registered(), batchers())
+    assert ([(made[0], False), (made[1], True)], [made[1]]) == (registered(), batchers())
     register(made[0])
     assert made == batchers()
     register(made[0], listed=False)
@@ -109,11 +103,11 @@ def test_counters_are_made_once():
     """Counters are made at first use, and the batcher is registered with them."""
     batcher = Batcher("first")
     assert batcher._counters is batcher._counters
-    registry._live.clear()
+    live._live.clear()
     batcher._own_counters.clear()
     assert [] == registered()
     _ = batcher._counters
-    assert ([batcher], []) == (registered(), batchers())
+    assert ([(batcher, False)], []) == (registered(), batchers())
 
 
 def test_sources_have_no_parent():
@@ -148,15 +142,15 @@ def test_a_fork_resets_everything():
     """In the child of a fork, every live batcher and every other registered object is reset."""
     log = []
     made = [Batcher("first", log), Batcher("second", log, listed=False), Batcher("other", log)]
-    registry._live.popitem()
+    live._live.popitem()
     register_for_fork(made[2])
-    registry._reset_after_fork()
+    live._reset_after_fork()
     assert [f"{batcher} reset" for batcher in made] == log
 
 
 def test_other_objects_are_held_weakly():
     """The registry keeps no entry for other objects that are freed."""
-    before = len(registry._others)
+    before = len(live._others)
     register_for_fork(Batcher("other"))
     gc.collect()
-    assert before >= len(registry._others)
+    assert before >= len(live._others)

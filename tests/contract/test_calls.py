@@ -146,7 +146,10 @@ def test_close_runs_waiting_items(kit):
     assert [2, 4] == kit.results(callers)
     assert 1 == double.batch_stats.reasons["close"]
     error = kit.call(double, 3).exception(PATIENCE)
-    assert (BatcherClosedError, "double is closed and takes no more calls") == (type(error), str(error))
+    assert (BatcherClosedError, "double is closed and takes no more calls until it is opened again") == (
+        type(error),
+        str(error),
+    )
 
 
 def test_close_waits_for_the_running_batch(kit):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from batchify import AsyncMicrobatcher, microbatch
-from batchify._batcher.registry import configure_lock
+from batchify._batcher.live import configure_lock
 from tests.kit.engines import PATIENCE, adoubled, doubled, wait_until
 
 
@@ -155,7 +155,7 @@ def test_a_change_while_an_engine_is_made_is_not_lost(kit, monkeypatch):
         (
             TypeError,
             {"timeout": "1"},
-            "timeout must be a number of seconds, or None to adapt, got '1' of type str",
+            "timeout must be a number of seconds, or None, got '1' of type str",
         ),
         (ValueError, {"max_size": 8, "concurrency": 0}, "concurrency must be at least 1, got 0"),
         (

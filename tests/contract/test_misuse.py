@@ -97,11 +97,11 @@ SIZES = [
     (ValueError, -1, "must be at least 1, got -1"),
 ]
 TIMES = [
-    (TypeError, True, "must be a number of seconds, or None to adapt, got True of type bool"),
-    (TypeError, "0.1", "must be a number of seconds, or None to adapt, got '0.1' of type str"),
-    (TypeError, 1j, "must be a number of seconds, or None to adapt, got 1j of type complex"),
-    (TypeError, Decimal("0.1"), "must be a number of seconds, or None to adapt, got Decimal('0.1') of type Decimal"),
-    (TypeError, (1,), "must be a number of seconds, or None to adapt, got (1,) of type tuple"),
+    (TypeError, True, "must be a number of seconds, or None, got True of type bool"),
+    (TypeError, "0.1", "must be a number of seconds, or None, got '0.1' of type str"),
+    (TypeError, 1j, "must be a number of seconds, or None, got 1j of type complex"),
+    (TypeError, Decimal("0.1"), "must be a number of seconds, or None, got Decimal('0.1') of type Decimal"),
+    (TypeError, (1,), "must be a number of seconds, or None, got (1,) of type tuple"),
     (ValueError, -1, "must be a finite number of seconds, at least 0, got -1"),
     (ValueError, -0.002, "must be a finite number of seconds, at least 0, got -0.002"),
     (ValueError, math.nan, "must be a finite number of seconds, at least 0, got nan"),
@@ -427,7 +427,7 @@ def test_every_way_to_call_a_closed_function_is_refused():
     """After ``close()``, every way to call raises a ``BatcherClosedError`` that names the function."""
     fn = microbatch(embed)
     fn.close()
-    expected = "embed is closed and takes no more calls"
+    expected = "embed is closed and takes no more calls until it is opened again"
     calls = [lambda: fn("a"), lambda: fn.submit("a"), lambda: fn.map(["a"]), lambda: asyncio.run(fn.acall("a"))]
     assert [expected] * 4 == [message_of(BatcherClosedError, call) for call in calls]
 

@@ -198,7 +198,7 @@ async def test_each_member_of_an_async_function_works():
 def test_the_engine_classes_have_exactly_the_documented_members(engine):
     """The engine classes have exactly the documented public members."""
     batcher = engine(doubled)
-    members = {"aclose", "close", "flush", "is_running", "name", "start", "stats", "stop", "waiting"}
+    members = {"aclose", "close", "drain", "flush", "is_running", "name", "start", "stats", "stop", "waiting"}
     members |= {"submit", "submit_many"}
     assert members == {name for name in dir(batcher) if not name.startswith("_")}
 

@@ -626,7 +626,7 @@ def test_streams_use_the_plain_queue(kit):
     generate, source = kit.decorate(counting(1), timeout=3600)
     kit.call_waiting(generate, "a")
     [batcher] = [batcher for batcher in batchify.batchers() if batcher.name == "generate" and batcher.waiting()]
-    [engine] = [batcher._engine] if kit.name != "asyncio" else batcher._engines.values()
+    [engine] = batcher._engines()
     assert PlainQueue is type(engine.line.queue)
     source.allow_all()
     generate.flush()

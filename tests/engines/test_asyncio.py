@@ -568,7 +568,7 @@ def test_a_batcher_that_is_dropped_needs_no_collector():
     (batcher,) = echo._self_scope.batchers()
     dead = weakref.ref(batcher)
     # The keys may outlive the batcher, and then the end of the loop must do nothing.
-    keys = list(batcher._engines)
+    keys = list(batcher._by_loop)
     gc.disable()
     try:
         del batcher
@@ -740,7 +740,7 @@ def test_a_pool_that_is_closed_while_a_batch_departs(monkeypatch):
 
     def closing():
         monkeypatch.undo()
-        (engine,) = batcher._engines.values()
+        (engine,) = batcher._engines()
         engine.source.close()
         return copied()
 

@@ -8,6 +8,7 @@ import pytest
 
 from batchify import BatcherClosedError
 from batchify._asyncio.waiters import new_waiter
+from batchify._batcher.draining import Drain
 from batchify._bridge import BridgedWaiter, mailbox_of
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
@@ -129,7 +130,7 @@ async def test_no_thread_for_calls_on_their_way(kit, monkeypatch):
         patch.setattr(_workers.Thread, "start", fail)
         errors = await asyncio.gather(double.acall(1), double.acall(2), return_exceptions=True)
     assert ["can't start new thread"] * 2 == [*map(str, errors)]
-    assert ((0, 2), 6) == (counts(double), await double.acall(3))
+    assert (2, 6) == (double.batch_stats.failed_items, await double.acall(3))
 
 
 @pytest.mark.parametrize("leaves", [True, False], ids=["closed coroutine", "kept coroutine"])
@@ -235,11 +236,11 @@ async def test_calls_that_cross_to_a_closed_engine(kit):
     call = begin(double.acall(1))
     engine = double._self_route.find()._engine
     crossing = engine.crossing
-    engine.close()
+    engine.drain(Drain(engine.line.queue, "close"))
     late = new_waiter(crossing.loop)
     crossing.calls += (2, late, 0.0)
     assert 1 == crossing.waiting
-    await asyncio.get_running_loop().run_in_executor(None, engine.flush, "close")
+    await asyncio.get_running_loop().run_in_executor(None, engine.flush)
     assert 0 == crossing.waiting
     with pytest.raises(BatcherClosedError):
         await late

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, microbatch
-from batchify._batcher.closing import Closing
+from batchify._batcher.draining import End, wait_for, wait_for_async
 from tests.kit.columns import forget_batchers, in_time, settle
 from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 
@@ -277,10 +277,16 @@ class LoopStub:
         self.is_running = iter(answers).__next__
 
 
+def _end_on(loop):
+    end = End()
+    end.loop = loop
+    return end
+
+
 def test_a_thread_waits_as_long_as_the_loop_runs():
     """A thread that waits for the end of an engine stops when the loop of the engine has ended."""
     loop = LoopStub(True, True, False)
-    Closing().wait(loop)
+    assert wait_for([_end_on(loop)], None)
     with pytest.raises(StopIteration):
         loop.is_running()
 
@@ -288,7 +294,7 @@ def test_a_thread_waits_as_long_as_the_loop_runs():
 async def test_a_task_waits_as_long_as_the_loop_runs():
     """A task that waits for the end of an engine stops when the loop of the engine has ended."""
     loop = LoopStub(True, True, False)
-    await Closing().wait_async(loop)
+    assert await wait_for_async([_end_on(loop)], None)
     with pytest.raises(StopIteration):
         loop.is_running()
 

@@ -7,6 +7,7 @@ wait. They pause while the machine acts, so that no batch depends on the speed o
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import Counter
 from functools import partial
@@ -31,6 +32,7 @@ from batchify import (
     SyncMicrobatcher,
     current_batch,
 )
+from batchify._batcher.draining import Drain
 from batchify._threads import workers
 from batchify.testing import VirtualLoop
 from tests.kit.columns import forget_batchers
@@ -137,7 +139,7 @@ class OnLoop:
         return self.loop.create_task(self.batcher.stop()).done
 
     def open(self):
-        self.loop.create_task(self.batcher.start())
+        self.batcher._accept()
 
     def sleep(self, seconds):
         self.loop.run_until_complete(asyncio.sleep(seconds))
@@ -309,12 +311,12 @@ class InThreads:
         self._ends[batch] = returned
 
     def close(self):
-        drained = threading.Event()
-        self.batcher._ensure_engine().close(drained.set)
-        return drained.is_set
+        engine = self.batcher._ensure_engine()
+        drain = Drain(engine.line.queue, "close")
+        engine.drain(drain)
+        return drain.done
 
-    def open(self):
-        self.batcher.start()
+    open = OnLoop.open
 
     def sleep(self, seconds):
         self._clock.sleep(seconds)
@@ -433,7 +435,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Close: the waiting items leave as soon as there are slots, and new items are refused."""
         self.model.push("close")
         self.closed = True
-        self.closings += self.engine.act(self.engine.close)
+        self.closings += [(is_complete, self.engine.now) for is_complete in self.engine.act(self.engine.close)]
         self._follow()
 
     @rule()
@@ -444,7 +446,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_numbers(self):
-        """Engine and model have the same counts, and closing is complete exactly when no item waits or runs."""
+        """Engine and model have the same counts."""
         stats = self.engine.batcher.stats
         running = sum(len(batch["members"]) for batch in self.model.running())
         assert (len(self.model.waiting()), running) == (stats.pending, stats.running)
@@ -452,11 +454,14 @@ class EngineMachine(RuleBasedStateMachine):
         # A caller that left a running batch is counted when the batch ends.
         left = sum(len(batch["left"]) for batch in self.model.running())
         assert self.ends - Counter(cancelled=left) == Counter(**ends) + Counter()
-        idle = not self.model.waiting() and not running
-        if idle:
-            assert all(is_complete() for is_complete in self.closings)
-            self.closings = []
-        assert not any(is_complete() for is_complete in self.closings)
+
+    @invariant()
+    def same_closings(self):
+        """Check that a close is complete once no item waits or runs that had arrived by then."""
+        running = [caller for batch in self.model.running() for caller in batch["members"]]
+        oldest = min((caller["arrived"] for caller in [*self.model.waiting(), *running]), default=math.inf)
+        assert [oldest > at for _, at in self.closings] == [is_complete() for is_complete, _ in self.closings]
+        self.closings = [closing for closing in self.closings if not closing[0]()]
 
     @invariant()
     def same_queue(self):

@@ -815,7 +815,7 @@ def test_a_fork_while_options_change():
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
-        from batchify._batcher import registry
+        from batchify._batcher import live
 
         warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -826,7 +826,7 @@ def test_a_fork_while_options_change():
         held, leave = threading.Event(), threading.Event()
 
         def hold():
-            with registry.configure_lock:
+            with live.configure_lock:
                 held.set()
                 leave.wait()
 
@@ -886,7 +886,8 @@ def test_a_fork_while_counters_are_read():
     script = """
         import os, signal, threading, warnings
         from batchify import microbatch
-        from batchify._batcher.registry import register_for_fork, sources
+        from batchify._batcher.live import register_for_fork
+        from batchify._batcher.registry import sources
         from batchify._stats.totals import Totals
 
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
-from batchify._batcher import registry
+from batchify._batcher import live
 from batchify.testing import VirtualLoop
 from tests.kit.engines import HOUR, PATIENCE, counted_calls, doubled
 
@@ -66,7 +66,7 @@ def settle(outcome, do):
 
 def forget_batchers():
     """Unregister the batchers and threads of a failed test, so that no later code waits for them."""
-    registry._live.clear()
+    live._live.clear()
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.name = "abandoned"

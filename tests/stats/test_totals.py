@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchify import BatchStats, microbatch
-from batchify._batcher.registry import Counted, register, sources
+from batchify._batcher import base
+from batchify._batcher.live import register
+from batchify._batcher.registry import sources
 from batchify._stats.counters import FIELDS, batch_sizes
 from batchify._stats.snapshot import REASONS
 from batchify._stats.totals import Totals
@@ -18,8 +20,10 @@ from batchify._stats.totals import Totals
 pytestmark = pytest.mark.usefixtures("no_others")
 
 
-class Batcher(Counted):
+class Batcher(base.Batcher):
     """Has counters, and counts batches that never ran."""
+
+    name = ""
 
     def __init__(self, name="embed", parent=None):
         self.name = name

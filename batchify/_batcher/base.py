@@ -1,0 +1,220 @@
+"""The batcher: a batch function that is called with one item, whatever drives it.
+
+Decides: when a batcher takes calls, and how it drains and closes.
+Must not know: how a call waits, how an engine runs batches.
+
+A subclass is a shell. It creates its engines, puts calls into them, and has these methods:
+
+    _drains(reason)                  start the queued items of all engines; one ``Drain`` for each with unanswered calls
+    _end_workers()                   let idle worker threads end; one ``End`` for each
+    _drop_queued()                   fail the items that have not started
+    _accept()                        take calls, also after the batcher was closed
+    _check_may_block(member, ...)    refuse to block an event loop that has to run the batches
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from batchify._batcher.draining import wait_for, wait_for_async
+from batchify._batcher.live import register
+from batchify._core.limits import seconds
+from batchify._stats.counters import Stats
+from batchify.errors import undrained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from typing_extensions import Self
+
+    from batchify._batcher.config import Config
+    from batchify._batcher.draining import Drain, End
+    from batchify._core.batch import BatchItem
+    from batchify._stats.snapshot import BatchStats
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    # The batcher that counts the calls of this one too.
+    _parent: Batcher[Any, Any] | None = None
+    _config: Config
+    # Returns the batch function, which an engine holds only while there is work.
+    _source: Callable[..., Callable[[list[T]], Any]]
+    # The drains of the latest ``close()``.
+    _closing: Sequence[End] = ()
+    # Empty until first use. A dict, because the first of several threads that add counters must win.
+    _own_counters: dict[None, Stats]
+
+    @classmethod
+    def _from_source(cls, source: Callable[..., Callable[[list[T]], Any]], config: Config) -> Self:
+        """Return a batcher that takes its batch function from ``source``, and holds it only while there is work."""
+        self = cls.__new__(cls)
+        self._build(source, config)
+        return self
+
+    def _build(self, source: Callable[..., Callable[[list[T]], Any]], config: Config) -> None:
+        self._source = source
+        self._config = config
+        self._reset_after_fork()
+
+    # The child of a fork has the items and locks of its parent, but none of its threads and loops.
+    def _reset_after_fork(self) -> None:
+        self._own_counters = {}
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        kind, stats = type(self).__name__, self.stats
+        return f"<{kind} {self.name}: {state}, {stats.pending} pending, {stats.running} running>"
+
+    @property
+    def name(self) -> str:
+        """The name in errors, statistics and thread names."""
+        return self._config.name
+
+    @property
+    def _counters(self) -> Stats:
+        if not self._own_counters:
+            register(self, listed=False)
+            self._own_counters.setdefault(None, Stats(None if self._parent is None else self._parent._counters))
+        return self._own_counters[None]
+
+    @property
+    def stats(self) -> BatchStats:
+        """A snapshot of the statistics. Any thread may read it."""
+        self._settle()
+        return self._counters.snapshot(self.name)
+
+    def _settle(self) -> None:
+        """Count calls as cancelled that no engine can answer any more."""
+
+    def waiting(self) -> list[BatchItem]:
+        """Return the queued items, for each event loop in order of arrival."""
+        return [item for engine in self._engines() for item in engine.waiting()]
+
+    def _drain(self, timeout: float | None = None) -> None:
+        """Start the queued items now, and return when all calls made so far are answered. Then idle workers end.
+
+        No call is refused. A batch does not wait for itself.
+
+        Args:
+            timeout: maximum number of seconds to wait; ``None`` means no limit.
+
+        Raises:
+            TimeoutError: some of the calls are not answered yet.
+            RuntimeError: the caller blocks the event loop that has to run the items.
+        """
+        limit = seconds("timeout", timeout)
+        self._check_may_block("drain", "await adrain()")
+        if not wait_for(self._ends("flush"), limit):
+            raise TimeoutError(self._undrained(limit))
+
+    async def _adrain(self, timeout: float | None = None) -> None:
+        """Drain the batcher without blocking the event loop."""
+        limit = seconds("timeout", timeout)
+        if not await wait_for_async(self._ends("flush"), limit):
+            raise TimeoutError(self._undrained(limit))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse new items, run the queued ones, and return when all are answered and all worker threads have ended.
+
+        Closing twice is fine. A call from inside a batch does not wait for that batch.
+
+        Args:
+            timeout: maximum number of seconds to wait; ``None`` means no limit. Then items that have not started fail
+                with ``BatcherClosedError``, and running batches are left to finish by themselves.
+
+        Raises:
+            RuntimeError: the caller blocks the event loop that has to run the items; use ``await aclose()`` there.
+        """
+        limit = seconds("timeout", timeout)
+        self._check_may_block("close", "await aclose()")
+        if not wait_for(self._ends("close"), limit):
+            self._drop_queued()
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Close the batcher without blocking the event loop."""
+        limit = seconds("timeout", timeout)
+        if not await wait_for_async(self._ends("close"), limit):
+            self._drop_queued()
+
+    def _open(self) -> None:
+        """Take calls again after ``close()``; wait for one in progress."""
+        if not all(end.is_over for end in self._closing):
+            self._check_may_block("open", "await the aclose() in progress first")
+        wait_for(self._closing, None)
+        self._accept()
+
+    async def _aopen(self) -> None:
+        await wait_for_async(self._closing, None)
+        self._accept()
+
+    def _ends(self, reason: str) -> Iterator[End]:
+        """Start the queued items, and yield the ends that a drain or, for ``"close"``, the closing waits for."""
+        drains = self._drains(reason)
+        if reason == "close":
+            self._closing = drains
+        try:
+            yield from drains
+            yield from self._end_workers()
+        finally:
+            # A batch that stops waiting does not close a cycle any more.
+            for drain in drains:
+                drain.cancel()
+
+    def _undrained(self, limit: float | None) -> str:
+        stats = self.stats
+        return undrained(self.name, limit, stats.pending + stats.running)
+
+    def _drains(self, reason: str) -> list[Drain]:
+        raise NotImplementedError
+
+    def _end_workers(self) -> Iterable[End]:
+        raise NotImplementedError
+
+    def _drop_queued(self) -> None:
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        raise NotImplementedError
+
+    def _check_may_block(self, member: str, instead: str) -> None:
+        raise NotImplementedError
+
+    # What the shells add.
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
+        raise NotImplementedError
+
+    @property
+    def _is_closed(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def _takes_requests(self) -> bool:
+        """Whether calls may have priorities and deadlines."""
+        return self._config.takes_requests
+
+    def submit(self, item: T, keep: object = None) -> Any:
+        raise NotImplementedError
+
+    def _submit_nowait(self, item: T) -> Any:
+        raise NotImplementedError
+
+    def _acall(self, item: T, keep: object = None) -> Any:
+        raise NotImplementedError
+
+    def submit_many(self, items: Iterable[T], keep: object = None) -> Any:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        raise NotImplementedError
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _engines(self) -> list[Any]:
+        raise NotImplementedError
