@@ -108,13 +108,13 @@ class Batcher(Generic[T, R]):
         limit = seconds("timeout", timeout)
         self._check_may_block("drain", "await adrain()")
         if not wait_for(self._ends("flush"), limit):
-            raise TimeoutError(self._undrained(limit))
+            raise TimeoutError(self._undrained())
 
     async def _adrain(self, timeout: float | None = None) -> None:
         """Drain the batcher without blocking the event loop."""
         limit = seconds("timeout", timeout)
         if not await wait_for_async(self._ends("flush"), limit):
-            raise TimeoutError(self._undrained(limit))
+            raise TimeoutError(self._undrained())
 
     def close(self, timeout: float | None = None) -> None:
         """Refuse new items, run the queued ones, and return when all are answered and all worker threads have ended.
@@ -142,7 +142,7 @@ class Batcher(Generic[T, R]):
     def _open(self) -> None:
         """Take calls again after ``close()``; wait for one in progress."""
         if not all(end.is_over for end in self._closing):
-            self._check_may_block("open", "await the aclose() in progress first")
+            self._check_may_block("open", f"async with {self.name}")
         wait_for(self._closing, None)
         self._accept()
 
@@ -163,9 +163,9 @@ class Batcher(Generic[T, R]):
             for drain in drains:
                 drain.cancel()
 
-    def _undrained(self, limit: float | None) -> str:
+    def _undrained(self) -> str:
         stats = self.stats
-        return undrained(self.name, limit, stats.pending + stats.running)
+        return undrained(self.name, stats.pending + stats.running)
 
     def _drains(self, reason: str) -> list[Drain]:
         raise NotImplementedError
