@@ -231,8 +231,8 @@ class AsyncMicrobatcher(Batcher[T, R]):
             self._prepare = grouped_entry_factory(self._prepare, self._config)
             # Only now, when no call can find an engine that does not expect it.
             self._are_engines_ready = True
-        for engine in self._engines():
-            _call_on(engine.loop(), partial(_reconfigure, engine), self._config)
+        for loop, engine in self._present():
+            _call_on(loop, partial(_reconfigure, engine), self._config)
 
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""
@@ -315,13 +315,14 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return engine
 
     def _engines(self) -> list[AsyncEngine]:
+        return [engine for _, engine in self._present()]
+
+    def _present(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
         self._settle()
-        return list(self._by_loop.values())
+        return [(loop, engine) for key, engine in list(self._by_loop.items()) if (loop := key()) is not None]
 
     def _reachable(self) -> list[tuple[AbstractEventLoop, AsyncEngine]]:
-        """Return the engines whose loops run."""
-        loops = [(engine.loop(), engine) for engine in self._engines()]
-        return [(loop, engine) for loop, engine in loops if loop is not None and loop.is_running()]
+        return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
     def _settle(self) -> None:
         """Forget the loops that are closed, and count the calls on them as cancelled."""
@@ -352,10 +353,10 @@ def _reconfigure(engine: AsyncEngine, config: Config) -> None:
         engine.source.change(config)
 
 
-def _call_on(loop: AbstractEventLoop | None, function: Callable[[A], None], argument: A) -> None:
-    """Call ``function(argument)`` on ``loop``, unless it is closed or gone."""
+def _call_on(loop: AbstractEventLoop, function: Callable[[A], None], argument: A) -> None:
+    """Call ``function(argument)`` on ``loop``, unless it is closed."""
     if loop is asyncio._get_running_loop():
         function(argument)
-    elif loop is not None:
+    else:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(function, argument)
