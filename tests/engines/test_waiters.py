@@ -309,16 +309,18 @@ class TestFuturesOfWaitingCalls:
             await call
         assert (0, 0, 1, 0) == counts(echo)
 
-    def test_a_closed_loop(self):
-        """A call whose loop is closed has a future without an end."""
+    def test_a_loop_that_is_closed_meanwhile(self):
+        """A call whose loop is closed while a thread asks for its future has one without an end."""
         echo, _ = echo_of(timeout=HOUR)
         loop = VirtualLoop()
         call = echo(1)
         loop.call_soon(suspended, call)
         loop.run_until_complete(asyncio.sleep(0))
+        [engine] = echo._self_route.find()._engines()
         loop.close()
-        [item] = queued(echo)
+        [item] = engine.waiting()
         assert not item.future.done()
+        assert [] == queued(echo)
         call.close()
 
 
