@@ -12,7 +12,6 @@ from asyncio import BaseEventLoop, Future, get_running_loop
 from collections import deque
 from contextlib import suppress
 from itertools import compress
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -31,6 +30,7 @@ from batchify._asyncio.waiters import (
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.waiters import Failed, Waiter, registered_kinds
+from batchify._clock import monotonic
 from batchify._core.outcome import translate_exception
 from batchify._core.queue import WIDTH
 from batchify._threads.engine import leave_soon

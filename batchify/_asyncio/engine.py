@@ -15,7 +15,6 @@ from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Ta
 from collections import deque
 from contextvars import Context
 from functools import partial
-from time import monotonic
 from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
@@ -24,6 +23,7 @@ from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, future
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
+from batchify._clock import monotonic
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
 from batchify.errors import BatcherClosedError, DeadlineError, dropped, overdue

@@ -13,10 +13,10 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from threading import TIMEOUT_MAX
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from batchify._batcher.cycles import begin_drain
+from batchify._clock import monotonic
 from batchify._core.limits import seconds
 
 if TYPE_CHECKING:

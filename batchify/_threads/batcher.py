@@ -11,7 +11,6 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from batchify._batcher.base import Batcher
@@ -22,6 +21,7 @@ from batchify._batcher.draining import Drain
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
 from batchify._batcher.live import configure_lock, register
+from batchify._clock import monotonic
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
 from batchify._threads.waiters import FutureWaiter, kept, new_waiter

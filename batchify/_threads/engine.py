@@ -20,7 +20,7 @@ from functools import partial
 from itertools import zip_longest
 from math import inf
 from threading import TIMEOUT_MAX, RLock, get_ident
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchify import errors
@@ -29,6 +29,7 @@ from batchify._batcher.current import batch_context, current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
 from batchify._batcher.waiters import Failed, kind_of, registered_kinds
+from batchify._clock import monotonic
 from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.entries import Entry

@@ -11,13 +11,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from sys import maxsize
-from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
 from batchify._batcher.live import registered
+from batchify._clock import monotonic
 from batchify._core.entries import Entry
 from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
