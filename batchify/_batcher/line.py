@@ -205,15 +205,15 @@ class Line:
         # A copy, which the batch function cannot change.
         answers: list[Any] = [*returned] if is_list else outcome.results(self.name, part.size, returned)
         if part.shares is not None:
-            answers = part.per_caller(answers)
+            answers = [answers[index] for index in part.shares]
         try:
             # A look at each kind of answer takes less time than one at each answer.
             for kind in {*map(type, answers)}:
                 if issubclass(kind, Exception):
-                    return answers, True
+                    return outcome.with_own_exceptions(answers), True
         except TypeError:
             # The type of a class may make its classes unhashable.
-            return answers, True
+            return outcome.with_own_exceptions(answers), True
         return answers, False
 
     def ended(self, runs: Iterable[Batch], part: Batch, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from batchify._batcher.current import current
 from batchify._batcher.waiters import Failed, Waiter
-from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception
+from batchify._core.outcome import DONE, exception_for, is_error, results, translate_exception, with_own_exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -133,7 +133,7 @@ def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -
 
 def distribute(batch: Batch, values: list[Any]) -> bool:
     """Put each value into the channel of its caller; return whether any stream is still read."""
-    for channel, value in zip(batch.waiters, values, strict=True):
+    for channel, value in zip(batch.waiters, with_own_exceptions(values), strict=True):
         if channel.is_read:
             is_end = value is DONE
             if is_end or is_error(value):

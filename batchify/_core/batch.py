@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from batchify._core.outcome import with_own_exceptions
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -159,10 +157,6 @@ class Batch:
     def positions(self) -> Iterable[int]:
         """For each waiter, the position of its item."""
         return range(self.size) if self.shares is None else self.shares
-
-    def per_caller(self, results: list[Any]) -> list[Any]:
-        """Return the result of each waiter. Waiters that share an item get exception objects of their own."""
-        return results if self.shares is None else with_own_exceptions([results[index] for index in self.shares])
 
     def forget(self) -> None:
         """Release items and waiters, so that a frame in a traceback does not keep them alive."""

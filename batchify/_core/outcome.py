@@ -58,6 +58,11 @@ def results(name: str, size: int, returned: Any, verb: str = "return") -> list[A
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
     kind = type(returned).__name__
+    if hasattr(type(returned), "__dataframe__"):
+        # Its length is that of its rows, but it yields the names of its columns. The attribute is the interchange
+        # protocol of pandas, polars and others.
+        frame = f'a {kind}, whose elements are its columns ({verb} frame.to_dict("records") instead)'
+        raise BatchResultError(_wrong(name, size, frame, verb))
     if returned is None or isinstance(returned, NOT_SEQUENCES):
         raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}", verb))
     try:
@@ -124,6 +129,8 @@ def exception_for(error: BaseException, name: str, position: int, size: int, *, 
 
 def with_own_exceptions(answers: list[Any]) -> list[Any]:
     """Return ``answers`` with a copy in place of each repeated exception object."""
+    if len({*map(id, answers)}) == len(answers):
+        return answers
     seen: set[int] = set()
     own: list[Any] = []
     for answer in answers:

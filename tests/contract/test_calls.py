@@ -10,8 +10,8 @@ import threading
 import pytest
 
 import batchify
-from batchify import BatcherClosedError, microbatch
-from tests.kit.engines import PATIENCE, doubled, wait_until
+from batchify import BatcherClosedError, BatchResultError, microbatch
+from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
 
 def test_a_call_returns_the_result_for_its_item(kit):
@@ -320,3 +320,32 @@ def test_a_batch_function_can_read_the_captured_contexts(kit):
     echo.flush()
     kit.await_done(futures)
     assert (["one", "two"], ["one", "two"]) == (seen, [future.result() for future in futures])
+
+
+def test_one_exception_at_several_positions_is_a_copy_for_each_caller(kit):
+    """An exception object that is returned several times reaches each caller as an object of its own."""
+    missing = KeyError("missing")
+    double, _ = kit.decorate(lambda items: [missing if item else 0 for item in items], timeout=HOUR, max_size=4)
+    found = kit.call_waiting(double, 0)
+    errors = kit.errors(kit.call_waiting(double, 1, 2, 3))
+    assert [0] == kit.results(found)
+    assert 3 == len({*map(id, errors)})
+    assert [(KeyError, ("missing",))] * 3 == [(type(error), error.args) for error in errors]
+
+
+def test_a_square_data_frame_is_refused(kit):
+    """A data frame would answer with the names of its columns, and the error names the way to return its rows."""
+    import pandas as pd
+
+    double, _ = kit.decorate(lambda items: pd.DataFrame({"a": items, "b": items}), timeout=HOUR, max_size=2)
+    for error in kit.errors(kit.call_waiting(double, 1, 2)):
+        assert BatchResultError is type(error)
+        assert 'return frame.to_dict("records")' in str(error)
+
+
+def test_a_series_answers_by_position(kit):
+    """The results of a series are its values in order, whatever its index is."""
+    import pandas as pd
+
+    double, _ = kit.decorate(lambda items: pd.Series(items, index=[1, 0]) * 2, timeout=HOUR, max_size=2)
+    assert [2, 4] == kit.results(kit.call_waiting(double, 1, 2))

@@ -225,6 +225,21 @@ def test_an_exception_as_a_value_is_raised_to_one_caller(kit):
     assert (1, 1, 0) == outcomes(generate)
 
 
+def test_one_exception_as_several_values_is_a_copy_for_each_caller(kit):
+    """An exception object that is yielded for several callers reaches each as an object of its own."""
+    missing = KeyError("missing")
+
+    def fail(items):
+        yield [missing] * len(items)
+
+    generate, source = kit.decorate(fail, **TOGETHER)
+    callers = kit.call_waiting(generate, "a", "b")
+    source.allow_all()
+    a, b = [caller.exception(PATIENCE) for caller in callers]
+    assert a is not b
+    assert [(KeyError, ("missing",))] * 2 == [(type(error), error.args) for error in (a, b)]
+
+
 def test_stop_iteration_as_a_value_becomes_a_runtime_error(kit):
     """``StopIteration`` or ``StopAsyncIteration`` as a value is raised as a ``RuntimeError`` caused by it."""
     generate, source = kit.decorate(lambda items: [[StopIteration(), StopAsyncIteration()]], **TOGETHER)

@@ -234,8 +234,7 @@ def test_equal_items_are_sent_once():
     batch = queue.take(0.0)
     assert ["a", "b"] == batch.items
     assert [("a", 0), ("A", 2), ("A", 4), ("b", 1)] == batch.waiters
-    assert [10, 10, 10, 20] == batch.per_caller([10, 20])
-    assert [0, 0, 0, 1] == list(batch.positions)
+    assert [0, 0, 0, 1] == batch.shares == batch.positions
 
 
 def test_a_group_counts_equal_items_once():
@@ -276,7 +275,7 @@ def test_a_batch_without_duplicates_has_no_shares():
     queue = new(max_size=2)
     shared(queue, "ab")
     batch = queue.take(0.0)
-    assert (None, range(2), [1, 2]) == (batch.shares, batch.positions, batch.per_caller([1, 2]))
+    assert (None, range(2)) == (batch.shares, batch.positions)
 
 
 def test_a_duplicate_may_leave_between_departure_and_run():
@@ -288,7 +287,7 @@ def test_a_duplicate_may_leave_between_departure_and_run():
     assert [("a", 0), ("A", 1), ("b", 2), ("B", 3), ("c", 4)] == batch.waiters
     batch.drop([True, True, False, True, False])
     assert (["b", "c"], 2, [("b", 2), ("c", 4)]) == (batch.items, batch.size, batch.waiters)
-    assert ["x", "y"] == batch.per_caller(["x", "y"])
+    assert [0, 1] == batch.shares
 
 
 # Capacity of the queue.

@@ -126,6 +126,20 @@ def test_a_value_without_an_order_is_refused(returned, shown):
     assert f"embed() was given 3 items and returned {shown}; {RULE}" == refusal(returned)
 
 
+@pytest.mark.parametrize("verb", ["return", "yield"])
+def test_a_table_is_refused(verb):
+    """A table has the length of its rows, but yields its columns, so a square one would give wrong results."""
+
+    class Frame(Column):
+        def __dataframe__(self):
+            raise NotImplementedError
+
+    with pytest.raises(BatchResultError) as caught:
+        results("embed", 2, Frame("a", "b"), verb)
+    shown = f'a Frame, whose elements are its columns ({verb} frame.to_dict("records") instead)'
+    assert f"embed() was given 2 items and {verb}ed {shown}; {RULE.replace('return', verb)}" == str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("returned", "shown"),
     [
