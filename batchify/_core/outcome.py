@@ -58,7 +58,7 @@ def results(name: str, size: int, returned: Any, verb: str = "return") -> list[A
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
     kind = type(returned).__name__
-    if hasattr(type(returned), "__dataframe__"):
+    if hasattr(type(returned), "__dataframe__"):  # pyright: ignore[reportUnknownArgumentType]  # the type of anything
         # Its length is that of its rows, but it yields the names of its columns. The attribute is the interchange
         # protocol of pandas, polars and others.
         frame = f'a {kind}, whose elements are its columns ({verb} frame.to_dict("records") instead)'

@@ -182,6 +182,20 @@ def test_a_reset_loses_no_count():
     )
 
 
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_as_many_batches_after_a_reset_as_before_are_counted(batches):
+    """A batcher whose counters are the same before a reset and after it has run twice as many batches."""
+    batcher, totals = live(), Totals(sources)
+    for _ in range(2):
+        totals.read()
+        batcher._counters.reset()
+        for _ in range(batches):
+            batcher.run()
+    (total,) = totals.read()
+    assert [2 * batches] * 2 == [total.counts[field] for field in ("total_batches", "answered_items")]
+    assert batches == total.present.total_batches
+
+
 def test_a_batcher_with_a_parent_counts_once():
     """The calls of a batcher with a parent count in the total of its parent, also when the batcher is gone."""
     parent = Batcher()
