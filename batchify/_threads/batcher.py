@@ -66,6 +66,8 @@ class SyncMicrobatcher(Batcher[T, R]):
 
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
+    # How a task asks for the answer of ``acall()``.
+    _awaited: ClassVar[str] = "await "
     # The module for calls from event loops, from the first of them on: users of threads alone do not import asyncio.
     _bridge: ClassVar[Any] = None
 
@@ -131,7 +133,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         # asyncio lacks the function while another thread imports it; then this thread runs no loop.
         running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
         if running_loop is not None and running_loop() is not None:
-            warn_on_loop(self.name, f"await {self.name}.acall(item)")
+            self._warn_on_loop("")
         engine, waiter = self._engine or self._ensure_engine(), kept.waiter
         if waiter is None or waiter.is_busy:
             engine.check_blocking()
@@ -167,7 +169,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         mark = engine.enter(item, future)
         future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, mark))
         if future.gate is not None:
-            wait_for_room(engine, future.gate, future.cancel)
+            self._wait_for_room(engine, future.gate, future.cancel)
         return future
 
     def _acall(self, item: T, keep: object = None) -> Any:
@@ -181,6 +183,7 @@ class SyncMicrobatcher(Batcher[T, R]):
             items: any number of items.
             keep: any object that must live until the answers.
         """
+        self._warn_on_loop(".map")
         calls: list[Any] = []
         try:
             for item in items:
@@ -190,6 +193,23 @@ class SyncMicrobatcher(Batcher[T, R]):
             # The last first: otherwise each would make room for the next one.
             for call in reversed(calls):
                 self._cancel(call)
+
+    def _wait_for_room(self, engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
+        """Block until the item has room. After an error, call ``leave``."""
+        if gate.acquire(blocking=False):
+            return
+        try:
+            self._warn_on_loop(".submit")
+            engine.check_blocking()
+            with Wait(engine.line.queue, engine.name):
+                gate.acquire()
+        except BaseException:
+            # Also Ctrl-C, or an error of another signal handler.
+            leave()
+            raise
+
+    def _warn_on_loop(self, member: str) -> None:
+        warn_on_loop(f"{self.name}{member}", f"{self._awaited}{self.name}.acall(item)")
 
     # Streams replace these two.
     def _await_result(self, call: Any) -> Any:
@@ -253,20 +273,6 @@ class SyncMicrobatcher(Batcher[T, R]):
 def load_bridge() -> Any:
     SyncMicrobatcher._bridge = import_module("batchify._bridge")
     return SyncMicrobatcher._bridge
-
-
-def wait_for_room(engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
-    """Block until the item has room. After an error, call ``leave``."""
-    if gate.acquire(blocking=False):
-        return
-    try:
-        engine.check_blocking()
-        with Wait(engine.line.queue, engine.name):
-            gate.acquire()
-    except BaseException:
-        # Also Ctrl-C, or an error of another signal handler.
-        leave()
-        raise
 
 
 # The engine is held weakly, as a future keeps its callbacks.

@@ -15,7 +15,7 @@ from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.registry import batchers
 from batchify._batcher.streams import BaseStream, Channel, EndOfStream, run
-from batchify._threads.batcher import SyncMicrobatcher, load_bridge, wait_for_room, warn_on_loop
+from batchify._threads.batcher import SyncMicrobatcher, load_bridge
 from batchify._threads.engine import leave_soon
 from batchify._threads.waiters import held_lock
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class ThreadStreams(SyncMicrobatcher[Any, Any]):
     """A batcher for a ``def`` generator function: a call returns a stream."""
 
+    _awaited = "async for value in "
+
     @classmethod
     def _from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
         return super()._from_source(lambda elsewhere: partial(run, source(elsewhere)), config)
@@ -46,7 +48,7 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
         stream = Stream(self, item, channel)
         stream.begin()
         if channel.gate is not None:
-            wait_for_room(self._ensure_engine(), channel.gate, stream.close)
+            self._wait_for_room(self._ensure_engine(), channel.gate, stream.close)
         return stream
 
     def _acall(self, item: Any, keep: object = None) -> Any:
@@ -76,7 +78,7 @@ class ThreadChannel(Channel):
 
     def enter(self, batcher: ThreadStreams, item: Any) -> Self:
         if self.gate is None:
-            warn_on_loop(batcher.name, f"async for value in {batcher.name}.acall(item)")
+            batcher._warn_on_loop("")
         engine = batcher._ensure_engine()
         # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak

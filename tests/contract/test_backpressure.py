@@ -211,7 +211,7 @@ def test_an_interrupt_ends_a_wait_for_room():
     waiting = echo.submit(1)
 
     def interrupt():
-        while sys._current_frames()[main].f_code.co_name != "wait_for_room":
+        while sys._current_frames()[main].f_code.co_name != "_wait_for_room":
             pass
         # Python misses a signal that comes just before the thread blocks on a lock, until the next one.
         while signal.getsignal(signal.SIGINT) is interrupt_once:

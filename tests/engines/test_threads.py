@@ -779,6 +779,38 @@ async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
     assert [(message, __file__)] == [(str(warning.message), warning.filename) for warning in caught]
 
 
+@pytest.mark.parametrize(
+    ("block", "member", "use"),
+    [
+        (lambda fn: fn.map([1, 2]), "map", "doubled.acall(item)"),
+        (lambda fn: fn.close(), "close", "aclose()"),
+    ],
+    ids=["map", "close"],
+)
+async def test_other_blocking_members_warn_on_a_loop_in_debug_mode(block, member, use):
+    """In asyncio's debug mode, each member that blocks its loop warns and names the alternative."""
+    double = microbatch(doubled)
+    asyncio.get_running_loop().set_debug(True)
+    with pytest.warns(RuntimeWarning) as caught:
+        block(double)
+    message = f"doubled.{member}() blocks the event loop that it is called from; use: await {use}"
+    assert [(message, __file__)] == [(str(warning.message), warning.filename) for warning in caught]
+
+
+async def test_submit_warns_in_debug_mode_if_it_blocks(threads):
+    """``submit`` warns if it has to wait for room, and not if it queues its item at once."""
+    double, gate = threads.held(max_pending=1, max_size=1)
+    asyncio.get_running_loop().set_debug(True)
+    waiting = double.submit(1)
+    with pytest.raises(
+        RuntimeWarning, match=r"^double\.submit\(\) blocks the event .* use: await double\.acall\(item\)"
+    ):
+        double.submit(2)
+    assert 1 == double.batch_stats.pending
+    gate.open()
+    assert 2 == waiting.result(PATIENCE)
+
+
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_forked_child_has_batchers_of_its_own():
     """After a fork with queued items and live threads, both processes answer their own calls, on both engines."""
