@@ -6,6 +6,7 @@ Must not know: how an engine works, how a call finds its engine.
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from batchify._decorator.overloads import Decorator
 
 
+class _NoFunction(Enum):
+    NO_FUNCTION = "no function"
+
+    def __repr__(self) -> str:
+        return "<no function>"
+
+
+# ``microbatch(None)`` is a mistake.
+NO_FUNCTION = _NoFunction.NO_FUNCTION
+
+
 def _typed(function: Callable[..., Any]) -> Decorator:
     # Every option for ``inspect``, and the overloads for type checkers. If ``microbatch`` were declared under
     # ``TYPE_CHECKING`` instead, editors would not show its docstring.
@@ -29,7 +41,7 @@ def _typed(function: Callable[..., Any]) -> Decorator:
 
 
 @_typed
-def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
+def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
     """Turn a function of a list of items into a function of one item, whose concurrent calls run in batches.
 
     Works as ``@microbatch``, ``@microbatch()``, ``@microbatch(max_size=8)`` and ``microbatch(fn, max_size=8)``, on
@@ -96,7 +108,7 @@ def microbatch(fn: Any = None, /, **options: Unpack[Options]) -> Any:
         ValueError: an option is out of range.
     """
     check_names("microbatch", options, OPTIONS)
-    if fn is None:
+    if fn is NO_FUNCTION:
         return partial(microbatch, **options)
     # wrapt takes longer to import than the whole package, and the engine classes do not need it.
     from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415

@@ -275,6 +275,7 @@ A_LAMBDA = "<lambda>()"
 
 
 REFUSED = [
+    (None, f"{NO_FUNCTION} None of type NoneType"),
     (5, f"{NO_FUNCTION} 5 of type int"),
     (True, f"{NO_FUNCTION} True of type bool"),
     ("embed", f"{NO_FUNCTION} 'embed' of type str"),
