@@ -256,6 +256,11 @@ class BatchedView(Batched):
 
     options.__doc__ = Batched.options.__doc__
 
+    @property
+    def __func__(self) -> Any:
+        """The function of a bound method, with the same options; ``inspect`` reads its signature."""
+        return self._self_base.__func__
+
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
         return BatchedView(copy.deepcopy(self._self_base, memo), *self._self_urgency)
 

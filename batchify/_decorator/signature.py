@@ -7,6 +7,7 @@ Must not know: engines.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
     from batchify._batcher.interning import InternedKey
+
+# Annotations may name objects that are not defined yet. Python evaluates them from 3.14 on (PEP 649).
+if sys.version_info >= (3, 14):  # pragma: no cover  # covered by the run of the tests under Pyodide
+    from annotationlib import Format
+
+    _with_forward_references = partial(inspect.signature, annotation_format=Format.FORWARDREF)
+else:
+    _with_forward_references = inspect.signature
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -192,14 +201,14 @@ def _is_column(parameter: Parameter) -> bool:
 def _evaluated(fn: Callable[..., Any]) -> Signature:
     """Return the signature, with annotations as types if their names can be resolved."""
     try:
-        return _signature_of(fn, eval_str=True)
+        return inspect.signature(fn, eval_str=True)
     except Exception:  # noqa: BLE001  # evaluating an annotation may raise anything
         return _signature_of(fn)
 
 
-def _signature_of(fn: Callable[..., Any], *, eval_str: bool = False) -> Signature:
+def _signature_of(fn: Callable[..., Any]) -> Signature:
     try:
-        signature = inspect.signature(fn, eval_str=eval_str)
+        signature = _with_forward_references(fn)
     except ValueError:
         # A builtin without a signature can only be called by position.
         return Signature([Parameter("items", Parameter.POSITIONAL_ONLY)])

@@ -231,6 +231,36 @@ def test_the_signature_is_that_of_the_one_item_form(fn, expected):
     assert expected == str(inspect.signature(fn))
 
 
+@pytest.mark.parametrize("fn", [tokenize, Model.scale, Model(2).scale, Model.make, Model.parse])
+def test_a_view_has_the_signature_of_its_function(fn):
+    """``inspect.signature`` shows the same for ``fn.options(...)`` as for ``fn``."""
+    assert inspect.signature(fn) == inspect.signature(fn.options(priority=1))
+
+
+DEFERRED = """
+class Node:
+    @microbatch
+    def children(self, nodes: list[Node]) -> list[Later]: ...
+
+    @microbatch
+    async def parents(self, nodes: list[Node], *, top_k: Later = None) -> list[Node]: ...
+"""
+
+
+def test_annotations_may_name_objects_that_are_not_defined_yet():
+    """A method whose annotations name its own class can be decorated, and its signature is evaluated later."""
+    # From Python 3.14 on, all annotations are evaluated later; this import keeps them as strings.
+    flags = annotations.compiler_flag if sys.version_info < (3, 14) else 0
+    module = {"microbatch": microbatch, "__name__": __name__}
+    exec(compile(DEFERRED, __file__, "exec", flags, dont_inherit=True), module)  # noqa: S102  # our own text
+    node = module["Node"]
+    assert ["nodes"] == list(inspect.signature(node().children).parameters)
+    module["Later"] = int
+    evaluated = inspect.signature(node().parents)
+    assert [node, int] == [parameter.annotation for parameter in evaluated.parameters.values()]
+    assert node is evaluated.return_annotation
+
+
 def test_the_signature_of_a_class_method_has_no_class():
     """The signature of a class method has no class parameter, in either order of the decorators."""
 
