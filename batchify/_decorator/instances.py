@@ -34,7 +34,7 @@ class Instances:
     def __init__(self, function: Any, config: Config, make_batcher: MakeBatcher, own: Batcher[Any, Any]) -> None:
         self.function = function
         self.make_batcher = make_batcher
-        self._config = config
+        self.config = config
         self._own = own
         # The id of an instance -> a weak reference to it, and its batcher.
         self._known: dict[int, tuple[ref[Any], Batcher[Any, Any]]] = {}
@@ -43,7 +43,7 @@ class Instances:
 
     @cached_property
     def call(self) -> Call:
-        return Call(self.function, self._config.name, bound=True)
+        return Call(self.function, self.config.name, bound=True)
 
     def of(self, instance: Any) -> Batcher[Any, Any]:
         """Return the batcher of ``instance``, made at first use unless all have been closed."""
@@ -69,7 +69,7 @@ class Instances:
 
     def change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes to all instances, also to later ones."""
-        self._config = replace(self._config, **changes)
+        self.config = replace(self.config, **changes)
         for batcher in self.batchers():
             batcher._change(changes)
 
@@ -78,20 +78,20 @@ class Instances:
 
     def _make(self, instance: Any) -> Batcher[Any, Any]:
         if self.closed:
-            raise BatcherClosedError(closed(self._config.name))
+            raise BatcherClosedError(closed(self.config.name))
         known, key = self._known, id(instance)
         try:
             weak = ref(instance, lambda _: known.pop(key))
         except TypeError:
             kind = type(instance).__qualname__
-            msg = f"{self._config.name}() needs a weak reference to its {kind}; add '__weakref__' to its __slots__"
+            msg = f"{self.config.name}() needs a weak reference to its {kind}; add '__weakref__' to its __slots__"
             raise TypeError(msg) from None
         call, function = self.call, self.function
 
         def source(elsewhere: BatchExecutor | None = None) -> Callable[..., Any]:
             return call.batch(function.__get__(weak()), elsewhere)
 
-        batcher = self.make_batcher(source, call.for_items(self._config))
+        batcher = self.make_batcher(source, call.for_items(self.config))
         batcher._parent = self._own
         batcher = known.setdefault(key, (weak, batcher))[1]
         if self.closed:

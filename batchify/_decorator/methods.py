@@ -72,6 +72,15 @@ class BatchedFunction(Batched):
         """The function of a decorated bound method, with the same options; ``inspect`` reads its signature."""
         return BatchedFunction(self.__wrapped__.__func__, self._self_config, self._self_instances.make_batcher)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchedFunction:
+        # As Python does: a function is its own copy, and a bound method is copied with its instance.
+        fn, instances = self.__wrapped__, self._self_instances
+        if isinstance(fn, MethodType):
+            copied = copy.deepcopy(fn, memo)
+            if copied.__self__ is not fn.__self__:
+                return BatchedFunction(copied, instances.config, instances.make_batcher)
+        return self
+
     def __reduce__(self) -> str:
         return name_of(self.__wrapped__)
 

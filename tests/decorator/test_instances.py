@@ -103,6 +103,42 @@ def test_a_deep_copy_has_its_own_methods():
     assert (handler, 3) == copy.copy(handler).handle(3)
 
 
+class Lines:
+    @classmethod
+    def of(cls, items):
+        return items
+
+
+class Owner:
+    """Decorates its own method, and keeps it."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.scale = microbatch(self.scaled, name="scale")
+
+    def scaled(self, numbers):
+        return [self.factor * number for number in numbers]
+
+
+def test_a_deep_copy_decorates_its_own_method():
+    """An object that keeps a decorated method of its own has a copy that does so too, with the same options."""
+    owner = Owner(2)
+    owner.scale.configure(max_size=7)
+    assert 6 == owner.scale(3)
+    other = copy.deepcopy(owner)
+    other.factor = 10
+    assert [30, 6] == [other.scale(3), owner.scale(3)]
+    assert (1, 2, other) == (total(other.scale), total(owner.scale), other.scale.__self__)
+    assert [7, "scale"] == [other.scale._self_config.max_size, other.scale.batch_stats.name]
+    assert copy.copy(owner).scale is owner.scale
+
+
+def test_a_decorated_method_of_a_class_is_its_own_copy():
+    """A class is not copied, so neither is a method that is bound to one."""
+    lines = microbatch(Lines.of)
+    assert lines is copy.deepcopy(lines)
+
+
 def test_instances_may_have_slots(name):
     """A class with ``__slots__`` only needs ``__weakref__`` among them."""
 
