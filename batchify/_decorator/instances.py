@@ -8,7 +8,8 @@ Instances are compared by identity and held weakly. Nothing is stored in them.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from dataclasses import is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
@@ -84,7 +85,7 @@ class Instances:
             weak = ref(instance, lambda _: known.pop(key))
         except TypeError:
             kind = type(instance).__qualname__
-            msg = f"{self.config.name}() needs a weak reference to its {kind}; add '__weakref__' to its __slots__"
+            msg = f"{self.config.name}() needs a weak reference to its {kind}; {_advice(instance)}"
             raise TypeError(msg) from None
         call, function = self.call, self.function
 
@@ -98,6 +99,17 @@ class Instances:
             # Another thread has closed the other batchers meanwhile, before this one was known.
             batcher.close()
         return batcher
+
+
+def _advice(instance: object) -> str:
+    """Return how to make the instances of a class weakly referenceable."""
+    kind = type(instance)
+    if kind.__itemsize__:
+        base = next(base for base in kind.__mro__ if base.__itemsize__ and base.__module__ == "builtins")
+        return f"subclasses of {base.__name__} have none, so keep the {base.__name__} in an attribute of another class"
+    if is_dataclass(kind) and sys.version_info >= (3, 11):
+        return "pass weakref_slot=True to its @dataclass"
+    return "add '__weakref__' to its __slots__"
 
 
 class InstanceScope:

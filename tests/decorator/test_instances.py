@@ -9,7 +9,7 @@ import pickle
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import NamedTuple
 
 import pytest
@@ -180,18 +180,45 @@ def test_slots_without_a_weak_reference_are_refused():
     assert 0 == total(Slotted.scale)
 
 
-def test_named_tuples_are_not_supported():
-    """A class whose instances never support weak references cannot have a decorated method."""
+def scale(self, items):
+    return items
 
-    class Pair(NamedTuple):
-        one: int
 
-        @microbatch
-        def scale(self, items):
-            return items
+class Pair(NamedTuple):
+    one: int
+    scale = microbatch(scale)
 
-    with pytest.raises(TypeError, match="needs a weak reference to its"):
-        Pair(1).scale(1)
+
+class Number(int):
+    scale = microbatch(scale)
+
+
+class Octets(bytes):
+    scale = microbatch(scale)
+
+
+@pytest.mark.parametrize(
+    ("one", "base"), [(Pair(1), "tuple"), (Number(1), "int"), (Octets(b"1"), "bytes")], ids=["tuple", "int", "bytes"]
+)
+def test_instances_of_variable_size_are_not_supported(one, base):
+    """Instances of subclasses of int and tuple have no weak references, and the error does not advise to add any."""
+    advice = f"subclasses of {base} have none, so keep the {base} in an attribute of another class"
+    with pytest.raises(TypeError) as caught:
+        one.scale(1)
+    assert f"scale() needs a weak reference to its {type(one).__name__}; {advice}" == str(caught.value)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="dataclasses have no option for it before Python 3.11")
+def test_a_dataclass_with_slots_takes_an_option():
+    """The advice for a dataclass is the option that adds the slot, and it works."""
+
+    def point(**options):
+        return make_dataclass("Point", [("x", int)], namespace={"scale": microbatch(scale)}, slots=True, **options)(1)
+
+    with pytest.raises(TypeError) as caught:
+        point().scale(1)
+    assert "scale() needs a weak reference to its Point; pass weakref_slot=True to its @dataclass" == str(caught.value)
+    assert 1 == point(weakref_slot=True).scale(1)
 
 
 def test_instances_need_no_hash():
