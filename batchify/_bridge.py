@@ -8,14 +8,14 @@ together, and the answers of a batch return together, so both ways cost one wake
 from __future__ import annotations
 
 from _thread import get_ident
-from asyncio import BaseEventLoop, Future, get_running_loop
+from asyncio import BaseEventLoop, Future, _get_running_loop
 from collections import deque
 from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread
+from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread, find_loop
 from batchify._asyncio.streams import AsyncStream, TaskChannel
 from batchify._asyncio.waiters import (
     PENDING,
@@ -251,9 +251,9 @@ async def acall(batcher: SyncMicrobatcher[Any, Any], item: Any, keep: object = N
         return await _result_alone(engine, item)
     crossing = engine.crossing
     if crossing is None or (
-        (not LOOKUP_IS_SLOW or crossing.threaded._thread_id != get_ident()) and crossing.loop is not get_running_loop()
+        (not LOOKUP_IS_SLOW or crossing.threaded._thread_id != get_ident()) and crossing.loop is not _get_running_loop()
     ):
-        crossing = Crossing(engine, get_running_loop())
+        crossing = Crossing(engine, find_loop(engine.name))
     if crossing.future is None:
         # As ``new_waiter()``, but without a call.
         waiter: Any = TaskWaiter()
@@ -280,7 +280,7 @@ def open_stream(batcher: ThreadStreams, item: Any, keep: object = None) -> Async
 
 async def _result_alone(engine: ThreadEngine, item: Any) -> Any:
     """Return the result of a call that needs more than its item, or comes from inside a batch."""
-    waiter = new_waiter(get_running_loop())
+    waiter = new_waiter(find_loop(engine.name))
     wait = Wait(engine.line.queue, engine.name) if current() else None
     mark = None
     try:

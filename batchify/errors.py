@@ -75,6 +75,14 @@ def overdue(name: str, seconds: float | None) -> str:
     )
 
 
+def no_loop(name: str) -> str:
+    """Return the message for a call that can only be awaited on asyncio."""
+    return (
+        f"{name}() can only be awaited on asyncio, and no event loop of asyncio is running in this thread; on trio, "
+        f"call a def function in a thread: await trio.to_thread.run_sync(function, item)"
+    )
+
+
 def closed(name: str) -> str:
     """Return the message for a call after the batcher was closed."""
     return f"{name} is closed and takes no more calls until it is opened again"

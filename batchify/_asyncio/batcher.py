@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import ref
 
-from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine
+from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine, find_loop
 from batchify._asyncio.offload import ThreadOffload
 from batchify._asyncio.waiters import PENDING, TaskWaiter, new_waiter
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
@@ -131,11 +131,15 @@ class AsyncMicrobatcher(Batcher[T, R]):
         if self._prepare is not None or current():
             return await self._submit_slowly(item)
         engine = self._engine
-        if engine is None or (
-            (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
-            and engine.running_loop is not get_running_loop()
-        ):
-            engine = self._active_engine(get_running_loop())
+        try:
+            if engine is None or (
+                (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
+                and engine.running_loop is not get_running_loop()
+            ):
+                engine = self._active_engine(get_running_loop())
+        except RuntimeError:
+            find_loop(self.name)
+            raise
         queue = engine.plain
         if queue is None:
             return await self._submit_slowly(item)
@@ -162,7 +166,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
     async def _submit_slowly(self, item: T) -> R:
         """Submit an item that has more than itself, or from inside a batch."""
         data = item if self._prepare is None else self._prepare(item)
-        loop = get_running_loop()
+        loop = find_loop(self.name)
         wait = Wait(self._engine_of(loop).line.queue, self.name) if current() else None
         engine = self._active_engine(loop)
         waiter, mark = new_waiter(loop), 0
@@ -181,11 +185,15 @@ class AsyncMicrobatcher(Batcher[T, R]):
         """Queue ``item`` at once on the running event loop, and return the future of its result."""
         data = item if self._prepare is None else self._prepare(item)
         engine = self._engine
-        if engine is None or (
-            (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
-            and engine.running_loop is not get_running_loop()
-        ):
-            engine = self._active_engine(get_running_loop())
+        try:
+            if engine is None or (
+                (not LOOKUP_IS_SLOW or engine.threaded._thread_id != get_ident())
+                and engine.running_loop is not get_running_loop()
+            ):
+                engine = self._active_engine(get_running_loop())
+        except RuntimeError:
+            find_loop(self.name)
+            raise
         if current():
             engine.line.check_reentrancy()
         future = engine.item_future(loop=engine.running_loop)
@@ -241,8 +249,9 @@ class AsyncMicrobatcher(Batcher[T, R]):
 
     async def start(self) -> None:
         """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
+        loop = find_loop(self.name)
         await self._aopen()
-        self._engine_of(get_running_loop())
+        self._engine_of(loop)
 
     stop = Batcher.aclose
     drain = Batcher._adrain

@@ -11,7 +11,7 @@ queued by then.
 from __future__ import annotations
 
 import sys
-from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, get_running_loop
 from collections import deque
 from contextvars import Context
 from functools import partial
@@ -26,7 +26,7 @@ from batchify._batcher.report import report
 from batchify._clock import monotonic
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
-from batchify.errors import BatcherClosedError, DeadlineError, dropped, overdue
+from batchify.errors import BatcherClosedError, DeadlineError, dropped, no_loop, overdue
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
@@ -47,6 +47,14 @@ LOOKUP_IS_SLOW = sys.version_info < (3, 12)
 
 # A function of C, which ``map()`` calls without a frame.
 set_result: Callable[[Future[Any], Any], None] = Future[Any].set_result
+
+
+def find_loop(name: str) -> AbstractEventLoop:
+    """Return the running event loop for a call of the batcher ``name``."""
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(no_loop(name)) from None
 
 
 class UnknownThread:

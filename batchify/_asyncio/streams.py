@@ -5,7 +5,7 @@ Must not know: batches, threads, decorators.
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future, get_running_loop
+from asyncio import CancelledError, Future
 from collections import deque
 from contextlib import aclosing, nullcontext, suppress
 from contextvars import Context
@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
-from batchify._asyncio.engine import ItemFuture
+from batchify._asyncio.engine import ItemFuture, find_loop
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read
@@ -65,7 +65,7 @@ class ClosingGenerator(aclosing[Any]):
 class TaskChannel(Channel):
     def __init__(self, name: str, queue: Slots) -> None:
         super().__init__()
-        self.loop = get_running_loop()
+        self.loop = find_loop(name)
         self.name = name
         self._queue = queue
         # Not an asyncio.Queue: that fails if a reader is torn down after its loop is closed.

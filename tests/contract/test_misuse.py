@@ -433,10 +433,16 @@ def test_every_way_to_call_a_closed_function_is_refused():
     assert [expected] * 4 == [message_of(BatcherClosedError, call) for call in calls]
 
 
+NO_LOOP = (
+    "can only be awaited on asyncio, and no event loop of asyncio is running in this thread; on trio, call a def "
+    "function in a thread: await trio.to_thread.run_sync(function, item)"
+)
+
+
 def test_submit_of_an_async_function_requires_a_running_loop():
     """``submit()`` of an async function raises without a running loop; the next call gets its result."""
     fn = microbatch(aembed)
-    assert "no running event loop" == message_of(RuntimeError, fn.submit, "a")
+    assert f"aembed() {NO_LOOP}" == message_of(RuntimeError, fn.submit, "a")
     assert "a" == asyncio.run(fn("a"))
 
 
@@ -461,3 +467,55 @@ def test_messages_contain_no_items_or_results():
         fn(secret, texts=secret)
     texts = [str(returned.value), repr(returned.value), str(called.value), repr(fn), str(fn.batch_stats)]
     assert [] == [text for text in texts if secret in text]
+
+
+# Calls without an event loop of asyncio, as from trio.
+
+
+class Doubling:
+    """Methods of every kind. Each instance has batchers of its own."""
+
+    @microbatch(name="double")
+    def plain(self, items):
+        return [2 * item for item in items]
+
+    @microbatch(name="double")
+    async def awaited(self, items):
+        return [2 * item for item in items]
+
+    @microbatch(name="double")
+    def stream(self, items):
+        yield items
+
+    @microbatch(name="double")
+    async def astream(self, items):
+        yield items
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda one: one.awaited(1),
+        lambda one: one.awaited.options(priority=1)(1),
+        lambda one: one.awaited.submit(1),
+        lambda one: one.plain.acall(1),
+        lambda one: one.plain.options(priority=1).acall(1),
+        lambda one: anext(one.astream(1)),
+        lambda one: one.astream.submit(1),
+        lambda one: anext(one.stream.acall(1)),
+        lambda one: AsyncMicrobatcher(one.awaited.__wrapped__, name="double").start(),
+    ],
+    ids=["async", "urgent", "submit", "acall", "urgent acall", "stream", "submitted stream", "stream acall", "start"],
+)
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
+def test_without_an_event_loop_the_error_names_an_alternative(call, is_known):
+    """A call that only asyncio can answer says so, and names a way that works on trio."""
+    one = Doubling()
+
+    async def use():
+        assert [2, 2] == await asyncio.gather(one.awaited(1), one.plain.acall(1))
+
+    if is_known:
+        asyncio.run(use())
+    # A coroutine is driven by hand, as other event loops do.
+    assert f"double() {NO_LOOP}" == message_of(RuntimeError, lambda: call(one).send(None))

@@ -333,7 +333,7 @@ def test_uvloop():
 async def test_no_stream_without_a_loop():
     """``submit()`` needs a running loop; a call needs one when it is read."""
     generate = microbatch(Log().generator(1))
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(RuntimeError, match="no event loop of asyncio is running"):
         await asyncio.to_thread(generate.submit, "a")
     assert ["a0"] == await values(await asyncio.to_thread(generate, "a"))
 
