@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +44,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, patience: float = 5.0) -> None:
         self._clock = _VirtualClock(patience)
         super().__init__(self._clock)
+
+    if sys.platform == "emscripten":  # pragma: no cover  # covered by the run of the tests under Pyodide
+        # There are no socket pairs, through which a thread would wake the loop, and no threads.
+        def _make_self_pipe(self) -> None:
+            self._csock = None
+
+        def _close_self_pipe(self) -> None:
+            pass
 
     @property
     def leaps(self) -> int:
