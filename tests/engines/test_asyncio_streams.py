@@ -9,7 +9,6 @@ import weakref
 from contextlib import aclosing
 
 import pytest
-import uvloop
 
 import batchify
 from batchify import DONE, BatchAbortedError, BatcherClosedError, ReentrantCallError, microbatch
@@ -322,6 +321,7 @@ def test_eager_tasks():
 
 def test_uvloop():
     """Streams work on uvloop's loops."""
+    uvloop = pytest.importorskip("uvloop")
     generate = microbatch(Log().generator(2, pause=0))
     answers = asyncio.Runner(loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 11) else None
     if answers is None:
