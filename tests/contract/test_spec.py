@@ -130,7 +130,9 @@ def test_every_kind_of_callable_can_be_decorated(kind, owner):
 
 def test_the_defaults_match_the_documentation():
     """The defaults of the options match the documentation."""
-    defaults = {name: p.default for name, p in inspect.signature(microbatch).parameters.items() if name != "fn"}
+    signature = inspect.signature(microbatch)
+    assert "<no function>" == repr(signature.parameters["fn"].default)
+    defaults = {name: p.default for name, p in signature.parameters.items() if name != "fn"}
     assert defaults == {
         "max_size": 32,
         "timeout": None,
