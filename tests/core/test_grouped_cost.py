@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 
@@ -38,11 +39,14 @@ def steps(act):
         count += 1
         return trace
 
+    # A collection runs callbacks, which Hypothesis installs, and their steps would count too.
+    gc.disable()
     sys.settrace(trace)
     try:
         act()
     finally:
         sys.settrace(None)
+        gc.enable()
     return count
 
 
