@@ -82,7 +82,8 @@ def test_a_full_group_does_not_wait_for_an_older_one():
     arrive(queue, "bc", 1.0, group=2)
     assert queue.has_full
     assert 1.0 == queue.plan()
-    assert "bc" == "".join(queue.take(1.0).items)
+    batch = queue.take(1.0)
+    assert (["b", "c"], "full") == (batch.items, batch.reason)
     assert (None, 5.0) == (queue.take(1.0), queue.plan())
     assert "timeout" == reason(queue, 5.0)
 
@@ -102,6 +103,7 @@ def test_a_flush_reaches_all_groups():
     arrive(queue, "b", group=2)
     queue.flush("flush")
     arrive(queue, "c", group=3)
+    assert 0.0 == queue.plan()
     assert ["flush", "flush", None] == [reason(queue, 0.0) for _ in range(3)]
 
 
@@ -144,7 +146,15 @@ def test_a_full_group_cannot_leave_without_a_slot():
     arrive(queue, "abcd")
     assert (True, 0.0) == (queue.has_full, queue.plan())
     queue.take(0.0)
-    assert (False, None) == (queue.has_full, queue.plan())
+    assert (False, None, None) == (queue.has_full, queue.plan(), queue.take(0.0))
+
+
+def test_a_batch_records_its_departure():
+    """A batch has the time of its departure, and the maximum size of that time."""
+    queue = new(max_size=3)
+    arrive(queue, "ab")
+    batch = queue.take(1.5)
+    assert (1.5, 3) == (batch.departed, batch.max_size)
 
 
 def test_a_new_size_decides_which_groups_are_full():
@@ -477,14 +487,20 @@ def test_an_urgent_item_overtakes_those_of_a_plain_queue():
     assert ["ub", "c"] == leave(queue)
 
 
+def learnt(**options):
+    """Return a plain queue after a run of 8 s, and its second batch, which departed at 10 and still runs."""
+    plain = PlainQueue(limits(max_size=8, **options))
+    plain.places += ("item", "caller", 0.0)
+    plain.flush("flush")
+    plain.finish(plain.take(0.0), 8.0)
+    plain.places += ("item", "caller", 10.0)
+    plain.flush("flush")
+    return plain, plain.take(10.0)
+
+
 def test_adaptive_departures_keep_a_distance_across_a_replacement():
     """With two slots and runs of 8 s, a batch leaves 4 s after the last one of either queue, if one still runs."""
-    plain = PlainQueue(limits(max_size=8, concurrency=2))
-    for departed, ended in ((0.0, 8.0), (10.0, None)):
-        plain.places += ("item", "caller", departed)
-        batch = plain.take(departed)
-        if ended is not None:
-            plain.finish(batch, ended)
+    plain, batch = learnt(concurrency=2)
     queue = new(max_size=8, concurrency=2)
     queue.adopt(plain, [])
     arrive(queue, "a", 11.0)
@@ -492,6 +508,24 @@ def test_adaptive_departures_keep_a_distance_across_a_replacement():
     queue.finish(batch, 18.0)
     arrive(queue, "b", 18.0)
     assert 18.5 == queue.plan()
+
+
+@pytest.mark.parametrize(
+    ("old", "changed", "expected"),
+    [
+        ({"timeout": 5.0}, {"timeout": None}, 11.0),
+        ({"timeout": None}, {"timeout": 5.0}, 16.0),
+        ({"concurrency": 4}, {"concurrency": 2}, 11.0),
+    ],
+    ids=["to adaptive timing", "to a window", "to fewer slots"],
+)
+def test_changed_limits_start_a_new_policy(old, changed, expected):
+    """If the window or the number of slots changes with the replacement, no run time of the plain queue counts."""
+    plain, _ = learnt(**{"concurrency": 2, **old})
+    queue = new(max_size=8, **{"concurrency": 2, **changed})
+    queue.adopt(plain, [])
+    arrive(queue, "a", 11.0)
+    assert expected == queue.plan()
 
 
 def test_a_replacement_keeps_the_flush():
