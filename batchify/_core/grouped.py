@@ -144,10 +144,10 @@ class GroupedQueue(Slots):
 
     def take(self, now: float) -> Batch | None:
         can_leave = self._admitted and len(self.running) < self._concurrency
-        group, reason = self._next(now) if can_leave else (None, "")
-        if group is None:
+        departure = self._next(now) if can_leave else None
+        if departure is None:
             return None
-        batch = self._cut(group, reason, now)
+        batch = self._cut(*departure, now)
         self.running.append(batch)
         if self._learner is not None:
             self._learner.departed(now)
@@ -205,7 +205,7 @@ class GroupedQueue(Slots):
         if entry.time_limit is not None:
             self._deadlines.add((entry.deadline, entry.ticket), entry)
 
-    def _next(self, now: float) -> tuple[Group | None, str]:
+    def _next(self, now: float) -> tuple[Group, str] | None:
         first = cast("Group", self._heads.first)
         oldest = self._groups[self._oldest.group]
         for group in (first, oldest):
@@ -219,7 +219,7 @@ class GroupedQueue(Slots):
         urgent = self._deadlines.first
         if urgent is not None and urgent.latest_departure <= now:
             return self._groups[urgent.group], "deadline"
-        return None, ""
+        return None
 
     def _departure_reason(self, group: Group, now: float) -> str | None:
         if group.full_reason is not None or self._is_full:
