@@ -61,6 +61,10 @@ EMPTY = (None, NOBODY, 0.0)
 class PlainQueue(Slots):
     __slots__ = ("_first_ticket", "_gone", "_head", "closed", "mark", "places", "wake_length")
 
+    mark: int
+    # The length of the list with which an arrival can change the answer of take().
+    wake_length: int
+
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.places: list[Any] = []
@@ -72,9 +76,6 @@ class PlainQueue(Slots):
         self._gone = 0
         # Whether every arrival matters, because no call should join this queue any more.
         self.closed = False
-        self.mark = 0
-        # The length of the list with which an arrival can change the answer of take().
-        self.wake_length = 0
         self.plan()
 
     @property
