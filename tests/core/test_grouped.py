@@ -386,6 +386,14 @@ def test_only_the_caller_at_the_mark_is_withdrawn():
     assert (None, 2) == (queue.withdraw(first, "B"), queue.waiting)
 
 
+def test_a_caller_is_not_found_before_its_mark():
+    """If a waiter has several calls, the one at the mark leaves."""
+    queue = new(max_size=9, timeout=5.0)
+    first, second = arrive(queue, "aa")
+    assert second == queue.withdraw(second, "A").ticket
+    assert [first] == [entry.ticket for entry in queue.entries]
+
+
 def test_withdrawing_all_returns_the_entries():
     """All callers leave at once, also those that wait for room, and no group or deadline of them remains."""
     queue = bounded()
