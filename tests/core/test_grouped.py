@@ -333,6 +333,18 @@ def test_a_batch_does_not_wait_while_the_queue_is_full():
     assert None is queue.take(2.0)
 
 
+def test_a_queue_is_not_settled_while_a_call_waits_for_room():
+    """A grouped queue is settled when no call waits in a group or for room."""
+    queue = bounded(room=1, concurrency=2)
+    found = [queue.is_settled(2.0)]
+    arrive(queue, "a", 1.0)
+    arrive(queue, "b", 2.0)
+    found.append(queue.is_settled(1.0))
+    queue.finish(queue.take(2.0), 2.0)
+    found += [queue.is_settled(1.0), queue.is_settled(2.0)]
+    assert [True, False, True, False] == found
+
+
 def test_a_cancelled_item_makes_room():
     """A withdrawn item makes room for the next one, and an item withdrawn from the overflow has no effect."""
     queue = bounded()

@@ -742,6 +742,28 @@ def test_only_the_entries_up_to_a_place_are_listed():
     assert [0, 1] == [ticket for ticket, _ in queue.with_tickets(end)]
 
 
+def test_a_queue_is_settled_when_no_earlier_call_waits_or_runs():
+    """A queue is settled as of a time if all calls that arrived until then have left and are finished."""
+    queue = new(max_size=2, concurrency=2)
+
+    def settled():
+        return [queue.is_settled(since) for since in (0.5, 1.0, 2.0)]
+
+    found = [settled()]
+    arrive(queue, "a", 1.0)
+    arrive(queue, "b", 3.0)
+    found.append(settled())
+    first = queue.take(3.0)
+    found.append(settled())
+    arrive(queue, "cd", 4.0)
+    queue.take(4.0)
+    found.append(settled())
+    queue.finish(first, 5.0)
+    found.append(settled())
+    free, taken = [True, True, True], [True, False, False]
+    assert [free, taken, taken, taken, free] == found
+
+
 def test_running_calls_are_counted():
     """The calls of all batches run until they are counted otherwise, except those that left before the run."""
     queue = new(concurrency=2)
