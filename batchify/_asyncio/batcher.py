@@ -253,8 +253,8 @@ class AsyncMicrobatcher(Batcher[T, R]):
         await self._aopen()
         self._engine_of(loop)
 
-    stop = Batcher.aclose
-    drain = Batcher._adrain
+    stop = Batcher[Any, Any].aclose
+    drain = Batcher[Any, Any]._adrain
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -239,8 +239,8 @@ class SyncMicrobatcher(Batcher[T, R]):
         """Accept items, also after ``stop()``. This is optional: the first ``submit`` starts a new batcher."""
         self._open()
 
-    stop = Batcher.close
-    drain = Batcher._drain
+    stop = Batcher[Any, Any].close
+    drain = Batcher[Any, Any]._drain
 
     def _accept(self) -> None:
         self._ensure_engine().open()

@@ -435,7 +435,7 @@ class ThreadEngine:
             return False
         return self.closed or signal.leaving is not None
 
-    def _end_worker(self, workers: Workers[ThreadEngine], signal: WakeSignal) -> None:
+    def _end_worker(self, workers: Workers[Any], signal: WakeSignal) -> None:
         workers.remove(signal)
         self.threads.discard(get_ident())
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
+    from batchify._batcher.executors import BatchExecutor
     from batchify._threads.engine import ThreadEngine
 
 
@@ -36,7 +37,10 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     @classmethod
     def _from_source(cls, source: Callable[..., Callable[[list[Any]], Any]], config: Config) -> Self:
-        return super()._from_source(lambda elsewhere: partial(run, source(elsewhere)), config)
+        def run_all(elsewhere: BatchExecutor | None) -> Callable[[list[Any]], Any]:
+            return partial(run, source(elsewhere))
+
+        return super()._from_source(run_all, config)
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""

@@ -51,7 +51,7 @@ def inline() -> Generator[None]:
     if SyncMicrobatcher._engine_kind is CallerEngine:
         yield
         return
-    before = [(batcher, dict(vars(batcher))) for batcher, _ in registered()]
+    before: list[tuple[Any, dict[str, Any]]] = [(batcher, {**vars(batcher)}) for batcher, _ in registered()]
     SyncMicrobatcher._engine_kind = CallerEngine
     AsyncMicrobatcher._engine_kind = TaskEngine
     AsyncMicrobatcher._offload_kind = OnLoop
@@ -64,7 +64,7 @@ def inline() -> Generator[None]:
         AsyncMicrobatcher._offload_kind = ThreadOffload
         _reset_after_fork()
         for batcher, state in before:
-            vars(batcher).update(state)
+            batcher.__dict__.update(state)
 
 
 def _reset_after_fork() -> None:

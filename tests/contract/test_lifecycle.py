@@ -12,7 +12,7 @@ import pytest
 import batchify
 from batchify import AsyncMicrobatcher, BatcherClosedError, SyncMicrobatcher, microbatch
 from tests.kit.columns import in_time, settle
-from tests.kit.engines import HOUR, PATIENCE, adoubled, doubled, wait_until
+from tests.kit.engines import HOUR, PATIENCE, Gate, adoubled, doubled, wait_until
 
 
 def begin(do):
@@ -418,15 +418,23 @@ async def test_the_asyncio_engine_class_drains_and_stops_in_time():
 
 def test_the_thread_engine_class_drains_and_stops_in_time():
     """``SyncMicrobatcher.drain()`` blocks, and ``stop()`` takes a timeout."""
-    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
+    gate = Gate(doubled)
+    batcher = SyncMicrobatcher(gate, batch_wait_timeout_s=HOUR, name="double")
     caller = begin(lambda: batcher.submit(1))
     wait_until(lambda: batcher.stats.pending)
     batcher.drain()
     assert 2 == caller.result(PATIENCE)
-    caller = begin(lambda: batcher.submit(1))
+    gate.shut()
+    running = begin(lambda: batcher.submit(2))
+    wait_until(lambda: batcher.stats.pending)
+    batcher.flush()
+    wait_until(lambda: batcher.stats.running)
+    queued = begin(lambda: batcher.submit(3))
     wait_until(lambda: batcher.stats.pending)
     batcher.stop(timeout=0)
-    assert BatcherClosedError is type(caller.exception(PATIENCE))
+    assert BatcherClosedError is type(queued.exception(PATIENCE))
+    gate.open()
+    assert 4 == running.result(PATIENCE)
     batcher.start()
     assert batcher.is_running
 
@@ -445,3 +453,19 @@ async def test_a_stop_in_virtual_time_keeps_its_timeout(moment):
     await double.aclose(5)
     assert 5 == round(moment() - before, 3)
     caller.cancel()
+
+
+async def test_dropping_the_queue_skips_callers_that_left():
+    """A caller that is cancelled as the queue is dropped is cancelled, and an idle engine has nothing to drop."""
+    double = microbatch(adoubled, timeout=HOUR)
+    callers = [asyncio.ensure_future(double(item)) for item in (1, 2)]
+    await asyncio.sleep(0)
+    [engine] = double._self_route.find()._engines()
+    callers[0].cancel()
+    engine.drop_queued()
+    ends = await asyncio.gather(*callers, return_exceptions=True)
+    assert [asyncio.CancelledError, BatcherClosedError] == [type(end) for end in ends]
+    engine.drop_queued()
+    later = double.submit(3)
+    double.flush()
+    assert 6 == await later
