@@ -16,19 +16,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from batchify._batcher.draining import wait_for, wait_for_async
+from batchify._batcher.draining import Drain, End, wait_for, wait_for_async
 from batchify._batcher.live import register
 from batchify._core.limits import seconds
 from batchify._stats.counters import Stats
 from batchify.errors import undrained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
     from batchify._batcher.config import Config
-    from batchify._batcher.draining import Drain, End
     from batchify._core.batch import BatchItem
     from batchify._stats.snapshot import BatchStats
 
@@ -42,8 +41,8 @@ class Batcher(Generic[T, R]):
     _config: Config
     # Returns the batch function, which an engine holds only while there is work.
     _source: Callable[..., Callable[[list[T]], Any]]
-    # The drains of the latest ``close()``.
-    _closing: Sequence[End] = ()
+    # The end of the latest ``close()``.
+    _closing: End | None = None
     # Empty until first use. A dict, because the first of several threads that add counters must win.
     _own_counters: dict[None, Stats]
 
@@ -141,27 +140,40 @@ class Batcher(Generic[T, R]):
 
     def _open(self) -> None:
         """Take calls again after ``close()``; wait for one in progress."""
-        if not all(end.is_over for end in self._closing):
+        if self._closing is not None and not self._closing.done():
             self._check_may_block("open", f"async with {self.name}")
-        wait_for(self._closing, None)
+            wait_for([self._closing], None)
         self._accept()
 
     async def _aopen(self) -> None:
-        await wait_for_async(self._closing, None)
+        if self._closing is not None:
+            await wait_for_async([self._closing], None)
         self._accept()
 
     def _ends(self, reason: str) -> Iterator[End]:
         """Start the queued items, and yield the ends that a drain or, for ``"close"``, the closing waits for."""
-        drains = self._drains(reason)
+        done, drains = End(), list[Drain]()
         if reason == "close":
-            self._closing = drains
+            # First, so that ``open()`` waits as soon as the batcher is closed.
+            self._closing = done
         try:
+            drains += self._drains(reason)
+
+            # Not at the end of this generator, because ``open()`` may block the loop that would continue it.
+            def end_if_drained(_: object) -> None:
+                if all(drain.done() for drain in drains):
+                    done.set()
+
+            end_if_drained(None)
+            for drain in drains:
+                drain.add_done_callback(end_if_drained)
             yield from drains
             yield from self._end_workers()
         finally:
             # A batch that stops waiting does not close a cycle any more.
             for drain in drains:
                 drain.cancel()
+            done.set()
 
     def _undrained(self) -> str:
         stats = self.stats
