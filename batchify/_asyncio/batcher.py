@@ -213,7 +213,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return self.submit(item, keep)
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
-        """Return the results for ``items``, in order; the first error is raised, as ``asyncio.gather`` does.
+        """Return the results for ``items``, in order. The first error is raised, and withdraws the items still queued.
 
         Args:
             items: any number of items.
@@ -222,12 +222,14 @@ class AsyncMicrobatcher(Batcher[T, R]):
         futures: list[Future[R]] = []
         try:
             for item in items:
-                futures.append(self._submit_nowait(item))  # noqa: PERF401  # when an item fails, the queued ones are cancelled
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-        return await asyncio.gather(*futures)
+                futures.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
+            return [await future for future in futures]
+        finally:
+            # The last first: otherwise each would make room for the next one.
+            for future in reversed(futures):
+                if not future.cancel() and not future.cancelled():
+                    # An error is read, so that asyncio does not log it.
+                    future.exception()
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes on every loop."""

@@ -8,7 +8,7 @@ and gives up the calls of a loop that has ended.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -36,8 +36,9 @@ class End(Future[None]):
     loop: AbstractEventLoop | None = None
 
     def set(self) -> None:
-        """Wake the threads and tasks that wait for the end. Any thread may do this, also several times."""
-        if not self.done():
+        """Wake the threads and tasks that wait for the end. Several threads may do this, also after a cancellation."""
+        # Not a look beforehand, because another thread may set or cancel it in between.
+        with suppress(InvalidStateError):
             self.set_result(None)
 
     def join(self) -> None:

@@ -752,3 +752,21 @@ def test_a_pool_that_is_closed_while_a_batch_departs(monkeypatch):
         return answer
 
     assert asyncio.run(main()).startswith("own")
+
+
+async def test_map_raises_the_first_error_in_order_and_withdraws_the_rest():
+    """The error of the first item counts, even if that of a later one comes before; queued items are never run."""
+    ran = []
+
+    @microbatch(max_size=1, concurrency=2)
+    async def fail(items):
+        ran.extend(items)
+        await asyncio.sleep({0: 2, 1: 1}.get(items[0], 5))
+        raise ValueError(items[0])
+
+    with pytest.raises(ValueError, match="0"):
+        await fail.map([0, 1, *range(2, 6)])
+    begun = len(ran)
+    await asyncio.sleep(9)
+    assert (0, begun) == (fail.batch_stats.pending, len(ran))
+    assert begun < 6

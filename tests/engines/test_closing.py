@@ -393,3 +393,15 @@ def test_a_cancelled_aclose_leaves_no_thread():
 
     in_time(lambda: asyncio.run(main()))
     gate.open()
+
+
+def test_an_end_that_is_cancelled_may_be_set():
+    """A drain may end just as its timeout is over, in any order, and a second end changes nothing."""
+    end = End()
+    end.cancel()
+    end.set()
+    assert end.cancelled()
+    end = End()
+    end.set()
+    end.set()
+    assert end.result() is None
