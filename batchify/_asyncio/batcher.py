@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import ref
 
 from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine, find_loop
+from batchify._asyncio.lifespans import LoopLifespans
 from batchify._asyncio.offload import ThreadOffload
 from batchify._asyncio.waiters import PENDING, TaskWaiter, new_waiter
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
@@ -24,7 +25,7 @@ from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.draining import Drain
+from batchify._batcher.draining import Drain, End
 from batchify._batcher.functions import is_async
 from batchify._batcher.live import register
 from batchify.errors import BatcherClosedError, closed
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from batchify._batcher.config import Config
-    from batchify._batcher.draining import End
     from batchify._batcher.functions import Results
     from batchify._batcher.options import EngineOptions
 
@@ -282,10 +282,18 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return drains
 
     def _end_workers(self) -> Iterable[End]:
-        for engine in self._engines():
-            if isinstance(engine.source, ThreadOffload):
-                engine.source.close()
-        return ()
+        ends: list[End] = []
+        for loop, engine in self._present():
+            end = End()
+            end.loop = loop
+            # A loop that has nothing to exit may be busy with other work.
+            if engine.lifespans is not None and engine.lifespans.are_entered and loop.is_running():
+                ends.append(end)
+            if loop.is_running():
+                _call_on(loop, engine.end_workers, end)
+            else:
+                engine.end_workers(end)
+        return ends
 
     def _drop_queued(self) -> None:
         for loop, engine in self._reachable():
@@ -317,8 +325,11 @@ class AsyncMicrobatcher(Batcher[T, R]):
         if engine is None:
             self._settle()
             config = self._config
-            source = self._source if self._is_async else self._offload_kind(self._source, config)
-            engine = self._engine_kind(loop, source, config, self._counters)
+            source: Any = self._source if self._is_async else self._offload_kind(self._source, config)
+            lifespans = None if self._is_async else source
+            if self._is_async and config.lifespan is not None:
+                lifespans = LoopLifespans(loop, config.lifespan, config.name)
+            engine = self._engine_kind(loop, source, lifespans, config, self._counters)
             self._by_loop[ref(loop, partial(_forget, ref(self)))] = engine
         self._engine = engine
         if engine.requested is not self._config:

@@ -11,10 +11,11 @@ queued by then.
 from __future__ import annotations
 
 import sys
-from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, get_running_loop
+from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, current_task, get_running_loop
 from collections import deque
 from contextvars import Context
 from functools import partial
+from itertools import count
 from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
@@ -26,15 +27,24 @@ from batchify._batcher.report import report
 from batchify._clock import monotonic
 from batchify._core import outcome
 from batchify._core.batch import BatchItem
-from batchify.errors import BatcherClosedError, DeadlineError, dropped, no_loop, overdue
+from batchify.errors import (
+    BatcherClosedError,
+    DeadlineError,
+    ReentrantCallError,
+    dropped,
+    interrupting,
+    no_loop,
+    overdue,
+)
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
 
+    from batchify._asyncio.lifespans import EndOfLifespan, Lifespans
     from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
-    from batchify._batcher.draining import Drain
+    from batchify._batcher.draining import Drain, End
     from batchify._core.batch import Batch
     from batchify._stats.counters import Stats
 
@@ -77,6 +87,7 @@ class AsyncEngine:
         "future",
         "is_open",
         "item_future",
+        "lifespans",
         "line",
         "loop",
         "plain",
@@ -86,11 +97,16 @@ class AsyncEngine:
         "threaded",
     )
 
-    # The clock of the loop. While the engine is idle, it may not exist.
+    # The clock of the loop; an idle engine, which must not hold the loop, may have another one.
     clock: Callable[[], float]
 
     def __init__(
-        self, loop: AbstractEventLoop, source: Callable[[], BatchFunction], config: Config, stats: Stats
+        self,
+        loop: AbstractEventLoop,
+        source: Callable[[], BatchFunction],
+        lifespans: Lifespans | None,
+        config: Config,
+        stats: Stats,
     ) -> None:
         # Weak, so that an idle engine does not keep its loop alive.
         self.loop = ref(loop)
@@ -109,9 +125,10 @@ class AsyncEngine:
         self.plain = None if config.capture_context else self.line.plain
         # Returns the batch function, which the engine holds only while there is work.
         self.source = source
+        # The lifespans of the slots, and the threads of a ``def`` function; ``None`` if there is neither.
+        self.lifespans = lifespans
         self._fn: BatchFunction | None = None
-        if self._is_monotonic:
-            self.clock = monotonic
+        self.clock = monotonic
         # Creates the future that a call awaits; ``None`` while the engine is idle, or if calls await a ``TaskWaiter``.
         self.future: Callable[[], Future[Any]] | None = None
         # Creates the future of ``submit()``.
@@ -126,34 +143,45 @@ class AsyncEngine:
 
     def activate(self, loop: AbstractEventLoop) -> None:
         """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
+        if not self._is_monotonic:
+            self.clock = loop.time
+        if not self._is_threaded:
+            self.future = partial(Future, loop=loop)
+        # Last, because an interrupted call leaves an idle engine.
         self.running_loop = loop
         if self._is_threaded:
             self.threaded = loop
-        else:
-            self.future = partial(Future, loop=loop)
-        if not self._is_monotonic:
-            self.clock = loop.time
 
     def waiting(self) -> list[BatchItem]:
         return [BatchItem(item, future_of(waiter), arrived) for item, waiter, arrived in self.line.entries]
 
     def enter(self, data: Any, waiter: AsyncWaiter) -> int:
         """Queue ``data`` for ``waiter``, and return the mark for ``leave()``."""
+        if self.line.is_interrupted():
+            raise ReentrantCallError(interrupting(self.line.name))
         if self._fn is None:
             self._fn = self.source()
         mark = self.line.add(data, waiter, self.clock())
         self.line.admit()
         # At once, so that the items of a full batch make room for the next call.
-        while self.line.queue.has_full and (batch := self._take_open()) is not None:
+        while self.line.has_full and (batch := self._take_open()) is not None:
             self._create_task(batch)
         self.start_or_schedule()
         return mark
 
     def start_or_schedule(self) -> None:
         """Create the task of a batch that may leave now, or set the timer for the next decision."""
+        if self.line.is_interrupted():
+            self._call_soon(self.start_or_schedule)
+            return
+        loop = self.running_loop
+        if loop is None:
+            # A finalizer or a signal handler has ended the work meanwhile.
+            self.activate(loop := cast("AbstractEventLoop", self.loop()))
         if self.line.drains:
             self.line.end_drains()
-        at = self.line.plan()
+        with self.line.stats.lock:
+            at = self.line.plan()
         if at is None:
             if self._starting is None and self.line.idle:
                 self._go_idle()
@@ -165,7 +193,11 @@ class AsyncEngine:
                 self._starting = self._create_task()
         elif self._timer is None or at < self._timer.when():
             self._cancel_timer()
-            self._timer = cast("AbstractEventLoop", self.running_loop).call_at(at, self._on_timer)
+            self._timer = loop.call_at(at, self._on_timer)
+
+    def _call_soon(self, action: Callable[..., None], *args: Any) -> None:
+        """Do what a finalizer or signal handler asked for in the middle of another action."""
+        cast("AbstractEventLoop", self.loop()).call_soon(action, *args)
 
     def leave(self, mark: int, waiter: AsyncWaiter) -> None:
         """Drop a caller that has no answer yet."""
@@ -175,21 +207,31 @@ class AsyncEngine:
         if not waiter.cancelled():
             # The caller has an answer, which is counted.
             return
+        if self.line.is_interrupted():
+            self._call_soon(self.leave, mark, waiter)
+            return
         if self.line.leave(mark, waiter) is not None:
             self.line.admit()
             self.start_or_schedule()
         else:
-            for batch, task in self._tasks.items():
+            # A copy, because a finalizer may call meanwhile.
+            for batch, task in [*self._tasks.items()]:
                 if batch.is_abandoned(self.is_open):
                     task.cancel()
 
     def flush(self, reason: str) -> None:
-        if self.line.waiting:
+        if self.line.is_interrupted():
+            self._call_soon(self.flush, reason)
+        elif self.line.waiting:
             self.line.queue.flush(reason)
             self.start_or_schedule()
 
     def configure(self, config: Config) -> None:
+        if self.line.is_interrupted():
+            self._call_soon(self.configure, config)
+            return
         self.line.configure(config)
+        self._end_lifespans(self.kept_slots if config.executor is None else ())
         self.plain = None if config.capture_context else self.line.plain
         if self.running_loop is not None:
             self.start_or_schedule()
@@ -204,11 +246,22 @@ class AsyncEngine:
 
     def drop_queued(self) -> None:
         """Fail all calls whose items have not started."""
+        if self.line.is_interrupted():
+            self._call_soon(self.drop_queued)
+            return
         for future in self.line.fail_all():
             if not future.done():
                 future.set_exception(BatcherClosedError(dropped(self.line.name)))
         if self.running_loop is not None:
             self.start_or_schedule()
+
+    def abort(self) -> None:
+        """Answer the queued calls with an error, because their loop ends."""
+        for future in self.line.fail_all():
+            if not future.done():
+                future.set_exception(outcome.translate_exception(CancelledError(), self.line.name, on_loop=True))
+                # This error is read, so that asyncio does not log it.
+                future.exception()
 
     def count_lost_calls(self) -> None:
         """Count all queued and running calls as cancelled: the closed loop can answer none of them."""
@@ -226,17 +279,19 @@ class AsyncEngine:
         self.start_or_schedule()
 
     def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _go_idle(self) -> None:
-        if self._timer is not None:
-            self._cancel_timer()
-        self.running_loop = self.future = self._fn = None
+        self._cancel_timer()
+        # First, because a call that finds the loop there does not look for it.
         self.threaded = UnknownThread
-        if not self._is_monotonic:
-            del self.clock
+        self.running_loop = self.future = self._fn = None
+        self.clock = monotonic
+        if not self.line.idle:
+            # A finalizer or a signal handler has called meanwhile.
+            self.start_or_schedule()
 
     def _expire(self) -> None:
         expired = self.line.expire(self.clock())
@@ -248,12 +303,13 @@ class AsyncEngine:
 
     def _create_task(self, batch: Batch | None = None) -> Task[None]:
         """Create the task of a batch, by default of the one that may leave at the first step of the task."""
-        loop: Any = self.running_loop
-        run = self._run(self._fn, loop, batch)
+        loop: Any = self.loop()
+        run = self._run(self.source() if self._fn is None else self._fn, loop, batch)
         # A coroutine that has not begun when its loop closes warns that it was never awaited.
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
-        task = Context().run(Task, run, loop=loop, name=self.line.name)
+        task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
+        task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         if batch is not None:
@@ -265,10 +321,14 @@ class AsyncEngine:
             await _next_step()
             if batch is None:
                 batch = self._take()
-            if batch is None:
+            if batch is None or (self.lifespans is not None and not await self._enter(self.lifespans, batch)):
                 return
             runs = self.line.runs(batch)
             for part in runs:
+                if part.parent is not None and part.is_abandoned(self.is_open):
+                    # Its callers left while another part ran.
+                    self._end(part, CancelledError())
+                    continue
                 set_current(part)
                 try:
                     answers, any_failed = self.line.answers(part, await fn(part.items))
@@ -282,6 +342,52 @@ class AsyncEngine:
                 raise
             # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
             loop.call_soon(_raise_in_loop, error)
+
+    def _free_slot(self) -> int:
+        """Return the lowest slot that no running batch has."""
+        taken = {batch.slot for batch in self.line.queue.running}
+        return next(slot for slot in count() if slot not in taken)
+
+    async def _enter(self, lifespans: Lifespans, batch: Batch) -> bool:
+        """Enter the lifespan of the slot before its first batch; return whether the batch can run."""
+        if batch.slot is None:
+            return True
+        try:
+            batch.state, is_new = await lifespans.enter(batch.slot)
+        except BaseException as error:
+            if self._ends_task((batch,), batch, error):
+                raise
+            return False
+        if is_new:
+            # Entering is not run time.
+            batch.departed = self.clock()
+        return True
+
+    def _end_lifespans(self, slots: Container[int]) -> Sequence[EndOfLifespan]:
+        """End the lifespans of all idle slots but the given ones."""
+        if self.lifespans is None:
+            return ()
+        busy = {batch.slot for batch in self.line.queue.running}
+        return self.lifespans.end(lambda slot: slot not in busy and slot not in slots)
+
+    @property
+    def kept_slots(self) -> Container[int]:
+        """The slots whose lifespans go on when their batches end."""
+        return range(self.line.config.concurrency)
+
+    def end_workers(self, end: End) -> None:
+        """End the idle lifespans and threads. Set ``end`` after that."""
+        ends = {*self._end_lifespans(())}
+        if not ends:
+            end.set()
+
+        def one_ended(one: Any) -> None:
+            ends.discard(one)
+            if not ends:
+                end.set()
+
+        for one in [*ends]:
+            one.add_done_callback(one_ended)
 
     def _is_raised_by_task(self, batch: Batch | None, error: BaseException) -> bool:
         """End what is left of the batch of a task that ends with ``error``. Return whether the task raises it."""
@@ -297,13 +403,13 @@ class AsyncEngine:
 
     def _take(self) -> Batch | None:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
-        task: Any = self._starting
+        # Not the starting task: a finalizer that called while that one was created has created another.
+        task: Any = current_task()
         self._starting = None
         batch = self._take_open()
         if batch is not None:
             self._tasks[batch] = task
-        if batch is None or self.line.plan() is not None:
-            self.start_or_schedule()
+        self.start_or_schedule()
         return batch
 
     def _take_open(self) -> Batch | None:
@@ -318,6 +424,8 @@ class AsyncEngine:
                 break
             if line.drop(batch, gone, now):
                 break
+        if batch is not None and line.config.executor is None:
+            batch.slot = self._free_slot()
         return batch
 
     def _ends_task(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> bool:
@@ -372,16 +480,22 @@ class AsyncEngine:
             self._end(ended, error)
 
     def _end(self, part: Batch, error: BaseException) -> None:
-        failed = 0
+        failed = cancelled = 0
         for position, future in zip(part.positions, part.waiters, strict=True):
-            if not future.done():
+            if future.done():
+                cancelled += 1
+            elif not self.is_open(future):
+                # A stream that has ended before its batch.
+                future.set_result(None)
+                failed += future.error is not None
+            else:
                 future.set_exception(outcome.exception_for(error, self.line.name, position, part.size, on_loop=True))
                 failed += 1
                 if issubclass(type(error), CancelledError):
                     # A loop that ends cancels its tasks, and asyncio logs nothing about these. This error is read, so
                     # that asyncio does not log it either.
                     future.exception()
-        self._finish(part, failed, len(part.waiters) - failed, error)
+        self._finish(part, failed, cancelled, error)
 
     def _finish(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
@@ -389,6 +503,8 @@ class AsyncEngine:
         run_time = self.line.count(part, now, failed, cancelled)
         if self.line.end(part, now):
             del self._tasks[root]
+            if self.lifespans is not None:
+                self._end_lifespans(self.kept_slots)
             self.start_or_schedule()
         config = self.line.config
         if config.on_batch is not None:
@@ -396,6 +512,20 @@ class AsyncEngine:
                 report(config.on_batch, config, part, run_time, error, on_loop=True)
             except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual
                 cast("AbstractEventLoop", loop).call_soon(_raise_in_loop, raised)
+
+
+class BatchTask(Task[None]):
+    """The task of a batch. If it is cancelled while its loop stands still, the loop ends, and starts no other batch."""
+
+    engine: AsyncEngine
+    loop_ends = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.get_loop().is_running():
+            # asyncio.run() does not cancel the task of the next batch, which this one would create at its end.
+            self.engine.abort()
+            self.loop_ends = True
+        return super().cancel(msg)
 
 
 class ItemFuture(Future[Any]):

@@ -5,66 +5,113 @@ Must not know: batches, the core, how a thread pool works.
 
 from __future__ import annotations
 
-from asyncio import CancelledError, get_running_loop
+from asyncio import CancelledError, current_task, get_running_loop, wait
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher.current import current
+from batchify._batcher.lifespan import Lifespan
 from batchify._core.outcome import call_captured
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Awaitable, Callable
 
+    from batchify._asyncio.engine import BatchTask
+    from batchify._asyncio.lifespans import EndOfLifespan
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
+    from batchify._core.batch import Batch
 
 
 class ThreadOffload:
-    """The source of a ``def`` batch function: it returns an awaitable form, which runs off the loop."""
+    """The source of a ``def`` batch function: it returns an awaitable form, which runs off the loop.
+
+    Without an executor, each slot has a thread of its own, and a lifespan on that thread.
+    """
 
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
         self._source = source
         self._config = config
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: dict[int, SlotThread] = {}
 
     def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:
         return partial(self._run, self._source())
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         executor = self._config.executor
-        return await (self._in_thread(fn, items) if executor is None else _await_executor(executor, fn, items))
-
-    async def _in_thread(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        pool = self._pool
-        if pool is None:
-            pool = self._pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix=self._config.name)
+        if executor is not None:
+            return await _await_executor(executor, fn, items)
         # The context of the batch, in which ``current_batch()`` works.
         context = copy_context()
-        try:
-            done = get_running_loop().run_in_executor(pool, lambda: context.run(call_captured, fn, items))
-        except RuntimeError:
-            if self._pool is not pool:
-                # Another thread closed the pool in between. The batch has departed, so it still runs.
-                return await self._in_thread(fn, items)
-            # A pool that cannot start a thread keeps the call, and would run it later without a caller.
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
-            raise
-        return await done
+        slot = cast("Batch", current()).root.slot
+        return await self._in_thread(slot, lambda: context.run(call_captured, fn, items))
+
+    @property
+    def are_entered(self) -> bool:
+        return self._config.lifespan is not None and bool(self._threads)
+
+    async def enter(self, slot: int) -> tuple[Any, bool]:
+        """Return the value of the context manager of ``slot``, and whether it was entered only now."""
+        lifespan = self._thread_of(slot).lifespan
+        if lifespan is None:
+            return None, False
+        is_new = await self._in_thread(slot, lambda: call_captured(Lifespan.enter, lifespan))
+        return lifespan.state, is_new
+
+    def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:
+        """End the threads of the ``chosen`` slots after their batches, and return the ends of their lifespans."""
+        ends: list[EndOfLifespan] = []
+        for slot in [slot for slot in self._threads if chosen(slot)]:
+            ends += self._threads.pop(slot).end()
+        return ends
 
     def change(self, config: Config) -> None:
-        before, self._config = self._config, config
-        if (config.concurrency, config.executor) != (before.concurrency, before.executor):
-            self.close()
+        self._config = config
 
-    def close(self) -> None:
-        if self._pool is not None:
-            # The threads end once they have run their batches.
-            self._pool.shutdown(wait=False)
-            self._pool = None
+    def _thread_of(self, slot: int) -> SlotThread:
+        if slot not in self._threads:
+            self._threads[slot] = SlotThread(self._config, slot)
+        return self._threads[slot]
+
+    async def _in_thread(self, slot: Any, call: Callable[[], Any]) -> Any:
+        thread = self._thread_of(slot)
+        try:
+            done = get_running_loop().run_in_executor(thread.pool, call)
+        except RuntimeError:
+            if self._threads.get(slot) is not thread:
+                # Another thread ended this one in between. The batch has departed, so it still runs.
+                return await self._in_thread(slot, call)
+            # A pool that cannot start a thread keeps the call, and would run it later without a caller.
+            thread.pool.shutdown(wait=False, cancel_futures=True)
+            del self._threads[slot]
+            raise
+        await _ended(done, lambda: False)
+        return done.result()
+
+    # The engine is gone, because its loop is, or because nothing refers to the function any more.
+    def __del__(self) -> None:
+        self.end(lambda _: True)
+
+
+class SlotThread:
+    """The thread of a slot, as a pool of one, and its lifespan."""
+
+    def __init__(self, config: Config, slot: int) -> None:
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix=f"{config.name}-{slot}")
+        self.lifespan = None if config.lifespan is None else Lifespan(config.lifespan, config.name)
+
+    def end(self) -> list[EndOfLifespan]:
+        ends: list[EndOfLifespan] = []
+        if self.lifespan is not None:
+            # During the exit of the process, no thread takes calls any more.
+            with suppress(RuntimeError):
+                ends = [self.pool.submit(self.lifespan.exit)]
+        self.pool.shutdown(wait=False)
+        return ends
 
 
 async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
@@ -73,20 +120,35 @@ async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any
     done = loop.create_future()
     future = executor.send(fn, items)
     future.add_done_callback(lambda _: _notify(loop, done))
-    try:
-        await done
-    except CancelledError:
-        future.cancel()
-        raise
+    await _ended(done, future.cancel)
     return call_captured(executor.outcome, future)
+
+
+async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
+    """Wait for ``done``, the end of a call in a thread, also after a cancellation: a slot is free when its thread is.
+
+    A call that has not started can be cancelled, and a loop that ends does not wait for its threads.
+    """
+    cancelled = None
+    while not done.done():
+        try:
+            await wait([done])
+        except CancelledError as error:  # noqa: PERF203  # most calls end in the first round
+            # Nobody reads an error that the call raises now.
+            done.add_done_callback(_read)
+            if cancel() or cast("BatchTask", current_task()).loop_ends:
+                raise
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def _read(done: Future[Any]) -> None:
+    with suppress(CancelledError):
+        done.exception()
 
 
 def _notify(loop: AbstractEventLoop, done: Future[None]) -> None:
     # The loop may be closed by now.
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(_resolve, done)
-
-
-def _resolve(done: Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
+        loop.call_soon_threadsafe(done.set_result, None)

@@ -81,10 +81,27 @@ class TaskChannel(Channel):
         with Wait(self._queue, self.name) if current() else nullcontext():
             try:
                 while not self.values:
-                    self.reader = self.loop.create_future()
+                    self.reader = ReaderFuture(self)
                     await self.reader
             finally:
                 self.reader = None
+
+
+class ReaderFuture(Future[None]):
+    """The future that a reader awaits. When its task is cancelled, it leaves at once, not only when the task wakes."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: TaskChannel) -> None:
+        super().__init__(loop=channel.loop)
+        self._channel = channel
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the future, and leave the stream."""
+        if not super().cancel(msg):
+            return False
+        self._channel.leave()
+        return True
 
 
 class LoopChannel(TaskChannel, ItemFuture):

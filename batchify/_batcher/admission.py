@@ -35,13 +35,27 @@ def make_queue(config: Config) -> PlainQueue | GroupedQueue:
     return GroupedQueue(config) if config.is_grouped else PlainQueue(config)
 
 
-def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue | GroupedQueue:
-    """Return the queue for changed options: ``queue`` itself, or a grouped one that continues it."""
+def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> tuple[PlainQueue | GroupedQueue, int]:
+    """Return the queue for changed options, and the number of places of ``queue`` that it has taken.
+
+    It is ``queue`` itself, or a grouped one that continues it.
+    """
     if isinstance(queue, GroupedQueue) or not config.is_grouped:
         queue.change(config)
+        return queue, 0
+    grouped = GroupedQueue(config)
+    entries, places = queue.retire()
+    grouped.adopt(queue, [*_adopted(entries)])
+    return grouped, places
+
+
+def mended(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue | GroupedQueue:
+    """Return a sound queue with the same calls, after an exception interrupted a step at any point."""
+    if isinstance(queue, PlainQueue):
+        queue.mend()
         return queue
     grouped = GroupedQueue(config)
-    grouped.adopt(queue, _adopted(queue.retire()))
+    grouped.adopt(queue, queue.entries)
     return grouped
 
 

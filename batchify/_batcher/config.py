@@ -10,7 +10,7 @@ of ``microbatch``.
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +35,8 @@ class Config(Limits):
     dedupe: bool = False
     isolate_errors: bool = False
     executor: BatchExecutor | None = None
+    # Takes the instance, if there is one, until the batcher of the instance is made.
+    lifespan: Callable[..., Any] | None = None
     capture_context: bool = False
     on_batch: Callable[[Any], object] | None = None
     name: str
@@ -112,6 +114,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dedupe": flag,
     "isolate_errors": flag,
     "executor": executor,
+    "lifespan": function,
     "capture_context": flag,
     "on_batch": function,
     "name": text,
@@ -134,10 +137,17 @@ def config_of(fn: object, options: Mapping[str, Any]) -> Config:
         given, missing = ("max_weight", "weigh") if config.weigh is None else ("weigh", "max_weight")
         msg = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
         raise TypeError(msg)
+    check_lifespan(config)
     if config.on_full == "raise" and config.max_pending is None:
         msg = "on_full='raise' needs max_pending: without it there is always room"
         raise TypeError(msg)
     return config
+
+
+def check_lifespan(config: Config) -> None:
+    if config.lifespan is not None and config.executor is not None:
+        msg = "lifespan does not work with executor: the executor's own workers run the batches"
+        raise TypeError(msg)
 
 
 def engine_config(
@@ -156,9 +166,11 @@ def engine_config(
     return config_of(batch_fn, {**options, "max_size": max_size, "timeout": timeout})
 
 
-def changes(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:
+def changes(fn: object, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
     check_names("configure", options, CHANGEABLE, hint=f"; it changes {', '.join(CHANGEABLE)}")
-    return validated(fn, options)
+    values = validated(fn, options)
+    check_lifespan(replace(config, **values))
+    return values
 
 
 def validated(fn: object, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class CurrentBatch:
         name: the name of the batcher.
         size: the number of items; while an error is isolated, of the part that runs.
         reason: the reason of the departure, as in ``BatchStats.reasons``.
+        slot: the slot that it runs in, from 0 to ``concurrency - 1``; ``None`` with an executor.
+        state: the value of the context manager of ``lifespan``, which the worker of the slot has entered.
         contexts: with ``capture_context``, the context of each item's caller, in the order of the items; otherwise
             empty. ``contexts[i][variable]`` reads a variable, ``contexts[i].run(function)`` calls a function in it.
     """
@@ -33,6 +35,8 @@ class CurrentBatch:
     size: int
     reason: str
     contexts: tuple[Context, ...] = ()
+    slot: int | None = None
+    state: Any = None
 
 
 # The running batch or part of one; in another process, its description.
@@ -53,7 +57,8 @@ def current_batch() -> CurrentBatch | None:
     batch = current()
     if batch is None or isinstance(batch, CurrentBatch):
         return batch
-    return CurrentBatch(batch.name, batch.size, batch.reason, batch.contexts)
+    root = batch.root
+    return CurrentBatch(batch.name, batch.size, batch.reason, batch.contexts, root.slot, root.state)
 
 
 def local_batch() -> Batch | None:
@@ -63,9 +68,9 @@ def local_batch() -> Batch | None:
 
 
 def portable() -> CurrentBatch | None:
-    """Return the current batch without contexts, which cannot be pickled."""
+    """Return the current batch without contexts and state, which cannot be pickled."""
     batch = current_batch()
-    return None if batch is None else replace(batch, contexts=())
+    return None if batch is None else replace(batch, contexts=(), state=None)
 
 
 def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,8 @@ and gives up the calls of a loop that has ended.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, InvalidStateError, wait
+from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -16,6 +17,7 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING
 
 from batchify._batcher.cycles import begin_drain
+from batchify._batcher.futures import SafeFuture
 from batchify._clock import monotonic
 from batchify._core.limits import seconds
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.02
 
 
-class End(Future[None]):
+class End(SafeFuture[None]):
     """The end of a worker thread, or of some calls."""
 
     # The loop that must run until then.
@@ -84,7 +86,8 @@ def wait_for(ends: Iterable[End], timeout: float | None) -> bool:
             left = until - monotonic()
             if left <= 0:
                 return False
-            wait([end], _next_look(left, end.loop))
+            with suppress(FutureTimeoutError, CancelledError):
+                end.result(_next_look(left, end.loop))
         end.join()
     return True
 

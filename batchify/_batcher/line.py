@@ -21,6 +21,7 @@ An engine holds one ``Line`` and uses it in this way:
     line.configure(config)               the options changed
     line.drain(drain, now)               the queued items leave as soon as slots are free
     line.end_drains()                    after the end of calls: wakes those that wait for it
+    line.mend(config)                    an exception interrupted one of these steps
     line.plan()                          the time of the next decision
     line.idle                            no call waits or runs
 
@@ -33,10 +34,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import as_entry, item_of, make_queue, reconfigured
+from batchify._batcher.admission import as_entry, item_of, make_queue, mended, reconfigured
 from batchify._batcher.current import local_batch
 from batchify._core import outcome
-from batchify._core.queue import PlainQueue
+from batchify._core.grouped import GroupedQueue
+from batchify._core.queue import EMPTY, WIDTH, PlainQueue
 from batchify._core.reruns import Reruns
 from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
 
@@ -47,12 +49,11 @@ if TYPE_CHECKING:
     from batchify._batcher.draining import Drain
     from batchify._core.batch import Batch
     from batchify._core.entries import Entry
-    from batchify._core.grouped import GroupedQueue
     from batchify._stats.counters import Stats
 
 
 class Line:
-    __slots__ = ("config", "drains", "name", "plain", "plan", "queue", "stats")
+    __slots__ = ("config", "departed", "drains", "is_interrupted", "name", "plain", "plan", "queue", "stats")
 
     queue: PlainQueue | GroupedQueue
     # The queue, if calls can join it without ``add()``.
@@ -66,7 +67,11 @@ class Line:
         self.stats = stats
         # The drains that have not ended.
         self.drains: list[Drain] = []
+        # The number of calls that departed and are counted, or will be when their batch ends.
+        self.departed = 0
         self._use(make_queue(config))
+        # Returns whether the running code, of a finalizer or a signal handler, interrupts a step of this thread.
+        self.is_interrupted = cast("Callable[[], bool]", stats.lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         stats.follow(self)
 
     def _use(self, queue: PlainQueue | GroupedQueue) -> None:
@@ -110,33 +115,59 @@ class Line:
             mark = self.plain.mark
             self.plain.places += (data, waiter, now)
             return mark
+        self.check_room()
+        entry = as_entry(data)
         queue = cast("GroupedQueue", self.queue)
-        if queue.refuses:
+        with self.stats.lock:
+            mark = queue.add(entry, waiter, now)
+        return mark  # noqa: RET504  # an exception of a signal handler at a return would leave the lock held
+
+    def check_room(self) -> None:
+        if isinstance(self.queue, GroupedQueue) and self.queue.refuses:
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self.config.max_pending)))
-        return queue.add(as_entry(data), waiter, now)
 
     def admit(self) -> Sequence[Any]:
         """Return the waiters whose items have room now, after waiting for it."""
         if isinstance(self.queue, PlainQueue):
             return ()
         with self.stats.lock:
-            return self.queue.admit_waiting()
+            waiters = self.queue.admit_waiting()
+        return waiters  # noqa: RET504  # as above
 
     def leave(self, mark: int, waiter: Any) -> Any:
         """Return the entry of a caller that left the queue, or ``None`` if its item is not queued any more."""
         with self.stats.lock:
             entry = self.queue.withdraw(mark, waiter)
-            if entry is not None:
-                self.stats.left()
+            self._count_left()
         return entry
 
     def fail_all(self) -> list[Any]:
         """Empty the queue, and return the waiters, which get an error as their answer."""
         with self.stats.lock:
             entries = self.queue.withdraw_all()
-            self.stats.dropped(len(entries))
+            self.stats.dropped(len(entries), self)
         return [waiter for _, (_, waiter, _) in entries]
+
+    @property
+    def has_full(self) -> bool:
+        """Whether a full batch may leave."""
+        with self.stats.lock:
+            has_full = self.queue.has_full
+        return has_full  # noqa: RET504  # as above
+
+    @property
+    def calls(self) -> list[tuple[int, Any]]:
+        """The mark and the waiter of each call in the queue."""
+        queue = self.queue
+        if isinstance(queue, PlainQueue):
+            return [(mark, waiter) for mark, (_, waiter, _) in queue.with_tickets(len(queue.places))]
+        return [(entry.ticket, entry.waiter) for entry in queue.entries]
+
+    @property
+    def admitted(self) -> list[Any]:
+        """The waiters of the calls that do not wait for room."""
+        return [] if isinstance(self.queue, PlainQueue) else self.queue.admitted
 
     @property
     def expires_at(self) -> float | None:
@@ -144,10 +175,11 @@ class Line:
         return None if isinstance(self.queue, PlainQueue) else self.queue.expires_at
 
     def expire(self, now: float) -> Sequence[Entry]:
-        if isinstance(self.queue, PlainQueue) or self.queue.expires_at is None:
+        if isinstance(self.queue, PlainQueue):
             return ()
         with self.stats.lock:
             expired = self.queue.expire(now)
+            self.departed += len(expired)
             self.stats.expired(len(expired))
         return expired
 
@@ -159,18 +191,41 @@ class Line:
     def end_drains(self) -> None:
         for drain in self.drains[:]:
             if self.queue.is_settled(drain.since):
-                self.drains.remove(drain)
+                # Only then, as a signal handler may interrupt this.
                 drain.set()
+                self.drains.remove(drain)
 
     def configure(self, config: Config) -> None:
         with self.stats.lock:
             self.config = config
-            self._use(reconfigured(self.queue, config))
+            old = self.plain
+            queue, places = reconfigured(self.queue, config)
+            if old is not None:
+                # No call in between, so no signal handler can lose or double the entries.
+                self.queue, old.places[:places] = queue, EMPTY * (places // WIDTH)
+            self._use(queue)
+
+    def mend(self, config: Config) -> None:
+        """Restore a sound state after an exception of a signal handler interrupted a step at any point.
+
+        The calls themselves, and their number, are changed without a call in between, where CPython runs no handler.
+        All else is derived from them.
+        """
+        with self.stats.lock:
+            self._use(mended(self.queue, config))
+            self.configure(config)
+            self._count_left()
+
+    def _count_left(self) -> None:
+        """Count the callers that have left the queue since the last count."""
+        self.stats.left(self.queue.departures - self.departed, self)
 
     def take(self, now: float) -> Batch | None:
         # Readers of the counters see the calls wait or run, and never neither.
         with self.stats.lock:
             batch = self.queue.take(now)
+            if batch is not None:
+                self.departed += len(batch.waiters)
         if batch is not None:
             batch.name = self.name
             if self.config.capture_context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 # In Python 3.10, a TypedDict of typing cannot be generic.
 from typing_extensions import TypedDict
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from concurrent.futures import Executor
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from batchify._batcher.report import BatchReport
 
@@ -26,6 +27,7 @@ class SharedOptions(TypedDict, total=False):
     dedupe: bool
     isolate_errors: bool
     executor: Executor | None
+    lifespan: Callable[..., AbstractContextManager[Any] | AbstractAsyncContextManager[Any]] | None
     capture_context: bool
     on_batch: Callable[[BatchReport], object] | None
     name: str | None

@@ -105,8 +105,10 @@ class BaseStream(Generic[C]):
         self._begin = self._channel = self._keep = None
 
     def __del__(self) -> None:
-        if self._channel is not None:
-            self._channel.leave_from_finalizer()
+        # The exception of a signal handler may have interrupted the creation.
+        channel = getattr(self, "_channel", None)
+        if channel is not None:
+            channel.leave_from_finalizer()
 
     def __reduce__(self) -> NoReturn:
         msg = "a stream cannot be copied or pickled: its values are read once"

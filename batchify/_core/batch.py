@@ -49,6 +49,8 @@ class Batch:
         "reason",
         "shares",
         "size",
+        "slot",
+        "state",
         "unanswered",
         "unfinished_items",
         "waiters",
@@ -84,9 +86,12 @@ class Batch:
         self.entries: object = ()
         # All waiters before this one are known not to want an answer any more.
         self._first_open = 0
-        # The name of the batcher, and the context of each item's caller if contexts are captured. A shell sets both.
+        # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and
+        # the number of the slot with the state of its lifespan.
         self.name = ""
         self.contexts: tuple[Any, ...] = ()
+        self.slot: int | None = None
+        self.state: Any = None
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"

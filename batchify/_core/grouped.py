@@ -33,8 +33,6 @@ from batchify._core.entries import Entry, Group, LazyHeap
 from batchify._core.slots import SPAN, Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from batchify._core.limits import Limits
 
 
@@ -80,7 +78,13 @@ class GroupedQueue(Slots):
 
     @property
     def entries(self) -> list[Entry]:
-        return [*self._admitted.values(), *self._overflow.values()]
+        # An exception may have interrupted the move of an entry from one to the other.
+        return [*{**self._admitted, **self._overflow}.values()]
+
+    @property
+    def admitted(self) -> list[Any]:
+        """The waiters of the calls that have room."""
+        return [entry.waiter for entry in self._admitted.values()]
 
     @property
     def arrivals(self) -> int:
@@ -90,6 +94,10 @@ class GroupedQueue(Slots):
     def oldest_arrival(self) -> float:
         waiting = self._admitted or self._overflow
         return next(iter(waiting.values())).arrived if waiting else inf
+
+    @property
+    def departures(self) -> int:
+        return self._arrivals - self.waiting
 
     @property
     def has_full(self) -> bool:
@@ -132,8 +140,10 @@ class GroupedQueue(Slots):
     def admit_waiting(self) -> list[Any]:
         waiters: list[Any] = []
         while self._overflow and not self._is_full:
-            _, entry = self._overflow.popitem(last=False)
-            self._admitted[entry.ticket] = entry
+            ticket, entry = next(iter(self._overflow.items()))
+            # At any moment it is in one of them.
+            self._admitted[ticket] = entry
+            del self._overflow[ticket]
             group = self._groups.get(entry.group)
             if group is None:
                 group = self._groups[entry.group] = Group()
@@ -184,10 +194,10 @@ class GroupedQueue(Slots):
             self._update_heaps(entry.group, group)
         self._deadlines.drop(entry.ticket)
 
-    def adopt(self, queue: Slots, entries: Iterable[Entry]) -> None:
+    def adopt(self, queue: Slots, entries: list[Entry]) -> None:
         """Replace ``queue``, whose waiting calls are ``entries``. They have arrived already."""
         self.adopt_slots(queue)
-        self._arrivals = self._adopted = queue.arrivals
+        self._arrivals = self._adopted = queue.departures + len(entries)
         for entry in entries:
             self._enqueue(entry)
         self.admit_waiting()

@@ -103,6 +103,10 @@ class PlainQueue(Slots):
         return self.places[self._head + 2] if self.waiting else inf
 
     @property
+    def departures(self) -> int:
+        return self._first_ticket + (self._head + self._gone) // WIDTH
+
+    @property
     def has_full(self) -> bool:
         return len(self.running) < self._concurrency and self.waiting >= self._max_size
 
@@ -166,11 +170,17 @@ class PlainQueue(Slots):
         # A call of another thread that arrived meanwhile may not know that it matters.
         return entries if self.plan() is None else entries + self.withdraw_all()
 
-    def retire(self) -> list[tuple[int, PlainEntry]]:
-        """Withdraw all entries for another queue. A call may still join this one, and then it matters."""
+    def retire(self) -> tuple[list[tuple[int, PlainEntry]], int]:
+        """Return all entries for another queue, and the number of their places. A call that joins later matters."""
         self.closed = True
         self.plan()
-        return self.withdraw_all()
+        end = len(self.places)
+        return [*self.with_tickets(end)], end
+
+    def mend(self) -> None:
+        """Derive the number of empty places again, after an exception interrupted a method."""
+        self._gone = WIDTH * self.places[self._head + 1 :: WIDTH].count(NOBODY)
+        self._advance(self._head)
 
     @property
     def _head_ticket(self) -> int:

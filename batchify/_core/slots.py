@@ -92,6 +92,11 @@ class Slots:
         return self.oldest_arrival > since and all(min(batch.arrived) > since for batch in self.running)
 
     @property
+    def departures(self) -> int:
+        """The number of items that ever left the queue, in a batch or without one."""
+        raise NotImplementedError
+
+    @property
     def running_calls(self) -> int:
         """The number of calls that have left and have no answer yet."""
         # Of a copy, made in one step, because any thread may ask.

@@ -92,7 +92,10 @@ class Instances:
         def source(elsewhere: BatchExecutor | None = None) -> Callable[..., Any]:
             return call.batch(function.__get__(weak()), elsewhere)
 
-        batcher = self.make_batcher(source, call.for_items(self.config))
+        config, lifespan = call.for_items(self.config), self.config.lifespan
+        if lifespan is not None:
+            config = replace(config, lifespan=lambda: lifespan(weak()))
+        batcher = self.make_batcher(source, config)
         batcher._parent = self._own
         batcher = known.setdefault(key, (weak, batcher))[1]
         if self.closed:

@@ -93,6 +93,14 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             processes, the function must be importable by its name, and items and results picklable. If an executor
             breaks, calls fail with its error until ``configure(executor=...)`` replaces it. Threads of the executor
             must not call the function, as they would wait for themselves. Not for generator functions.
+        lifespan: function that returns a context manager for a resource of a worker, such as a model on a device or a
+            connection; an asynchronous one for an ``async def`` function. It is called without arguments, for a method
+            with the instance, once for each of the ``concurrency`` slots. The context manager is entered before the
+            first batch of the slot, on the worker's own thread or the event loop, and exited when the worker ends:
+            after ``drain()`` or ``close()``, a lower ``concurrency``, the end of the loop or the process. In a batch,
+            ``current_batch().state`` is its value, and ``current_batch().slot`` the number of the slot. An error on
+            entering is the error of that batch, and the next batch tries again; an error on exit is logged. The child
+            of a fork enters one of its own. Not with ``executor``.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe``, that of the
             first caller of each item.
         on_batch: function that is called with a ``BatchReport`` after each batch, once its callers have their answers,

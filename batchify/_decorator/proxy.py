@@ -144,7 +144,7 @@ class Batched(Proxy):
             ValueError: an option is out of range.
         """
         with configure_lock:
-            self._self_scope.change(changes(self.__wrapped__, options))
+            self._self_scope.change(changes(self.__wrapped__, self._self_config, options))
 
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""

@@ -43,6 +43,11 @@ class Queue(Protocol):
     def running_calls(self) -> int: ...
 
 
+class Departures(Protocol):
+    # The number of calls that departed and are counted, or will be when their batch ends.
+    departed: int
+
+
 FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
 # Percentiles cover this many of the newest items (wait times) and batches (run times).
 RECENT = 10_000
@@ -98,14 +103,13 @@ class Stats:
             self.left(queue.waiting + queue.running_calls)
             del self._queues[queue]
 
-    def left(self, count: int = 1) -> None:
-        """Count callers that left while their items were queued."""
-        self._count("cancelled_items", count)
+    def left(self, count: int = 1, queue: Departures | None = None) -> None:
+        """Count callers that left while their items were queued, and which ``queue`` has not counted yet."""
+        self._count("cancelled_items", count, queue)
 
-    def dropped(self, count: int) -> None:
+    def dropped(self, count: int, queue: Departures | None = None) -> None:
         """Count calls that failed while their items were queued."""
-        self._count("failed_items", count)
-        self._count("dropped", count)
+        self._count("dropped", count, queue)
 
     def expired(self, count: int) -> None:
         self._count("expired_items", count)
@@ -117,10 +121,14 @@ class Stats:
         # The two halves of the failed batch run again.
         self._count("isolation_runs", 2)
 
-    def _count(self, field: str, count: int) -> None:
+    def _count(self, field: str, count: int, queue: Departures | None = None) -> None:
         with self.lock:
-            for stats in (self, *self._parents):
-                stats._counts[field] += count
+            # No call in between: the exception of a signal handler leaves all of these counts changed, or none.
+            if queue is not None:
+                queue.departed += count
+            self._counts[field] += count
+            if self._parents:
+                self._parents[0]._counts[field] += count
 
     def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int) -> None:
         """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer.
@@ -153,7 +161,9 @@ class Stats:
     def all_counts(self) -> Counts:
         """Return all counts since the start, which never fall."""
         with self.lock:
-            return self._before + self._complete_counts()
+            counts = self._before + self._complete_counts()
+        # Not inside, where an exception of a signal handler would leave the lock held.
+        return counts  # noqa: RET504
 
     def _complete_counts(self) -> Counts:
         """Return the counts with those that follow from the kinds of batches."""
@@ -164,7 +174,8 @@ class Stats:
             counts.update({"total_items": count * size, "total_batches": count, "room": count * max_size})
             counts.update({reason: count, size: count})
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
-        counts["answered_items"] -= counts["failed_items"] - counts["dropped"] + counts["unanswered"]
+        counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
+        counts["failed_items"] += counts["dropped"]
         return counts
 
     def newest_waits(self) -> Iterator[float]:

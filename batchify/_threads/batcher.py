@@ -21,6 +21,7 @@ from batchify._batcher.draining import Drain
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async
 from batchify._batcher.live import configure_lock, register
+from batchify._batcher.waiters import Failed
 from batchify._clock import monotonic
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
@@ -64,6 +65,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         ValueError: an argument is out of range.
     """
 
+    _engine: ThreadEngine | None = None
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
     # How a task asks for the answer of ``acall()``.
@@ -91,16 +93,21 @@ class SyncMicrobatcher(Batcher[T, R]):
         super()._build(source, config)
 
     def _reset_after_fork(self) -> None:
+        if self._engine is not None and self._engine.is_orphan():
+            self._engine.free_futures()
         super()._reset_after_fork()
-        self._engine: ThreadEngine | None = None
+        self._engine = None
 
     def _ensure_engine(self) -> ThreadEngine:
         if self._engine is None:
             with configure_lock:
                 if self._engine is None:
-                    self._engine = self._engine_kind(self._source, self._config, self._counters)
                     register(self)
                     drain_at_exit(self)
+                    engine = self._engine_kind(self._source, self._config, self._counters)
+                    # No call in between: a signal handler may have made the first call meanwhile.
+                    if self._engine is None:
+                        self._engine = engine
         return self._engine
 
     def _engines(self) -> list[ThreadEngine]:
@@ -140,10 +147,10 @@ class SyncMicrobatcher(Batcher[T, R]):
             waiter = new_waiter()
         wait = Wait(engine.line.queue, engine.name) if current() else None
         queue = engine.plain
-        mark, waiter.is_busy = 0, True
+        waiter.is_busy = True
         try:
-            if queue is None or engine.reentered():
-                mark = engine.enter(item, waiter)
+            if queue is None or engine.reentered() or engine.line.is_interrupted():
+                engine.enter(item, waiter)
                 waiter.acquire()
             else:
                 mark, places = queue.mark, queue.places
@@ -151,23 +158,43 @@ class SyncMicrobatcher(Batcher[T, R]):
                 seconds = engine.arrived(queue, mark, waiter) if len(places) >= queue.wake_length else -1
                 while not waiter.acquire(timeout=seconds):
                     seconds = engine.arrived(queue, mark, waiter)
+            answer, waiter.value, waiter.is_busy = waiter.value, None, False
         except BaseException:
-            # Ctrl-C, or an error of another signal handler. The waiter is not reused: a worker may still wake it.
+            # Ctrl-C, an error of another signal handler, or the limit of recursion. These may interrupt each call here,
+            # and the rest is left to a worker. The waiter is not reused: a worker may still wake it.
             kept.waiter = None
             waiter.left = True
-            engine.leave(mark, waiter)
+            engine.abandoned += (waiter,)
+            engine.workers.waker = engine
+            try:  # noqa: SIM105  # without a call, which may be too deep
+                engine.workers.wake_idle()
+            except RuntimeError:
+                # That worker is woken already.
+                pass
+            engine.recover()
             raise
         finally:
             if wait is not None:
                 wait.end()
-        return waiter.result()  # type: ignore[no-any-return]  # waiters carry results of any type
+        if type(answer) is not Failed:
+            return answer  # type: ignore[no-any-return]  # waiters carry results of any type
+        try:
+            raise answer.error
+        finally:
+            # The traceback refers to this frame, which must not refer back.
+            del answer
 
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result. Without room for the item, block."""
         engine = self._ensure_engine()
         future = FutureWaiter(bounded=self._config.max_pending is not None)
         mark = engine.enter(item, future)
-        future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, mark))
+        try:
+            future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, mark))
+        except BaseException:
+            engine.abandoned += (future,)
+            engine.recover()
+            raise
         if future.gate is not None:
             self._wait_for_room(engine, future.gate, future.cancel)
         return future
@@ -220,15 +247,20 @@ class SyncMicrobatcher(Batcher[T, R]):
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes. Needs ``configure_lock``."""
-        config, engine = replace(self._config, **changes), self._engine
-        drain_before_exit_of(config.executor)
-        if engine is not None:
-            # Inside the engine, other changes are deferred, but the next call already needs this one.
-            if "takes_requests" in changes and engine.reentered():
-                raise ReentrantCallError(interrupting(self.name))
-            engine.configure(config)
-        # Last, so that no call with a priority reaches an engine that does not expect it.
-        self._config = config
+        while True:
+            before, engine = self._config, self._engine
+            config = replace(before, **changes)
+            drain_before_exit_of(config.executor)
+            if engine is not None:
+                # Inside the engine, other changes are deferred, but the next call already needs this one.
+                if "takes_requests" in changes and engine.reentered():
+                    raise ReentrantCallError(interrupting(self.name))
+                engine.configure(config)
+            # Last, so that no call with a priority reaches an engine that does not expect it. No call in between: if a
+            # signal handler has made another change meanwhile, both apply.
+            if self._config is before:
+                self._config = config
+                return
 
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""
@@ -278,13 +310,8 @@ def load_bridge() -> Any:
 # The engine is held weakly, as a future keeps its callbacks.
 def _leave_if_cancelled(weak: ref[ThreadEngine], mark: int, future: Future[Any]) -> None:
     engine = weak()
-    if engine is None or not future.cancelled():
-        return
-    if engine.reentered():
-        engine.deferred.append(partial(_leave_if_cancelled, weak, mark, future))
-    elif engine.leave(mark, future):
-        # No batch notifies it, and concurrent.futures.wait() and as_completed() wait for that.
-        future.set_running_or_notify_cancel()
+    if engine is not None and future.cancelled():
+        engine.leave(mark, future)
 
 
 def warn_on_loop(name: str, use: str) -> None:

@@ -15,10 +15,10 @@ more to watch deadlines from the first call that has one. A worker ends
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from itertools import zip_longest
 from math import inf
+from os import getpid
 from threading import TIMEOUT_MAX, RLock, get_ident
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from batchify import errors
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.current import batch_context, current
+from batchify._batcher.lifespan import Lifespan
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
 from batchify._batcher.waiters import Failed, kind_of, registered_kinds
@@ -34,6 +35,7 @@ from batchify._core import outcome
 from batchify._core.batch import Batch, BatchItem
 from batchify._core.entries import Entry
 from batchify._core.queue import WIDTH
+from batchify._threads.waiters import FutureWaiter
 from batchify._threads.workers import Workers
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from batchify._batcher.waiters import Waiter
     from batchify._core.queue import PlainQueue
     from batchify._stats.counters import Stats
-    from batchify._threads.workers import ThreadEnd, WakeSignal
+    from batchify._threads.workers import ThreadEnd, Worker
 
     BatchFunction = Callable[[list[Any]], Any]
     # The only kind of the waiters of a batch, or None for several.
@@ -57,38 +59,58 @@ class DeferredActions(deque["Callable[[], object]"]):
     """Actions that finalizers and signal handlers requested while their thread held the lock of the engine.
 
     ``with deferred, lock:`` runs them after it has released the lock. The check must follow the release, because a
-    signal handler may add an action at any moment before it.
+    signal handler may add an action at any moment before it. After an exception, ``after_error`` is such an action.
     """
 
-    def __init__(self, lock: RLock, is_owned: Callable[[], bool]) -> None:
+    def __init__(self, lock: RLock, is_owned: Callable[[], bool], after_error: Callable[[], object]) -> None:
         super().__init__()
         self._lock = lock
         self._is_owned = is_owned
+        self._after_error = after_error
+        # The threads that run actions. An action that requests others does not run them inside itself.
+        self._runners: set[int] = set()
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None:
+            self._after_error()
         if self:
             self.run()
 
     def request(self, action: Callable[[], object]) -> None:
         """Run ``action``, or let the thread that holds the lock run it. Never wait: a finalizer may hold any lock."""
         self.append(action)
-        # If this fails, the owner looks for actions after it has released the lock.
-        if self._lock.acquire(blocking=False):
+        if self._is_owned():
+            return
+        try:
+            # If this fails, the owner looks for actions after it has released the lock.
+            is_free = self._lock.acquire(blocking=False)
+        except BaseException:
+            if self._is_owned():
+                self._lock.release()
+            raise
+        if is_free:
             self._lock.release()
             self.run()
 
     def run(self) -> None:
-        """Run all actions, unless this thread still holds the lock."""
-        while self and not self._is_owned():
-            try:
-                action = self.popleft()
-            except IndexError:
-                # Another thread was faster.
-                return
-            action()
+        """Run all actions, unless this thread still holds the lock, or runs them already."""
+        me = get_ident()
+        if me in self._runners:
+            return
+        try:
+            self._runners.add(me)
+            while self and not self._is_owned():
+                try:
+                    action = self.popleft()
+                except IndexError:
+                    # Another thread was faster.
+                    return
+                action()
+        finally:
+            self._runners.discard(me)
 
 
 class ThreadEngine:
@@ -96,15 +118,25 @@ class ThreadEngine:
 
     def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
         self._source = source
+        self._process = getpid()
         # Guards all attributes below, and the line. No user code runs under it except finalizers and signal handlers,
         # so it is reentrant, and its owner is known.
         self._lock = RLock()
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
         self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        self.deferred = DeferredActions(self._lock, self.reentered)
+        lifespan = None if config.lifespan is None else partial(Lifespan, config.lifespan, config.name)
+        self.workers = Workers(self, ThreadEngine.run_batches, config.name, lifespan)
+        self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
+        self.deferred = DeferredActions(self._lock, self.reentered, partial(_recover, self.workers.weak))
         self.line = Line(config, stats)
         self._prepare = entry_factory(config)
         self.started = self.closed = False
+        # Whether a step has begun and not ended. If no thread is in it, an exception has interrupted it.
+        self._is_torn = False
+        # The waiters of interrupted calls. A caller extends the list without a call, which nothing can interrupt.
+        self.abandoned: list[Any] = []
+        # The options as changed last.
+        self._config = config
         # The first ticket that had not arrived when the engine was closed.
         self._closed_at = 0
         # The queue that calls may join without the lock; None if they need ``enter()``.
@@ -115,10 +147,6 @@ class ThreadEngine:
         self.crossing: Any = None
         # The batch function, held only while there is work: it may be the last reference to an instance.
         self._fn: BatchFunction | None = None
-        self.workers = Workers(self, ThreadEngine.run_batches, config.name)
-        self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
-        # The identifiers of the threads that run batches or callbacks of futures.
-        self.threads: set[int] = set()
         # Whether a waiter that reports this may have left after its batch departed.
         self._may_have_left = False
         # The number of callers with missed deadlines that are not notified yet.
@@ -128,11 +156,27 @@ class ThreadEngine:
     def name(self) -> str:
         return self.line.name
 
+    def is_orphan(self) -> bool:
+        """Return whether this is the child of a fork. Its threads are gone, and may have held any lock."""
+        return getpid() != self._process
+
+    def free_futures(self) -> None:
+        """Let the child of a fork cancel the futures that it has inherited."""
+        running = [waiter for batch in self.line.queue.running for waiter in batch.waiters]
+        for waiter in (*running, *(waiter for _, waiter in self.line.calls)):
+            if isinstance(waiter, FutureWaiter):
+                waiter.renew_lock()
+
+    @property
+    def threads(self) -> set[int | None]:
+        """The identifiers of the threads that run batches or callbacks of futures."""
+        return {*self.workers.idents, *self._deadline_workers.idents}
+
     def check_reentrancy(self) -> None:
         """Refuse a call that comes from inside a batch, or that interrupts its own thread inside the engine."""
         if current():
             self.line.check_reentrancy()
-        if self.reentered():
+        if self.reentered() or self.line.is_interrupted():
             raise errors.ReentrantCallError(errors.interrupting(self.name))
 
     def check_blocking(self) -> None:
@@ -145,8 +189,18 @@ class ThreadEngine:
         self.check_reentrancy()
         data = item if self._prepare is None else self._prepare(item)
         with self.deferred, self._lock:
-            mark = self._add(data, waiter)
-            self._start_or_schedule(mark, waiter)
+            if self.closed:
+                raise errors.BatcherClosedError(errors.closed(self.name))
+            self._mend_if_torn()
+            self.line.check_room()
+            self._is_torn = True
+            try:
+                mark = self._add(data, waiter)
+                self._start_or_schedule()
+            except BaseException:
+                self.abandoned += (waiter,)
+                raise
+            self._is_torn = False
         return mark
 
     def enter_all(self, crossing: Any) -> None:
@@ -155,6 +209,7 @@ class ThreadEngine:
         A closed engine refuses them, from any thread: the loop may be slow to do so.
         """
         with self.deferred, self._lock:
+            self._mend_if_torn()
             plain, calls = self.plain, crossing.calls
             if self.closed:
                 with self.line.stats.lock:
@@ -165,17 +220,19 @@ class ThreadEngine:
                     self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
             if plain is None:
                 return
-            self.started = True
+            self.started = self._is_torn = True
             with self.line.stats.lock:
                 if crossing.mark is None:
                     # Later calls of the same iteration are at least as far behind this mark as in the list.
                     crossing.mark = plain.arrivals
                 arrived = calls[:]
-                del calls[: len(arrived)]
+                length = len(arrived)
+                # No call in between, so no signal handler can lose or double the calls.
+                del calls[:length]
                 plain.places += arrived
             # After an error, it is the answer of all these calls.
-            with suppress(RuntimeError):
-                self._start_or_schedule()
+            self._wake_another()
+            self._is_torn = False
 
     def _enter_crossings(self) -> None:
         """Queue the calls that are on their way from a loop."""
@@ -189,13 +246,19 @@ class ThreadEngine:
         """
         try:
             with self._lock:
+                self._mend_if_torn()
+                self._is_torn = True
                 if queue is not self.plain:
                     # Meanwhile the engine was closed, or calls need another queue. An item queued before remains.
                     entry = queue.withdraw(max(mark, self._closed_at) if self.closed else mark, waiter)
                     if entry is not None:
+                        # If the queue is still that of the line, the item moves within it.
+                        self.line.departed += queue is self.line.queue
                         self._add(entry[0], waiter)
                 self.started = True
-                return self._start_or_schedule(mark, waiter, keeps_time=True)
+                seconds = self._start_or_schedule(keeps_time=True)
+                self._is_torn = False
+                return seconds
         finally:
             # Not a context manager, which would add two frames to every window.
             if self.deferred:
@@ -214,11 +277,10 @@ class ThreadEngine:
         self._admit_waiting()
         return mark
 
-    def _start_or_schedule(self, mark: int = 0, waiter: Any = None, *, keeps_time: bool = False) -> float:
+    def _start_or_schedule(self, *, keeps_time: bool = False) -> float:
         """Wake a worker for the next batch, or return the seconds until then if the caller keeps the time, else -1.
 
-        Needs the lock. If no thread can be started and none exists, the error is raised to the caller that just
-        arrived, and is the answer of all others in the queue.
+        Needs the lock. If no thread can be started and none exists, the error is raised.
         """
         at = self.line.queue.plan()
         if at is None:
@@ -231,22 +293,80 @@ class ThreadEngine:
             if keeps_time and seconds > 0 and self.workers.count:
                 return min(seconds, TIMEOUT_MAX)
             self._wake_worker()
-        except BaseException as error:
-            if isinstance(error, RuntimeError) and self.workers.count:
-                # A worker exists, and will take the item.
-                return -1
-            self.line.leave(mark, waiter)
-            if not self.workers.count:
-                self._fail_queued(error)
-            raise
+        except RuntimeError as error:
+            if not self.workers.count or isinstance(error, RecursionError):
+                raise
+            # A worker exists, and will take the item.
         return -1
 
     def drop_queued(self) -> None:
         """Fail all calls whose items have not started."""
         with self.deferred, self._lock:
+            self._mend_if_torn()
+            self._is_torn = True
             self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
-            fn = self._go_idle_if_done()
-        del fn
+            self._go_idle_if_done()
+            self._is_torn = False
+
+    def recover(self) -> None:
+        """Complete what an exception interrupted: in a worker if there is one, as no signal handler interrupts it."""
+        if self.workers.count:
+            self.workers.waker = self
+            try:  # noqa: SIM105  # with fewer calls, in case of a RecursionError
+                self.workers.wake_idle()
+            except RuntimeError:
+                # That worker is woken already.
+                pass
+        elif not self.reentered():
+            with self._lock:
+                self._mend_if_torn()
+            if self.deferred:
+                self.deferred.run()
+
+    def replace_worker(self) -> None:
+        """Let another worker continue after one died of an error, such as a MemoryError."""
+        with self.deferred, self._lock:
+            self._is_torn = True
+            self._mend_if_torn()
+
+    def _mend_if_torn(self) -> None:
+        """Complete the steps that an exception interrupted, and apply new options. Needs the lock.
+
+        An exception of a signal handler may interrupt the main thread at any point. It leaves the calls in the queue
+        and their counts sound, because these change in a single step. All else is derived from them here.
+        """
+        config = self._config
+        if not self._is_torn and not self.abandoned:
+            if config is self.line.config:
+                return
+            self._is_torn = True
+            self.line.configure(config)
+        else:
+            self._is_torn = True
+            self.line.mend(config)
+        abandoned = {*self.abandoned}
+        if abandoned:
+            self._may_have_left = True
+            for mark, waiter in self.line.calls:
+                if waiter in abandoned:
+                    self.line.leave(mark, waiter)
+        if self._fn is not None:
+            self._fn = self._source(config.executor)
+        self._admit_waiting()
+        # Those with room may not know it yet.
+        for waiter in (*self.line.admitted, *abandoned):
+            kind_of(waiter).admit(waiter)
+        for waiter in abandoned:
+            # A cancelled future notifies the threads that wait for it.
+            kind_of(waiter).is_open(waiter)
+        self._open_plain()
+        self._wake_another()
+        # Those above a lower ``concurrency`` end.
+        self.workers.wake_all(self)
+        self._go_idle_if_done()
+        del self.abandoned[: len(abandoned)]
+        self.workers.waker = None
+        self._is_torn = False
 
     def _fail_queued(self, error: BaseException) -> None:
         """Let ``error`` be the answer of all callers in the queue. Needs the lock."""
@@ -255,25 +375,24 @@ class ThreadEngine:
             answer = Failed(outcome.copied(error), self.name)
             self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
 
-    def watch_deadlines(self, signal: WakeSignal) -> float | None:
+    def watch_deadlines(self, worker: Worker) -> float | None:
         """Drop overdue items; return the seconds until the next deadline, or ``None`` to end the worker."""
         # The workers for batches may all be busy at a deadline. Here too, callbacks of futures must not wait for
         # calls that wait for them.
-        self.threads.add(get_ident())
         self._expire()
         with self.deferred, self._lock:
             workers = self._deadline_workers
-            workers.idle.pop(signal, None)
-            if self._may_end(signal):
-                self._end_worker(workers, signal)
+            if not workers.begin(worker) or self._may_end(worker):
+                workers.remove(worker)
                 return None
-            workers.idle[signal] = None
+            workers.rest(worker)
             expires_at = self.line.expires_at
             return inf if expires_at is None else expires_at - monotonic()
 
     def _expire(self) -> None:
         """Drop overdue items and notify their callers."""
         with self.deferred, self._lock:
+            self._mend_if_torn()
             expired = self.line.expire(monotonic())
             self._notifying += len(expired)
             self._admit_waiting()
@@ -287,32 +406,42 @@ class ThreadEngine:
                 kind.answer_all([entry.waiter], [Failed(error, self.name)])
         with self.deferred, self._lock:
             self._notifying -= len(expired)
-            fn = self._go_idle_if_done()
-        del fn
+            self._go_idle_if_done()
 
     def waiting(self) -> list[BatchItem]:
         self._enter_crossings()
         with self.deferred, self._lock:
+            self._mend_if_torn()
             entries = self.line.entries
         return [BatchItem(item, kind_of(waiter).get_future(waiter), arrived) for item, waiter, arrived in entries]
 
     def leave(self, mark: int, waiter: Any) -> bool:
         """Drop a caller that will not read its answer; return whether this withdrew its item from the queue."""
+        if self.is_orphan():
+            return False
         if self.reentered():
             self.deferred.append(partial(self.leave, mark, waiter))
             return False
         with self.deferred, self._lock:
-            entry = self.line.leave(mark, waiter)
-            fn = None
-            if entry is None:
-                self._may_have_left = True
-            else:
-                # A caller that waits for room stops waiting.
-                kind_of(waiter).admit(waiter)
-                self._admit_waiting()
-                self._recheck()
-                fn = self._go_idle_if_done()
-        del fn
+            self._mend_if_torn()
+            self._is_torn = True
+            try:
+                entry = self.line.leave(mark, waiter)
+                if entry is None:
+                    self._may_have_left = True
+                else:
+                    kind = kind_of(waiter)
+                    # A caller that waits for room stops waiting.
+                    kind.admit(waiter)
+                    # No batch notifies a cancelled future, for which concurrent.futures.wait() waits.
+                    kind.is_open(waiter)
+                    self._admit_waiting()
+                    self._recheck()
+                    self._go_idle_if_done()
+            except BaseException:
+                self.abandoned += (waiter,)
+                raise
+            self._is_torn = False
         return entry is not None
 
     def flush(self) -> None:
@@ -322,30 +451,32 @@ class ThreadEngine:
             return
         self._enter_crossings()
         with self.deferred, self._lock:
+            self._mend_if_torn()
+            self._is_torn = True
             self.line.queue.flush("flush")
-            self._wake_if_planned()
+            self._wake_another()
+            self._is_torn = False
 
     def configure(self, config: Config) -> None:
-        if self.reentered():
-            self.deferred.append(partial(self.configure, config))
-            return
+        """Apply these options before the next step. Never wait: a signal handler may call this anywhere."""
+        if config.is_grouped:
+            # The next call already needs these.
+            self._prepare = grouped_entry_factory(self._prepare, config)
+            self.plain = None
+        self._config = config
+        self.deferred.request(self._apply_config)
+
+    def _apply_config(self) -> None:
         with self.deferred, self._lock:
-            if config.takes_requests and not self.line.config.takes_requests:
-                self._prepare = grouped_entry_factory(self._prepare, config)
-            self.line.configure(config)
-            self._open_plain()
-            if self._fn is not None:
-                self._fn = self._source(config.executor)
-            # Those above a lower ``concurrency`` end.
-            self.workers.wake_all(self)
-            self._wake_if_planned()
+            self._mend_if_torn()
 
     def open(self) -> None:
         with self.deferred, self._lock:
+            self._mend_if_torn()
             self.started, self.closed = True, False
             self._open_plain()
             # A call that arrived meanwhile may not have known that it matters.
-            self._wake_if_planned()
+            self._wake_another()
 
     def drain(self, drain: Drain) -> None:
         """Start the queued items now; ``drain`` ends when all calls so far are answered. To close, refuse new ones."""
@@ -357,6 +488,7 @@ class ThreadEngine:
             return
         self._enter_crossings()
         with self.deferred, self._lock:
+            self._mend_if_torn()
             if drain.reason == "close":
                 self.closed = True
                 self._closed_at = self.line.queue.arrivals
@@ -364,132 +496,149 @@ class ThreadEngine:
         # This refuses calls that were made meanwhile, if the engine is closed now.
         self._enter_crossings()
         with self.deferred, self._lock:
+            self._mend_if_torn()
+            self._is_torn = True
             self.line.drain(drain, monotonic())
-            self._wake_if_planned()
-            fn = self._go_idle_if_done()
-        del fn
+            self._wake_another()
+            self._go_idle_if_done()
+            self._is_torn = False
 
     def end_workers(self) -> list[ThreadEnd]:
         """Let the workers that have nothing to do end, and return their ends. Inside a worker, return none."""
         if self.reentered() or get_ident() in self.threads:
             return []
         with self.deferred, self._lock:
+            self._mend_if_torn()
             ends = self.workers.end_idle(self, self.line.queue.running)
-            return ends + self._deadline_workers.end_idle(self, ())
+            ends += self._deadline_workers.end_idle(self, ())
+        return ends
 
     def _open_plain(self) -> None:
         """Let calls join the plain queue without the lock if nothing forbids it. Needs the lock."""
         plain = self.line.plain
         if plain is not None:
-            # A call that has found it open may join it later. This arrival then matters.
-            plain.closed = self.closed
+            # A call that has found it open may join it later. This arrival then matters. Without a worker, each
+            # arrival matters, as the call that was to start one may be interrupted.
+            plain.closed = self.closed or not self.workers.count
             plain.plan()
-        self.plain = None if self.closed or self._prepare is not None else plain
+        self.plain = None if self.closed else plain
+        # Last, because ``configure()`` may just have set it, without the lock.
+        if self._prepare is not None:
+            self.plain = None
 
-    def run_batches(self, signal: WakeSignal) -> float | None:
+    def run_batches(self, worker: Worker) -> float | None:
         """Run all batches that may leave; return the seconds until the next one may, or ``None`` to end the worker."""
-        while isinstance(step := self._next(signal), Batch):
-            self.run(step)
+        while isinstance(step := self._next(worker), Batch):
+            self.run(step, worker)
             # An idle engine has no function.
             if self._fn is not None:
                 self._yield_to_callers()
         return step
 
-    def _next(self, signal: WakeSignal) -> Batch | float | None:
-        self.threads.add(get_ident())
+    def _next(self, worker: Worker) -> Batch | float | None:
         if self._deadline_workers.count:
             self._expire()
         line = self.line
         try:
             with self._lock:
-                self.workers.idle.pop(signal, None)
+                self._mend_if_torn()
+                workers = self.workers
+                if not workers.begin(worker):
+                    return None
+                if worker.slot >= line.config.concurrency:
+                    workers.remove(worker)
+                    # Items may wait that this worker was woken for.
+                    self._wake_another()
+                    return None
                 now = monotonic()
                 batch = line.take(now)
                 if line.plain is None:
                     self._admit_waiting()
                 at = line.queue.plan()
-                signal.batch = batch
+                worker.batch = batch
                 if batch is not None:
-                    signal.stay()
+                    worker.stay()
                     if at is not None:
                         self._wake_another()
                     return batch
-                if self.workers.count > line.config.concurrency or self._may_end(signal):
-                    self._end_worker(self.workers, signal)
+                if self._may_end(worker):
+                    workers.remove(worker)
                     return None
-                self.workers.idle[signal] = None
+                workers.rest(worker)
                 if at is None:
                     return inf
                 # Queued items keep the engine alive.
-                signal.engine = self
+                worker.kept = self
                 return at - now
         finally:
             # As in ``arrived()``.
             if self.deferred:
                 self.deferred.run()
 
-    def _may_end(self, signal: WakeSignal) -> bool:
+    def _may_end(self, worker: Worker) -> bool:
         """Return whether an idle worker is to end. Needs the lock."""
         if self.line.waiting:
-            signal.stay()
+            worker.stay()
             return False
-        return self.closed or signal.leaving is not None
-
-    def _end_worker(self, workers: Workers[Any], signal: WakeSignal) -> None:
-        workers.remove(signal)
-        self.threads.discard(get_ident())
+        return self.closed or worker.leaving is not None
 
     def _admit_waiting(self) -> None:
         """Notify the callers whose items have room now. Needs the lock."""
         for waiter in self.line.admit():
             kind_of(waiter).admit(waiter)
 
-    def _wake_if_planned(self) -> None:
-        """Wake or start a worker if a batch may leave now or later. Needs the lock."""
-        if self.line.queue.plan() is not None:
-            self._wake_another()
-
     def _wake_another(self) -> None:
-        """Wake or start one more worker for the queued items, if possible. Needs the lock."""
+        """Wake or start one more worker for the queued items, if possible. Needs the lock.
+
+        If no thread can be started and none exists, the error is the answer of all callers in the queue.
+        """
         try:
-            self._wake_worker()
-        except RuntimeError as error:
+            self._start_or_schedule()
+        except RecursionError:
+            raise
+        except (RuntimeError, MemoryError) as error:
             if not self.workers.count:
                 self._fail_queued(error)
 
     def _recheck(self) -> None:
         """Let workers look again after an item was withdrawn. Needs the lock."""
-        if self.line.queue.plan() is not None:
-            self._wake_another()
-        else:
+        self._wake_another()
+        if self.line.queue.plan() is None:
             # A worker that waits for the window of the withdrawn item would keep the engine alive until then.
             self.workers.wake_all(self)
 
     def _wake_worker(self) -> None:
         """Wake or start a worker. Needs the lock. Raises a ``RuntimeError`` if no thread can be started."""
         self.workers.wake_one(self, self.line.config.concurrency)
+        plain = self.plain
+        if plain is not None and plain.closed:
+            self._open_plain()
 
-    def _go_idle_if_done(self) -> BatchFunction | None:
-        """Without work, release everything that only work needs. Return the batch function. Needs the lock."""
+    def _go_idle_if_done(self) -> None:
+        """Without work, release everything that only work needs. Needs the lock."""
         if self._notifying:
-            return None
+            return
         if self.line.drains:
             self.line.end_drains()
         if not self.line.idle:
-            return None
-        # The caller drops it without the lock: it may be the last reference to an instance with a finalizer.
-        fn, self._fn = self._fn, None
+            return
+        # Dropped without the lock: it may be the last reference to an instance with a finalizer.
+        self.deferred.append([self._fn].clear)
+        self._fn = None
         if self.closed:
             self.workers.wake_all(self)
             self._deadline_workers.wake_all(self)
-        return fn
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: Batch, worker: Worker) -> None:
         kind = _only_kind(batch.waiters)
         fn = self._depart(batch, kind)
         if fn is None:
             return
         line = self.line
+        if line.config.executor is None:
+            batch.slot = worker.slot
+        if worker.lifespan is not None and not self._enter(worker.lifespan, batch, kind):
+            return
         runs = line.runs(batch)
         for part in runs:
             try:
@@ -503,6 +652,19 @@ class ThreadEngine:
                 self._finish(part, kind, answers, any_failed=any_failed)
         # An exception that the batch function keeps holds this frame, which must not hold the engine and its threads.
         del self, line, batch, fn
+
+    def _enter(self, lifespan: Lifespan, batch: Batch, kind: Kind) -> bool:
+        """Enter the lifespan before the first batch; return whether the batch can run."""
+        try:
+            if lifespan.enter():
+                # Entering is not run time.
+                batch.departed = monotonic()
+        except BaseException as error:  # noqa: BLE001  # as in ``run()``
+            outcome.drop_engine_frame(error)
+            self._fail((batch,), batch, kind, error)
+            return False
+        batch.state = lifespan.state
+        return True
 
     def _yield_to_callers(self) -> None:
         """Let answered callers call again, if the next batch would leave at once without being full."""
@@ -524,8 +686,7 @@ class ThreadEngine:
                     # The items arrived just as the engine became idle.
                     self._fn = self._source(self.line.config.executor)
                 return self._fn
-            fn = self._go_idle_if_done()
-        del fn
+            self._go_idle_if_done()
         return None
 
     def _gone(self, waiters: list[Any], kind: Kind) -> list[bool]:
@@ -567,16 +728,21 @@ class ThreadEngine:
         if config.on_batch is not None:
             report(config.on_batch, config, part, run_time, error, on_loop=False)
         with self._lock:
-            fn = self._go_idle_if_done() if self.line.end(part, now) else None
+            if self.line.end(part, now):
+                self._go_idle_if_done()
         if self.deferred:
             self.deferred.run()
-        del fn
 
 
 def _only_kind(waiters: list[Any]) -> Kind:
     """Return the kind of all waiters, or ``None`` if they are of several."""
     kinds = {registered_kinds.get(known, known) for known in {*map(type, waiters)}}
     return kinds.pop() if len(kinds) == 1 else None
+
+
+def _recover(weak: ref[Any]) -> None:
+    # The interrupted code holds the engine.
+    cast("ThreadEngine", weak()).recover()
 
 
 def leave_soon(weak: ref[ThreadEngine], mark: int, waiter: Any) -> None:

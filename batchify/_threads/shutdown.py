@@ -7,6 +7,7 @@ Must not know: engines, how a batcher drains.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,10 @@ def _alive() -> list[Batcher[Any, Any]]:
 def _flush() -> None:
     for batcher in _alive():
         batcher.flush()
+    # A child of multiprocessing ends without the hooks of atexit.
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _drain()
 
 
 def _drain() -> None:

@@ -6,11 +6,11 @@ Must not know: batches, the core, event loops.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock, local
 from typing import Any
 
+from batchify._batcher.futures import SafeFuture
 from batchify._batcher.waiters import Failed, Waiter
 
 log = logging.getLogger("batchify")
@@ -42,20 +42,8 @@ class ThreadWaiter(Waiter):
             waiter.value = answer
             waiter.release()
 
-    def result(self) -> Any:
-        """Return the answer, and make the waiter ready for the next call."""
-        answer, self.value = self.value, None
-        self.is_busy = False
-        if type(answer) is not Failed:
-            return answer
-        try:
-            raise answer.error
-        finally:
-            # The traceback refers to this frame, which must not refer back.
-            del answer
 
-
-class FutureWaiter(Waiter, Future[Any]):
+class FutureWaiter(Waiter, SafeFuture[Any]):
     """A caller that has a future. It can cancel the future until the batch departs."""
 
     # Whether the batch has not departed yet.
@@ -67,7 +55,7 @@ class FutureWaiter(Waiter, Future[Any]):
         if bounded:
             self.gate = held_lock()
 
-    def get_future(self) -> Future[Any]:
+    def get_future(self) -> SafeFuture[Any]:
         return self
 
     def is_open(self) -> bool:

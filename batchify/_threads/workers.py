@@ -1,14 +1,19 @@
 """Worker threads: how an idle one waits, is woken, and ends.
 
-Decides: which idle thread wakes, and when another one starts.
+Decides: which threads belong to an engine, which idle one wakes, and when another one starts.
 Must not know: batches, the core, deadlines.
 
-A thread repeats one step of its engine. Between two steps it waits for its own signal and holds the engine weakly, so
-the signal passes the engine along. When the engine is gone, its weak reference sets all signals, and the threads end.
+A thread repeats one step of its engine. Between two steps it waits at its own lock and holds the engine weakly, so the
+signal that wakes it passes the engine along. When the engine is gone, the weak reference of each worker wakes its
+thread, and the thread ends.
+
+An exception of a signal handler may leave ``Thread.start()`` at any point, before or after the thread runs. So a thread
+belongs to the engine only from ``start()`` on, and one that does not belong to it ends with its first step.
 """
 
 from __future__ import annotations
 
+from itertools import count
 from math import inf
 from threading import TIMEOUT_MAX, Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,6 +24,8 @@ from batchify._threads.waiters import new_waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
+
+    from batchify._batcher.lifespan import Lifespan
 
 E = TypeVar("E")
 
@@ -36,30 +43,63 @@ class ThreadEnd(End):
             self.thread.join()
 
 
-class WakeSignal:
-    """Wakes one thread, and keeps an engine alive until the thread has stopped waiting."""
+class Worker:
+    """One thread of an engine, with the number of its slot: how it waits and is woken."""
 
-    __slots__ = ("_lock", "batch", "engine", "leaving", "thread")
+    __slots__ = (
+        "_acquire",
+        "_engine",
+        "_weak",
+        "batch",
+        "ended",
+        "kept",
+        "leaving",
+        "lifespan",
+        "release",
+        "slot",
+        "thread",
+    )
 
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
+    thread: Thread
+    # The end of the thread.
+    ended: ThreadEnd
+
+    def __init__(self, engine: Any, slot: int, lifespan: Lifespan | None = None) -> None:
+        self.slot = slot
+        self.lifespan = lifespan
+        # The engine, kept alive until the thread has stopped waiting, and until it has noticed a signal.
+        self.kept = engine
+        self._engine: Any = None
         # The batch that the thread took last, while it runs.
         self.batch: Any = None
         # The end of the thread, if it is asked to end when it has nothing to do.
         self.leaving: ThreadEnd | None = None
-        self.thread: Thread
-        # Held until the signal is set. A bare lock: the collector may drop the engine, and so set the signal, in the
-        # middle of a wait, where an Event would deadlock.
-        self._lock = Lock()
-        self._lock.acquire()
+        # Held until the thread is woken. A bare lock: the collector may drop the engine, and so wake the thread, in the
+        # middle of a wait, where an Event would deadlock. No signal handler can interrupt a function of C.
+        lock = Lock()
+        lock.acquire()
+        self._acquire, self.release = lock.acquire, lock.release
+        on_gone: Any = lock.__exit__
+        self._weak: ref[Any] = ref(engine, on_gone)
 
-    def set(self, engine: Any = None) -> None:
-        self.engine = engine
+    def wake(self, engine: Any) -> None:
+        self._engine = engine
         try:
-            self._lock.release()
+            self.release()
+        except RecursionError:
+            raise
         except RuntimeError:
-            # It is set: a signal that comes as a wait times out remains set, and the next wait returns at once.
+            # A signal that comes as a wait times out remains set, and the next wait returns at once.
             return
+
+    def wait(self, seconds: float) -> Any:
+        """Wait at most ``seconds`` to be woken, and return the engine that the signal passes along, if any."""
+        is_woken = self._acquire(timeout=-1 if seconds == inf else min(max(seconds, 0), TIMEOUT_MAX))
+        kept, self.kept = self.kept, None
+        engine = self._engine
+        if is_woken:
+            self._engine = None
+        return engine or kept or self._weak()
 
     def leave(self) -> ThreadEnd:
         """Ask the thread to end, and return its end."""
@@ -73,84 +113,121 @@ class WakeSignal:
             leaving.thread = None
             leaving.set()
 
-    def wait(self, seconds: float) -> Any:
-        """Wait at most ``seconds`` for the signal, and return the engine that it passes along, if any."""
-        if seconds == inf:
-            self._lock.acquire()
-        else:
-            self._lock.acquire(timeout=min(max(seconds, 0), TIMEOUT_MAX))
-        engine, self.engine = self.engine, None
-        return engine
-
 
 class Workers(Generic[E]):
-    """Threads that repeat one step of an engine. All methods and attributes need the engine's lock.
+    """Threads that repeat one step of an engine. All but ``wake_idle`` and ``waker`` need the engine's lock.
 
-    A step returns the seconds until it is due again, or ``None`` to end the thread.
+    A step returns the seconds until it is due again, or ``None`` to end the thread. ``new_lifespan`` makes the lifespan
+    of a thread.
     """
 
-    __slots__ = ("_live", "_name", "_step", "idle", "weak")
+    __slots__ = ("_all", "_ending", "_name", "_new_lifespan", "_step", "idle", "wake_idle", "waker", "weak")
 
-    def __init__(self, engine: E, step: Callable[[E, WakeSignal], float | None], name: str) -> None:
+    def __init__(
+        self,
+        engine: E,
+        step: Callable[[E, Worker], float | None],
+        name: str,
+        new_lifespan: Callable[[], Lifespan] | None = None,
+    ) -> None:
         self._step = step
         self._name = name
-        # The signals of all threads, and those of the threads that wait. A signal that is set is no longer idle.
-        self._live: dict[WakeSignal, None] = {}
-        self.idle: dict[WakeSignal, None] = {}
-        idle = self.idle
-        self.weak: ref[E] = ref(engine, lambda _: _set_all(idle, None))
+        self._new_lifespan = new_lifespan
+        # The threads that belong to the engine, and those of them that wait and are not woken yet.
+        self._all: dict[Worker, None] = {}
+        self.idle: dict[Worker, None] = {}
+        # Those that do not belong to it any more, but may still exit their lifespans.
+        self._ending: dict[Worker, None] = {}
+        # Wakes an idle thread, if there is one; a ``RuntimeError`` if that is woken already. A function of C: neither a
+        # signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
+        self.wake_idle: Callable[[], object] = tuple
+        # The engine, for the thread that was woken so.
+        self.waker: E | None = None
+        self.weak: ref[E] = ref(engine)
+
+    @property
+    def count(self) -> int:
+        return len(self._all)
+
+    @property
+    def idents(self) -> list[int | None]:
+        """The identifiers of the threads."""
+        return [worker.thread.ident for worker in list(self._all)]
 
     def wake_one(self, engine: E, limit: int) -> None:
         """Wake an idle thread, or start one if there are fewer than ``limit``. Starting may be a ``RuntimeError``."""
         if self.idle:
             # The last step last: an interrupt must not lose the thread.
-            signal = next(reversed(self.idle))
-            signal.set(engine)
-            self.idle.pop(signal, None)
+            worker = next(reversed(self.idle))
+            worker.wake(engine)
+            self.idle.pop(worker, None)
         elif self.count < limit:
-            signal = WakeSignal(engine)
-            args = self.weak, self._step, signal
-            signal.thread = Thread(target=_run, args=args, name=f"{self._name}-{self.count}", daemon=True)
-            self._live[signal] = None
+            worker = Worker(engine, self._free_slot(), self._new_lifespan and self._new_lifespan())
+            name = f"{self._name}-{worker.slot}"
+            worker.thread = Thread(target=self._run, args=(worker,), name=name, daemon=True)
+            worker.ended = ThreadEnd(worker.thread)
+            self._all[worker] = None
             try:
-                signal.thread.start()
+                worker.thread.start()
             except BaseException:
-                if not signal.thread.is_alive():
-                    self.remove(signal)
+                # No call: an exception could interrupt it.
+                del self._all[worker]
                 raise
 
+    def _free_slot(self) -> int:
+        taken = {worker.slot for worker in self._all}
+        return next(slot for slot in count() if slot not in taken)
+
     def wake_all(self, engine: E) -> None:
-        _set_all(self.idle, engine)
+        for worker in list(self.idle):
+            worker.wake(engine)
+            self.idle.pop(worker, None)
 
-    @property
-    def count(self) -> int:
-        return len(self._live)
+    def begin(self, worker: Worker) -> bool:
+        """Note that a thread begins a step, and return whether it belongs to the engine."""
+        self.waker = None
+        self.idle.pop(worker, None)
+        self.wake_idle = next(reversed(self.idle)).release if self.idle else tuple
+        return worker in self._all
 
-    def remove(self, signal: WakeSignal) -> None:
-        """Forget a thread that is about to end."""
-        self._live.pop(signal, None)
+    def rest(self, worker: Worker) -> None:
+        """Note that a thread is about to wait."""
+        self.idle[worker] = None
+        self.wake_idle = worker.release
+
+    def remove(self, worker: Worker) -> None:
+        """Note that a thread is about to end."""
+        self._ending[worker] = None
+        self._all.pop(worker, None)
+        self.idle.pop(worker, None)
 
     def end_idle(self, engine: E, running: Container[Any]) -> list[ThreadEnd]:
-        """Ask the threads that run none of the ``running`` batches to end, and return their ends."""
-        ends = [signal.leave() for signal in self._live if signal.batch not in running]
+        """Ask the threads that run none of the ``running`` batches to end, and return the ends of all that do."""
+        ends = [worker.ended for worker in list(self._ending)]
+        ends += [worker.leave() for worker in self._all if worker.batch not in running]
         self.wake_all(engine)
         return ends
 
-
-def _run(weak: ref[E], step: Callable[[E, WakeSignal], float | None], signal: WakeSignal) -> None:
-    # A call that a batch makes needs a waiter of its own, after a check that it does not wait for its own batch.
-    new_waiter().is_busy = True
-    seconds: float | None = 0
-    try:
-        while seconds is not None and (engine := signal.wait(seconds) or weak()) is not None:
-            seconds = step(engine, signal)
-            del engine
-    finally:
-        if signal.leaving is not None:
-            signal.leaving.set()
-
-
-def _set_all(idle: dict[WakeSignal, None], engine: Any) -> None:
-    while idle:
-        signal, _ = idle.popitem()
-        signal.set(engine)
+    def _run(self, worker: Worker) -> None:
+        """Repeat the step in this thread."""
+        # A call that a batch makes needs a waiter of its own, after a check that it does not wait for its own batch.
+        new_waiter().is_busy = True
+        engine: Any = None
+        seconds: float | None = 0
+        try:
+            while seconds is not None and (engine := worker.wait(seconds)) is not None:
+                seconds = self._step(engine, worker)
+                engine = None
+        except BaseException:
+            self.remove(worker)
+            engine = self.weak()
+            if engine is not None:  # pragma: no branch  # it may be gone
+                engine.replace_worker()
+            raise
+        finally:
+            if worker.lifespan is not None:
+                worker.lifespan.exit()
+            self._ending.pop(worker, None)
+            worker.ended.set()
+            if worker.leaving is not None:
+                worker.leaving.set()

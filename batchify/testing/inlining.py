@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, cast
 from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import AsyncEngine
 from batchify._asyncio.offload import ThreadOffload
+from batchify._batcher.lifespan import Lifespan
 from batchify._batcher.live import registered
 from batchify._clock import monotonic
 from batchify._core.entries import Entry
-from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
+from batchify._threads.workers import Worker
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Container, Generator
 
+    from batchify._asyncio.lifespans import Lifespans
     from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
     from batchify._batcher.executors import BatchExecutor
@@ -90,7 +92,14 @@ class CallerEngine(ThreadEngine):
     def enter(self, item: Any, waiter: Any) -> int:
         mark = super().enter(item, waiter)
         with self.deferred:
-            self.run(self._taken.pop(waiter))
+            # The caller is a worker of its own.
+            lifespan = self.line.config.lifespan
+            worker = Worker(self, 0, None if lifespan is None else Lifespan(lifespan, self.name))
+            try:
+                self.run(self._taken.pop(waiter), worker)
+            finally:
+                if worker.lifespan is not None:
+                    worker.lifespan.exit()
         return mark
 
     def configure(self, config: Config) -> None:
@@ -115,8 +124,8 @@ class CallerEngine(ThreadEngine):
 class OnLoop(ThreadOffload):
     """Run a ``def`` batch function on the loop itself."""
 
-    async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        return call_captured(fn, items)
+    async def _in_thread(self, slot: Any, call: Callable[[], Any]) -> Any:  # noqa: ARG002  # the loop has none
+        return call()
 
 
 class TaskEngine(AsyncEngine):
@@ -130,8 +139,19 @@ class TaskEngine(AsyncEngine):
             data.duplicate_of = data.time_limit = None
         return super().enter(data, waiter)
 
-    def __init__(self, loop: AbstractEventLoop, source: Callable[[], Any], config: Config, stats: Stats) -> None:
-        super().__init__(loop, source, _alone(config), stats)
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        source: Callable[[], Any],
+        lifespans: Lifespans | None,
+        config: Config,
+        stats: Stats,
+    ) -> None:
+        super().__init__(loop, source, lifespans, _alone(config), stats)
+
+    @property
+    def kept_slots(self) -> Container[int]:
+        return ()
 
     def configure(self, config: Config) -> None:
         super().configure(_alone(config))

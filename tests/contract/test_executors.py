@@ -228,7 +228,7 @@ async def test_a_batcher_on_a_loop_uses_the_new_executor(pool):
         batcher._change({"executor": executor})
         names.append(await asyncio.wait_for(batcher.submit(1), PATIENCE))
     await batcher.stop()
-    assert ["ours_0", "theirs_0", "ours_0"] == names
+    assert ["ours-0_0", "theirs_0", "ours-0_0"] == names
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,6 +261,34 @@ async def test_an_abandoned_batch_is_cancelled_in_the_executor(pool):
     gate.set()
     pool.submit(int).result(PATIENCE)
     assert [] == ran
+
+
+@pytest.mark.parametrize("has_executor", [True, False])
+async def test_an_abandoned_batch_keeps_its_slot(has_executor):
+    """On a loop, the slot of a batch that all its callers left is free only when its thread is."""
+    has_begun, gate, ran = threading.Event(), threading.Event(), []
+
+    def block(items):
+        ran.extend(items)
+        has_begun.set()
+        assert gate.wait(PATIENCE)
+        raise ValueError(items)
+
+    with Pool(2) as pool:
+        batcher = AsyncMicrobatcher(block, batch_wait_timeout_s=None, executor=pool if has_executor else None)
+        callers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2)]
+        assert await asyncio.to_thread(has_begun.wait, PATIENCE)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        last = asyncio.ensure_future(batcher.submit(3))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert ([1, 2], 1) == (ran, batcher.stats.pending)
+        gate.set()
+        with pytest.raises(ValueError, match="3"):
+            await last
+        await batcher.stop()
 
 
 def test_a_loop_may_close_before_its_batch_ends(pool):

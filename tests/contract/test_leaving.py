@@ -374,8 +374,8 @@ async def future_cancelled_while_running(column):
 
 @table.row(
     "all futures cancelled while their batch runs",
-    "The batch is cancelled and frees its slot.",
-    where=lambda column: column.tasks and has_futures(column),
+    "The batch is cancelled and frees its slot, unless it runs in a thread.",
+    where=lambda column: column.tasks and column.on_loop and has_futures(column),
 )
 async def all_futures_cancelled_while_running(column):
     column.build()

@@ -145,6 +145,7 @@ def test_the_defaults_match_the_documentation():
         "dedupe": False,
         "isolate_errors": False,
         "executor": None,
+        "lifespan": None,
         "capture_context": False,
         "on_batch": None,
         "name": None,

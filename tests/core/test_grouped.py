@@ -459,7 +459,7 @@ def adopted(items, now=0.0, *, leave=0, push=None, timeout=None, **options):
     if push is not None:
         plain.flush(push)
     entries = []
-    for ticket, (item, waiter, arrived) in plain.retire():
+    for ticket, (item, waiter, arrived) in plain.retire()[0]:
         entry = Entry(item, "g", 0.0, None)
         entry.arrive(ticket, waiter, arrived)
         entries.append(entry)

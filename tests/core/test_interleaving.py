@@ -119,20 +119,19 @@ def test_no_arrival_is_lost(method, items, max_size):
 @SIZES
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("items", LINES)
-@pytest.mark.parametrize("method", ["withdraw_all", "retire"])
-def test_no_arrival_is_lost_while_all_leave(method, items, slots, max_size):
+def test_no_arrival_is_lost_while_all_leave(items, slots, max_size):
     """A call that arrives while all calls leave is one of them, or it waits and matters."""
     left = []
     come, is_heard = arrivals()
 
     def leave(queue):
-        left[:] = getattr(queue, method)()
+        left[:] = queue.withdraw_all()
 
     for queue in interrupted(new(items, max_size=max_size, slots=slots), leave, come):
         stayed = [waiter for _, waiter, _ in queue.entries]
         assert [*items.upper(), "X"] == [waiter for _, (_, waiter, _) in left] + stayed
         assert [max_size + number for number in range(len(left))] == [ticket for ticket, _ in left]
-        if stayed and (slots == 2 or method == "retire"):
+        if stayed and slots == 2:
             assert is_heard(queue)
         assert ["X"] * len(stayed) == drained(queue)
 

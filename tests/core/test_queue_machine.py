@@ -203,12 +203,6 @@ class CoreMachine(RuleBasedStateMachine):
         """All waiting callers leave at once. The queue makes the plan itself."""
         self._empty(self.queue.withdraw_all)
 
-    @rule()
-    def retire(self):
-        """Another queue adopts the calls. Later arrivals matter."""
-        self.model.closed = True
-        self._empty(self.queue.retire)
-
     @invariant()
     def same_numbers(self):
         """Both have the same arrivals, waiting items and running batches."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import itertools
+import sys
 import threading
 import warnings
 import weakref
@@ -377,6 +379,105 @@ async def test_a_task_factory_does_not_affect_batches(moment):
     assert ["submit", "submit"] == names
 
 
+def test_a_loop_that_ends_and_goes_on():
+    """A loop that cancels its tasks while it stands still aborts the calls that wait, and then takes calls again."""
+    echo, batches = recorder(seconds=1, max_pending=1)
+    loop = VirtualLoop()
+
+    async def begin():
+        first = echo.submit(1)
+        await asyncio.sleep(0)
+        calls = first, echo.submit(2), asyncio.ensure_future(echo(3))
+        await asyncio.sleep(0)
+        return calls
+
+    async def end(futures):
+        return await asyncio.gather(*futures, return_exceptions=True), await echo(4)
+
+    futures = loop.run_until_complete(begin())
+    futures[2].cancel()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    aborted, answer = loop.run_until_complete(end(futures))
+    assert ([BatchAbortedError] * 2 + [asyncio.CancelledError], 4) == ([*map(type, aborted)], answer)
+    assert [[1], [4]] == [items for _, items in batches]
+    stats = echo.batch_stats
+    assert (1, 3, 0) == (stats.answered_items, stats.failed_items, stats.cancelled_items)
+    loop.close()
+
+
+@pytest.mark.parametrize("view", [{}, {"priority": 1}])
+async def test_an_exception_in_a_coroutine_that_no_task_drives(view):
+    """An exception that is thrown into a waiting call takes its item from the queue."""
+    echo, batches = recorder(timeout=5)
+    call = echo.options(**view)(1)
+    call.send(None)
+    with pytest.raises(ZeroDivisionError):
+        call.throw(ZeroDivisionError())
+    await asyncio.sleep(9)
+    assert ([], 0, 1) == (batches, echo.batch_stats.pending, echo.batch_stats.cancelled_items)
+
+
+async def test_calls_that_share_an_item_count_as_pending_one_by_one():
+    """With ``dedupe`` and ``max_pending``, each caller takes room, also one that shares a queued item."""
+    echo, batches = recorder(seconds=1, dedupe=True, max_pending=2, on_full="raise")
+    first = echo.submit(0)
+    await asyncio.sleep(0)
+    calls = [echo.submit(1), echo.submit(1)]
+    with pytest.raises(batchify.QueueFullError):
+        echo.submit(1)
+    assert [0, 1, 1] == await asyncio.gather(first, *calls)
+    assert [[0], [1]] == [items for _, items in batches]
+
+
+def fail_at(number, do):
+    """Call ``do()`` with a ``RecursionError`` in place of one of its calls of functions of the package."""
+    calls = itertools.count()
+
+    def trace(frame, event, _):
+        if frame.f_globals.get("__name__", "").startswith("batchify.") and next(calls) == number:
+            raise RecursionError
+
+    sys.settrace(trace)
+    try:
+        do()
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.untraced
+def test_the_limit_of_recursion():
+    """A first call that fails anywhere, as at the limit of recursion, does not disturb later calls."""
+    loop = VirtualLoop()
+
+    async def fail_and_call_again(number):
+        echo, _ = recorder()
+        call = echo(1)
+        try:
+            fail_at(number, lambda: call.send(None))
+        except RecursionError:
+            return await echo(2)
+        finally:
+            call.close()
+
+    answers = list(itertools.takewhile(bool, (loop.run_until_complete(fail_and_call_again(n)) for n in range(100))))
+    assert 20 < len(answers) < 100
+    loop.close()
+
+
+async def test_sentry():
+    """Calls are answered on a loop that the asyncio integration of sentry-sdk instruments."""
+    from sentry_sdk import init
+    from sentry_sdk.integrations.asyncio import AsyncioIntegration
+
+    options = {"default_integrations": False, "auto_enabling_integrations": False}
+    init(dsn=None, integrations=[AsyncioIntegration()], **options)
+    assert asyncio.get_running_loop().get_task_factory() is not None
+    echo, batches = recorder()
+    assert ([1, 2], 3) == (await asyncio.gather(echo(1), echo(2)), await echo.submit(3))
+    assert [[1, 2], [3]] == [items for _, items in batches]
+
+
 async def test_a_batch_that_closes_its_only_caller(caplog):
     """A batch that closes the coroutine of its only caller goes on, and the call counts as cancelled."""
 
@@ -389,6 +490,26 @@ async def test_a_batch_that_closes_its_only_caller(caplog):
     call.send(None)
     await asyncio.sleep(1)
     assert (1, 0, []) == (echo.batch_stats.cancelled_items, echo.batch_stats.running, caplog.records)
+
+
+async def test_a_half_that_no_caller_waits_for():
+    """While an error is isolated, a half does not run if its callers left while the other half ran."""
+    runs = []
+
+    @microbatch(isolate_errors=True)
+    async def fail(items):
+        runs.append(list(items))
+        await asyncio.sleep(1)
+        raise ValueError(items)
+
+    stays, leaves = fail.submit(1), fail.submit(2)
+    await asyncio.sleep(1.5)
+    leaves.cancel()
+    with pytest.raises(ValueError, match="1"):
+        await stays
+    await fail.aclose()
+    assert [[1, 2], [1]] == runs
+    assert (1, 1) == (fail.batch_stats.failed_items, fail.batch_stats.cancelled_items)
 
 
 def test_a_loop_closed_while_half_of_a_batch_runs():
@@ -736,15 +857,14 @@ def test_a_pool_that_is_closed_while_a_batch_departs(monkeypatch):
         return [threading.current_thread().name for item in items]
 
     batcher = AsyncMicrobatcher(where, name="own")
-    copied = contextvars.copy_context
 
     def closing():
         monkeypatch.undo()
         (engine,) = batcher._engines()
-        engine.source.close()
-        return copied()
+        engine.lifespans.end(lambda slot: True)
+        return asyncio.get_running_loop()
 
-    monkeypatch.setattr("batchify._asyncio.offload.copy_context", closing)
+    monkeypatch.setattr("batchify._asyncio.offload.get_running_loop", closing)
 
     async def main():
         answer = await batcher.submit(1)

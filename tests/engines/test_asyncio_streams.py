@@ -131,6 +131,19 @@ async def test_a_reader_that_is_torn_down():
     assert [["a"], "closed"] == log
 
 
+async def test_a_reader_that_is_cancelled_before_the_batch_leaves():
+    """If a reading task is cancelled while its item is queued, the item does not run."""
+    log = Log()
+    generate = microbatch(log.generator(1))
+    reader = asyncio.ensure_future(values(generate("a")))
+    await asyncio.sleep(0)
+    reader.cancel()
+    reader.cancel()
+    await settle()
+    assert [] == log
+    assert (1, 0) == (generate.batch_stats.cancelled_items, generate.batch_stats.pending)
+
+
 async def test_all_leave_before_the_first_step():
     """A batch whose callers have all left before it begins is never run."""
     log = Log()
@@ -234,6 +247,45 @@ async def test_a_batch_that_is_cancelled():
     assert [["a", "b"], "closed"] == log
 
 
+async def test_streams_that_end_before_an_aborted_batch():
+    """If a batch is aborted, its streams that have ended keep their outcomes, also in the counters."""
+
+    @microbatch
+    async def generate(items):
+        yield [{"ends": DONE, "fails": ValueError()}.get(item, item) for item in items]
+        raise asyncio.CancelledError
+
+    calls = (values(generate(item)) for item in ("ends", "fails", "goes on"))
+    ended, failed, aborted = await asyncio.gather(*calls, return_exceptions=True)
+    assert ([], ValueError, BatchAbortedError) == (ended, type(failed), type(aborted))
+    stats = generate.batch_stats
+    assert (1, 2, 0) == (stats.answered_items, stats.failed_items, stats.cancelled_items)
+
+
+async def test_readers_that_leave_while_the_generator_closes():
+    """If all readers leave while the generator cleans up at its end, the batch is cancelled there."""
+    log = []
+
+    @microbatch
+    async def generate(items):
+        try:
+            yield items
+        finally:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                log.append("cancelled")
+                raise
+
+    streams = [generate.submit(1), generate.submit(2)]
+    assert [1, 2] == [await anext(stream) for stream in streams]
+    await asyncio.sleep(0.5)
+    for stream in streams:
+        await stream.aclose()
+    await generate.aclose()
+    assert (["cancelled"], 2, 0) == (log, generate.batch_stats.cancelled_items, generate.batch_stats.running)
+
+
 def test_a_loop_that_ends_with_open_streams(caplog):
     """Streams of a loop that ended count as left; nothing is logged, and the next loop works."""
     log = Log()
@@ -249,6 +301,24 @@ def test_a_loop_that_ends_with_open_streams(caplog):
     gc.collect()
     assert (0, 0) == (generate.batch_stats.running, generate.batch_stats.pending)
     assert [] == caplog.records
+
+
+def test_a_loop_that_ends_while_a_stream_waits(caplog):
+    """If ``asyncio.run`` ends while one stream runs and another waits, the other one never starts."""
+    log = Log()
+    generate = microbatch(log.generator(pause=0))
+    kept = []
+
+    async def main():
+        kept.append(generate.submit("a"))
+        await anext(kept[0])
+        kept.append(generate.submit("b"))
+
+    asyncio.run(main())
+    assert [["a"], "closed"] == log
+    assert [] == caplog.records
+    stats = generate.batch_stats
+    assert (0, 0, 2) == (stats.running, stats.pending, stats.failed_items)
 
 
 def test_a_loop_that_is_closed_under_open_streams(caplog):

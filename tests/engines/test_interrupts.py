@@ -201,7 +201,7 @@ def test_another_thread_may_run_a_deferred_action():
             deferred.pop()()
         return False
 
-    deferred = DeferredActions(RLock(), is_owned)
+    deferred = DeferredActions(RLock(), is_owned, pytest.fail)
     with deferred:
         deferred += [lambda: ran.append("first"), lambda: ran.append("last")]
     assert ["first", "last"] == ran
@@ -249,7 +249,7 @@ def test_an_interrupt_cannot_make_the_first_call_with_a_priority(interrupt):
 def test_a_finalizer_never_waits_for_another_thread():
     """A thread that holds the lock runs the action of a finalizer that found it taken, once the lock is free."""
     lock, ran = RLock(), []
-    deferred = DeferredActions(lock, lock._is_owned)
+    deferred = DeferredActions(lock, lock._is_owned, pytest.fail)
     held, free = Event(), Event()
 
     def hold():

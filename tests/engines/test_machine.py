@@ -250,7 +250,7 @@ class Lock:
         self._held = False
 
     def acquire(self, timeout=None):
-        until = None if timeout is None else self._clock.now + timeout
+        until = None if timeout in {None, -1} else self._clock.now + timeout
         with self._clock._changed:
             has_timed_out = lambda: until is not None and self._clock.now >= until
             self._clock.wait_for(Waits(lambda: not self._held or has_timed_out(), until))
@@ -263,6 +263,9 @@ class Lock:
                 raise RuntimeError
             self._held = False
             self._clock._changed.notify_all()
+
+    def __exit__(self, *engine):
+        """Do nothing: no engine is dropped in virtual time."""
 
 
 class InThreads:

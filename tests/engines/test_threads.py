@@ -22,12 +22,13 @@ from batchify import (
     batchers,
     microbatch,
 )
+from batchify._batcher.waiters import Failed
 from batchify._core.grouped import GroupedQueue
 from batchify._core.timing import Adaptive
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import ThreadWaiter
-from batchify._threads.workers import WakeSignal
+from batchify._threads.workers import Worker
 from tests.kit.engines import PATIENCE, Gate, doubled, failing, wait_until
 from tests.kit.processes import printed_by
 
@@ -65,7 +66,9 @@ class Late:
 
     def result(self):
         assert self.waiter.acquire(timeout=PATIENCE)
-        return self.waiter.result()
+        if type(self.waiter.value) is Failed:
+            raise self.waiter.value.error
+        return self.waiter.value
 
 
 def test_a_call_that_joins_a_closed_engine():
@@ -236,6 +239,9 @@ def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
             return taken
 
         def release(self):
+            self._lock.release()
+
+        def __exit__(self, *engine):
             self._lock.release()
 
     monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
@@ -728,11 +734,18 @@ def test_a_signal_handler_that_raises():
 
 def test_a_signal_that_is_set_as_its_wait_times_out():
     """Such a signal remains set, even if it is set again, and only the next wait returns at once."""
-    signal = WakeSignal(None)
-    assert signal.wait(0) is None
-    signal.set("first")
-    signal.set("second")
-    assert ("second", None) == (signal.wait(inf), signal.wait(0))
+
+    class Engine:
+        pass
+
+    first, second = Engine(), Engine()
+    worker = Worker(first, 0)
+    assert first is worker.wait(0)
+    worker.wake(first)
+    worker.wake(second)
+    assert second is worker.wait(inf)
+    del first
+    assert worker.wait(inf) is None
 
 
 def test_submitted_items_are_answered_at_exit():
@@ -1000,3 +1013,21 @@ def test_run_times_are_learnt(monkeypatch):
     assert [2, 4, 6] == double.map([1, 2, 3])
     double.close()
     assert 3 == sum(learnt)
+
+
+def test_an_item_that_a_worker_takes_before_its_caller_reports_it(monkeypatch):
+    """The worker of an idle engine finds an item that has just arrived, and gets the batch function for it."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=0)
+    assert 2 == batcher.submit(1)
+    engine = batcher._engine
+    wait_until(lambda: engine.workers.idle and engine._fn is None)
+    report = ThreadEngine.arrived
+
+    def report_late(engine, *call):
+        with engine._lock:
+            engine.workers.wake_all(engine)
+        wait_until(lambda: 2 == batcher.stats.answered_items)
+        return report(engine, *call)
+
+    monkeypatch.setattr(ThreadEngine, "arrived", report_late)
+    assert 4 == batcher.submit(2)

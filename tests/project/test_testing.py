@@ -139,7 +139,7 @@ class TestInlineThreads:
         variable = contextvars.ContextVar("variable", default="unset")
         variable.set("set")
         fn = window(lambda items: [(current_batch(), variable.get())], name="fn")
-        assert (batchify.CurrentBatch("fn", 1, "full"), "unset") == fn(1)
+        assert (batchify.CurrentBatch("fn", 1, "full", slot=0), "unset") == fn(1)
 
     def test_threads_run_side_by_side(self):
         """Several threads that call together each run their own item."""

@@ -11,6 +11,8 @@ from asyncio import CancelledError
 from collections import Counter
 from pathlib import Path
 
+from ledger import Interrupted
+
 from batchify._threads.waiters import kept
 
 # The number of seconds within which threads must end after the last reference to their batcher is gone.
@@ -64,6 +66,9 @@ class LogRecorder(logging.Handler):
             self.records.append(self.format(record))
 
     def hook(self, args):
+        if args.exc_type is Interrupted:
+            # An alarm during a finalizer, where the interpreter drops all exceptions.
+            return
         where = getattr(args, "thread", None) or getattr(args, "object", None)
         text = f"{args.exc_type.__name__}: {args.exc_value} in {where!r}"
         self.records.append(text + _frames(args.exc_traceback))

@@ -10,11 +10,7 @@ from functools import partial
 import streams
 from ledger import Interrupted
 
-from batchify import BatcherClosedError, SyncMicrobatcher
-from batchify._threads.streams import ThreadChannel
-
-# The functions in which a caller blocks, where an interrupt leaves no inconsistent state.
-WAITS = (SyncMicrobatcher.submit.__code__, ThreadChannel.get.__code__)
+from batchify import BatcherClosedError
 
 
 class Caller:
@@ -45,10 +41,9 @@ class Caller:
         signal.signal(signal.SIGALRM, before)
 
     def _interrupt(self, number, frame):
-        if frame.f_code in WAITS:
+        # Anywhere inside the call, but not in the records of its end.
+        if self._waits and frame.f_code is not Caller._call_until_interrupted.__code__:
             raise Interrupted
-        if self._waits:
-            signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
     def _call(self, subject):
         item = self._trial.item(self._random)
@@ -60,15 +55,17 @@ class Caller:
         signal.setitimer(signal.ITIMER_REAL, self._random.uniform(0.00001, 0.001))
         try:
             answer = subject.call(item)
-        except Interrupted:
-            self._ledger.note(subject, "interrupted")
+            self._waits = False
         except BaseException as error:
-            self._ledger.failed(subject, item, error)
+            self._waits = False
+            # An exception in Thread.start() makes CPython release a lock twice.
+            if isinstance(error, Interrupted) or isinstance(error.__context__, Interrupted):
+                self._ledger.note(subject, "interrupted")
+            else:
+                self._ledger.failed(subject, item, error)
         else:
             self._ledger.answered(subject, item, answer)
-        finally:
-            self._waits = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _submit(self, subject):
         taken = []

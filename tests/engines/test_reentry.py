@@ -1,0 +1,169 @@
+"""Finalizers and signal handlers that use a function of an event loop in the middle of any step of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import suppress
+
+import pytest
+
+from batchify import AsyncMicrobatcher, BatcherClosedError, ReentrantCallError, microbatch
+from batchify.testing import VirtualLoop
+from batchify.testing.virtual_time import closing_loop
+from tests.kit.queues import at_steps
+
+# A run is interrupted once in so many steps.
+STRIDE = 997
+
+
+async def use(fn, calls):
+    """Use a function in all ways, with plain calls first."""
+    calls.append(fn.submit(1))
+    await asyncio.sleep(1)
+    calls += [fn.submit(2), fn.submit(3), fn.submit(4)]
+    calls[-1].cancel()
+    await asyncio.sleep(0)
+    calls[-2].cancel()
+    calls.append(fn.options(priority=1).submit(5))
+    fn.flush()
+    await asyncio.sleep(1)
+    calls += [fn.options(deadline=1).submit(item) for item in (6, 7, 8)]
+    calls[-1].cancel()
+    fn.configure(max_size=3)
+    calls.append(fn.submit(9))
+    await asyncio.sleep(3)
+
+
+OTHERS = {
+    "submit": lambda fn, calls: calls.append(fn.submit(0)),
+    "submit with a priority": lambda fn, calls: calls.append(fn.options(priority=1).submit(0)),
+    "cancel": lambda fn, calls: [call.cancel() for call in calls[-1:]],
+    "flush": lambda fn, calls: fn.flush(),
+    "configure": lambda fn, calls: fn.configure(max_size=2 + len(calls) % 2),
+}
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("options", [{}, {"group_by": type}], ids=["plain", "grouped"])
+def test_an_interruption_at_any_step(options, other):
+    """If the function is used before any instruction of the engine, every call is answered or refused."""
+    with closing_loop(VirtualLoop()) as loop:
+        errors = []
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        for first in range(0, STRIDE, 125):
+
+            @microbatch(max_size=2, timeout=1, **options)
+            async def echo(items):
+                await asyncio.sleep(0)
+                return items
+
+            calls = []
+
+            def interrupt(step, fn=echo, calls=calls, first=first):
+                if step % STRIDE == first:
+                    with suppress(ReentrantCallError):
+                        OTHERS[other](fn, calls)
+
+            at_steps(lambda calls=calls, fn=echo: loop.run_until_complete(use(fn, calls)), interrupt)
+
+            async def end(fn=echo, calls=calls):
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 9)
+                answers = [call.done() for call in calls]
+                await fn.aclose()
+                return answers
+
+            answers = loop.run_until_complete(end())
+            assert all(answers)
+            assert (0, 0) == (echo.batch_stats.pending, echo.batch_stats.running)
+        assert [] == errors
+
+
+@pytest.mark.untraced
+async def test_a_finalizer_at_each_allocation():
+    """Finalizers that call while the collector runs at each allocation hang no call."""
+    armed = True
+
+    @microbatch(max_size=4, timeout=0)
+    async def echo(items):
+        await asyncio.sleep(0)
+        return items
+
+    calls = []
+
+    class Garbage:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            if armed and len(calls) < 500:
+                Garbage()
+                with suppress(ReentrantCallError):
+                    calls.append(echo.options(priority=1).submit(len(calls)))
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        Garbage()
+        answers = await asyncio.gather(*(echo.options(priority=n % 3)(n) for n in range(100)))
+    finally:
+        gc.set_threshold(*thresholds)
+        armed = False
+    assert list(range(100)) == answers
+    assert calls
+    assert list(range(len(calls))) == await asyncio.gather(*calls)
+
+
+async def echo(items):
+    return items
+
+
+async def test_the_middle_of_a_step():
+    """In the middle of a step, a call is refused, and all else happens after it."""
+    batcher = AsyncMicrobatcher(echo, 2, 5, group_by=type)
+    first, second = batcher._submit_nowait(1), batcher._submit_nowait("b")
+    (engine,) = batcher._by_loop.values()
+    with engine.line.stats.lock:
+        with pytest.raises(ReentrantCallError, match="by a finalizer or signal handler in the middle of another call"):
+            batcher._submit_nowait(2)
+        first.cancel()
+        batcher.flush()
+        batcher._change({"max_size": 3})
+        engine.start_or_schedule()
+        assert (2, 2) == (batcher.stats.pending, engine.line.config.max_size)
+    assert "b" == await second
+    assert (1, 3) == (batcher.stats.cancelled_items, engine.line.config.max_size)
+    assert 0.0 == asyncio.get_running_loop().time()
+
+
+async def test_dropping_the_queue_in_the_middle_of_a_step():
+    """The end of the time limit of a close drops the queued items after the step."""
+    batcher = AsyncMicrobatcher(echo, 2, 5)
+    call = batcher._submit_nowait(1)
+    (engine,) = batcher._by_loop.values()
+    with engine.line.stats.lock:
+        engine.drop_queued()
+        assert 1 == batcher.stats.pending
+    with pytest.raises(BatcherClosedError):
+        await call
+
+
+async def test_a_call_while_the_engine_becomes_idle():
+    """A finalizer may call just as the last batch ends, or act on an engine that has become idle."""
+    batcher = AsyncMicrobatcher(echo, 2, 5)
+    calls = [batcher._submit_nowait(1)]
+    (engine,) = batcher._by_loop.values()
+
+    class Timer:
+        def cancel(self):
+            calls.append(batcher._submit_nowait(2))
+
+    engine._timer.cancel()
+    engine._timer = Timer()
+    calls.pop().cancel()
+    assert 2 == await calls[0]
+    assert engine.running_loop is None
+    engine.start_or_schedule()
+    assert engine.running_loop is None
