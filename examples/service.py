@@ -54,8 +54,6 @@ Pixel = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)]
 Image = Annotated[list[Pixel], Body(min_length=64, max_length=64)]
 Digit = Annotated[int, Body(ge=0, le=9)]
 
-database = aiosqlite.connect(os.environ.get("FEEDBACK", ":memory:"))
-
 
 @microbatch(max_size=64, max_pending=MAX_PENDING, on_full="raise")
 def predict(images: list[list[float]]) -> list[int]:
@@ -67,9 +65,18 @@ def predict(images: list[list[float]]) -> list[int]:
 predict_in_time = predict.options(deadline=TIME_LIMIT)
 
 
-@microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise")
+@asynccontextmanager
+async def connection() -> AsyncIterator[aiosqlite.Connection]:
+    """Connect to the database for feedback."""
+    async with aiosqlite.connect(os.environ.get("FEEDBACK", ":memory:")) as database:
+        await database.execute("CREATE TABLE IF NOT EXISTS feedback (image TEXT, digit INTEGER)")
+        yield database
+
+
+@microbatch(max_size=256, max_pending=MAX_PENDING, on_full="raise", lifespan=connection)
 async def save(images: list[list[float]], digits: list[int]) -> list[None]:
     """Write images and the digits in them to the database, in one transaction."""
+    database = batchify.current_batch().state
     rows = zip(map(json.dumps, images), digits, strict=True)
     try:
         await database.executemany("INSERT INTO feedback VALUES (?, ?)", rows)
@@ -82,12 +89,10 @@ async def save(images: list[list[float]], digits: list[int]) -> list[None]:
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Prepare the model and the database; after the last request, close the batchers and then the database."""
+    """Prepare the model; after the last request, answer all calls and disconnect from the database."""
     learn()
-    async with database:
-        await database.execute("CREATE TABLE IF NOT EXISTS feedback (image TEXT, digit INTEGER)")
-        yield
-        await batchify.aclose_all()
+    yield
+    await batchify.adrain_all()
 
 
 app = FastAPI(title="Digits", lifespan=lifespan)

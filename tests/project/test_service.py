@@ -34,14 +34,15 @@ import service
 GATED = f"""
 {QUICK}
 import asyncio, os
+from aiosqlite import Connection
 def predict(images, direct=digits.model.predict):
     os.read(0, 1)
     return direct(images)
-async def commit(direct=service.database.commit):
+async def commit(database, direct=Connection.commit):
     await asyncio.to_thread(os.read, 0, 1)
-    await direct()
+    await direct(database)
 digits.model.predict = predict
-service.database.commit = commit
+Connection.commit = commit
 service.main()
 """
 CLOSED = f"{QUICK}\nservice.predict.close(); service.save.close(); service.main()"
@@ -49,15 +50,26 @@ CLOSED = f"{QUICK}\nservice.predict.close(); service.save.close(); service.main(
 FAILING = f"""
 {QUICK}
 import asyncio
-async def fail():
+from aiosqlite import Connection
+async def fail(database):
     raise OSError
 async def main():
     async with service.lifespan(service.app):
-        commit, service.database.commit = service.database.commit, fail
+        commit, Connection.commit = Connection.commit, fail
         print(await asyncio.gather(service.save([1], 1), service.save([2], 2), return_exceptions=True))
-        service.database.commit = commit
+        Connection.commit = commit
         await service.save([3], 3)
 asyncio.run(main())
+"""
+# A service that starts twice in one process, as in a test suite with a client for each test.
+RESTARTED = f"""
+{QUICK}
+import asyncio
+async def main(number):
+    async with service.lifespan(service.app):
+        print(await service.predict_in_time.acall([number]), await service.save([number], number))
+for number in (1, 2):
+    asyncio.run(main(number))
 """
 # NumPy starts threads, with which fork() warns in other tests, so it runs in another process.
 DIRECT = """
@@ -272,6 +284,13 @@ def test_what_fails_is_not_saved(tmp_path):
     with start(FAILING, FEEDBACK=str(tmp_path / "saved")) as process:
         assert "[OSError(), OSError()]\n" == finish(process)
     assert [(3, 3)] == saved(tmp_path / "saved")
+
+
+def test_the_service_starts_twice_in_one_process(tmp_path):
+    """After its shutdown, the service starts again in the same process, and writes to the same database."""
+    with start(RESTARTED, FEEDBACK=str(tmp_path / "saved")) as process:
+        assert "1 None\n2 None\n" == finish(process)
+    assert [(1, 1), (2, 2)] == saved(tmp_path / "saved")
 
 
 def test_overload_is_refused():
