@@ -80,6 +80,7 @@ class AsyncEngine:
         "_fn",
         "_is_monotonic",
         "_is_threaded",
+        "_is_torn",
         "_starting",
         "_tasks",
         "_timer",
@@ -136,6 +137,8 @@ class AsyncEngine:
         # Returns whether a waiter still wants an answer.
         self.is_open: Callable[[Any], bool] = _is_open
         self._tasks: dict[Batch, Task[None]] = {}
+        # Whether a step of the queue has begun and not ended. If none is on the stack, an exception has interrupted it.
+        self._is_torn = False
         # The task that takes the next batch in its first step.
         self._starting: Task[None] | None = None
         # A timer for the next decision of the core. It may be early, and then is set again.
@@ -159,15 +162,28 @@ class AsyncEngine:
         """Queue ``data`` for ``waiter``, and return the mark for ``leave()``."""
         if self.line.is_interrupted():
             raise ReentrantCallError(interrupting(self.line.name))
+        self._mend_if_torn()
+        self.line.check_room()
         if self._fn is None:
             self._fn = self.source()
+        self._is_torn = True
         mark = self.line.add(data, waiter, self.clock())
         self.line.admit()
+        self._is_torn = False
         # At once, so that the items of a full batch make room for the next call.
         while self.line.has_full and (batch := self._take_open()) is not None:
             self._create_task(batch)
         self.start_or_schedule()
         return mark
+
+    def _mend_if_torn(self) -> None:
+        """Complete a step that an exception such as a ``RecursionError`` has interrupted."""
+        if self._is_torn:
+            self.line.mend(self.line.config)
+            for batch in self.line.queue.running:
+                if batch not in self._tasks:
+                    self._create_task(batch)
+            self._is_torn = False
 
     def start_or_schedule(self) -> None:
         """Create the task of a batch that may leave now, or set the timer for the next decision."""
@@ -178,6 +194,7 @@ class AsyncEngine:
         if loop is None:
             # A finalizer or a signal handler has ended the work meanwhile.
             self.activate(loop := cast("AbstractEventLoop", self.loop()))
+        self._mend_if_torn()
         if self.line.drains:
             self.line.end_drains()
         with self.line.stats.lock:
@@ -210,8 +227,12 @@ class AsyncEngine:
         if self.line.is_interrupted():
             self._call_soon(self.leave, mark, waiter)
             return
-        if self.line.leave(mark, waiter) is not None:
-            self.line.admit()
+        self._mend_if_torn()
+        self._is_torn = True
+        entry = self.line.leave(mark, waiter)
+        self.line.admit()
+        self._is_torn = False
+        if entry is not None:
             self.start_or_schedule()
         else:
             # A copy, because a finalizer may call meanwhile.
@@ -294,7 +315,10 @@ class AsyncEngine:
             self.start_or_schedule()
 
     def _expire(self) -> None:
+        self._mend_if_torn()
+        self._is_torn = True
         expired = self.line.expire(self.clock())
+        self._is_torn = False
         for entry in expired:
             if not entry.waiter.done():
                 entry.waiter.set_exception(DeadlineError(overdue(self.line.name, entry.time_limit)))
@@ -309,11 +333,13 @@ class AsyncEngine:
         run.send(None)
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
         task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
+        if batch is not None:
+            # No call in between, which could fail.
+            self._tasks[batch] = task
+            self._is_torn = False
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        if batch is not None:
-            self._tasks[batch] = task
         return task
 
     async def _run(self, fn: Any, loop: AbstractEventLoop, batch: Batch | None) -> None:
@@ -409,17 +435,26 @@ class AsyncEngine:
         batch = self._take_open()
         if batch is not None:
             self._tasks[batch] = task
+            self._is_torn = False
         self.start_or_schedule()
         return batch
 
     def _take_open(self) -> Batch | None:
-        """Take the next batch with callers that still wait, without the others, and without overdue items."""
+        """Take the next batch with callers that still wait, without the others, and without overdue items.
+
+        The step ends when the batch has a task.
+        """
         line = self.line
         if line.plain is None:
             self._expire()
-        while (batch := line.take(now := self.clock())) is not None:
+        while True:
+            self._is_torn = True
+            batch = line.take(now := self.clock())
             if line.plain is None:
                 line.admit()
+            if batch is None:
+                self._is_torn = False
+                break
             if are_open(batch.waiters) or True not in (gone := [waiter.done() for waiter in batch.waiters]):
                 break
             if line.drop(batch, gone, now):

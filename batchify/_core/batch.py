@@ -83,7 +83,7 @@ class Batch:
         # The number of calls that are not counted yet.
         self.unanswered = len(waiters)
         # Keeps the items alive that equal ones stand for.
-        self.entries: object = ()
+        self.entries: Any = ()
         # All waiters before this one are known not to want an answer any more.
         self._first_open = 0
         # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and

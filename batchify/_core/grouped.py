@@ -158,9 +158,12 @@ class GroupedQueue(Slots):
         if departure is None:
             return None
         batch = self._cut(*departure, now)
-        self.running.append(batch)
         if self._learner is not None:
             self._learner.departed(now)
+        # Last, and without a call, which could fail in between.
+        self.running += (batch,)
+        for entry, _ in batch.entries:
+            del self._admitted[entry.ticket]
         return batch
 
     def expire(self, now: float) -> list[Entry]:
@@ -243,7 +246,6 @@ class GroupedQueue(Slots):
         items = [duplicates[0].item for duplicates in taken]
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
         for entry, _ in entries:
-            del self._admitted[entry.ticket]
             self._deadlines.drop(entry.ticket)
         batch = Batch(
             items,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import itertools
 import sys
 import threading
@@ -435,7 +436,9 @@ def fail_at(number, do):
     calls = itertools.count()
 
     def trace(frame, event, _):
-        if frame.f_globals.get("__name__", "").startswith("batchify.") and next(calls) == number:
+        # The end of a generator is no call.
+        is_call = not frame.f_code.co_flags & inspect.CO_GENERATOR
+        if is_call and frame.f_globals.get("__name__", "").startswith("batchify.") and next(calls) == number:
             raise RecursionError
 
     sys.settrace(trace)
@@ -462,6 +465,31 @@ def test_the_limit_of_recursion():
 
     answers = list(itertools.takewhile(bool, (loop.run_until_complete(fail_and_call_again(n)) for n in range(100))))
     assert 20 < len(answers) < 100
+    loop.close()
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("leaves", [False, True])
+def test_the_limit_of_recursion_among_waiting_calls(leaves):
+    """A call, or the departure of one, that fails anywhere in the middle does not disturb the calls that wait."""
+    loop = VirtualLoop()
+
+    async def fail_among_others(number):
+        echo, _ = recorder(timeout=5, dedupe=True, max_pending=4)
+        waiting = [echo.options(priority=item, deadline=100 - item).submit(item) for item in range(3)]
+        leaving = waiting.pop() if leaves else None
+        urgent = echo.options(priority=9, deadline=50)
+        try:
+            fail_at(number, (lambda: leaving.cancel()) if leaves else (lambda: urgent.submit(9)))
+        except RecursionError:
+            assert [*range(len(waiting)), 4] == await asyncio.gather(*waiting, urgent(4))
+            stats = echo.batch_stats
+            assert (0, 0) == (stats.pending, stats.running)
+            return True
+        return False
+
+    steps = list(itertools.takewhile(bool, (loop.run_until_complete(fail_among_others(n)) for n in range(200))))
+    assert 5 < len(steps) < 200
     loop.close()
 
 
