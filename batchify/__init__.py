@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchify._asyncio.batcher import AsyncMicrobatcher as AsyncMicrobatcher
     from batchify._batcher.current import CurrentBatch as CurrentBatch
     from batchify._batcher.current import current_batch as current_batch
+    from batchify._batcher.functions import rows as rows
     from batchify._batcher.registry import aclose_all as aclose_all
     from batchify._batcher.registry import adrain_all as adrain_all
     from batchify._batcher.registry import batchers as batchers
@@ -62,6 +63,7 @@ else:
         "current_batch": "_batcher.current",
         "drain_all": "_batcher.registry",
         "microbatch": "_decorator.microbatch",
+        "rows": "_batcher.functions",
         "simulate": "_planning.simulation",
     }
     __all__ = list(_MODULES)

@@ -7,8 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+K = TypeVar("K")
+V = TypeVar("V")
 R_co = TypeVar("R_co", covariant=True)
 
 # ``Any``, because with the classes a type checker asks for the types that they wrap.
@@ -49,3 +51,22 @@ class Results(Protocol[R_co]):
     def __iter__(self) -> Iterator[R_co]: ...
     # Mappings and sets do not take a position.
     def __getitem__(self, index: int, /) -> R_co: ...
+
+
+def rows(columns: Mapping[K, Results[V]]) -> list[dict[K, V]]:
+    """Return one dict for each item of a batch, from the columns that tokenizers and models return.
+
+    A batch function ends with ``return rows(tokenizer(texts))``.
+
+    Args:
+        columns: maps the name of each column to one value for each item, in order.
+
+    Raises:
+        ValueError: there is no column, or their lengths differ.
+    """
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len({*lengths.values()}) != 1:
+        named = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "there are none"
+        msg = f"rows() needs columns of one length, with one value for each item: {named}"
+        raise ValueError(msg)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import assert_type
 
-from batchify import BatchStats, microbatch
+from batchify import BatchStats, microbatch, rows
 from batchify.opentelemetry import traced
 
 if TYPE_CHECKING:
@@ -235,3 +235,7 @@ async def other_callables() -> None:
     assert_type(microbatch(partial(plain, add_special=False))("x"), list[int])
     assert_type(await microbatch(partial(async_plain, add_special=False))("x"), list[int])
     assert_type(microbatch(partial(plain, add_special=False)).map(["x"]), list[list[int]])
+
+
+def columns(texts: list[str]) -> list[dict[str, list[int]]]:
+    return assert_type(rows({"input_ids": [[len(text)] for text in texts]}), list[dict[str, list[int]]])
