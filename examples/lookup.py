@@ -47,14 +47,13 @@ def connection() -> sqlite3.Connection:
 
 # SQLite limits the number of variables in a query, by default to 32,766, and before version 3.32 to 999. max_size stays
 # below both limits.
-@microbatch(max_size=500)
-def name_of(ids: list[int]) -> list[str | None]:
+@microbatch(max_size=500, keyed=True)
+def name_of(ids: list[int]) -> dict[int, str | None]:
     """Return the name of each character, or ``None`` for a number that is not a character."""
     marks = ", ".join("?" * len(ids))
     rows = connection().execute(f"SELECT id, name FROM character WHERE id IN ({marks})", ids)  # noqa: S608  # only "?"
     # The database returns rows in its own order, and no row for a missing id.
-    names: dict[int, str] = dict(rows)
-    return [names.get(each) for each in ids]
+    return dict.fromkeys(ids) | dict(rows)
 
 
 def fill(db: sqlite3.Connection) -> int:

@@ -357,7 +357,7 @@ class AsyncEngine:
                     continue
                 set_current(part)
                 try:
-                    answers, any_failed = self.line.answers(part, await fn(part.items))
+                    answers, any_failed = self.line.answers(part, await fn(part.given or part.items))
                 except BaseException as error:
                     if self._ends_task(runs, part, error):
                         raise

@@ -33,6 +33,7 @@ class Config(Limits):
     weigh: Callable[[Any], Any] | None = None
     group_by: Callable[[Any], Any] | None = None
     dedupe: bool = False
+    keyed: bool = False
     isolate_errors: bool = False
     executor: BatchExecutor | None = None
     # Takes the instance, if there is one, until the batcher of the instance is made.
@@ -112,6 +113,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_weight": positive,
     "group_by": function,
     "dedupe": flag,
+    "keyed": flag,
     "isolate_errors": flag,
     "executor": executor,
     "lifespan": function,
@@ -125,6 +127,7 @@ ENGINE_OPTIONS = tuple(option for option in OPTIONS if option not in {"max_size"
 CHANGEABLE = ("max_size", "timeout", "concurrency", "executor")
 NOT_FOR_STREAMS = {
     "dedupe": "each caller reads a stream of its own",
+    "keyed": "each yield has one value for each position",
     "isolate_errors": "values that were yielded cannot be taken back",
     "executor": "an executor returns one result and cannot yield values",
 }

@@ -34,6 +34,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher import requests
 from batchify._batcher.admission import as_entry, item_of, make_queue, mended, reconfigured
 from batchify._batcher.current import local_batch
 from batchify._core import outcome
@@ -248,17 +249,21 @@ class Line:
 
     def runs(self, batch: Batch) -> Iterable[Batch]:
         """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
-        return Reruns(batch) if self.config.isolate_errors else (batch,)
+        if self.config.isolate_errors:
+            return Reruns(batch)
+        if self.config.keyed:
+            batch.copy_items()
+        return (batch,)
 
     def answers(self, part: Batch, returned: Any) -> tuple[list[Any], bool]:
         """Return one answer for each waiter, and whether any of them may be an exception.
 
         Raises:
-            BatchResultError: ``returned`` is not one result for each item, in order.
+            BatchResultError: ``returned`` is not one result for each item, in order, or by item with ``keyed``.
         """
         is_list = type(returned) is list and len(returned) == part.size  # pyright: ignore[reportUnknownArgumentType]  # of anything
         # A copy, which the batch function cannot change.
-        answers: list[Any] = [*returned] if is_list else outcome.results(self.name, part.size, returned)
+        answers: list[Any] = [*returned] if is_list and part.given is None else self._results(part, returned)
         if part.shares is not None:
             answers = [answers[index] for index in part.shares]
         try:
@@ -270,6 +275,11 @@ class Line:
             # The type of a class may make its classes unhashable.
             return outcome.with_own_exceptions(answers), True
         return answers, False
+
+    def _results(self, part: Batch, returned: Any) -> list[Any]:
+        if self.config.keyed:
+            return outcome.keyed_results(self.name, [*map(requests.item_of, part.items)], returned)
+        return outcome.results(self.name, part.size, returned)
 
     def ended(self, runs: Iterable[Batch], part: Batch, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
         """Return the parts that ``error`` of ``part`` ends. If no caller waits any more, it ends all."""

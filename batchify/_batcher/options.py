@@ -25,6 +25,7 @@ class SharedOptions(TypedDict, total=False):
     on_full: Literal["wait", "raise"]
     max_weight: float | None
     dedupe: bool
+    keyed: bool
     isolate_errors: bool
     executor: Executor | None
     lifespan: Callable[..., AbstractContextManager[Any] | AbstractAsyncContextManager[Any]] | None

@@ -31,8 +31,8 @@ class BatchItem:
 class Batch:
     """Items that leave together, with their callers in parallel lists.
 
-    The batch function may change ``items``. If waiters share items, ``shares`` has the index of each waiter's item. A
-    part of a batch has that batch as its ``parent``.
+    The batch function gets ``items``, which it may change, or a list of its own. If waiters share items, ``shares`` has
+    the index of each waiter's item. A part of a batch has that batch as its ``parent``.
     """
 
     __slots__ = (
@@ -42,6 +42,7 @@ class Batch:
         "contexts",
         "departed",
         "entries",
+        "given",
         "items",
         "max_size",
         "name",
@@ -84,6 +85,8 @@ class Batch:
         self.unanswered = len(waiters)
         # Keeps the items alive that equal ones stand for.
         self.entries: Any = ()
+        # The list that the batch function gets in place of ``items``, if these are needed after the run.
+        self.given: list[Any] | None = None
         # All waiters before this one are known not to want an answer any more.
         self._first_open = 0
         # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and
@@ -95,6 +98,10 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
+
+    def copy_items(self) -> None:
+        """Give the batch function a list of its own."""
+        self.given = self.items.copy()
 
     def drop(self, gone: list[bool]) -> None:
         """Remove the callers for which ``gone`` is true, because they left between the departure and the run."""
@@ -166,5 +173,6 @@ class Batch:
     def forget(self) -> None:
         """Release items and waiters, so that a frame in a traceback does not keep them alive."""
         self.items = []
+        self.given = None
         self.waiters = []
         self.entries = ()

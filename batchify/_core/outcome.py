@@ -80,6 +80,29 @@ def _wrong(name: str, size: int, returned: str, verb: str) -> str:
     return f"{name}() was given {items} and {verb}ed {returned}; it must {verb} one for each item, in order"
 
 
+def keyed_results(name: str, items: list[Any], returned: Any) -> list[Any]:
+    """Return the result of each item from a mapping; an item that cannot be found has an error of its own.
+
+    Raises:
+        BatchResultError: ``returned`` is not a mapping.
+    """
+    if not isinstance(returned, Mapping):
+        kind = "None" if returned is None else f"a {type(returned).__name__}"
+        msg = f"{name}() returned {kind}; with keyed=True, it must return a mapping from each item to its result"
+        raise BatchResultError(msg)
+    return [_result_of(name, item, returned) for item in items]
+
+
+def _result_of(name: str, item: Any, returned: Mapping[Any, Any]) -> Any:
+    try:
+        return returned[item]
+    except KeyError:
+        return KeyError(f"{name}() returned no result for this item")
+    except Exception as error:  # noqa: BLE001  # hashing and comparing an item is user code
+        drop_engine_frame(error)
+        return error
+
+
 def is_error(result: object) -> bool:
     # Unlike this, isinstance() reads ``__class__``, which may be user code: a proxy or a mock may raise there, or claim
     # to be an exception.

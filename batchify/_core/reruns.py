@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Reruns:
     """Iterates over the parts of ``batch`` to run, in order."""
 
-    __slots__ = ("_items", "_part", "_todo")
+    __slots__ = ("_part", "_todo")
 
     def __init__(self, batch: Batch) -> None:
         self._todo = [batch]
@@ -33,8 +33,7 @@ class Reruns:
     def __iter__(self) -> Iterator[Batch]:
         while self._todo:
             self._part = part = self._todo.pop()
-            # The batch function may change its list.
-            self._items, part.items = part.items, part.items.copy()
+            part.copy_items()
             yield part
 
     def ended(self, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
@@ -46,7 +45,6 @@ class Reruns:
         if is_abandoned or not is_error(error):
             rest, self._todo = self._todo, []
             return [self._part, *reversed(rest)]
-        self._part.items = self._items
         halves = self._part.halves()
         self._todo += reversed(halves)
         return [] if halves else [self._part]

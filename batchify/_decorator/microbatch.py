@@ -82,6 +82,10 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             batch. With several columns, ``group_by`` and ``weigh`` get one argument for each.
         dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for
             generator functions, as each caller reads its own stream.
+        keyed: the batch function returns a mapping from each item to its result, as a query ``WHERE id IN (...)`` does;
+            with several columns, from the tuple. Items must be hashable. An item without an entry is a ``KeyError`` for
+            its own callers, and extra entries are ignored. Callers of equal items share one object. Not for generator
+            functions, whose yields have one value for each position.
         isolate_errors: when a batch of several items raises an ``Exception``, or does not return one result for each
             item, run its halves again, one after the other, until the bad items are alone; only those fail. Callers in
             a half that succeeds get their answers at once. For k bad items of n, the batch function is called at most

@@ -642,7 +642,7 @@ class ThreadEngine:
         runs = line.runs(batch)
         for part in runs:
             try:
-                answers, any_failed = line.answers(part, batch_context(part).run(fn, part.items))
+                answers, any_failed = line.answers(part, batch_context(part).run(fn, part.given or part.items))
             except BaseException as error:  # noqa: BLE001, PERF203  # every way out of a batch answers its callers
                 outcome.drop_engine_frame(error)
                 self._fail(runs, part, kind, error)

@@ -248,8 +248,8 @@ def test_a_changed_list_does_not_change_the_halves():
     runs = line.runs(line.take(0.0))
     seen = []
     for part in runs:
-        seen.append([*part.items])
-        part.items.clear()
+        seen.append([*part.given])
+        part.given.clear()
         line.ended(runs, part, ValueError(), is_abandoned=False)
     assert [["a", "b"], ["a"], ["b"]] == seen
 

@@ -664,6 +664,7 @@ async def ayielding(items: list[str]) -> AsyncIterator[list[str]]:
     ("option", "reason"),
     [
         ("dedupe", "each caller reads a stream of its own"),
+        ("keyed", "each yield has one value for each position"),
         ("isolate_errors", "values that were yielded cannot be taken back"),
     ],
 )
