@@ -41,7 +41,7 @@ class BatchCollector(Collector):
     * Counters of calls: ``batchify_answered_items`` (returned a result), ``batchify_failed_items`` (raised an
       exception), ``batchify_cancelled_items`` (the caller left before the answer), ``batchify_expired_items`` (dropped
       at the deadline), ``batchify_rejected_items`` (refused because the queue was full), ``batchify_deduped_items``
-      (shared the item of an equal call).
+      (shared the item of an equal call); and ``batchify_padded_items`` (added to pad batches up to one of ``sizes``).
     * ``batchify_batches``: a counter of batches that have ended, with the ``reason`` of their departure as a label.
     * ``batchify_pending_items`` and ``batchify_running_items``: gauges of calls that wait, and of calls that run.
     * ``batchify_batch_items``: a histogram of the number of items in a batch.

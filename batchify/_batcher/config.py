@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchify._batcher.executors import BatchExecutor
 from batchify._batcher.functions import is_async, is_generator, name_of
-from batchify._core.limits import Limits, positive, seconds, whole
+from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -111,6 +111,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_full": partial(one_of, choices=("wait", "raise")),
     "weigh": function,
     "max_weight": positive,
+    "sizes": increasing,
     "group_by": function,
     "dedupe": flag,
     "keyed": flag,
@@ -135,19 +136,27 @@ NOT_FOR_STREAMS = {
 
 def config_of(fn: object, options: Mapping[str, Any]) -> Config:
     name = options.get("name")
-    config = Config(**validated(fn, {**options, "name": name_of(fn) if name is None else name}))
+    values = validated(fn, {**options, "name": name_of(fn) if name is None else name})
+    if values.get("sizes"):
+        values.setdefault("max_size", values["sizes"][-1])
+    config = Config(**values)
     if (config.weigh is None) is not (config.max_weight is None):
         given, missing = ("max_weight", "weigh") if config.weigh is None else ("weigh", "max_weight")
         msg = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
         raise TypeError(msg)
-    check_lifespan(config)
+    check_combinations(config)
     if config.on_full == "raise" and config.max_pending is None:
         msg = "on_full='raise' needs max_pending: without it there is always room"
         raise TypeError(msg)
     return config
 
 
-def check_lifespan(config: Config) -> None:
+def check_combinations(config: Config) -> None:
+    """Refuse options that do not work together, of which ``configure`` may change one."""
+    check_sizes(config)
+    if config.sizes is not None and config.weigh is not None:
+        msg = "sizes does not work with weigh: padding repeats an item, which would exceed max_weight"
+        raise TypeError(msg)
     if config.lifespan is not None and config.executor is not None:
         msg = "lifespan does not work with executor: the executor's own workers run the batches"
         raise TypeError(msg)
@@ -172,7 +181,7 @@ def engine_config(
 def changes(fn: object, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
     check_names("configure", options, CHANGEABLE, hint=f"; it changes {', '.join(CHANGEABLE)}")
     values = validated(fn, options)
-    check_lifespan(replace(config, **values))
+    check_combinations(replace(config, **values))
     return values
 
 

@@ -23,7 +23,7 @@ class CurrentBatch:
 
     Attributes:
         name: the name of the batcher.
-        size: the number of items; while an error is isolated, of the part that runs.
+        size: the number of items, without padding; while an error is isolated, of the part that runs.
         reason: the reason of the departure, as in ``BatchStats.reasons``.
         slot: the slot that it runs in, from 0 to ``concurrency - 1``; ``None`` with an executor.
         state: the value of the context manager of ``lifespan``, which the worker of the slot has entered.

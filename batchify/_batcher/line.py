@@ -249,10 +249,11 @@ class Line:
 
     def runs(self, batch: Batch) -> Iterable[Batch]:
         """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
-        if self.config.isolate_errors:
-            return Reruns(batch)
-        if self.config.keyed:
-            batch.copy_items()
+        config = self.config
+        if config.isolate_errors:
+            return Reruns(batch, config.padding)
+        if config.keyed or config.sizes is not None:
+            batch.copy_items(config.padding(batch.size))
         return (batch,)
 
     def answers(self, part: Batch, returned: Any) -> tuple[list[Any], bool]:
@@ -279,7 +280,7 @@ class Line:
     def _results(self, part: Batch, returned: Any) -> list[Any]:
         if self.config.keyed:
             return outcome.keyed_results(self.name, [*map(requests.item_of, part.items)], returned)
-        return outcome.results(self.name, part.size, returned)
+        return outcome.results(self.name, part.size + part.padding, returned)[: part.size]
 
     def ended(self, runs: Iterable[Batch], part: Batch, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
         """Return the parts that ``error`` of ``part`` ends. If no caller waits any more, it ends all."""

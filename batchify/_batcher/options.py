@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
@@ -24,6 +24,7 @@ class SharedOptions(TypedDict, total=False):
     max_pending: int | None
     on_full: Literal["wait", "raise"]
     max_weight: float | None
+    sizes: Iterable[int] | None
     dedupe: bool
     keyed: bool
     isolate_errors: bool

@@ -25,7 +25,7 @@ class BatchReport:
 
     Attributes:
         name: the name of the batcher.
-        size: the number of items that the batch function got.
+        size: the number of items, without padding up to one of ``sizes``.
         weight: the sum of their weights; 0 without ``weigh``.
         reason: the reason of the departure, as in ``BatchStats.reasons``.
         wait_ms: for each caller, in order of arrival, the time from the call to the departure of the batch.

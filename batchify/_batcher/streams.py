@@ -122,7 +122,7 @@ def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -
         try:
             with closing(fn(items)) as generator:
                 for values in generator:
-                    if not distribute(batch, results(batch.name, batch.size, values, "yield")):
+                    if not distribute(batch, yielded(batch, values)):
                         break
         except Exception as error:
             if not fail_open_streams(batch, error):
@@ -131,6 +131,11 @@ def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -
     finally:
         # An exception of the generator refers to this frame, which must not keep the batch alive.
         del fn, items, batch
+
+
+def yielded(batch: Batch, values: Any) -> list[Any]:
+    """Return the values of a yield for the callers, without those of padding."""
+    return results(batch.name, batch.size + batch.padding, values, "yield")[: batch.size]
 
 
 def distribute(batch: Batch, values: list[Any]) -> bool:

@@ -46,6 +46,7 @@ class Batch:
         "items",
         "max_size",
         "name",
+        "padding",
         "parent",
         "reason",
         "shares",
@@ -87,6 +88,8 @@ class Batch:
         self.entries: Any = ()
         # The list that the batch function gets in place of ``items``, if these are needed after the run.
         self.given: list[Any] | None = None
+        # The number of items by which that list is longer.
+        self.padding = 0
         # All waiters before this one are known not to want an answer any more.
         self._first_open = 0
         # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and
@@ -99,9 +102,10 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"
 
-    def copy_items(self) -> None:
-        """Give the batch function a list of its own."""
-        self.given = self.items.copy()
+    def copy_items(self, padding: int) -> None:
+        """Give the batch function a list of its own, in which the last item is repeated ``padding`` times."""
+        self.given = [*self.items, *self.items[-1:] * padding]
+        self.padding = padding
 
     def drop(self, gone: list[bool]) -> None:
         """Remove the callers for which ``gone`` is true, because they left between the departure and the run."""

@@ -9,7 +9,9 @@ NaN is a ``ValueError``. Each message names the option and the value.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
 from operator import index
 from typing import Any
@@ -28,6 +30,17 @@ class Limits:
     max_pending: int | None = None
     on_full: str = "wait"
     max_weight: float | None = None
+    sizes: tuple[int, ...] | None = None
+
+    def padding(self, size: int) -> int:
+        """Return the number of items that pad a batch of this size up to one of ``sizes``."""
+        return 0 if self.sizes is None else self.sizes[bisect_left(self.sizes, size)] - size
+
+
+def check_sizes(limits: Limits) -> None:
+    if limits.sizes is not None and limits.sizes[-1] != limits.max_size:
+        msg = f"the last of sizes must be max_size, {limits.max_size}, got {limits.sizes!r}"
+        raise ValueError(msg)
 
 
 def number(option: str, value: Any) -> float:
@@ -51,6 +64,21 @@ def whole(option: str, value: Any) -> int:
         msg = f"{option} must be at least 1, got {value!r}"
         raise ValueError(msg)
     return number
+
+
+def increasing(option: str, value: Any) -> tuple[int, ...] | None:
+    """Return ``value`` as a tuple of increasing ints of at least 1, or ``None`` for ``None``."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        kind = type(value).__name__
+        msg = f"{option} must be increasing ints, such as (1, 8, 32), or None, got {value!r} of type {kind}"
+        raise TypeError(msg)
+    numbers = tuple(whole(f"each of {option}", number) for number in value)
+    if not numbers or any(smaller >= larger for smaller, larger in pairwise(numbers)):
+        msg = f"{option} must be increasing ints, such as (1, 8, 32), got {numbers!r}"
+        raise ValueError(msg)
+    return numbers
 
 
 def seconds(option: str, value: Any) -> float | None:

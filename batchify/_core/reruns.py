@@ -17,23 +17,24 @@ from typing import TYPE_CHECKING
 from batchify._core.outcome import is_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchify._core.batch import Batch
 
 
 class Reruns:
-    """Iterates over the parts of ``batch`` to run, in order."""
+    """Iterates over the parts of ``batch`` to run, in order. ``padding`` returns the padding for a size."""
 
-    __slots__ = ("_part", "_todo")
+    __slots__ = ("_padding", "_part", "_todo")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, padding: Callable[[int], int]) -> None:
+        self._padding = padding
         self._todo = [batch]
 
     def __iter__(self) -> Iterator[Batch]:
         while self._todo:
             self._part = part = self._todo.pop()
-            part.copy_items()
+            part.copy_items(self._padding(part.size))
             yield part
 
     def ended(self, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:

@@ -46,6 +46,7 @@ class Slots:
         "_learner",
         "_max_size",
         "_timing",
+        "padding",
         "running",
     )
 
@@ -127,7 +128,7 @@ class Slots:
         self.running.remove(batch)
         # A batch that lost all its callers before it ran has no meaningful run time.
         if self._learner is not None and batch.waiters:
-            self._learner.ended(now - batch.departed, batch.size)
+            self._learner.ended(now - batch.departed, batch.size + batch.padding)
 
     def flush(self, reason: str) -> None:
         """Let all items queued so far leave as soon as slots are free, for ``reason``: ``"flush"`` or ``"close"``."""
@@ -136,6 +137,7 @@ class Slots:
 
     def _apply(self, limits: Limits) -> None:
         self._max_size = limits.max_size
+        self.padding = limits.padding
         self._concurrency = limits.concurrency
         self._timing = policy(limits.timeout, limits.concurrency)
         self._learner = self._timing if isinstance(self._timing, Adaptive) else None

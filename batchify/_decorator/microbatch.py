@@ -78,6 +78,9 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
         weigh: function that returns the weight of an item, a number of at least 0, such as its number of tokens. Order
             is kept: no item overtakes another. Needs ``max_weight``.
         max_weight: maximum total weight of a batch. A heavier item is a ``ValueError`` for its own caller.
+        sizes: increasing ints: the batch function only gets lists of one of these sizes, as compiled models need. A
+            batch between two sizes is padded with its last item, and the results of padding are dropped. The last size
+            is ``max_size``. Not with ``weigh``, as padding would exceed ``max_weight``.
         group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
             batch. With several columns, ``group_by`` and ``weigh`` get one argument for each.
         dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for

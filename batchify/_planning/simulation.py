@@ -22,7 +22,7 @@ from math import fsum, inf, isfinite, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._core.limits import Limits, positive, seconds, whole
+from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole
 from batchify._core.queue import PlainQueue
 from batchify._stats.snapshot import REASONS, Percentiles, percentiles
 
@@ -54,6 +54,7 @@ class Simulation:
         avg_batch_size: mean number of items in a batch.
         size_histogram: number of batches of each size.
         reasons: number of batches by reason of departure, as in ``BatchStats``.
+        padded_items: number of items that were added to pad batches up to one of ``sizes``.
     """
 
     calls: int
@@ -68,6 +69,7 @@ class Simulation:
     avg_batch_size: float
     size_histogram: dict[int, int]
     reasons: dict[str, int]
+    padded_items: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts, strings and numbers, ready for JSON; batch sizes become strings."""
@@ -92,9 +94,10 @@ def simulate(
     trace: Iterable[float] | None = None,
     noise: float | None = None,
     seed: int = 0,
-    max_size: int = 32,
+    max_size: int | None = None,
     timeout: float | None = None,
     concurrency: int = 1,
+    sizes: Iterable[int] | None = None,
 ) -> Simulation:
     """Predict the latency and throughput of a batched function from its run time and the rate of its calls.
 
@@ -116,9 +119,10 @@ def simulate(
         noise: standard deviation of run times as a share of their mean; ``None`` means no variation. The distribution
             is log-normal: a few runs take far longer than the others, as in real services.
         seed: seed of all randomness.
-        max_size: maximum number of items in a batch.
+        max_size: maximum number of items in a batch; ``None`` means the last of ``sizes``, or 32 without them.
         timeout: seconds that the first item waits for others; ``None`` adapts to the load.
         concurrency: maximum number of batches that run at once.
+        sizes: the sizes that batches are padded up to; ``None`` means no padding.
 
     Raises:
         TypeError: an argument has the wrong type, or ``rate`` and ``trace`` are both given or both missing.
@@ -127,7 +131,7 @@ def simulate(
     if (rate is None) is (trace is None):
         msg = "simulate() needs either rate (how often calls arrive) or trace (when they arrived), and not both"
         raise TypeError(msg)
-    limits = checked_limits(max_size, timeout, concurrency)
+    limits = checked_limits(max_size, timeout, concurrency, sizes)
     rng = Random(seed)  # noqa: S311  # a simulation must be repeatable
     if trace is None:
         due = poisson_arrivals(rng, _positive("rate", rate), whole("calls", calls), whole("burst", burst))
@@ -145,7 +149,8 @@ def run_simulation(
     loop_delay: LoopDelay | None = None,
 ) -> Simulation:
     """Return the outcome for calls that are due at the given times; ``run_time`` and ``noise`` as in ``simulate``."""
-    typical = interpolate(run_time, min(limits.max_size, len(due)))
+    largest = min(limits.max_size, len(due))
+    typical = interpolate(run_time, largest + limits.padding(largest))
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
         # A copy of the source, so that every run draws the same noise.
@@ -172,7 +177,8 @@ def departures(
             while ends and ends[0][0] == now:
                 queue.finish(heappop(ends)[2], now)
             while (batch := queue.take(now)) is not None:
-                end = now + run_time(batch.size)
+                batch.padding = queue.padding(batch.size)
+                end = now + run_time(batch.size + batch.padding)
                 heappush(ends, (end, number, batch))
                 number += 1
                 yield batch, end
@@ -184,12 +190,16 @@ def departures(
                 next_at = arrived
 
 
-def checked_limits(max_size: object, timeout: object, concurrency: object) -> Limits:
-    return Limits(
-        max_size=whole("max_size", max_size),
+def checked_limits(max_size: object, timeout: object, concurrency: object, sizes: object = None) -> Limits:
+    known = increasing("sizes", sizes)
+    limits = Limits(
+        max_size=(known or (32,))[-1] if max_size is None else whole("max_size", max_size),
         timeout=seconds("timeout", timeout),
         concurrency=whole("concurrency", concurrency),
+        sizes=known,
     )
+    check_sizes(limits)
+    return limits
 
 
 def poisson_arrivals(rng: Random, rate: float, calls: int, burst: int = 1) -> list[float]:
@@ -262,6 +272,7 @@ def _summarize(answered: Iterable[tuple[Batch, float, float]], began: float, con
     runs: list[float] = []
     sizes: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
+    padded = 0
     ended = began
     for batch, end, answered_at in answered:
         latencies += [answered_at - arrived for arrived in batch.arrived]
@@ -269,6 +280,7 @@ def _summarize(answered: Iterable[tuple[Batch, float, float]], began: float, con
         runs.append(end - batch.departed)
         sizes[batch.size] += 1
         reasons[batch.reason] += 1
+        padded += batch.padding
         ended = max(ended, answered_at)
     calls, batches, duration = len(latencies), len(runs), ended - began
     return Simulation(
@@ -284,6 +296,7 @@ def _summarize(answered: Iterable[tuple[Batch, float, float]], began: float, con
         avg_batch_size=calls / batches,
         size_histogram=dict(sorted(sizes.items())),
         reasons={reason: reasons[reason] for reason in REASONS},
+        padded_items=padded,
     )
 
 

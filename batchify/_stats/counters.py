@@ -142,12 +142,13 @@ class Stats:
         kind = size, batch.reason, batch.max_size
         for stats in (self, *self._parents):
             stats._kinds[kind] = stats._kinds.get(kind, 0) + 1
-            if failed or cancelled or calls > size:
+            if failed or cancelled or calls > size or batch.padding:
                 counts = stats._counts
                 counts["failed_items"] += failed
                 counts["cancelled_items"] += cancelled
                 counts["unanswered"] += cancelled
                 counts["deduped_items"] += calls - size
+                counts["padded_items"] += batch.padding
             stats._wait_time += wait_time
             stats._run_time += run_time
             if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from batchify._stats.drawing import Figures
 
 REASONS = ("full", "timeout", "idle", "slot", "weight", "deadline", "flush", "close")
-# Fields that count calls, with descriptions for exporters.
+# Fields that count calls, and one that counts padding, with descriptions for exporters.
 CALL_OUTCOMES = {
     "answered_items": "Calls that returned a result.",
     "failed_items": "Calls that raised an exception.",
@@ -19,6 +19,7 @@ CALL_OUTCOMES = {
     "expired_items": "Calls that were dropped at their deadline.",
     "rejected_items": "Calls that were refused because the queue was full.",
     "deduped_items": "Calls that shared the item of an equal call.",
+    "padded_items": "Items that were added to pad batches up to one of the sizes.",
 }
 
 
@@ -64,6 +65,7 @@ class BatchStats:
         isolation_runs: runs of the halves of failed batches (``isolate_errors``); each half also counts as a batch.
         rejected_items: calls that were refused because the queue was full; they do not count as calls made.
         deduped_items: calls that shared the item of an equal call.
+        padded_items: items that were added to pad batches up to one of ``sizes``; no other field counts them.
         wait_ms: percentiles of the time from the arrival of a call to the departure of its batch, in milliseconds.
         run_ms: percentiles of the run time of a batch, in milliseconds.
         size_histogram: the number of batches of each size, smallest size first.
@@ -90,6 +92,7 @@ class BatchStats:
     isolation_runs: int = 0
     rejected_items: int = 0
     deduped_items: int = 0
+    padded_items: int = 0
     wait_ms: Percentiles = field(default_factory=Percentiles)
     run_ms: Percentiles = field(default_factory=Percentiles)
     size_histogram: dict[int, int] = field(default_factory=dict[int, int])
@@ -131,6 +134,7 @@ def _figures(stats: BatchStats) -> Figures:
         "expired": stats.expired_items,
         "rejected": stats.rejected_items,
         "deduped": stats.deduped_items,
+        "padded": stats.padded_items,
         "isolation runs": stats.isolation_runs,
     }
     nonzero = {label: number for label, number in exceptional.items() if number}

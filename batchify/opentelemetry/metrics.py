@@ -45,7 +45,8 @@ def instrument(meter_provider: MeterProvider | None = None) -> None:
 
     * Counters of calls (unit ``{item}``): ``batchify.item.answered``, ``batchify.item.failed``,
       ``batchify.item.cancelled`` (the caller left before the answer), ``batchify.item.expired`` (dropped at the
-      deadline), ``batchify.item.rejected`` (the queue was full), ``batchify.item.deduped`` (shared an equal item).
+      deadline), ``batchify.item.rejected`` (the queue was full), ``batchify.item.deduped`` (shared an equal item);
+      and ``batchify.item.padded`` (added to pad batches up to one of ``sizes``).
     * Counters of ended batches: ``batchify.batch.ended`` (unit ``{batch}``), with the reason of their departure as the
       attribute ``batchify.batch.reason``; ``batchify.item.batched`` (unit ``{item}``), their items.
     * Sums in seconds: ``batchify.item.wait_time``, from arrival to departure; ``batchify.batch.run_time``.

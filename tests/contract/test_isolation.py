@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import batchify
 from batchify import BatchAbortedError, BatchResultError, microbatch
 from batchify._core.batch import Batch
+from batchify._core.limits import Limits
 from batchify._core.reruns import Reruns
 from batchify.testing import VirtualLoop, record, run
 from tests.kit.engines import PATIENCE, doubled
@@ -342,7 +343,7 @@ def test_isolation_stays_within_the_promised_number_of_runs(drawn):
     size, bad = drawn
     batch = Batch([*range(size)], [*range(size)], [0.0] * size, "full", size, 0.0)
     runs, failed, answered = 0, [], []
-    parts = Reruns(batch)
+    parts = Reruns(batch, Limits().padding)
     for part in parts:
         runs += 1
         if bad.isdisjoint(part.items):

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchify._core.batch import Batch
+from batchify._core.limits import Limits
 from batchify._core.reruns import Reruns
 
 
 def new(items):
     """Return the runs of a batch of these items, whose waiters are the same."""
     items = [*items]
-    return Reruns(Batch(items, items.copy(), [0.0] * len(items), "full", 99, 0.0))
+    return Reruns(Batch(items, items.copy(), [0.0] * len(items), "full", 99, 0.0), Limits().padding)
 
 
 def played(runs, bad, error=ValueError, *, abandoned_after=999):

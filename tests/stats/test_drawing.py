@@ -107,10 +107,18 @@ def test_text_before_any_call() -> None:
 
 
 def test_calls_without_an_answer_are_listed_before_any_batch_ends() -> None:
-    """Failed, cancelled, expired, rejected and deduped items have a row if there are any."""
-    stats = BatchStats("f", failed_items=1, cancelled_items=2, expired_items=3, rejected_items=4_000, deduped_items=5)
-    rows = [line.split()[-2:] for line in str(stats).splitlines()[3:8]]
-    assert [["failed", "1"], ["cancelled", "2"], ["expired", "3"], ["rejected", "4,000"], ["deduped", "5"]] == rows
+    """Failed, cancelled, expired, rejected, deduped and padded items have a row if there are any."""
+    stats = BatchStats(
+        "f",
+        failed_items=1,
+        cancelled_items=2,
+        expired_items=3,
+        rejected_items=4_000,
+        deduped_items=5,
+        padded_items=6,
+    )
+    rows = dict(line.split()[-2:] for line in str(stats).splitlines()[3:9])
+    assert {"failed": "1", "cancelled": "2", "expired": "3", "rejected": "4,000", "deduped": "5", "padded": "6"} == rows
 
 
 def test_text_of_large_numbers_fits_a_terminal() -> None:

@@ -70,6 +70,7 @@ def test_calls_are_counted(registry, used):
         "expired_items": none,
         "rejected_items": none,
         "deduped_items": none,
+        "padded_items": none,
     } == counted
 
 

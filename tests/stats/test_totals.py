@@ -48,6 +48,7 @@ def batch(size, wait, reason):
     """Return a batch that departed after each of its items had waited so many seconds."""
     return SimpleNamespace(
         waiters=["caller"] * size,
+        padding=0,
         arrived=[0.0] * size,
         weights=None,
         size=size,
