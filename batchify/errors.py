@@ -37,6 +37,11 @@ class BatchAbortedError(BatchifyError, RuntimeError):
     """The batch was cancelled or torn down, while its callers were not."""
 
 
+def needs(user: str, packages: str, extra: str) -> str:
+    """Return the message for an optional feature whose packages are not installed."""
+    return f"{user} needs {packages}: pip install 'batchify-toolkit[{extra}]'"
+
+
 def reentrant(name: str) -> str:
     """Return the message for a batch function that calls itself."""
     return (

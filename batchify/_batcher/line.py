@@ -32,6 +32,7 @@ that moves calls from one count to another holds their lock.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher import requests
@@ -87,6 +88,16 @@ class Line:
     @property
     def running_calls(self) -> int:
         return self.queue.running_calls
+
+    @property
+    def slots(self) -> int:
+        return self.config.concurrency
+
+    @property
+    def room(self) -> float:
+        """The number of items that the queue takes before it is full."""
+        most = self.config.max_pending
+        return inf if most is None else max(0, most - self.waiting)
 
     @property
     def idle(self) -> bool:

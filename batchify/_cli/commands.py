@@ -24,6 +24,7 @@ from batchify._cli.measure import Meter, PreciseLoop
 from batchify._planning.cost import Cost, Samples, Setting
 from batchify._planning.simulation import simulate
 from batchify._planning.tuning import LOADS, curve, recommend
+from batchify.errors import needs
 from batchify.testing.virtual_time import closing_loop
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _require(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        msg = f"this command needs {' and '.join(missing)}: pip install 'batchify-toolkit[cli]'"
-        raise CommandError(msg)
+        raise CommandError(needs("this command", " and ".join(missing), "cli"))
 
 
 def _tune(args: Namespace) -> None:

@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from itertools import islice
 from threading import RLock
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
     from batchify._core.batch import Batch
 
-# Numbers by field of a snapshot, by reason of a departure, and by size of a batch (an int). "room" is the sum of the
-# ``max_size`` of all batches, "unanswered" counts the callers that left a running batch, "dropped" the calls that
-# failed in the queue, and "wait_time" and "run_time" are sums in seconds.
+# Numbers by field of a snapshot, by reason of a departure, by size of a batch (an int), and by bucket of a time (a pair
+# such as ``("run", 3)``). "capacity" is the sum of the ``max_size`` of all batches, "unanswered" counts the callers
+# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time" and "run_time" are sums in
+# seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the queues.
 Counts: TypeAlias = Counter[Any]
 
 
@@ -41,6 +43,10 @@ class Queue(Protocol):
     def waiting(self) -> int: ...
     @property
     def running_calls(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def room(self) -> float: ...
 
 
 class Departures(Protocol):
@@ -51,6 +57,12 @@ class Departures(Protocol):
 FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
 # Percentiles cover this many of the newest items (wait times) and batches (run times).
 RECENT = 10_000
+# The upper bounds of the buckets of wait and run times, in seconds, with one more bucket above. They are the same for
+# every batcher at any time, so that the buckets of several processes can be added.
+BOUNDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
+)
 
 
 class Stats:
@@ -79,6 +91,8 @@ class Stats:
         self._kinds: dict[tuple[int, str, int], int] = {}
         self._wait_time = self._run_time = 0.0
         self._longest_wait = self._longest_run = 0.0
+        # The number of calls by wait time, and of batches by run time.
+        self._wait_buckets, self._run_buckets = ([0] * (len(BOUNDS) + 1) for _ in range(2))
         # The departures of the newest batches, with their numbers of calls, and the arrivals of the newest calls.
         self._departures: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._arrivals: deque[float] = deque(maxlen=RECENT)
@@ -138,7 +152,10 @@ class Stats:
         calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
         wait_time = calls * departed - sum(arrived)
         # Only the grouped queue, which sets weights, changes the order of calls.
-        longest_wait = departed - (arrived[0] if batch.weights is None else min(arrived))
+        in_order = arrived if batch.weights is None else sorted(arrived)
+        longest_wait = departed - in_order[0]
+        waits = _by_bucket(in_order, departed)
+        run_bucket = bisect_left(BOUNDS, run_time)
         kind = size, batch.reason, batch.max_size
         for stats in (self, *self._parents):
             stats._kinds[kind] = stats._kinds.get(kind, 0) + 1
@@ -151,6 +168,9 @@ class Stats:
                 counts["padded_items"] += batch.padding
             stats._wait_time += wait_time
             stats._run_time += run_time
+            stats._run_buckets[run_bucket] += 1
+            for bucket, count in waits:
+                stats._wait_buckets[bucket] += count
             if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
                 stats._longest_wait = longest_wait
             if run_time > stats._longest_run:  # noqa: PLR1730  # as above
@@ -172,8 +192,10 @@ class Stats:
         counts = Counts({"wait_time": max(0.0, self._wait_time), "run_time": self._run_time})
         counts.update(self._counts)
         for (size, reason, max_size), count in self._kinds.items():
-            counts.update({"total_items": count * size, "total_batches": count, "room": count * max_size})
+            counts.update({"total_items": count * size, "total_batches": count, "capacity": count * max_size})
             counts.update({reason: count, size: count})
+        counts.update({("wait", bucket): count for bucket, count in enumerate(self._wait_buckets)})
+        counts.update({("run", bucket): count for bucket, count in enumerate(self._run_buckets)})
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
         counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
         counts["failed_items"] += counts["dropped"]
@@ -187,7 +209,39 @@ class Stats:
                 yield departed - arrived
 
     def snapshot(self, name: str) -> BatchStats:
-        return snapshot(name, [self])
+        with self.lock:
+            counts = self._complete_counts()
+            waits, runs = [*islice(self.newest_waits(), RECENT)], [*self._runs]
+            longest_wait, longest_run = self._longest_wait, self._longest_run
+            queues = self._all_queues()
+            running = sum(queue.running_calls for queue in queues)
+            pending = sum(queue.waiting for queue in queues)
+        batches, items = counts["total_batches"], counts["total_items"]
+        sizes = batch_sizes(counts)
+        return BatchStats(
+            name=name,
+            **{field: counts[field] for field in FIELDS},
+            avg_batch_size=items / max(1, batches),
+            avg_wait_time_ms=1000 * counts["wait_time"] / max(1, items + counts["deduped_items"]),
+            avg_run_time_ms=1000 * counts["run_time"] / max(1, batches),
+            max_batch_size_seen=max(sizes, default=0),
+            pending=pending,
+            running=running,
+            wait_ms=percentiles(waits, longest_wait),
+            run_ms=percentiles(runs, longest_run),
+            size_histogram=sizes,
+            reasons={reason: counts[reason] for reason in REASONS},
+            fill_ratio=items / max(1, counts["capacity"]),
+        )
+
+    def levels(self) -> Counts:
+        """Return the numbers of the present, for exporters."""
+        levels = Counts()
+        with self.lock:
+            for queue in self._all_queues():
+                levels.update({"pending": queue.waiting, "running": queue.running_calls})
+                levels.update({"slots": queue.slots, "room": queue.room})
+        return levels
 
     def _all_queues(self) -> list[Queue]:
         return [queue for stats in (self, *self._live_children()) for queue in list(stats._queues)]
@@ -196,41 +250,20 @@ class Stats:
         return [child for known in list(self._children) if (child := known()) is not None]
 
 
-def snapshot(name: str, several: Iterable[Stats]) -> BatchStats:
-    """Return one snapshot of the counters of several batchers."""
-    counts = Counts()
-    waits: list[float] = []
-    runs: list[float] = []
-    pending = running = 0
-    longest_wait = longest_run = 0.0
-    for stats in several:
-        with stats.lock:
-            counts.update(stats._complete_counts())
-            waits += stats.newest_waits()
-            runs += reversed(stats._runs)
-            longest_wait = max(longest_wait, stats._longest_wait)
-            longest_run = max(longest_run, stats._longest_run)
-            for queue in stats._all_queues():
-                running += queue.running_calls
-                pending += queue.waiting
-    batches, items = counts["total_batches"], counts["total_items"]
-    sizes = batch_sizes(counts)
-    return BatchStats(
-        name=name,
-        **{field: counts[field] for field in FIELDS},
-        avg_batch_size=items / max(1, batches),
-        avg_wait_time_ms=1000 * counts["wait_time"] / max(1, items + counts["deduped_items"]),
-        avg_run_time_ms=1000 * counts["run_time"] / max(1, batches),
-        max_batch_size_seen=max(sizes, default=0),
-        pending=pending,
-        running=running,
-        wait_ms=percentiles(waits[:RECENT], longest_wait),
-        run_ms=percentiles(runs[:RECENT], longest_run),
-        size_histogram=sizes,
-        reasons={reason: counts[reason] for reason in REASONS},
-        fill_ratio=items / max(1, counts["room"]),
-    )
-
-
 def batch_sizes(counts: Counts) -> dict[int, int]:
     return {size: counts[size] for size in sorted(key for key in counts if isinstance(key, int))}
+
+
+def _by_bucket(arrived: list[float], departed: float) -> list[tuple[int, int]]:
+    """Return the buckets of the wait times of calls, which are in order of arrival, with the number of calls in each.
+
+    It searches once for each bucket that is in use, mostly one or two, because a search for each call costs too much.
+    """
+    counts: list[tuple[int, int]] = []
+    first, bucket = 0, bisect_left(BOUNDS, departed - arrived[0])
+    while first < len(arrived):
+        # The first call that belongs to a lower bucket.
+        end = bisect_left(arrived, departed - BOUNDS[bucket - 1], first) if bucket else len(arrived)
+        counts.append((bucket, end - first))
+        first, bucket = end, bucket - 1
+    return counts

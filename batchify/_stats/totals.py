@@ -15,13 +15,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from batchify._stats.counters import Counts, snapshot
+from batchify._stats.counters import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from batchify._stats.counters import Stats
-    from batchify._stats.snapshot import BatchStats
 
 
 class Source(Protocol):
@@ -33,9 +32,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Total:
-    """The statistics of one name: ``present`` of the live batchers, ``counts`` of all since the start."""
+    """The statistics of one name: ``levels`` of the live batchers, ``counts`` of all since the start."""
 
-    present: BatchStats
+    name: str
+    levels: Counts
     counts: Counts
 
 
@@ -57,11 +57,11 @@ class Totals:
     def read(self) -> list[Total]:
         """Return the totals of all names since the start."""
         with self._lock:
-            live: defaultdict[str, list[Stats]] = defaultdict(list)
+            levels: defaultdict[str, Counts] = defaultdict(Counts)
             for source in self._sources():
                 name, counters = source.name, source._counters
                 counts = counters.all_counts()
                 self._counts[name] += counts - self._last.get(counters, Counts())
                 self._last[counters] = counts
-                live[name].append(counters)
-            return [Total(snapshot(name, live[name]), Counts(counts)) for name, counts in self._counts.items()]
+                levels[name].update(counters.levels())
+            return [Total(name, levels[name], Counts(counts)) for name, counts in self._counts.items()]

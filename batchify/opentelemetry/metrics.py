@@ -86,7 +86,7 @@ class _Reading:
 
 
 def _observations(name: str, total: Total) -> list[Observation]:
-    attributes = {NAME: total.present.name}
+    attributes = {NAME: total.name}
     if name == BATCHES:
         return [Observation(total.counts[reason], {**attributes, REASON: reason}) for reason in REASONS]
     return [Observation(_values(total)[name], attributes)]
@@ -99,6 +99,6 @@ def _values(total: Total) -> dict[str, float]:
         "batchify.item.batched": total.counts["total_items"],
         "batchify.item.wait_time": total.counts["wait_time"],
         "batchify.batch.run_time": total.counts["run_time"],
-        "batchify.item.pending": total.present.pending,
-        "batchify.item.running": total.present.running,
+        "batchify.item.pending": total.levels["pending"],
+        "batchify.item.running": total.levels["running"],
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+from collections import Counter
 from dataclasses import FrozenInstanceError, fields
+from math import inf
 from threading import Thread
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from batchify._batcher.config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import PlainQueue
-from batchify._stats.counters import RECENT, Stats, snapshot
+from batchify._stats.counters import BOUNDS, RECENT, Stats
 from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
 
 NOTHING = BatchStats("embed")
@@ -256,6 +258,50 @@ def test_no_wait_is_negative(arrived, later, size):
     assert 0.0 <= counted(batch(*[arrived] * size, departed=arrived + later)).avg_wait_time_ms
 
 
+def buckets(kind, stats):
+    """Return the number of measurements in each bucket of times that has any, by its upper bound."""
+    numbers = zip((*BOUNDS, inf), (stats.all_counts()[kind, bucket] for bucket in range(len(BOUNDS) + 1)), strict=True)
+    return {bound: count for bound, count in numbers if count}
+
+
+def test_run_times_are_counted_by_bucket():
+    """A run time counts in the first bucket whose upper bound it does not exceed."""
+    stats = Stats()
+    for run_time in (0.0, 0.0001, 0.0002, 0.00025, 100.0, 100.1):
+        over(stats, batch(0.0), run_time)
+    assert {0.0001: 2, 0.00025: 2, 100.0: 1, inf: 1} == buckets("run", stats)
+
+
+def test_wait_times_are_counted_by_bucket():
+    """The waits of one batch count in several buckets, up to the upper bound of each, and in those of the parent."""
+    stats = Stats(parent := Stats())
+    over(stats, batch(0.0, 63.0, 63.5, 64.0, 64.0, departed=64.0))
+    over(stats, batch(0.0, departed=1000.0))
+    assert {100.0: 1, 1.0: 1, 0.5: 1, 0.0001: 2, inf: 1} == buckets("wait", stats) == buckets("wait", parent)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0] * 3])
+def test_wait_times_in_any_order(weights):
+    """A weighed batch may have its items in another order than that of their arrival."""
+    arrived = [0.0, 1.0, 3.0] if weights is None else [3.0, 0.0, 1.0]
+    stats = Stats()
+    over(stats, Batch([1, 2, 3], ["caller"] * 3, arrived, "full", 4, 4.0, weights=weights))
+    assert {1.0: 1, 5.0: 2} == buckets("wait", stats)
+
+
+# Multiples of a sixteenth of a millisecond, at which no time is rounded.
+TICKS = st.integers(0, 2**20).map(lambda ticks: ticks / 2**14)
+
+
+@given(departed=TICKS, waits=st.lists(TICKS, min_size=1, max_size=50))
+def test_each_wait_is_in_its_bucket(departed, waits):
+    """The buckets of a batch are those of its waits, each looked up by itself."""
+    stats = Stats()
+    over(stats, batch(*[departed - wait for wait in sorted(waits, reverse=True)], departed=departed))
+    expected = Counter(next(bound for bound in (*BOUNDS, inf) if wait <= bound) for wait in waits)
+    assert expected == buckets("wait", stats)
+
+
 def test_reset_forgets_the_past():
     """After a reset, everything is as before the first call."""
     stats = following([0])
@@ -297,8 +343,9 @@ def test_no_count_falls_at_a_reset():
         stats.left()
         stats.reset()
     calls = {"answered_items": 3, "failed_items": 3, "cancelled_items": 3}
-    batches = {"total_items": 6, "total_batches": 3, "room": 12, "wait_time": 3.0, "run_time": 1.5, "full": 3, 2: 3}
-    assert {**calls, **batches} == stats.all_counts()
+    batches = {"total_items": 6, "total_batches": 3, "capacity": 12, "wait_time": 3.0, "run_time": 1.5}
+    kinds = {"full": 3, 2: 3, ("wait", 11): 6, ("run", 11): 3}
+    assert {**calls, **batches, **kinds} == stats.all_counts()
 
 
 def busy(*, sizes, waiting=0, left=0, parent=None):
@@ -448,17 +495,6 @@ def test_a_child_shares_the_lock_of_its_parent():
     """A step of a child that holds its lock is one step for a reader of the parent too."""
     parent = Stats()
     assert parent.lock is Stats(parent).lock
-
-
-def test_one_snapshot_of_several_batchers():
-    """In a snapshot of several batchers, counts are added up, and averages and percentiles cover all items."""
-    several = [busy(sizes=[4, 1], waiting=2, left=1), busy(sizes=[1], waiting=1)]
-    assert BOTH == snapshot("embed", several)
-
-
-def test_a_snapshot_of_no_batcher():
-    """Without any batcher, everything is zero."""
-    assert NOTHING == snapshot("embed", [])
 
 
 @given(st.lists(st.sampled_from(["arrive", "leave", "depart", "end", "fail", "cancel"]), max_size=40))

@@ -16,6 +16,7 @@ from batchify._stats.totals import Totals
 from batchify.opentelemetry import instrument
 from batchify.opentelemetry.metrics import COUNTERS, LEVELS
 from batchify.opentelemetry.tracing import NAME, REASON
+from tests.kit.processes import printed_by
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
@@ -154,3 +155,17 @@ def test_names_follow_the_semantic_conventions(name, unit, description):
     assert re.fullmatch(r"batchify\.(item|batch)\.[a-z]+(_time)?", name)
     assert unit == ("s" if name.endswith("_time") else "{batch}" if name.startswith("batchify.batch") else "{item}")
     assert re.fullmatch("[A-Z].+[.]", description)
+
+
+def test_a_missing_package_is_named():
+    """Without the API of OpenTelemetry, the import says what to install."""
+    script = """
+        import sys
+        sys.modules["opentelemetry"] = None
+        try:
+            import batchify.opentelemetry
+        except ModuleNotFoundError as error:
+            print(error)
+    """
+    expected = "batchify.opentelemetry needs opentelemetry-api: pip install 'batchify-toolkit[opentelemetry]'\n"
+    assert expected == printed_by(script)

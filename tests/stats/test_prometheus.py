@@ -6,16 +6,25 @@ import asyncio
 import gc
 import json
 import re
+from collections import Counter
+from math import ceil, inf
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
+from batchify._core.batch import Batch
+from batchify._stats.counters import BOUNDS, Stats
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.totals import Totals
 from batchify.prometheus import BatchCollector
 from tests.kit.examples import EXAMPLES
+from tests.kit.processes import printed_by
 
 pytestmark = pytest.mark.usefixtures("no_others")
 
@@ -31,6 +40,10 @@ def registry():
 
 
 def echo(items):
+    return items
+
+
+async def aecho(items):
     return items
 
 
@@ -106,27 +119,47 @@ def test_sizes_are_a_histogram(registry, used):
 
 
 @pytest.mark.parametrize("kind", ["wait", "run"])
-def test_times_are_summaries(registry, used, kind):
-    """A summary has the number of times, their sum, and three quantiles of the newest, in seconds."""
+def test_times_are_histograms(registry, used, kind):
+    """A histogram has the number of times, their sum in seconds, and how many are below each bound."""
     stats = used.batch_stats
     count = {"wait": stats.total_items, "run": stats.total_batches}[kind]
     average, recent = getattr(stats, f"avg_{kind}_time_ms"), getattr(stats, f"{kind}_ms")
     name = f"batchify_{kind}_seconds"
-    expected = {
-        (f"{name}_count", "double"): count,
-        (f"{name}_sum", "double"): pytest.approx(count * average / 1000, abs=1e-9),
-        (name, "double", "0.5"): recent.p50 / 1000,
-        (name, "double", "0.9"): recent.p90 / 1000,
-        (name, "double", "0.99"): recent.p99 / 1000,
-    }
-    assert expected == samples(registry, name)
+    found = samples(registry, name)
+    total = pytest.approx(count * average / 1000, abs=1e-9)
+    assert (count, total) == (found.pop((f"{name}_count", "double")), found.pop((f"{name}_sum", "double")))
+    assert [f"{name}_bucket"] * (len(BOUNDS) + 1) == [sample for sample, _, _ in found]
+    longest = next(bound for (_, _, bound), value in found.items() if value == count)
+    assert recent.max / 1000 <= float(longest)
 
 
-def test_without_a_measurement_there_is_no_quantile(registry, used):
-    """After a reset, a summary keeps its count and has no quantiles, because 0 would be wrong."""
-    values(registry, "batchify_wait_seconds")
-    used.reset_stats()
-    assert ([], [10.0]) == tuple(values(registry, f"batchify_wait_seconds{end}") for end in ("", "_count"))
+def test_slots_are_a_gauge(registry):
+    """Each batcher has its number of slots; the instances of a class add up."""
+
+    class Model:
+        @microbatch(name="double", concurrency=3)
+        def double(self, items):
+            return items
+
+    models = [Model(), Model()]
+    for model in models:
+        model.double(1)
+    assert [6.0] == values(registry, "batchify_slots")
+    models[0].double.configure(concurrency=1)
+    assert [4.0] == values(registry, "batchify_slots")
+
+
+async def test_room_is_a_gauge(registry):
+    """The room is the number of calls that the queue still takes; a queue without a bound has no series."""
+    bounded = microbatch(aecho, name="bounded", max_pending=3, timeout=None)
+    unbounded = microbatch(aecho, name="unbounded")
+    calls, found = [unbounded.submit(1)], []
+    # The first three run, and one of the others waits for room.
+    for count in (2, 5):
+        calls += map(bounded.submit, range(count))
+        found += values(registry, "batchify_room_items")
+    await asyncio.gather(*calls)
+    assert [1.0, 0.0, 3.0] == [*found, *values(registry, "batchify_room_items")]
 
 
 def test_one_name_is_one_series(registry):
@@ -152,8 +185,9 @@ def test_no_counter_falls(registry, used):
 
     def counters():
         families = [family for family in scraped(registry).values() if family.type != "gauge"]
-        found = [sample for family in families for sample in family.samples if "quantile" not in sample.labels]
-        return {(sample.name, *sample.labels.values()): sample.value for sample in found}
+        return {
+            (sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples
+        }
 
     before = counters()
     used.reset_stats()
@@ -187,7 +221,7 @@ def test_openmetrics(registry, used):
     """The stricter parser of the OpenMetrics format accepts the metrics."""
     text = exposition.generate_latest(registry).decode()
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
-    assert {"counter", "gauge", "histogram", "summary"} == {family.type for family in families.values()}
+    assert {"counter", "gauge", "histogram"} == {family.type for family in families.values()}
     assert {"seconds", ""} == {family.unit for family in families.values()}
 
 
@@ -210,17 +244,101 @@ def test_a_scrape_may_be_restricted(registry, used):
 @pytest.mark.parametrize("family", BatchCollector().describe(), ids=lambda family: family.name)
 def test_names_follow_the_conventions_of_prometheus(family):
     """A name has the prefix of the library and the base unit in full, and no type; its documentation is a sentence."""
-    assert re.fullmatch("batchify(_[a-z]+)+_(items|batches|seconds)|batchify_batches", family.name)
+    assert re.fullmatch("batchify(_[a-z]+)+_(items|batches|seconds)|batchify_(batches|slots)", family.name)
     assert not re.search("_(total|count|sum|bucket|counter|gauge|histogram|summary)(_|$)", family.name)
     assert re.fullmatch("[A-Z].+[.]", family.documentation)
     assert family.name.endswith("_seconds") == (family.unit == "seconds")
 
 
 def test_labels(registry, used):
-    """The only labels are the name, the reason, and those of histograms and summaries."""
+    """The only labels are the name, the reason, and the bounds of histograms."""
     families = scraped(registry).values()
     found = {label for family in families for sample in family.samples for label in sample.labels}
-    assert {"batcher", "reason", "le", "quantile"} == found
+    assert {"batcher", "reason", "le"} == found
+
+
+def test_a_missing_package_is_named():
+    """Without ``prometheus_client``, the import says what to install."""
+    script = """
+        import sys
+        sys.modules["prometheus_client"] = None
+        try:
+            import batchify.prometheus
+        except ModuleNotFoundError as error:
+            print(error)
+    """
+    expected = "batchify.prometheus needs prometheus-client: pip install 'batchify-toolkit[prometheus]'\n"
+    assert expected == printed_by(script)
+
+
+def test_multiprocess_mode_is_reported(monkeypatch, caplog, tmp_path):
+    """In the multiprocess mode of ``prometheus_client``, which omits the metrics, a warning in the log says so."""
+    BatchCollector()
+    assert [] == caplog.messages
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    BatchCollector()
+    [message] = caplog.messages
+    assert "multiprocess mode of prometheus_client omits the metrics of batchify" in message
+
+
+# Percentiles over several processes.
+
+
+def replica(waits):
+    """Return the registry of a process in which calls waited this many seconds."""
+    counters = Stats()
+    for wait in waits:
+        counters.ended(Batch(["item"], ["caller"], [0.0], "full", 1, wait), 0.0, failed=0, cancelled=0)
+    collector, registry = BatchCollector(), CollectorRegistry()
+    collector._totals = Totals(lambda: [SimpleNamespace(name="embed", _counters=counters)])
+    registry.register(collector)
+    return registry
+
+
+def histogram_quantile(share, registries):
+    """Return a quantile of the wait times of several processes, as the query ``histogram_quantile`` estimates it.
+
+    https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile
+    """
+    buckets = Counter()
+    for registry in registries:
+        for (name, _, *bound), value in samples(registry, "batchify_wait_seconds").items():
+            if name.endswith("_bucket"):
+                buckets[float(*bound)] += value
+    rank = share * buckets[inf]
+    lower = below = 0.0
+    for bound, up_to in sorted(buckets.items()):
+        if up_to >= rank:
+            return lower if bound == inf else lower + (bound - lower) * (rank - below) / (up_to - below)
+        lower, below = bound, up_to
+    raise AssertionError
+
+
+def bucket(seconds):
+    """Return the bounds between which a time lies."""
+    upper = next(index for index, bound in enumerate((*BOUNDS, inf)) if seconds <= bound)
+    return (0.0, *BOUNDS)[upper], (*BOUNDS, inf)[upper]
+
+
+def p99(waits):
+    return sorted(waits)[ceil(0.99 * len(waits)) - 1]
+
+
+@example(several=[[0.002] * 990, [2.0] * 10])
+@example(several=[[0.002] * 990, [2.0] * 11])
+@given(several=st.lists(st.lists(st.floats(0, 50), min_size=1, max_size=40), min_size=2, max_size=3))
+def test_p99_over_processes(several):
+    """The 99th percentile over all processes is in the right bucket, unlike the highest or the mean of theirs."""
+    low, high = bucket(p99([wait for waits in several for wait in waits]))
+    assert low <= histogram_quantile(0.99, map(replica, several)) <= high
+
+
+def test_p99_of_a_slow_process():
+    """A process that answers 1 % of the calls slowly does not decide the 99th percentile of all, and 2 % do."""
+    fast = [0.002] * 980
+    few, more = ([fast, [2.0] * slow] for slow in (9, 20))
+    assert [True, False] == [histogram_quantile(0.99, map(replica, several)) <= 0.0025 for several in (few, more)]
+    assert [2.0, 2.0] == [max(map(p99, several)) for several in (few, more)]
 
 
 # The dashboard.

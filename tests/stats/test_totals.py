@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchify import BatchStats, microbatch
+from batchify import microbatch
 from batchify._batcher import base
 from batchify._batcher.live import register
 from batchify._batcher.registry import sources
@@ -41,7 +41,7 @@ class Batcher(base.Batcher):
 class Queue:
     """A queue in which calls wait, and from which calls run."""
 
-    waiting = running_calls = 0
+    waiting = running_calls = slots = room = 0
 
 
 def batch(size, wait, reason):
@@ -90,32 +90,35 @@ def test_an_idle_batcher_has_a_total():
     """A batcher that was never called has a total of zeros, so an exporter sees the first call as a rise."""
     idle = live()
     total = only(totals_of_all())
-    assert (BatchStats(idle.name), 0, {}) == (total.present, total.counts["total_batches"], total.counts)
+    assert (idle.name, 0, {}) == (total.name, total.counts["total_batches"], total.counts)
 
 
 def test_a_batcher_is_counted():
-    """The total of a single batcher agrees with its own snapshot."""
+    """The total of a single batcher has all its numbers."""
     batcher = live()
     batcher.run(4, failed=1, cancelled=1).run(2, reason="idle")
     total = only(totals_of_all())
     calls = {"answered_items": 4, "failed_items": 1, "cancelled_items": 1, "unanswered": 1}
-    batches = {"total_items": 6, "total_batches": 2, "room": 8, "wait_time": 6.0, "run_time": 4.0}
-    assert {**calls, **batches, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
-    assert batcher._counters.snapshot("embed") == total.present
+    batches = {"total_items": 6, "total_batches": 2, "capacity": 8, "wait_time": 6.0, "run_time": 4.0}
+    buckets = {("wait", 12): 6, ("run", 13): 2}
+    assert {**calls, **batches, **buckets, "full": 1, "idle": 1, 2: 1, 4: 1} == total.counts
 
 
 def test_one_name_is_one_total():
     """Batchers of one name are added up, in their past and in their present."""
     both = [live().run(1, wait=1.0), live().run(2, wait=3.0)]
     both[0].queue.waiting = 5
+    both[0].queue.slots = both[1].queue.slots = 2
+    both[1].queue.room = 3
     total = only(totals_of_all())
-    assert (3, 5, 3000.0) == (total.counts["total_items"], total.present.pending, total.present.wait_ms.p90)
+    levels = {"pending": 5, "running": 0, "slots": 4, "room": 3}
+    assert (3, levels) == (total.counts["total_items"], total.levels)
 
 
 def test_other_names_are_other_totals():
     """Batchers of different names have different totals."""
     several = [live("tokenize").run(1), live("embed").run(2)]
-    totals = {total.present.name: total.counts["total_items"] for total in totals_of_all().read()}
+    totals = {total.name: total.counts["total_items"] for total in totals_of_all().read()}
     assert {"tokenize": 1, "embed": 2} == totals
     assert 2 == len(several)
 
@@ -153,7 +156,7 @@ def test_a_batcher_that_is_gone_stays_counted():
     before = numbers(only(totals))
     del batcher
     after = only(totals)
-    assert (before, BatchStats("embed")) == (numbers(after), after.present)
+    assert (before, {}) == (numbers(after), after.levels)
 
 
 def test_a_batcher_after_one_that_is_gone():
@@ -173,7 +176,7 @@ def test_a_reset_loses_no_count():
     totals.read()
     batcher.run(1, wait=5.0)
     batcher._counters.reset()
-    assert (4, 0) == ((total := only(totals)).counts["total_items"], total.present.total_items)
+    assert 4 == only(totals).counts["total_items"]
     batcher.run(2)
     total = only(totals)
     assert (6, {1: 1, 2: 1, 3: 1}, 10.0) == (
@@ -194,7 +197,6 @@ def test_as_many_batches_after_a_reset_as_before_are_counted(batches):
             batcher.run()
     (total,) = totals.read()
     assert [2 * batches] * 2 == [total.counts[field] for field in ("total_batches", "answered_items")]
-    assert batches == total.present.total_batches
 
 
 def test_a_batcher_with_a_parent_counts_once():
@@ -206,7 +208,7 @@ def test_a_batcher_with_a_parent_counts_once():
     assert 3 == only(totals).counts["total_items"]
     child.run(2)
     del child
-    assert (5, "embed") == ((total := only(totals)).counts["total_items"], total.present.name)
+    assert (5, "embed") == ((total := only(totals)).counts["total_items"], total.name)
 
 
 def test_a_method_is_counted_exactly():
