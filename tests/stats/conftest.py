@@ -11,7 +11,7 @@ from batchify import microbatch
 def used():
     """Return a function that has answered 9 calls and failed one."""
 
-    @microbatch(name="double", max_size=4)
+    @microbatch(name="double", max_size=4, max_pending=100)
     def double(items):
         if None in items:
             raise KeyError
