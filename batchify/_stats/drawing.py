@@ -65,7 +65,7 @@ def as_text(figures: Figures) -> str:
 def as_html(figures: Figures) -> str:
     """Return an HTML fragment without external resources: a table, and charts as inline SVG."""
     below = _summary(figures) + _svg(figures) if figures.sizes else _paragraph(NO_BATCHES)
-    return f"<div>{_table(figures)}{below}</div>"
+    return f'<div style="overflow-x:auto">{_table(figures)}{below}</div>'
 
 
 def _printable(name: str) -> str:
@@ -174,7 +174,8 @@ def _table(figures: Figures) -> str:
     body = "".join(f"<td {cell}>{figure}</td>" for figure in cells.values())
     style = "caption-side:top;text-align:left;color:inherit;font-weight:bold"
     caption = f'<caption style="{style}">{escape(_printable(figures.title))}</caption>'
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
+    # A notebook would center the table, above charts that stand on the left.
+    return f'<table style="margin:0">{caption}<thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>'
 
 
 def _summary(figures: Figures) -> str:
