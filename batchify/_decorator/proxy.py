@@ -219,6 +219,18 @@ class Batched(Proxy):
     def __signature__(self) -> Signature:
         return self._self_call.signature
 
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        signature = self.__signature__
+        shown = {name: each.annotation for name, each in signature.parameters.items()}
+        shown["return"] = signature.return_annotation
+        return {name: annotation for name, annotation in shown.items() if annotation is not signature.empty}
+
+    @property
+    def __annotate__(self) -> Callable[[int], dict[str, Any]]:
+        # What ``functools.wraps`` copies from Python 3.14 on.
+        return lambda _format: self.__annotations__
+
     def __copy__(self) -> Self:
         return self
 

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
-from types import BuiltinMethodType
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
+from types import BuiltinMethodType, UnionType
+from typing import TYPE_CHECKING, Any, ForwardRef, Union, cast, get_args, get_origin
 
 from batchify._batcher.executors import run_in
 from batchify._batcher.functions import is_async, is_async_generator, is_generator
 from batchify._batcher.requests import Request
+from batchify._core.outcome import Done
 from batchify._decorator.call_options import CallOptions
 
 if TYPE_CHECKING:
@@ -45,14 +46,13 @@ class Call:
     defaults is queued as its bare item, any other call as a ``Request``.
     """
 
-    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_signature", "columns", "on_loop")
+    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "columns", "on_loop")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
         # Whether the event loop of its callers runs the batch function.
         self.on_loop = is_async(fn) or is_async_generator(fn)
-        self._signature: Signature | None = None
         parameters = list(_signature_of(fn).parameters.values())
         self._parameters = parameters[1:] if bound else parameters
         self.columns = [p.name for p in self._parameters if _is_column(p)]
@@ -76,19 +76,17 @@ class Call:
     @property
     def signature(self) -> Signature:
         """The signature of the one-item form, with the types of an item and its result."""
-        if self._signature is None:
-            signature = _evaluated(self._fn)
-            known = {p.name for p in self._parameters}
-            parameters = [
-                p.replace(annotation=_element(p.annotation)) if p.name in self.columns else p
-                for p in signature.parameters.values()
-                if p.name in known
-            ]
-            returned = signature.return_annotation
-            self._signature = Signature(
-                parameters, return_annotation=_stream(returned) if is_generator(self._fn) else _element(returned)
-            )
-        return self._signature
+        signature = _evaluated(self._fn)
+        known = {p.name for p in self._parameters}
+        parameters = [
+            p.replace(annotation=_element(p.annotation)) if p.name in self.columns else p
+            for p in signature.parameters.values()
+            if p.name in known
+        ]
+        returned = signature.return_annotation
+        return Signature(
+            parameters, return_annotation=_stream(returned) if is_generator(self._fn) else _result(returned)
+        )
 
     def bind(self, deliver: Callable[[Any], Any], deliver_request: Callable[[Request], Any]) -> Callable[..., Any]:
         """Return the one-item form, which passes a bare item to ``deliver``, or a request to the other."""
@@ -198,11 +196,15 @@ def _is_column(parameter: Parameter) -> bool:
     return parameter.default is parameter.empty and parameter.kind in POSITIONAL
 
 
-def _evaluated(fn: Callable[..., Any]) -> Signature:
-    """Return the signature, with annotations as types if their names can be resolved."""
+def _evaluated(fn: Callable[..., Any], names: dict[str, Any] | None = None) -> Signature:
+    """Return the signature with annotations as types. A name that is not defined yet is a forward reference."""
     try:
-        return inspect.signature(fn, eval_str=True)
-    except Exception:  # noqa: BLE001  # evaluating an annotation may raise anything
+        return inspect.signature(fn, locals=names, eval_str=True)
+    except Exception as error:  # noqa: BLE001  # evaluating an annotation may raise anything
+        # A scope inside an annotation does not see these names, and neither does PEP 649.
+        name = error.name if isinstance(error, NameError) else None
+        if name is not None and name not in (names or ()):
+            return _evaluated(fn, {**(names or {}), name: ForwardRef(name)})
         return _signature_of(fn)
 
 
@@ -227,10 +229,19 @@ def _element(annotation: Any) -> Any:
     return Parameter.empty
 
 
+def _result(annotation: Any) -> Any:
+    """Return the element type without exceptions and ``DONE``, which are raised and end a stream."""
+    element = _element(annotation)
+    if get_origin(element) not in (Union, UnionType):
+        return element
+    kinds = [kind for kind in get_args(element) if not (inspect.isclass(kind) and issubclass(kind, (Exception, Done)))]
+    return Union[tuple(kinds) or element]  # noqa: UP007  # any number of types
+
+
 def _stream(annotation: Any) -> Any:
     """Return the type of a stream of ``X`` for an iterator of lists of ``X``, otherwise ``Parameter.empty``."""
     origin, inner = get_origin(annotation), get_args(annotation)
-    element = _element(inner[0]) if inner else Parameter.empty
+    element = _result(inner[0]) if inner else Parameter.empty
     if not isinstance(origin, type) or element is Parameter.empty:
         return Parameter.empty
     kind: Any = AsyncIterator if issubclass(origin, AsyncIterable) else Iterator

@@ -220,7 +220,11 @@ SIGNATURES = [
     (microbatch(Model(2).scale.__wrapped__), "(numbers: int) -> int"),
     (microbatch(max), "(items, /)"),
     (microbatch(typed({"texts": list[str], "top_k": int, "return": tuple[int, ...]})), TYPED),
-    (microbatch(typed({"texts": "list[str]", "return": "list[unknown]"})), UNTYPED),
+    (
+        microbatch(typed({"texts": "list[str]", "return": "list[unknown]"})),
+        UNTYPED.replace("texts", "texts: str") + " -> ForwardRef('unknown')",
+    ),
+    (microbatch(typed({"texts": "list[str]", "return": "unknown.Type"})), UNTYPED),
     (microbatch(typed({})), UNTYPED),
 ]
 
@@ -254,8 +258,11 @@ def test_annotations_may_name_objects_that_are_not_defined_yet():
     module = {"microbatch": microbatch, "__name__": __name__}
     exec(compile(DEFERRED, __file__, "exec", flags, dont_inherit=True), module)  # noqa: S102  # our own text
     node = module["Node"]
-    assert ["nodes"] == list(inspect.signature(node().children).parameters)
+    assert node is inspect.signature(node().children).parameters["nodes"].annotation
+    with pytest.raises(NameError):
+        typing.get_type_hints(node().children)
     module["Later"] = int
+    assert {"nodes": node, "return": int} == typing.get_type_hints(node().children)
     evaluated = inspect.signature(node().parents)
     assert [node, int] == [parameter.annotation for parameter in evaluated.parameters.values()]
     assert node is evaluated.return_annotation
@@ -288,7 +295,7 @@ def test_the_signature_binds_one_item(fn):
 def test_names_and_documentation_are_kept(fn):
     """Name, qualified name, documentation and module are those of the batch function."""
     batch_fn = fn.__wrapped__
-    for attribute in ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__"):
+    for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
         assert getattr(batch_fn, attribute) == getattr(fn, attribute)
     assert __name__ == fn.__module__
     assert fn.__doc__ in inspect.getdoc(fn)
@@ -348,11 +355,83 @@ def test_functools_wraps_keeps_the_one_item_signature():
     assert tokenize.__wrapped__ is inspect.unwrap(logged)
 
 
-def test_type_hints_are_those_of_the_batch_function():
-    """``typing.get_type_hints`` returns the hints of the batch function."""
-    for fn in (tokenize, embed, Model.scale, Model(2).scale):
-        assert typing.get_type_hints(fn.__wrapped__) == typing.get_type_hints(fn)
-    assert {"texts": list[str], "return": list[int]} == typing.get_type_hints(tokenize)
+HINTED = [tokenize, embed, Model.scale, Model(2).scale, Model(2).ascale, Model.make, Model.parse]
+
+
+@pytest.mark.parametrize("fn", [*HINTED, *(fn.options(priority=1) for fn in HINTED)])
+def test_annotations_and_type_hints_are_those_of_the_signature(fn):
+    """``__annotations__`` and ``typing.get_type_hints`` give the types of one item and its result."""
+    signature = inspect.signature(fn)
+    (parameter,) = (each for name, each in signature.parameters.items() if name != "self")
+    expected = {parameter.name: parameter.annotation, "return": signature.return_annotation}
+    assert expected == fn.__annotations__ == typing.get_type_hints(fn)
+
+
+def test_the_annotations_of_the_batch_function_stay():
+    """The batch function itself keeps its annotations."""
+    assert {"texts": list[str], "return": list[int]} == typing.get_type_hints(tokenize.__wrapped__)
+
+
+def test_functools_wraps_keeps_the_one_item_annotations():
+    """``functools.wraps`` around a decorated function copies the annotations of its one-item form."""
+    logged = functools.wraps(tokenize)(lambda *args: tokenize(*args))
+    assert {"texts": str, "return": int} == typing.get_type_hints(logged)
+    assert {"texts": str, "return": int} == tokenize.__annotate__(1)
+
+
+def scaler():
+    """Return an instance of a new class with two methods."""
+
+    class Scaler:
+        @microbatch
+        def scale(self, numbers: list[int]) -> list[int]:
+            return [number * 2 for number in numbers]
+
+        @microbatch
+        async def ascale(self, numbers: list[int]) -> list[int]:
+            return [number * 2 for number in numbers]
+
+    return Scaler()
+
+
+def test_pydantic_validates_one_item():
+    """``pydantic.validate_call`` converts one item, also for methods, views and ``async def`` functions."""
+    validate_call = pytest.importorskip("pydantic").validate_call
+    model = scaler()
+    for fn in (model.scale, model.scale.options(priority=1)):
+        assert 6 == validate_call(fn)("3")
+        with pytest.raises(ValueError, match="valid integer"):
+            validate_call(fn)(["3"])
+    assert asyncio.iscoroutinefunction(validate_call(model.ascale))
+    assert 6 == asyncio.run(validate_call(model.ascale)("3"))
+
+
+def test_fastapi_takes_one_item():
+    """A decorated function is a route and a dependency of FastAPI: its item and options are parameters of the query."""
+    fastapi = pytest.importorskip("fastapi")
+    app = fastapi.FastAPI()
+
+    @microbatch
+    def scale(numbers: list[int], *, factor: int = 2) -> list[int | ValueError]:
+        return [number * factor for number in numbers]
+
+    @app.get("/depends")
+    async def depends(scaled: int = fastapi.Depends(scaler().ascale)):  # as FastAPI asks for it
+        return scaled
+
+    app.get("/scale")(scale)
+    paths = app.openapi()["paths"]
+    schemas = {
+        path: [(each["name"], each["schema"]["type"], each["required"]) for each in paths[path]["get"]["parameters"]]
+        for path in paths
+    }
+    assert {
+        "/depends": [("numbers", "integer", True)],
+        "/scale": [("numbers", "integer", True), ("factor", "integer", False)],
+    } == schemas
+    client = pytest.importorskip("fastapi.testclient").TestClient(app)
+    assert 6 == client.get("/scale", params={"numbers": 3}).json()
+    assert 6 == client.get("/depends", params={"numbers": 3}).json()
 
 
 def test_attributes_are_those_of_the_batch_function():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
-from typing import Any
+from typing import Any, Optional, Union
 from weakref import ref
 
 import pytest
 
+from batchify import Done
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._decorator.signature import Call
 from tests.kit.errors import message_of
@@ -458,12 +459,6 @@ def test_the_signature_of_a_method_has_no_instance():
     assert "(texts: str) -> int" == signature(Model.embed, bound=True)
 
 
-def test_the_signature_is_made_once():
-    """Each access to the signature returns the same object."""
-    call = Call(sync, "f")
-    assert call.signature is call.signature
-
-
 def element(annotation):
     """Return the annotation of one item for a column with ``annotation``."""
 
@@ -492,6 +487,38 @@ def test_the_type_of_one_item_is_the_element_type(annotation, expected):
 
 
 @pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        (list[int | ValueError], int),
+        ("list[int | ValueError]", int),
+        (list[Union[int, str, KeyError, Exception]], Union[int, str]),  # noqa: UP007  # the older spelling
+        (list[Optional[int]], Optional[int]),  # noqa: UP045  # likewise
+        (list[ValueError], ValueError),
+        (list[ValueError | KeyError], ValueError | KeyError),
+        (list[list[int] | ValueError], list[int]),
+    ],
+)
+def test_the_type_of_a_result_excludes_exceptions(returned, expected):
+    """An exception among the results is raised, so the return annotation does not show it."""
+
+    def fn(items): ...
+
+    fn.__annotations__ = {"return": returned}
+    assert expected == Call(fn, "f").signature.return_annotation
+
+
+def test_the_type_of_a_stream_excludes_exceptions_and_done():
+    """A stream shows the type of its values, without exceptions and ``DONE``."""
+
+    def fn(items):
+        yield []
+
+    fn.__annotations__ = {"return": Iterator[list[int | ValueError | Done]]}
+
+    assert Iterator[int] == Call(fn, "f").signature.return_annotation
+
+
+@pytest.mark.parametrize(
     "annotation",
     [
         list,
@@ -506,6 +533,8 @@ def test_the_type_of_one_item_is_the_element_type(annotation, expected):
         "list[str] | None",
         dict[str, int],
         "unknown.Type",
+        "unknown",
+        "list[(lambda: unknown)()]",
         "1 / 0",
         "int('x')",
         "not python",
@@ -521,7 +550,7 @@ def test_an_annotation_without_an_element_type_is_omitted(annotation):
 def test_names_remain_if_annotations_cannot_be_evaluated():
     """If annotations can't be evaluated, the signature still has the parameters and their names."""
 
-    def fn(texts: unknown, top_k: int = 10) -> unknown: ...  # noqa: F821  # undefined on purpose
+    def fn(texts: list[unknown.Type], top_k: int = 10) -> unknown.Type: ...  # noqa: F821  # undefined on purpose
 
     assert "(texts, top_k: 'int' = 10)" == signature(fn)
 
