@@ -50,8 +50,8 @@ class AsyncMicrobatcher(Batcher[T, R]):
 
     It works on any number of event loops. Calls on one loop share batches. The first ``submit`` starts it.
 
-    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh`` and ``group_by``
-    get one item.
+    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh``, ``length`` and
+    ``group_by`` get one item.
 
     Args:
         batch_fn: takes a list of items and returns one result for each, in order. A ``def`` function runs in

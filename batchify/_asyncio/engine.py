@@ -385,8 +385,8 @@ class AsyncEngine:
                 raise
             return False
         if is_new:
-            # Entering is not run time.
-            batch.departed = self.clock()
+            # Entering is not run time, and the first run after it is slow.
+            batch.departed, batch.run_cost = self.clock(), None
         return True
 
     def _end_lifespans(self, slots: Container[int]) -> Sequence[EndOfLifespan]:

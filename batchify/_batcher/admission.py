@@ -1,16 +1,15 @@
-"""Admission: the queue of a batcher, and the entry of each call: its group, its weight, and the equal queued items.
+"""Admission: the queue of a batcher, and the entry of each call: its group, its weight or length, and equal items.
 
 Decides, once for each engine: the kind of queue, and how an item becomes an entry. An unused option costs nothing.
 Must not know: engines, or when a batch leaves.
-``weigh``, ``group_by``, hashing and comparing are user code. They run before an item is queued, and an error in them
-reaches only the caller.
+``weigh``, ``length``, ``group_by``, hashing and comparing are user code. They run before an item is queued, and an
+error in them reaches only the caller.
 """
 
 from __future__ import annotations
 
 import sys
 from contextvars import Context, copy_context
-from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +19,7 @@ from batchify._batcher.requests import Request
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from batchify._core.run_cost import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -121,7 +121,11 @@ class Admission:
             item, options, priority, time_limit = row, None, 0.0, None
         config = self._config
         group = self._group(item, options or _UNGROUPED)
-        weight = 0.0 if config.weigh is None else self._weight(config.weigh(item))
+        weight = 0.0
+        if config.weigh is not None:
+            weight = self._number("weigh", config.weigh(item), "weighs", "max_weight", config.max_weight)
+        elif config.length is not None:
+            weight = self._number("length", config.length(item), "has length", "max_padded", config.max_padded)
         equal = self._items.get(item) if config.dedupe and is_hashable(item) else None
         return Entry(row, group, weight, equal, priority, time_limit)
 
@@ -138,23 +142,23 @@ class Admission:
             msg = f"group_by of {config.name}() must return something hashable, got a {type(key).__name__}"
             raise TypeError(msg) from None
 
-    def _weight(self, weight: Any) -> float:
-        name, most = self._config.name, self._config.max_weight
-        if isinstance(weight, bool) or not isinstance(weight, Real):
-            msg = f"weigh of {name}() must return a number, got a {type(weight).__name__}"
+    def _number(self, option: str, value: Any, verb: str, limit: str, most: float | None) -> float:
+        name = self._config.name
+        if isinstance(value, bool) or not isinstance(value, Real):
+            msg = f"{option} of {name}() must return a number, got a {type(value).__name__}"
             raise TypeError(msg)
         try:
-            number = float(weight)
+            number = float(value)
         except OverflowError:
-            # It exceeds every float, and so max_weight.
+            # It exceeds every float, and so the limit.
             number = sys.float_info.max
-        if not isfinite(number) or number < 0:
-            msg = f"weigh of {name}() must return a finite number of at least 0, got {_exactly(number)}"
+        if not 0 <= number <= (LONGEST if option == "length" else sys.float_info.max):
+            msg = f"{option} of {name}() must return a finite number of at least 0, got {_exactly(number)}"
             raise ValueError(msg)
         if most is not None and number > most:
             msg = (
-                f"an item of {name}() weighs {_exactly(number)}, more than max_weight, {_exactly(most)}; "
-                "split it, or raise max_weight"
+                f"an item of {name}() {verb} {_exactly(number)}, more than {limit}, {_exactly(most)}; "
+                f"split it, or raise {limit}"
             )
             raise ValueError(msg)
         return number

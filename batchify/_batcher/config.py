@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from batchify._batcher.executors import BatchExecutor
 from batchify._batcher.functions import is_async, is_generator, name_of
 from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole
+from batchify._core.run_cost import RunCost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -29,8 +30,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Config(Limits):
     """The valid options of one batcher."""
 
-    # These two take the item of a call, a tuple if there are several columns.
+    # These three take the item of a call, a tuple if there are several columns.
     weigh: Callable[[Any], Any] | None = None
+    length: Callable[[Any], Any] | None = None
     group_by: Callable[[Any], Any] | None = None
     dedupe: bool = False
     keyed: bool = False
@@ -47,7 +49,7 @@ class Config(Limits):
     @property
     def is_grouped(self) -> bool:
         """Whether calls may differ in more than their items, and so need the grouped queue."""
-        asked = (self.group_by, self.weigh, self.max_pending)
+        asked = (self.group_by, self.weigh, self.length, self.max_pending)
         return self.takes_requests or self.dedupe or any(option is not None for option in asked)
 
 
@@ -111,6 +113,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_full": partial(one_of, choices=("wait", "raise")),
     "weigh": function,
     "max_weight": positive,
+    "length": function,
+    "max_padded": positive,
     "sizes": increasing,
     "group_by": function,
     "dedupe": flag,
@@ -131,6 +135,7 @@ NOT_FOR_STREAMS = {
     "keyed": "each yield has one value for each position",
     "isolate_errors": "values that were yielded cannot be taken back",
     "executor": "an executor returns one result and cannot yield values",
+    "length": "its run time depends on the length of its answers",
 }
 
 
@@ -139,10 +144,16 @@ def config_of(fn: object, options: Mapping[str, Any]) -> Config:
     values = validated(fn, {**options, "name": name_of(fn) if name is None else name})
     if values.get("sizes"):
         values.setdefault("max_size", values["sizes"][-1])
-    config = Config(**values)
+    config = Config(**values, run_cost=RunCost() if values.get("length") else None)
     if (config.weigh is None) is not (config.max_weight is None):
         given, missing = ("max_weight", "weigh") if config.weigh is None else ("weigh", "max_weight")
         msg = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
+        raise TypeError(msg)
+    if config.length is None and config.max_padded is not None:
+        msg = "max_padded needs length: the number of items times the longest length is at most max_padded"
+        raise TypeError(msg)
+    if config.length is not None and config.weigh is not None:
+        msg = "length does not work with weigh: weigh keeps the order of items, and length takes the nearest first"
         raise TypeError(msg)
     check_combinations(config)
     if config.on_full == "raise" and config.max_pending is None:
@@ -182,6 +193,9 @@ def changes(fn: object, config: Config, options: Mapping[str, Any]) -> dict[str,
     check_names("configure", options, CHANGEABLE, hint=f"; it changes {', '.join(CHANGEABLE)}")
     values = validated(fn, options)
     check_combinations(replace(config, **values))
+    if "executor" in values and config.length is not None:
+        # Runs cost something else there.
+        values["run_cost"] = RunCost()
     return values
 
 

@@ -308,6 +308,9 @@ class Line:
         with self.stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
             self.stats.ended(part, run_time, failed, cancelled)
+            # The counters of all instances have one lock, so they learn one at a time.
+            if failed + cancelled < len(part.waiters):
+                part.learn(run_time)
         return run_time
 
     def end(self, part: Batch, now: float) -> bool:

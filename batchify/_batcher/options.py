@@ -24,6 +24,7 @@ class SharedOptions(TypedDict, total=False):
     max_pending: int | None
     on_full: Literal["wait", "raise"]
     max_weight: float | None
+    max_padded: float | None
     sizes: Iterable[int] | None
     dedupe: bool
     keyed: bool
@@ -41,6 +42,7 @@ class Options(SharedOptions, total=False):
     max_size: int
     timeout: float | None
     weigh: Callable[..., float] | None
+    length: Callable[..., float] | None
     group_by: Callable[..., Hashable] | None
 
 
@@ -48,6 +50,7 @@ class EngineOptions(SharedOptions, Generic[T], total=False):
     """The options of an engine class, whose functions get one item."""
 
     weigh: Callable[[T], float] | None
+    length: Callable[[T], float] | None
     group_by: Callable[[T], Hashable] | None
 
 

@@ -26,7 +26,7 @@ class BatchReport:
     Attributes:
         name: the name of the batcher.
         size: the number of items, without padding up to one of ``sizes``.
-        weight: the sum of their weights; 0 without ``weigh``.
+        weight: the sum of their weights, or with ``length`` of their lengths; otherwise 0.
         reason: the reason of the departure, as in ``BatchStats.reasons``.
         wait_ms: for each caller, in order of arrival, the time from the call to the departure of the batch.
         run_ms: the time from the departure to the last answer.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from batchify._core.run_cost import RunCost
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Batch:
         "padding",
         "parent",
         "reason",
+        "run_cost",
         "shares",
         "size",
         "slot",
@@ -90,6 +93,8 @@ class Batch:
         self.given: list[Any] | None = None
         # The number of items by which that list is longer.
         self.padding = 0
+        # Learns from the run time of the batch; ``None`` for a part, which is run again.
+        self.run_cost: RunCost | None = None
         # All waiters before this one are known not to want an answer any more.
         self._first_open = 0
         # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and
@@ -168,6 +173,10 @@ class Batch:
     @property
     def weight(self) -> float:
         return sum(self.weights or ())
+
+    def learn(self, run_time: float) -> None:
+        if self.run_cost is not None:
+            self.run_cost.learn(self.size, max(cast("list[float]", self.weights)), self.weight, run_time)
 
     @property
     def positions(self) -> Iterable[int]:

@@ -193,12 +193,16 @@ class Group:
             if taken and weight + first.weight > max_weight:
                 break
             weight += first.weight
-            key = first.duplicate_of
-            duplicates = [first] if key is None else list(self.duplicates[key][1].values())
-            for entry in duplicates:
-                self.leave(entry)
-            taken.append(duplicates)
+            taken.append(self.take(first))
         return taken
+
+    def take(self, entry: Entry) -> list[Entry]:
+        """Remove the item of an entry, and return its entries."""
+        key = entry.duplicate_of
+        duplicates = [entry] if key is None else list(self.duplicates[key][1].values())
+        for duplicate in duplicates:
+            self.leave(duplicate)
+        return duplicates
 
     def _next(self) -> Entry | None:
         in_order = next(iter(self.in_order.values()), None)

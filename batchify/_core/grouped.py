@@ -1,4 +1,4 @@
-"""The grouped queue, for calls with groups, weights, duplicates, priorities, deadlines or a bound on queued items.
+"""The grouped queue, for calls with groups, weights, lengths, duplicates, priorities, deadlines or a bound.
 
 Decides: which items share a batch, which group leaves first, and which entries expire.
 Must not know: what a group stands for, how a weight is found, or when two items are equal. ``_batcher.admission`` does.
@@ -15,7 +15,9 @@ Rules
    may leave only when that deadline is near.
 5. A new entry waits in the *overflow* until ``admit_waiting()`` finds room for it. Without room, a batch does not wait
    for more items, because none can arrive.
-6. An entry with a deadline leaves in time if a slot is free, and otherwise expires, even in the overflow. A shell calls
+6. With lengths, the first entry of a group is the head of its batch, or an entry whose deadline is near. Such an entry
+   overtakes the same first entry only once.
+7. An entry with a deadline leaves in time if a slot is free, and otherwise expires, even in the overflow. A shell calls
    ``expire()`` at the time ``expires_at``, and before ``take()``.
 
 Each call takes at most logarithmic time for its arrival, and again for its departure, in the number of groups, of
@@ -30,10 +32,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchify._core.batch import Batch
 from batchify._core.entries import Entry, Group, LazyHeap
+from batchify._core.lengths import LengthGroup
 from batchify._core.slots import SPAN, Slots
 
 if TYPE_CHECKING:
     from batchify._core.limits import Limits
+    from batchify._core.run_cost import RunCost
 
 
 class GroupedQueue(Slots):
@@ -45,15 +49,18 @@ class GroupedQueue(Slots):
         "_full",
         "_groups",
         "_heads",
+        "_max_padded",
         "_max_weight",
         "_overflow",
         "_refuses",
         "_room",
+        "_run_cost",
     )
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._max_weight = inf if limits.max_weight is None else limits.max_weight
+        self._max_padded = inf if limits.max_padded is None else limits.max_padded
         self._room = inf if limits.max_pending is None else limits.max_pending
         self._refuses = limits.on_full == "raise"
         self._arrivals = 0
@@ -101,7 +108,9 @@ class GroupedQueue(Slots):
 
     @property
     def has_full(self) -> bool:
-        return len(self.running) < self._concurrency and (self._is_full or self._full.first is not None)
+        # With lengths, more items fill a batch better, so a full batch leaves at once only to make room.
+        is_full = self._is_full or (self._full.first is not None and self._run_cost is None)
+        return is_full and len(self.running) < self._concurrency
 
     def plan(self) -> float | None:
         if not self._admitted or len(self.running) >= self._concurrency:
@@ -123,6 +132,10 @@ class GroupedQueue(Slots):
     def refuses(self) -> bool:
         """Whether a new call finds no room and must not wait for it."""
         return self._refuses and self._is_full
+
+    def _apply(self, limits: Limits) -> None:
+        super()._apply(limits)
+        self._run_cost = limits.run_cost
 
     def change(self, limits: Limits) -> None:
         super().change(limits)
@@ -146,7 +159,7 @@ class GroupedQueue(Slots):
             del self._overflow[ticket]
             group = self._groups.get(entry.group)
             if group is None:
-                group = self._groups[entry.group] = Group()
+                group = self._groups[entry.group] = Group() if self._run_cost is None else LengthGroup()
             group.enter(entry)
             self._update_heaps(entry.group, group)
             waiters.append(entry.waiter)
@@ -241,7 +254,11 @@ class GroupedQueue(Slots):
         return self._reason(oldest.ticket, oldest.arrived, now)
 
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
-        taken = group.cut(self._max_size, self._max_weight)
+        if isinstance(group, LengthGroup):
+            padding_per_run = cast("RunCost", self._run_cost).padding_per_run
+            taken = group.cut_near(self._head(group, now), self._max_size, self._max_padded, padding_per_run)
+        else:
+            taken = group.cut(self._max_size, self._max_weight)
         self._update_heaps(taken[0][0].group, group)
         items = [duplicates[0].item for duplicates in taken]
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
@@ -259,7 +276,17 @@ class GroupedQueue(Slots):
         )
         # Dropping an entry here could run the finalizer of an item.
         batch.entries = entries
+        batch.run_cost = self._run_cost
         return batch
+
+    def _head(self, group: LengthGroup, now: float) -> Entry:
+        first, urgent = cast("Entry", group.first), self._deadlines.first
+        if urgent is None or urgent.latest_departure > now or first.ticket == group.overtaken:
+            return first
+        if urgent.group is not first.group or urgent.ticket not in self._admitted:
+            return first
+        group.overtaken = first.ticket
+        return urgent
 
     def _update_heaps(self, key: Any, group: Group) -> None:
         """Bring the heaps up to date with ``group``, and remove it if it is empty."""

@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchify._core.run_cost import RunCost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The options that a queue needs. ``timeout`` is in seconds; ``on_full`` is ``"wait"`` or ``"raise"``.
 
-    ``None`` means no limit, but a ``timeout`` of ``None`` adapts to the load.
+    ``None`` means no limit, but a ``timeout`` of ``None`` adapts to the load. With ``run_cost``, the weights of entries
+    are lengths, and decide which of them share a batch.
     """
 
     max_size: int = 32
@@ -30,6 +34,8 @@ class Limits:
     max_pending: int | None = None
     on_full: str = "wait"
     max_weight: float | None = None
+    max_padded: float | None = None
+    run_cost: RunCost | None = None
     sizes: tuple[int, ...] | None = None
 
     def padding(self, size: int) -> int:

@@ -78,11 +78,19 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
         weigh: function that returns the weight of an item, a number of at least 0, such as its number of tokens. Order
             is kept: no item overtakes another. Needs ``max_weight``.
         max_weight: maximum total weight of a batch. A heavier item is a ``ValueError`` for its own caller.
+        length: function that returns the length of an item, a number of at least 0, such as its number of tokens or
+            pixels, if the batch function pads every item to the longest of its batch. A batch has the first item of
+            the queue and the queued items nearest to it in length. It excludes items that would be cheaper to run in a
+            batch of their own, by the cost of a run and of padding, which is learnt from run times. Every item is the
+            first one in its turn, so none starves. Inside a batch, items are in order of arrival. Not with ``weigh``,
+            and not for generator functions.
+        max_padded: maximum of the number of items in a batch times the longest length. A longer item is a
+            ``ValueError`` for its own caller. Needs ``length``.
         sizes: increasing ints: the batch function only gets lists of one of these sizes, as compiled models need. A
             batch between two sizes is padded with its last item, and the results of padding are dropped. The last size
             is ``max_size``. Not with ``weigh``, as padding would exceed ``max_weight``.
         group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
-            batch. With several columns, ``group_by`` and ``weigh`` get one argument for each.
+            batch. With several columns, ``group_by``, ``weigh`` and ``length`` get one argument for each.
         dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for
             generator functions, as each caller reads its own stream.
         keyed: the batch function returns a mapping from each item to its result, as a query ``WHERE id IN (...)`` does;

@@ -120,10 +120,11 @@ class Call:
         return item  # type: ignore[no-any-return]
 
     def for_items(self, config: Config) -> Config:
-        """Return ``config`` with ``weigh`` and ``group_by`` as functions of an item."""
+        """Return ``config`` with ``weigh``, ``length`` and ``group_by`` as functions of an item."""
         if len(self.columns) == 1:
             return config
-        return replace(config, weigh=_of_tuple(config.weigh), group_by=_of_tuple(config.group_by))
+        weigh, length, group_by = map(_of_tuple, (config.weigh, config.length, config.group_by))
+        return replace(config, weigh=weigh, length=length, group_by=group_by)
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""

@@ -50,8 +50,8 @@ class SyncMicrobatcher(Batcher[T, R]):
 
     With ``concurrency=1``, the batch function always runs on one and the same thread. The first ``submit`` starts it.
 
-    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh`` and ``group_by``
-    get one item.
+    The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh``, ``length`` and
+    ``group_by`` get one item.
 
     Args:
         batch_fn: takes a list of items and returns one result for each, in order.

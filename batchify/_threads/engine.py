@@ -657,8 +657,8 @@ class ThreadEngine:
         """Enter the lifespan before the first batch; return whether the batch can run."""
         try:
             if lifespan.enter():
-                # Entering is not run time.
-                batch.departed = monotonic()
+                # Entering is not run time, and the first run after it is slow.
+                batch.departed, batch.run_cost = monotonic(), None
         except BaseException as error:  # noqa: BLE001  # as in ``run()``
             outcome.drop_engine_frame(error)
             self._fail((batch,), batch, kind, error)
