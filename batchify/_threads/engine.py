@@ -530,8 +530,8 @@ class ThreadEngine:
         """Run all batches that may leave; return the seconds until the next one may, or ``None`` to end the worker."""
         while isinstance(step := self._next(worker), Batch):
             self.run(step, worker)
-            # An idle engine has no function.
-            if self._fn is not None:
+            # An idle engine has no function. With lengths, its next call waits for the others that were answered.
+            if self._fn is not None or self.line.config.run_cost is not None:
                 self._yield_to_callers()
         return step
 
@@ -669,6 +669,10 @@ class ThreadEngine:
     def _yield_to_callers(self) -> None:
         """Let answered callers call again, if the next batch would leave at once without being full."""
         # They can share it, but need the interpreter, which this thread holds.
+        arrivals = -1
+        while self.line.config.run_cost is not None and arrivals != (arrivals := self.line.queue.arrivals):
+            # With lengths, the items of the batch are chosen from all of them.
+            sleep(0)
         with self._lock:
             at = self.line.queue.plan()
             if at is None or at > monotonic() or self.line.queue.has_full:
