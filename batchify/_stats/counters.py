@@ -27,7 +27,7 @@ from weakref import ref
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS, BatchStats, percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from batchify._core.batch import Batch
 
