@@ -137,7 +137,7 @@ class AsyncEngine:
         # Returns whether a waiter still wants an answer.
         self.is_open: Callable[[Any], bool] = _is_open
         self._tasks: dict[Batch, Task[None]] = {}
-        # Whether a step of the queue has begun and not ended. If none is on the stack, an exception has interrupted it.
+        # Whether an exception has interrupted a step of the queue.
         self._is_torn = False
         # The task that takes the next batch in its first step.
         self._starting: Task[None] | None = None
@@ -166,13 +166,15 @@ class AsyncEngine:
         self.line.check_room()
         if self._fn is None:
             self._fn = self.source()
-        self._is_torn = True
-        mark = self.line.add(data, waiter, self.clock())
-        self.line.admit()
-        self._is_torn = False
-        # At once, so that the items of a full batch make room for the next call.
-        while self.line.has_full and (batch := self._take_open()) is not None:
-            self._create_task(batch)
+        try:
+            mark = self.line.add(data, waiter, self.clock())
+            self.line.admit()
+            # At once, so that the items of a full batch make room for the next call.
+            while self.line.has_full and (batch := self._take_open()) is not None:
+                self._create_task(batch)
+        except BaseException:
+            self._is_torn = True
+            raise
         self.start_or_schedule()
         return mark
 
@@ -228,10 +230,12 @@ class AsyncEngine:
             self._call_soon(self.leave, mark, waiter)
             return
         self._mend_if_torn()
-        self._is_torn = True
-        entry = self.line.leave(mark, waiter)
-        self.line.admit()
-        self._is_torn = False
+        try:
+            entry = self.line.leave(mark, waiter)
+            self.line.admit()
+        except BaseException:
+            self._is_torn = True
+            raise
         if entry is not None:
             self.start_or_schedule()
         else:
@@ -316,9 +320,7 @@ class AsyncEngine:
 
     def _expire(self) -> None:
         self._mend_if_torn()
-        self._is_torn = True
         expired = self.line.expire(self.clock())
-        self._is_torn = False
         for entry in expired:
             if not entry.waiter.done():
                 entry.waiter.set_exception(DeadlineError(overdue(self.line.name, entry.time_limit)))
@@ -336,7 +338,6 @@ class AsyncEngine:
         if batch is not None:
             # No call in between, which could fail.
             self._tasks[batch] = task
-            self._is_torn = False
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -432,29 +433,25 @@ class AsyncEngine:
         # Not the starting task: a finalizer that called while that one was created has created another.
         task: Any = current_task()
         self._starting = None
-        batch = self._take_open()
-        if batch is not None:
-            self._tasks[batch] = task
-            self._is_torn = False
+        try:
+            batch = self._take_open()
+            if batch is not None:
+                self._tasks[batch] = task
+        except BaseException:
+            self._is_torn = True
+            self._call_soon(self.start_or_schedule)
+            raise
         self.start_or_schedule()
         return batch
 
     def _take_open(self) -> Batch | None:
-        """Take the next batch with callers that still wait, without the others, and without overdue items.
-
-        The step ends when the batch has a task.
-        """
+        """Take the next batch with callers that still wait, without the others, and without overdue items."""
         line = self.line
         if line.plain is None:
             self._expire()
-        while True:
-            self._is_torn = True
-            batch = line.take(now := self.clock())
+        while (batch := line.take(now := self.clock())) is not None:
             if line.plain is None:
                 line.admit()
-            if batch is None:
-                self._is_torn = False
-                break
             if are_open(batch.waiters) or True not in (gone := [waiter.done() for waiter in batch.waiters]):
                 break
             if line.drop(batch, gone, now):

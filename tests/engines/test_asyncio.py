@@ -17,6 +17,7 @@ import pytest
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, DeadlineError, microbatch
 from batchify._asyncio.engine import AsyncEngine
+from batchify._batcher.line import Line
 from batchify.testing import VirtualLoop
 from tests.kit.engines import wait_until
 
@@ -491,6 +492,24 @@ def test_the_limit_of_recursion_among_waiting_calls(leaves):
     steps = list(itertools.takewhile(bool, (loop.run_until_complete(fail_among_others(n)) for n in range(200))))
     assert 5 < len(steps) < 200
     loop.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"dedupe": True}])
+async def test_an_interrupted_departure(options, monkeypatch, caplog):
+    """A batch that has departed before an exception, as of a signal handler, still runs."""
+    echo, batches = recorder(**options)
+    take = Line.take
+
+    def interrupted(line, now):
+        monkeypatch.undo()
+        take(line, now)
+        raise MemoryError
+
+    monkeypatch.setattr(Line, "take", interrupted)
+    assert [1, 2] == await asyncio.gather(echo(1), echo(2))
+    assert [[1, 2]] == [items for _, items in batches]
+    gc.collect()
+    assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
 
 
 async def test_sentry():
