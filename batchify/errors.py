@@ -30,7 +30,11 @@ class BatcherClosedError(BatchifyError, RuntimeError):
 
 
 class ReentrantCallError(BatchifyError, RuntimeError):
-    """A call would have waited for its own batch forever."""
+    """A call would have waited for its own batch forever.
+
+    A thread that a batch function starts is not known to belong to the batch, unless it runs in a copy of its context:
+    ``Thread(target=contextvars.copy_context().run, args=(fn, item))``. Otherwise the batch must not wait for the call.
+    """
 
 
 class BatchAbortedError(BatchifyError, RuntimeError):

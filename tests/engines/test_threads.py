@@ -18,6 +18,7 @@ import pytest
 
 from batchify import (
     BatcherClosedError,
+    ReentrantCallError,
     SyncMicrobatcher,
     batchers,
     microbatch,
@@ -1032,3 +1033,24 @@ def test_an_item_that_a_worker_takes_before_its_caller_reports_it(monkeypatch):
 
     monkeypatch.setattr(ThreadEngine, "arrived", report_late)
     assert 4 == batcher.submit(2)
+
+
+def test_a_call_from_a_thread_that_a_batch_starts():
+    """The thread belongs to the batch if it runs in a copy of its context."""
+    errors = []
+
+    def call():
+        try:
+            fn(2)
+        except ReentrantCallError as error:
+            errors.append(error)
+
+    @microbatch
+    def fn(items):
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(call,))
+        thread.start()
+        thread.join(PATIENCE)
+        return items
+
+    assert 1 == fn(1)
+    assert 1 == len(errors)
