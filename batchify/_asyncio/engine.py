@@ -163,9 +163,11 @@ class AsyncEngine:
         if self.line.is_interrupted():
             raise ReentrantCallError(interrupting(self.line.name))
         self._mend_if_torn()
-        self.line.check_room()
+        self.line.check_room(data)
         if self._fn is None:
             self._fn = self.source()
+        if self.line.joinable and self.line.join(data, waiter):
+            return 0
         try:
             mark = self.line.add(data, waiter, self.clock())
             self.line.admit()
@@ -553,6 +555,9 @@ class BatchTask(Task[None]):
     loop_ends = False
 
     def cancel(self, msg: Any = None) -> bool:
+        for batch, task in [*self.engine._tasks.items()]:
+            if task is self:
+                self.engine.line.seal(batch)
         if not self.get_loop().is_running():
             # asyncio.run() does not cancel the task of the next batch, which this one would create at its end.
             self.engine.abort()

@@ -34,7 +34,8 @@ class Config(Limits):
     weigh: Callable[[Any], Any] | None = None
     length: Callable[[Any], Any] | None = None
     group_by: Callable[[Any], Any] | None = None
-    dedupe: bool = False
+    # True, or "running".
+    dedupe: bool | str = False
     keyed: bool = False
     isolate_errors: bool = False
     executor: BatchExecutor | None = None
@@ -50,7 +51,7 @@ class Config(Limits):
     def is_grouped(self) -> bool:
         """Whether calls may differ in more than their items, and so need the grouped queue."""
         asked = (self.group_by, self.weigh, self.length, self.max_pending)
-        return self.takes_requests or self.dedupe or any(option is not None for option in asked)
+        return self.takes_requests or bool(self.dedupe) or any(option is not None for option in asked)
 
 
 def optional_whole(option: str, value: Any) -> int | None:
@@ -86,6 +87,12 @@ def flag(option: str, value: object) -> bool:
     return value
 
 
+def equal_items(option: str, value: object) -> bool | str:
+    if isinstance(value, str):
+        return one_of(option, value, choices=("waiting", "running")) == "waiting" or "running"
+    return flag(option, value)
+
+
 def one_of(option: str, value: object, *, choices: tuple[str, ...]) -> str:
     chosen = text(option, value)
     if chosen not in choices:
@@ -117,7 +124,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_padded": positive,
     "sizes": increasing,
     "group_by": function,
-    "dedupe": flag,
+    "dedupe": equal_items,
     "keyed": flag,
     "isolate_errors": flag,
     "executor": executor,

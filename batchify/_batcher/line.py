@@ -7,6 +7,7 @@ An engine holds one ``Line`` and uses it in this way:
 
     batch = line.take(now)               the next batch that may leave now, or None; its calls count as running
     line.drop(batch, gone, now)          some callers left meanwhile; returns whether any stay
+    line.join(data, waiter)              shares an equal item that runs; returns whether there is one
     runs = line.runs(batch)              the batch, and later its halves if an error is isolated
     line.answers(part, returned)         the batch function returned: one answer for each caller of the part
     line.ended(runs, error)              the batch function raised: the parts that this ends
@@ -55,7 +56,18 @@ if TYPE_CHECKING:
 
 
 class Line:
-    __slots__ = ("config", "departed", "drains", "is_interrupted", "name", "plain", "plan", "queue", "stats")
+    __slots__ = (
+        "config",
+        "departed",
+        "drains",
+        "is_interrupted",
+        "joinable",
+        "name",
+        "plain",
+        "plan",
+        "queue",
+        "stats",
+    )
 
     queue: PlainQueue | GroupedQueue
     # The queue, if calls can join it without ``add()``.
@@ -71,6 +83,8 @@ class Line:
         self.drains: list[Drain] = []
         # The number of calls that departed and are counted, or will be when their batch ends.
         self.departed = 0
+        # With ``dedupe="running"``, by group and item: the running batch of an item, and its index there.
+        self.joinable: dict[tuple[Any, Any], tuple[Batch, int]] = {}
         self._use(make_queue(config))
         # Returns whether the running code, of a finalizer or a signal handler, interrupts a step of this thread.
         self.is_interrupted = cast("Callable[[], bool]", stats.lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -127,17 +141,28 @@ class Line:
             mark = self.plain.mark
             self.plain.places += (data, waiter, now)
             return mark
-        self.check_room()
+        self.check_room(data)
         entry = as_entry(data)
         queue = cast("GroupedQueue", self.queue)
         with self.stats.lock:
             mark = queue.add(entry, waiter, now)
         return mark  # noqa: RET504  # an exception of a signal handler at a return would leave the lock held
 
-    def check_room(self) -> None:
-        if isinstance(self.queue, GroupedQueue) and self.queue.refuses:
+    def check_room(self, data: Any) -> None:
+        if isinstance(self.queue, GroupedQueue) and self.queue.refuses and not self._running_equal(data):
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self.config.max_pending)))
+
+    def join(self, data: Any, waiter: Any) -> bool:
+        with self.stats.lock:
+            equal = self._running_equal(data)
+            if equal is not None:
+                batch, index = equal
+                batch.join(waiter, index)
+        return equal is not None
+
+    def _running_equal(self, data: Any) -> tuple[Batch, int] | None:
+        return self.joinable.get((data.group, data.duplicate_of)) if self.joinable else None
 
     def admit(self) -> Sequence[Any]:
         """Return the waiters whose items have room now, after waiting for it."""
@@ -261,6 +286,13 @@ class Line:
     def runs(self, batch: Batch) -> Iterable[Batch]:
         """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
         config = self.config
+        if config.dedupe == "running":
+            entries = {id(entry.waiter): entry for entry, _ in batch.entries}
+            with self.stats.lock:
+                for waiter, index in zip(batch.waiters, batch.positions, strict=True):
+                    entry = entries[id(waiter)]
+                    if entry.duplicate_of is not None:
+                        self.joinable[entry.group, entry.duplicate_of] = batch, index
         if config.isolate_errors:
             return Reruns(batch, config.padding)
         if config.keyed or config.sizes is not None:
@@ -273,6 +305,8 @@ class Line:
         Raises:
             BatchResultError: ``returned`` is not one result for each item, in order, or by item with ``keyed``.
         """
+        if self.joinable:
+            self.seal(part)
         is_list = type(returned) is list and len(returned) == part.size  # pyright: ignore[reportUnknownArgumentType]  # of anything
         # A copy, which the batch function cannot change.
         answers: list[Any] = [*returned] if is_list and part.given is None else self._results(part, returned)
@@ -288,6 +322,14 @@ class Line:
             return outcome.with_own_exceptions(answers), True
         return answers, False
 
+    def seal(self, batch: Batch) -> None:
+        """Let no more callers join a batch that has its answers, or is cancelled."""
+        with self.stats.lock:
+            for entry, _ in batch.entries:
+                key = entry.group, entry.duplicate_of
+                if key in self.joinable and self.joinable[key][0] is batch:
+                    del self.joinable[key]
+
     def _results(self, part: Batch, returned: Any) -> list[Any]:
         if self.config.keyed:
             return outcome.keyed_results(self.name, [*map(requests.item_of, part.items)], returned)
@@ -295,6 +337,7 @@ class Line:
 
     def ended(self, runs: Iterable[Batch], part: Batch, error: BaseException, *, is_abandoned: bool) -> Sequence[Batch]:
         """Return the parts that ``error`` of ``part`` ends. If no caller waits any more, it ends all."""
+        self.seal(part)
         if not isinstance(runs, Reruns):
             return [part]
         parts = runs.ended(error, is_abandoned=is_abandoned)

@@ -26,7 +26,7 @@ class SharedOptions(TypedDict, total=False):
     max_weight: float | None
     max_padded: float | None
     sizes: Iterable[int] | None
-    dedupe: bool
+    dedupe: bool | Literal["waiting", "running"]
     keyed: bool
     isolate_errors: bool
     executor: Executor | None

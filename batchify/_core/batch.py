@@ -10,7 +10,9 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from batchify._core.entries import Entry
 
     from batchify._core.run_cost import RunCost
 
@@ -87,8 +89,9 @@ class Batch:
         self.size = self.unfinished_items = len(items)
         # The number of calls that are not counted yet.
         self.unanswered = len(waiters)
-        # Keeps the items alive that equal ones stand for.
-        self.entries: Any = ()
+        # The entries of a grouped queue with the indexes of their items. They keep the items alive that equal ones
+        # stand for.
+        self.entries: Sequence[tuple[Entry, int]] = ()
         # The list that the batch function gets in place of ``items``, if these are needed after the run.
         self.given: list[Any] | None = None
         # The number of items by which that list is longer.
@@ -128,6 +131,17 @@ class Batch:
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.unfinished_items = len(self.items)
+
+    def join(self, waiter: Any, index: int) -> None:
+        """Let another caller share the item at ``index`` while the batch runs."""
+        if self.shares is None:
+            self.shares = [*range(self.size)]
+        # No call in between: the exception of a signal handler leaves all of these changed, or none.
+        self.waiters += (waiter,)
+        # It did not wait.
+        self.arrived += (self.departed,)
+        self.shares += (index,)
+        self.unanswered += 1
 
     @property
     def root(self) -> Batch:

@@ -91,8 +91,10 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             is ``max_size``. Not with ``weigh``, as padding would exceed ``max_weight``.
         group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
             batch. With several columns, ``group_by``, ``weigh`` and ``length`` get one argument for each.
-        dedupe: send equal hashable items that are queued together once, and give the result to every caller. Not for
-            generator functions, as each caller reads its own stream.
+        dedupe: send equal hashable items that are queued together once, and give the same result object to every
+            caller: ``True`` or ``"waiting"``. With ``"running"``, a call also joins an equal item that is running, on
+            the same instance and event loop; it needs no room, and counts as started. Not for generator functions, as
+            each caller reads its own stream.
         keyed: the batch function returns a mapping from each item to its result, as a query ``WHERE id IN (...)`` does;
             with several columns, from the tuple. Items must be hashable. An item without an entry is a ``KeyError`` for
             its own callers, and extra entries are ignored. Callers of equal items share one object. Not for generator

@@ -192,7 +192,7 @@ class ThreadEngine:
             if self.closed:
                 raise errors.BatcherClosedError(errors.closed(self.name))
             self._mend_if_torn()
-            self.line.check_room()
+            self.line.check_room(data)
             self._is_torn = True
             try:
                 mark = self._add(data, waiter)
@@ -269,6 +269,11 @@ class ThreadEngine:
         if self.closed:
             raise errors.BatcherClosedError(errors.closed(self.name))
         self.started = True
+        if self.line.joinable and self.line.join(data, waiter):
+            # It has room, and counts as started.
+            kind_of(waiter).admit(waiter)
+            kind_of(waiter).is_open(waiter)
+            return 0
         now, expires_at = monotonic(), self.line.expires_at
         time_limit = data.time_limit if isinstance(data, Entry) else None
         if time_limit is not None and (expires_at is None or now + time_limit < expires_at):
@@ -718,6 +723,9 @@ class ThreadEngine:
     ) -> None:
         """Count, answer the callers, report, and only then free the slot: an idle engine has nothing left to do."""
         now, waiters = monotonic(), part.waiters
+        if part.shares is not None:
+            # Callers of other kinds may have joined.
+            kind = _only_kind(waiters)
         gone = self._gone(waiters, kind)
         failed = 0
         if any_failed:

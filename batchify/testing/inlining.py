@@ -110,9 +110,9 @@ class CallerEngine(ThreadEngine):
         pass
 
     def _add(self, data: Any, waiter: Any) -> int:
-        # The caller runs the item at once, so it meets any deadline.
+        # The caller runs the item at once and by itself, so it meets any deadline.
         if isinstance(data, Entry):
-            data.time_limit = None
+            data.duplicate_of = data.time_limit = None
         return super()._add(data, waiter)
 
     def _wake_worker(self) -> None:

@@ -665,3 +665,23 @@ class LineMachine(RuleBasedStateMachine):
 
 TestLineMachine = pytest.mark.untraced(LineMachine.TestCase)
 TestLineMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_later_batch_of_an_equal_item_can_be_joined():
+    """The end of a batch does not stop calls from joining a later batch of an equal item."""
+    line = new(dedupe="running", concurrency=2, max_size=1)
+    prepare = entry_factory(line.config)
+    entries = [prepare("a") for _ in range(3)]
+    batches = []
+    for entry in entries[:2]:
+        # Not running yet, so the second call cannot join the first one.
+        line.add(entry, object(), 0.0)
+        line.admit()
+        batches.append(line.take(0.0))
+    for batch in batches:
+        line.runs(batch)
+    line.answers(batches[0], ["A"])
+    assert line.join(entries[2], "waiter")
+    assert (["waiter"], [0, 0]) == (batches[1].waiters[1:], batches[1].shares)
+    line.answers(batches[1], ["A"])
+    assert not line.join(entries[2], "waiter")

@@ -170,7 +170,7 @@ def wrong_options(size, time):
         "weigh": FUNCTIONS,
         "max_weight": WEIGHTS,
         "group_by": FUNCTIONS,
-        "dedupe": FLAGS,
+        "dedupe": FLAGS[:2],
         "isolate_errors": FLAGS,
         "executor": EXECUTORS,
         "capture_context": FLAGS,

@@ -560,6 +560,8 @@ SETS = {
     "weigh": (Run, waves, {"weigh": lambda item: 1 + item % 2, "max_weight": 3}),
     "group_by, 2 slots": (Run, waves, {"group_by": lambda item: item % 2, "timeout": 1, "concurrency": 2}),
     "dedupe": (Run, share, {"dedupe": True}),
+    "dedupe, running": (Run, share, {"dedupe": "running"}),
+    "dedupe, running, 2 slots": (Run, share, {"dedupe": "running", "concurrency": 2}),
     "dedupe, max_pending": (Run, share, {"dedupe": True, "max_pending": 2}),
     "errors": (Run, fail, {}),
     "aborted batch": (Run, abort, {}),

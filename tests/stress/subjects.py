@@ -36,7 +36,7 @@ class Subject:
         self.max_pending = random.choice((None, None, None, 1, 7, 50))
         self.streams = kind in STREAMS
         # Streams do not support these options.
-        self.dedupe = not self.streams and random.random() < 0.3
+        self.dedupe = not self.streams and random.random() < 0.3 and random.choice([True, "running"])
         self.isolate_errors = not self.streams and random.random() < 0.3
         self.executor = executor if not self.streams and kind not in ASYNC and random.random() < 0.3 else None
         # The errors that ended batches and are not an Exception.
