@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from _thread import get_ident
-from asyncio import get_running_loop
+from asyncio import Semaphore, get_running_loop
+from collections import deque
+from collections.abc import AsyncIterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,7 +34,7 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from typing_extensions import Self, Unpack
 
@@ -219,17 +221,72 @@ class AsyncMicrobatcher(Batcher[T, R]):
             items: any number of items.
             keep: any object that must live until the answers.
         """
-        futures: list[Future[R]] = []
+        calls: list[Any] = []
         try:
             for item in items:
-                futures.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
-            return [await future for future in futures]
+                calls.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
+            return [await self._result_of(call) for call in calls]
         finally:
-            # The last first: otherwise each would make room for the next one.
-            for future in reversed(futures):
-                if not future.cancel() and not future.cancelled():
-                    # An error is read, so that asyncio does not log it.
-                    future.exception()
+            self._cancel_all(calls)
+
+    async def _imap(
+        self,
+        items: AsyncIterable[Any] | Iterable[Any],
+        convert: Callable[[Any], Any],
+        ahead: int | None,
+        keep: object = None,  # noqa: ARG002  # as above
+    ) -> AsyncGenerator[Any]:
+        room, ready = Semaphore(self._ahead(ahead)), Semaphore(0)
+        # ``None`` follows the last call.
+        calls: deque[Any] = deque()
+
+        async def start_each() -> None:
+            rows = aiter(items) if isinstance(items, AsyncIterable) else _each(items)
+            try:
+                await room.acquire()
+                async for item in rows:
+                    calls.append(self._submit_nowait(self._patient(convert(item))))
+                    ready.release()
+                    await room.acquire()
+            finally:
+                calls.append(None)
+                ready.release()
+                if hasattr(rows, "aclose"):
+                    await rows.aclose()
+
+        # A task, so that the results of earlier items do not wait for a slow input.
+        starter = find_loop(self.name).create_task(start_each())
+        try:
+            while True:
+                await ready.acquire()
+                call = calls.popleft()
+                if call is None:
+                    break
+                yield await self._result_of(call)
+                room.release()
+            # It raises its error after the results of the items before.
+            await starter
+        finally:
+            starter.cancel()
+            self._cancel_all([call for call in calls if call is not None])
+            await asyncio.wait([starter])
+            if not starter.cancelled():
+                # As in ``_cancel()``.
+                starter.exception()
+
+    # Streams replace these two.
+    def _result_of(self, call: Any) -> Awaitable[Any]:
+        return call  # type: ignore[no-any-return]  # a future
+
+    def _cancel(self, call: Any) -> None:
+        if not call.cancel() and not call.cancelled():
+            # An error is read, so that asyncio does not log it.
+            call.exception()
+
+    def _cancel_all(self, calls: Sequence[Any]) -> None:
+        # The last first: otherwise each would make room for the next one.
+        for call in reversed(calls):
+            self._cancel(call)
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes on every loop."""
@@ -359,6 +416,11 @@ class AsyncMicrobatcher(Batcher[T, R]):
         if self._engine is engine:
             self._engine = None
         engine.count_lost_calls()
+
+
+async def _each(items: Iterable[Any]) -> AsyncGenerator[Any]:
+    for item in items:
+        yield item
 
 
 # The batcher is held weakly, so that it needs no garbage collector to be freed.

@@ -21,7 +21,7 @@ from batchify._core.outcome import translate_exception
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from typing_extensions import Self
 
@@ -199,15 +199,11 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         stream.begin()
         return stream
 
-    async def submit_many(self, items: Iterable[Any], keep: object = None) -> list[list[Any]]:  # noqa: ARG002  # the frame keeps it alive
-        streams: list[AsyncStream] = []
-        try:
-            for item in items:
-                streams.append(self._submit_nowait(item))  # noqa: PERF401  # if an item fails, those before it must be known
-            return [await _values(stream) for stream in streams]
-        finally:
-            for stream in streams:
-                stream.leave()
+    def _result_of(self, call: Any) -> Awaitable[Any]:
+        return _values(call)
+
+    def _cancel(self, call: Any) -> None:
+        call.leave()
 
 
 async def _values(stream: AsyncStream) -> list[Any]:

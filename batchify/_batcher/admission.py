@@ -114,11 +114,11 @@ class Admission:
     def entry(self, row: Any) -> Entry:
         """Return the entry of a row. Its item remains a request if the batch function needs the options."""
         if type(row) is Request:
-            item, options, priority, time_limit = row.item, row.options, row.priority, row.time_limit
+            item, options, priority, time_limit, waits = row.item, row.options, row.priority, row.time_limit, row.waits
             if options is None:
                 row = item
         else:
-            item, options, priority, time_limit = row, None, 0.0, None
+            item, options, priority, time_limit, waits = row, None, 0.0, None, False
         config = self._config
         group = self._group(item, options or _UNGROUPED)
         weight = 0.0
@@ -127,7 +127,7 @@ class Admission:
         elif config.length is not None:
             weight = self._number("length", config.length(item), "has length", "max_padded", config.max_padded)
         equal = self._items.get(item) if config.dedupe and is_hashable(item) else None
-        return Entry(row, group, weight, equal, priority, time_limit)
+        return Entry(row, group, weight, equal, priority, time_limit, waits=waits)
 
     def _group(self, item: Any, options: InternedKey) -> InternedKey:
         config = self._config

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from batchify._batcher.draining import Drain, End, wait_for, wait_for_async
 from batchify._batcher.live import register
+from batchify._batcher.requests import Request
 from batchify._core.limits import seconds
 from batchify._stats.counters import Stats
 from batchify.errors import undrained
@@ -194,6 +195,17 @@ class Batcher(Generic[T, R]):
     def _check_may_block(self, member: str, instead: str) -> None:
         raise NotImplementedError
 
+    def _patient(self, row: Any) -> Any:
+        """Return the row of a call that waits for room, whatever ``on_full`` is."""
+        if self._config.on_full != "raise":
+            return row
+        request = row if type(row) is Request else Request(row)
+        request.waits = True
+        return request
+
+    def _ahead(self, ahead: int | None) -> int:
+        return 2 * self._config.max_size * self._config.concurrency if ahead is None else ahead
+
     # What the shells add.
 
     @property
@@ -220,6 +232,9 @@ class Batcher(Generic[T, R]):
         raise NotImplementedError
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> Any:
+        raise NotImplementedError
+
+    def _imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None, keep: object = None) -> Any:
         raise NotImplementedError
 
     def flush(self) -> None:

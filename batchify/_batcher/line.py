@@ -149,7 +149,8 @@ class Line:
         return mark  # noqa: RET504  # an exception of a signal handler at a return would leave the lock held
 
     def check_room(self, data: Any) -> None:
-        if isinstance(self.queue, GroupedQueue) and self.queue.refuses and not self._running_equal(data):
+        queue = self.queue
+        if isinstance(queue, GroupedQueue) and queue.refuses and not (data.waits or self._running_equal(data)):
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self.config.max_pending)))
 

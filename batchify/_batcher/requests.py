@@ -23,6 +23,8 @@ class Request:
     priority: float = 0.0
     # The number of seconds from the arrival to the deadline; None without one.
     time_limit: float | None = None
+    # Whether the call waits for room, whatever ``on_full`` is.
+    waits: bool = False
 
 
 def item_of(row: Any) -> Any:

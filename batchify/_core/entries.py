@@ -42,12 +42,23 @@ LEAST_LEAD = 0.005
 
 
 class Entry:
-    """A waiting call. ``time_limit`` is in seconds from its arrival to its deadline.
+    """A waiting call. ``time_limit`` is in seconds from its arrival to its deadline. ``waits`` means it is not refused.
 
     ``group`` and ``duplicate_of`` are compared by identity. ``duplicate_of`` is ``None`` for an item never shared.
     """
 
-    __slots__ = ("arrived", "duplicate_of", "group", "item", "priority", "ticket", "time_limit", "waiter", "weight")
+    __slots__ = (
+        "arrived",
+        "duplicate_of",
+        "group",
+        "item",
+        "priority",
+        "ticket",
+        "time_limit",
+        "waiter",
+        "waits",
+        "weight",
+    )
 
     ticket: int
     waiter: Any
@@ -61,6 +72,8 @@ class Entry:
         duplicate_of: Any,
         priority: float = 0.0,
         time_limit: float | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
         self.item = item
         self.group = group
@@ -68,6 +81,7 @@ class Entry:
         self.duplicate_of = duplicate_of
         self.priority = priority
         self.time_limit = time_limit
+        self.waits = waits
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack like an entry of the plain queue: item, waiter, time of arrival."""

@@ -90,7 +90,7 @@ def keyed_results(name: str, items: list[Any], returned: Any) -> list[Any]:
         kind = "None" if returned is None else f"a {type(returned).__name__}"
         msg = f"{name}() returned {kind}; with keyed=True, it must return a mapping from each item to its result"
         raise BatchResultError(msg)
-    return [_result_of(name, item, returned) for item in items]
+    return [_result_of(name, item, returned) for item in items]  # pyright: ignore[reportUnknownArgumentType]  # of anything
 
 
 def _result_of(name: str, item: Any, returned: Mapping[Any, Any]) -> Any:

@@ -14,7 +14,7 @@ from wrapt import BaseObjectProxy
 from batchify._batcher.config import changes
 from batchify._batcher.live import configure_lock
 from batchify._batcher.registry import for_each, for_each_async
-from batchify._core.limits import number, positive
+from batchify._core.limits import number, positive, whole
 from batchify._decorator.routes import RequestRoute, ways
 from batchify._stats.snapshot import BatchStats
 
@@ -98,6 +98,26 @@ class Batched(Proxy):
         rows = self._self_call.rows(items, options)
         route = self._self_route.requests() if options else self._self_route
         return route.submit_many(rows)
+
+    def imap(self, items: Any, ahead: int | None = None, /, **options: Any) -> Any:
+        """Return an iterator of the results for ``items`` in order, for an input of any length.
+
+        It is asynchronous for an ``async def`` function, whose ``items`` may be asynchronous too. It takes no item
+        before it is first read, and then only ``ahead`` more than were read. If the queue is full, it waits, whatever
+        ``on_full`` is. For a generator function, the result for an item is the list of all its values.
+
+        An error is raised in place of the result of its item. That, and closing the iterator early, cancels the calls
+        ahead, and closes an asynchronous input.
+
+        Args:
+            items: any number of items; with several columns, tuples of one element for each column.
+            ahead: maximum number of items that wait or run, or whose results are not read yet; ``None`` means twice the
+                number of items that can run at once.
+            options: options of the batch function, for all items.
+        """
+        convert = self._self_call.converter(options)
+        route = self._self_route.requests() if options else self._self_route
+        return route.imap(items, convert, None if ahead is None else whole("ahead", ahead))
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
         """Return a view with the same members, whose calls have a priority and a deadline.

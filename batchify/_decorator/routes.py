@@ -42,6 +42,9 @@ class Route:
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self.find().submit_many(rows, self.instance)
 
+    def imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
+        return self.find()._imap(items, convert, ahead, self.instance)
+
     def requests(self) -> RequestRoute:
         return RequestRoute(self)
 
@@ -67,6 +70,9 @@ class RequestRoute(Route):
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return super().submit_many(map(self._request, rows))
+
+    def imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
+        return super().imap(items, lambda item: self._request(convert(item)), ahead)
 
     def requests(self) -> RequestRoute:
         return self

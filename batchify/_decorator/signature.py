@@ -101,20 +101,25 @@ class Call:
         return one
 
     def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
+        convert = self.converter(options)
+        return items if convert is _itself else (convert(item) for item in items)
+
+    def converter(self, options: dict[str, Any]) -> Callable[[Any], Any]:
+        """Return the function that makes the row of an item of ``map()`` or ``imap()``."""
         is_one = len(self.columns) == 1
         if is_one and self._options is None and not options:
-            return items
+            return _itself
         row = self.bind(_itself, _itself)
         if is_one:
-            return (row(item, **options) for item in items)
-        return (row(*self._elements(item), **options) for item in items)
+            return partial(row, **options)
+        return lambda item: row(*self._elements(item), **options)
 
     def _elements(self, item: Any) -> Iterable[Any]:
         if isinstance(item, (str, bytes)) or not hasattr(item, "__iter__"):
             msg = (
-                f"{self._name}.map() takes items of one element for each of {', '.join(self.columns)}, as tuples, got "
-                f"a {type(item).__name__}; of a method, call it on an instance, and of a class method, decorate above "
-                "@classmethod"
+                f"map() and imap() of {self._name}() take items of one element for each of {', '.join(self.columns)}, "
+                f"as tuples, got a {type(item).__name__}; of a method, call it on an instance, and of a class method, "
+                "decorate above @classmethod"
             )
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
@@ -29,7 +30,7 @@ from batchify._threads.waiters import FutureWaiter, kept, new_waiter
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from threading import Lock
     from weakref import ref
@@ -217,9 +218,44 @@ class SyncMicrobatcher(Batcher[T, R]):
                 calls.append(self._submit_nowait(item))  # noqa: PERF401  # an item may fail after others are queued
             return [self._await_result(call) for call in calls]
         finally:
-            # The last first: otherwise each would make room for the next one.
-            for call in reversed(calls):
-                self._cancel(call)
+            self._cancel_all(calls)
+
+    def _imap(
+        self,
+        items: Iterable[Any],
+        convert: Callable[[Any], Any],
+        ahead: int | None,
+        keep: object = None,  # noqa: ARG002  # as above
+    ) -> Iterator[Any]:
+        self._warn_on_loop(".imap")
+        limit = self._ahead(ahead)
+        started = (self._submit_nowait(self._patient(convert(item))) for item in items)
+        calls: deque[Any] = deque()
+        ended: Exception | None = None
+        try:
+            while True:
+                while ended is None and len(calls) < limit:
+                    try:
+                        calls.append(next(started))
+                    except Exception as error:  # noqa: BLE001, PERF203  # raised after the results of earlier items
+                        ended = error
+                if calls:
+                    result = self._await_result(calls[0])
+                    calls.popleft()
+                    yield result
+                elif isinstance(ended, StopIteration):
+                    return
+                else:
+                    raise cast("Exception", ended)
+        finally:
+            # The traceback refers to this frame, which must not refer back.
+            ended = None
+            self._cancel_all(calls)
+
+    def _cancel_all(self, calls: Sequence[Any]) -> None:
+        # The last first: otherwise each would make room for the next one.
+        for call in reversed(calls):
+            self._cancel(call)
 
     def _wait_for_room(self, engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
         """Block until the item has room. After an error, call ``leave``."""

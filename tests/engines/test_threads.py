@@ -798,9 +798,10 @@ async def test_a_blocking_call_on_a_loop_warns_in_debug_mode():
     ("block", "member", "use"),
     [
         (lambda fn: fn.map([1, 2]), "map", "doubled.acall(item)"),
+        (lambda fn: list(fn.imap([1, 2])), "imap", "doubled.acall(item)"),
         (lambda fn: fn.close(), "close", "aclose()"),
     ],
-    ids=["map", "close"],
+    ids=["map", "imap", "close"],
 )
 async def test_other_blocking_members_warn_on_a_loop_in_debug_mode(block, member, use):
     """In asyncio's debug mode, each member that blocks its loop warns and names the alternative."""

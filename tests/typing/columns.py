@@ -35,6 +35,7 @@ def a_call_gives_one_of_each() -> None:
     assert_type(score("q", b"d", top_k=3), float)
     assert_type(score.submit("q", b"d"), Future[float])
     assert_type(score.map([("q", b"d")], top_k=3), list[float])
+    assert_type([*score.imap([("q", b"d")], top_k=3)], list[float])
 
 
 async def an_async_call_gives_one_of_each() -> None:

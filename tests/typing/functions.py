@@ -14,7 +14,7 @@ from batchify import BatchStats, microbatch, rows
 from batchify.opentelemetry import traced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -110,6 +110,7 @@ async def a_traced_function_is_of_the_same_type() -> None:
 async def members_of_a_function() -> None:
     assert_type(tokenize.submit("x", add_special=False), Future[list[int]])
     assert_type(tokenize.map(["x", "y"]), list[list[int]])
+    assert_type([*tokenize.imap(iter("xy"), 8, add_special=False)], list[list[int]])
     assert_type(tokenize.map(text for text in "xy"), list[list[int]])
     assert_type(await tokenize.acall("x", add_special=False), list[int])
     assert_type(await asyncio.create_task(tokenize.acall("x")), list[int])
@@ -137,10 +138,16 @@ async def members_of_a_function() -> None:
     await tokenize.aclose()
 
 
+async def names() -> AsyncIterator[str]:
+    yield "x"
+
+
 async def members_of_an_async_function() -> None:
     assert_type(embed.submit("x", add_special=False), asyncio.Future[list[int]])
     assert_type(await embed.submit("x"), list[int])
     assert_type(await embed.map(["x", "y"]), list[list[int]])
+    assert_type([ids async for ids in embed.imap(["x", "y"], 8)], list[list[int]])
+    assert_type(await anext(embed.imap(names())), list[int])
     assert_type(await embed.acall("x", add_special=False), list[int])
     assert_type(await asyncio.create_task(embed("x")), list[int])
     assert_type(await asyncio.gather(embed("x"), embed("y")), tuple[list[int], list[int]])

@@ -41,6 +41,7 @@ async def wrong_items(model: Model) -> None:
     await tokenize.acall(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as in a call
     await embed(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
     embed.submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as in a call
+    embed.imap([3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]  # all items are str
     await embed.map([3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]  # all items are str
     model.tokenize(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str
     await model.embed(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an item is a str

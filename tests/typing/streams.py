@@ -81,6 +81,7 @@ async def done_is_no_value() -> None:
     for value in sync_generate("x", temperature=0.5):
         assert_type(value, int)
     assert_type(await generate.map(["x"]), list[list[int]])
+    assert_type([ids async for ids in generate.imap(["x"])], list[list[int]])
 
 
 async def members_of_an_async_generator_function() -> None:
@@ -107,6 +108,7 @@ async def members_of_a_generator_function() -> None:
     with closing(sync_generate("x")) as stream:
         assert_type(next(stream), int)
     assert_type(sync_generate.map(["x", "y"]), list[list[int]])
+    assert_type(next(sync_generate.imap(["x", "y"])), list[int])
     assert_type(sync_generate.batch_stats, BatchStats)
     sync_generate.close()
 
