@@ -92,6 +92,18 @@ def no_loop(name: str) -> str:
     )
 
 
+def unshared(name: str, *, overlap: bool) -> str:
+    """Return the hint about a function whose calls have not shared a batch, although some ``overlap`` or none do."""
+    reason = (
+        "calls overlap, but differ in their instance, event loop, options or group, or each finds a free slot; let "
+        "them agree in these, or lower concurrency"
+        if overlap
+        else "each call came after the answer of the one before, as in a loop or in synchronous GraphQL resolvers; "
+        f"make the calls from threads or tasks at the same time, or use {name}.map(items)"
+    )
+    return f"{name}() gains nothing from batching so far, as each of its batches held one item: {reason}"
+
+
 def closed(name: str) -> str:
     """Return the message for a call after the batcher was closed."""
     return f"{name} is closed and takes no more calls until it is opened again"

@@ -251,8 +251,9 @@ class AsyncMicrobatcher(Batcher[T, R]):
             finally:
                 calls.append(None)
                 ready.release()
-                if hasattr(rows, "aclose"):
-                    await rows.aclose()
+                aclose: Any = getattr(rows, "aclose", None)
+                if aclose is not None:
+                    await aclose()
 
         # A task, so that the results of earlier items do not wait for a slow input.
         starter = find_loop(self.name).create_task(start_each())

@@ -32,6 +32,8 @@ that moves calls from one count to another holds their lock.
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +45,7 @@ from batchify._core import outcome
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import EMPTY, WIDTH, PlainQueue
 from batchify._core.reruns import Reruns
-from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant
+from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant, unshared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
     from batchify._core.batch import Batch
     from batchify._core.entries import Entry
     from batchify._stats.counters import Stats
+
+
+log = logging.getLogger("batchify")
 
 
 class Line:
@@ -351,10 +356,14 @@ class Line:
         run_time = now - part.departed
         with self.stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
-            self.stats.ended(part, run_time, failed, cancelled)
+            overlap = self.stats.ended(part, run_time, failed, cancelled)
             # The counters of all instances have one lock, so they learn one at a time.
             if failed + cancelled < len(part.waiters):
                 part.learn(run_time)
+        if overlap is not None:
+            # An error of a logging filter would end the worker.
+            with suppress(Exception):
+                log.info(unshared(self.name, overlap=overlap))
         return run_time
 
     def end(self, part: Batch, now: float) -> bool:

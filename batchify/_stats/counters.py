@@ -63,6 +63,8 @@ BOUNDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
 )
+# After this many batches of one item, a hint is due.
+MANY_LONE_ITEMS = 1000
 
 
 class Stats:
@@ -80,6 +82,8 @@ class Stats:
         self._children: dict[ref[Any], None] = {}
         self._queues: dict[Queue, None] = {}
         self._before = Counts()
+        # Whether the hint was given.
+        self._hinted = False
         self._clear()
         if parent is not None:
             parent._children[ref(self, parent._children.pop)] = None
@@ -144,8 +148,10 @@ class Stats:
             if self._parents:
                 self._parents[0]._counts[field] += count
 
-    def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int) -> None:
+    def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int) -> bool | None:
         """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer.
+
+        If a hint is due, because all batches of the function have held one item, return whether calls overlap.
 
         The caller holds the lock, because these calls do not count as running any more.
         """
@@ -158,7 +164,7 @@ class Stats:
         run_bucket = bisect_left(BOUNDS, run_time)
         kind = size, batch.reason, batch.max_size
         for stats in (self, *self._parents):
-            stats._kinds[kind] = stats._kinds.get(kind, 0) + 1
+            stats._kinds[kind] = count = stats._kinds.get(kind, 0) + 1
             if failed or cancelled or calls > size or batch.padding:
                 counts = stats._counts
                 counts["failed_items"] += failed
@@ -178,6 +184,14 @@ class Stats:
             stats._runs.append(run_time)
             stats._departures.append((departed, calls))
             stats._arrivals.extend(arrived)
+        # The last one counts for the whole function.
+        return stats._hint() if count == MANY_LONE_ITEMS else None
+
+    def _hint(self) -> bool | None:
+        if self._hinted or any(size > 1 or max_size == 1 for size, _, max_size in self._kinds):
+            return None
+        self._hinted = True
+        return any(queue.waiting or queue.running_calls for queue in self._all_queues())
 
     def all_counts(self) -> Counts:
         """Return all counts since the start, which never fall."""
