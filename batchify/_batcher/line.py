@@ -63,6 +63,7 @@ log = logging.getLogger("batchify")
 class Line:
     __slots__ = (
         "config",
+        "counted_until",
         "departed",
         "drains",
         "is_interrupted",
@@ -88,6 +89,8 @@ class Line:
         self.drains: list[Drain] = []
         # The number of calls that departed and are counted, or will be when their batch ends.
         self.departed = 0
+        # The time until which the statistics include the time of the slots; 0 before the first batch.
+        self.counted_until = 0.0
         # With ``dedupe="running"``, by group and item: the running batch of an item, and its index there.
         self.joinable: dict[tuple[Any, Any], tuple[Batch, int]] = {}
         self._use(make_queue(config))
@@ -356,7 +359,11 @@ class Line:
         run_time = now - part.departed
         with self.stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
-            overlap = self.stats.ended(part, run_time, failed, cancelled)
+            # Nothing was counted yet, or since the last reset.
+            since = (self.stats.slot_time and self.counted_until) or part.arrived[0]
+            self.counted_until = now
+            slot_time = self.config.concurrency * (now - since)
+            overlap = self.stats.ended(part, run_time, failed, cancelled, slot_time)
             # The counters of all instances have one lock, so they learn one at a time.
             if failed + cancelled < len(part.waiters):
                 part.learn(run_time)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from itertools import islice
+from math import inf
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 # Numbers by field of a snapshot, by reason of a departure, by size of a batch (an int), and by bucket of a time (a pair
 # such as ``("run", 3)``). "capacity" is the sum of the ``max_size`` of all batches, "unanswered" counts the callers
-# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time" and "run_time" are sums in
-# seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the queues.
+# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time", "run_time" and "slot_time" are
+# sums in seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the queues.
 Counts: TypeAlias = Counter[Any]
 
 
@@ -94,6 +95,8 @@ class Stats:
         # The number of batches of each size, reason and maximum size.
         self._kinds: dict[tuple[int, str, int], int] = {}
         self._wait_time = self._run_time = 0.0
+        # The time of all slots, whether a batch ran in them or not.
+        self.slot_time = 0.0
         self._longest_wait = self._longest_run = 0.0
         # The number of calls by wait time, and of batches by run time.
         self._wait_buckets, self._run_buckets = ([0] * (len(BOUNDS) + 1) for _ in range(2))
@@ -148,8 +151,10 @@ class Stats:
             if self._parents:
                 self._parents[0]._counts[field] += count
 
-    def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int) -> bool | None:
+    def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int, slot_time: float = 0.0) -> bool | None:
         """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer.
+
+        ``slot_time`` is the time of all slots since the last batch was counted.
 
         If a hint is due, because all batches of the function have held one item, return whether calls overlap.
 
@@ -177,6 +182,7 @@ class Stats:
             stats._run_buckets[run_bucket] += 1
             for bucket, count in waits:
                 stats._wait_buckets[bucket] += count
+            stats.slot_time += slot_time
             if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
                 stats._longest_wait = longest_wait
             if run_time > stats._longest_run:  # noqa: PLR1730  # as above
@@ -203,7 +209,8 @@ class Stats:
     def _complete_counts(self) -> Counts:
         """Return the counts with those that follow from the kinds of batches."""
         # Rounding may take a sum of large times below 0.
-        counts = Counts({"wait_time": max(0.0, self._wait_time), "run_time": self._run_time})
+        times = {"wait_time": max(0.0, self._wait_time), "run_time": self._run_time, "slot_time": self.slot_time}
+        counts = Counts(times)
         counts.update(self._counts)
         for (size, reason, max_size), count in self._kinds.items():
             counts.update({"total_items": count * size, "total_batches": count, "capacity": count * max_size})
@@ -246,6 +253,8 @@ class Stats:
             size_histogram=sizes,
             reasons={reason: counts[reason] for reason in REASONS},
             fill_ratio=items / max(1, counts["capacity"]),
+            # While an error is isolated, the run times of the parts overlap.
+            utilization=min(1.0, counts["run_time"] / (counts["slot_time"] or inf)),
         )
 
     def levels(self) -> Counts:

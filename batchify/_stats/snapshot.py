@@ -74,6 +74,8 @@ class BatchStats:
             were busy and a batch ended); ``weight`` (``max_weight`` was reached); ``deadline`` (a deadline was near);
             ``flush``; ``close``.
         fill_ratio: ``total_items`` as a share of the items that would have filled these batches to ``max_size``.
+        utilization: the share of slot time in which batches ran, from the first call to the end of the last batch.
+            ``concurrency`` slots have so many seconds of slot time in each second.
     """
 
     name: str
@@ -98,6 +100,7 @@ class BatchStats:
     size_histogram: dict[int, int] = field(default_factory=dict[int, int])
     reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     fill_ratio: float = 0.0
+    utilization: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain dicts, strings and numbers, ready for JSON. Batch sizes become strings."""
@@ -146,6 +149,7 @@ def _figures(stats: BatchStats) -> Figures:
             "batches": f"{stats.total_batches:,}",
             "avg size": f"{stats.avg_batch_size:,.2f}",
             "fill ratio": f"{stats.fill_ratio:.1%}",
+            "utilization": f"{stats.utilization:.1%}",
         },
         calls={label: f"{number:,}" for label, number in calls.items()},
         reasons={reason: number for reason, number in Counter(stats.reasons).most_common() if number},

@@ -30,6 +30,7 @@ BUSY = BatchStats(
     size_histogram={**dict.fromkeys(range(1, 13), 4), 18: 84, 27: 140, 30: 240},
     reasons={"full": 240, "timeout": 0, "idle": 20, "slot": 251, "weight": 0, "close": 1},
     fill_ratio=0.7617,
+    utilization=0.9376,
 )
 
 
@@ -69,7 +70,7 @@ def test_text_of_a_busy_batcher() -> None:
         batches                  512    running                   32
         avg size               24.38    failed                     2
         fill ratio             76.2%    cancelled                  1
-                                        deduped                   41
+        utilization            93.8%    deduped                   41
 
                              p50         p90         p99         max
         wait             1.20 ms     2.05 ms     2.40 ms     3.10 ms
@@ -101,6 +102,7 @@ def test_text_before_any_call() -> None:
         batches                    0    running                    0
         avg size                0.00
         fill ratio              0.0%
+        utilization             0.0%
 
         no batches yet"""
     assert dedent(expected) == str(EMPTY)
@@ -220,7 +222,8 @@ def test_html_has_the_numbers_in_a_table() -> None:
     headings = [cell.text for cell in table.iter("th")]
     assert "embed" == table.findtext("caption")
     cells = dict(zip(headings, (cell.text for cell in table.iter("td")), strict=True))
-    batches = {"items": "12,480", "batches": "512", "avg size": "24.38", "fill ratio": "76.2%"}
+    batches = {"items": "12,480", "batches": "512", "avg size": "24.38"}
+    batches |= {"fill ratio": "76.2%", "utilization": "93.8%"}
     calls = {"pending": "3", "running": "32", "failed": "2", "cancelled": "1", "deduped": "41"}
     assert batches | calls == cells
 
@@ -234,7 +237,7 @@ def test_html_lists_the_reasons() -> None:
 def test_html_before_any_call() -> None:
     """Before any call, there is a table of zeros, a sentence and no drawing."""
     fragment = parse(EMPTY)
-    assert ["0", "0", "0.00", "0.0%", "0", "0"] == [cell.text for cell in fragment.iter("td")]
+    assert ["0", "0", "0.00", "0.0%", "0.0%", "0", "0"] == [cell.text for cell in fragment.iter("td")]
     assert "no batches yet" == fragment.findtext("p")
     assert fragment.find(f"{SVG}svg") is None
 
