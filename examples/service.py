@@ -17,7 +17,8 @@ This endpoint ignores disconnects, because a write is not undone.
 ``GET /healthz`` reports that the service is ready, and ``GET /metrics`` is for Prometheus.
 
 Run it with ``python examples/service.py --port 8000``; it needs the packages ``aiosqlite``, ``fastapi``,
-``prometheus-client``, ``scikit-learn`` and ``uvicorn``. These environment variables configure it:
+``prometheus-client``, ``scikit-learn`` and ``uvicorn``. With ``--no-batching`` it answers the same requests in batches
+of one. Batching does not pay for a single client that waits for each answer. These environment variables configure it:
 
 * ``MAX_PENDING``: the maximum number of waiting requests for each of the two endpoints.
 * ``TIME_LIMIT``: the maximum number of seconds that a request waits for a prediction.
@@ -162,7 +163,12 @@ def main() -> None:
     """Serve until a signal ends the process."""
     parser = argparse.ArgumentParser(description="Serve a model that reads digits.")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 is any free port (default: 8000)")
-    uvicorn.run(app, port=parser.parse_args().port, access_log=False)
+    parser.add_argument("--no-batching", action="store_true", help="run batches of one, for comparison")
+    args = parser.parse_args()
+    if args.no_batching:
+        predict.configure(max_size=1)
+        save.configure(max_size=1)
+    uvicorn.run(app, port=args.port, access_log=False)
 
 
 if __name__ == "__main__":

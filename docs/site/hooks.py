@@ -4,7 +4,7 @@ Decides: which files become pages, the targets of links that leave docs/, and th
 Must not know: the content of any page.
 
 Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
-such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the README is
+such as ``../examples/digits.py``, leads to its page. A paragraph that is only a link to a section of the README is
 replaced by that section.
 """
 

@@ -42,18 +42,55 @@ def test_digits():
     assert [[images, images]] == numbers(r"All predictions are equal to direct predictions \(# of #\)\.", output)
 
 
-def test_lookup():
-    """Each id gets its row or ``None``, in order, from fewer queries than there are ids."""
-    output = printed("lookup.py")
-    [[characters]] = numbers("# characters .+", output)
-    [[ids, items, missing]] = numbers("calls made: #, total_items: #, of them None: #", output)
-    assert ids == items == characters + missing
-    assert ["LATIN CAPITAL LETTER A", "None"] == re.findall(r"^U\+(?:0041|0378)  (.+)$", output, re.MULTILINE)
-    assert [[ids]] == numbers("queries without batching: #", output)
-    [[queries]] = numbers("queries with batching: #, .+", output)
-    assert ids > queries
-    equal = numbers(r"All names are equal to those looked up one by one \(# of #\)\.", output)
-    assert [[ids, ids]] == equal
+@needs("sklearn")
+def test_embed():
+    """Sentences embedded from threads have the embeddings that they have alone, from fewer calls of the model."""
+    # A real model reports its loading on the error stream.
+    done = processes.run(EXAMPLES / "embed.py", traced=False)
+    assert 0 == done.returncode, done.stderr
+    [[sentences]] = numbers("# sentences of [0-9]+ to .+", done.stdout)
+    ways = re.findall(r"^(.+?) +\d+ sentences/s +[\d.]+ x$", done.stdout, re.MULTILINE)
+    assert ["one by one", "sorted beforehand", "from threads"] == ways
+    [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", done.stdout)
+    assert sentences == calls == items > batches
+    assert re.search("^Batching (pays|does not pay) here[.]$", done.stdout, re.MULTILINE)
+
+
+@needs("sklearn")
+def test_pipeline():
+    """Both functions of a pipeline get every text, and the scores are those without batches."""
+    output = printed("pipeline.py")
+    [[texts]] = numbers("# texts", output)
+    assert ["alone", "one function", "pipeline"] == re.findall(r"^(.+?) +[\d.]+ s$", output, re.MULTILINE)
+    assert [[texts + 1, texts + 1]] * 2 == numbers("[a-z]+: calls made: #, total_items: #", output)
+    assert [[texts, texts]] == numbers(r"All scores are equal to those without batches \(# of #\)\.", output)
+
+
+@needs("aiolimiter")
+@needs("stamina")
+@needs("httpx")
+def test_bulk_api():
+    """Batches need few requests, failed ones are repeated, and a text that is too long is refused."""
+    output = printed("bulk_api.py")
+    [[alone, failed]] = numbers(r"alone +# requests, +# failed +[\d.]+ s", output)
+    [[batched, _]] = numbers(r"batched +# requests, +# failed +[\d.]+ s", output)
+    [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", output)
+    assert (calls + failed, calls) == (alone, items)
+    assert calls > batched >= batches
+    assert "more than max_weight" in output
+    assert [[calls, calls]] == numbers(r"All counts are right \(# of #\)\.", output)
+
+
+@needs("strawberry")
+def test_graphql_api():
+    """All requests share a query, which a ``DataLoader`` makes for each, and all answers are equal."""
+    output = printed("graphql_api.py")
+    [[requests, nodes]] = numbers("# requests of # nodes in .+", output)
+    queries = numbers(r"(?:a query each|DataLoader|batchify) +# queries +[\d.]+ s of CPU time", output)
+    assert [[requests * nodes], [requests], [1]] == queries
+    [[calls, answered, batches]] = numbers("calls made: #, answered_items: #, batches: #", output)
+    assert (calls, calls, 1) == (requests * nodes, answered, batches)
+    assert [[requests, requests]] == numbers(r"All answers are equal \(# of #\)\.", output)
 
 
 def test_stream():

@@ -265,6 +265,20 @@ def test_every_request_gets_its_own_answer():
     asyncio.run(main())
 
 
+def test_without_batching():
+    """With its switch, the service gives the same answers, in batches of one."""
+    numbers = range(40)
+
+    async def main():
+        async with serve(f"{QUICK}\nsys.argv.append('--no-batching')\nservice.main()") as service:
+            assert [(200, number) for number in numbers] == await answers(map(service.predict, map(picture, numbers)))
+            assert {(204, None)} == set(await statuses(map(service.feedback, numbers)))
+            for batcher in ("predict", "save"):
+                assert len(numbers) == await service.value("batchify_batches_total", batcher)
+
+    asyncio.run(main())
+
+
 def test_feedback_is_saved(tmp_path):
     """Hundreds of requests at once are written once each, with their own digits, in fewer transactions."""
     numbers = range(400)
