@@ -13,11 +13,16 @@ import batchify.opentelemetry
 import batchify.prometheus
 import batchify.testing
 from batchify._decorator.proxy import Batched
+from tests.kit.examples import needs
 from tests.kit.processes import ROOT, printed, run
 
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
-WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
+WITH_CODE = [
+    pytest.param(name, marks=needs("celery") if name == "recipes" else ())
+    for name, text in PAGES.items()
+    if "```python\n" in text
+]
 # The output that a page promises: behind the code, or on a line of its own.
 SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
 # The first line of a quotation from an example.
