@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from batchify._core.entries import Entry
-
     from batchify._core.run_cost import RunCost
 
 
