@@ -21,7 +21,7 @@ from operator import mul
 
 # The weight of each run is this share of that of the next one.
 KEPT = 0.99
-SWEEPS = 4
+SWEEPS = 8
 # In the order of the terms: 1, n, total, n * longest.
 SHRINKAGE = (1.0, 1.0, 1.01, 1.0)
 # The number of runs before the costs count as known.
