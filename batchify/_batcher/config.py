@@ -151,7 +151,7 @@ def config_of(fn: object, options: Mapping[str, Any]) -> Config:
     values = validated(fn, {**options, "name": name_of(fn) if name is None else name})
     if values.get("sizes"):
         values.setdefault("max_size", values["sizes"][-1])
-    config = Config(**values, run_cost=RunCost() if values.get("length") else None)
+    config = Config(**values, run_cost=None if values.get("length") is None else RunCost())
     if (config.weigh is None) is not (config.max_weight is None):
         given, missing = ("max_weight", "weigh") if config.weigh is None else ("weigh", "max_weight")
         msg = f"{given} needs {missing}: the sum of weigh(item) over a batch is at most max_weight"
