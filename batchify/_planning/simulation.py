@@ -14,16 +14,19 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, count, pairwise, repeat
 from math import fsum, inf, isfinite, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole
+from batchify._core.entries import Entry
+from batchify._core.grouped import GroupedQueue
+from batchify._core.limits import Limits, check_sizes, increasing, number, positive, seconds, whole
 from batchify._core.queue import PlainQueue
+from batchify._core.run_cost import RunCost
 from batchify._stats.snapshot import REASONS, Percentiles, percentiles
 
 if TYPE_CHECKING:
@@ -98,6 +101,9 @@ def simulate(
     timeout: float | None = None,
     concurrency: int = 1,
     sizes: Iterable[int] | None = None,
+    lengths: Iterable[float] | None = None,
+    by_length: bool = True,
+    max_padded: float | None = None,
 ) -> Simulation:
     """Predict the latency and throughput of a batched function from its run time and the rate of its calls.
 
@@ -111,7 +117,8 @@ def simulate(
     Args:
         run_time: seconds that a batch runs, by batch size, as measured for a few sizes. A straight line connects
             neighbouring sizes and continues beyond the first and the last two. ``{0: a, 1: a + b}`` means a seconds
-            plus b for each item; a single size means the same run time for every size.
+            plus b for each item; a single size means the same run time for every size. With ``lengths``, by padded
+            size: the number of items times the longest length.
         rate: mean number of calls per second. Calls arrive independently of each other, as a Poisson process.
         burst: number of calls that arrive together, in bursts that are independent of each other.
         calls: number of calls to simulate with ``rate``.
@@ -123,6 +130,11 @@ def simulate(
         timeout: seconds that the first item waits for others; ``None`` adapts to the load.
         concurrency: maximum number of batches that run at once.
         sizes: the sizes that batches are padded up to; ``None`` means no padding.
+        lengths: typical lengths of items, for a function that pads all items to the longest of their batch. Each call
+            has one of them, at random.
+        by_length: whether items of similar length share batches, as with the option ``length``, or items share them in
+            order of arrival.
+        max_padded: maximum of the number of items in a batch times the longest length, with ``by_length``.
 
     Raises:
         TypeError: an argument has the wrong type, or ``rate`` and ``trace`` are both given or both missing.
@@ -137,7 +149,16 @@ def simulate(
         due = poisson_arrivals(rng, _positive("rate", rate), whole("calls", calls), whole("burst", burst))
     else:
         due = _checked_trace(trace)
-    return run_simulation(due, limits, run_time, noise, rng)
+    if lengths is None:
+        return run_simulation(due, limits, run_time, noise, rng)
+    longest = positive("max_padded", max_padded)
+    choices = [_checked_length(length, inf if longest is None else longest) for length in lengths]
+    if not choices:
+        msg = "lengths must contain at least one length"
+        raise ValueError(msg)
+    if by_length:
+        limits = replace(limits, max_padded=longest, run_cost=RunCost())
+    return run_simulation(due, limits, run_time, noise, rng, lengths=[rng.choice(choices) for _ in due])
 
 
 def run_simulation(
@@ -147,47 +168,70 @@ def run_simulation(
     noise: float | None,
     rng: Random,
     loop_delay: LoopDelay | None = None,
+    lengths: Sequence[float] | None = None,
 ) -> Simulation:
-    """Return the outcome for calls that are due at the given times; ``run_time`` and ``noise`` as in ``simulate``."""
-    largest = min(limits.max_size, len(due))
-    typical = interpolate(run_time, largest + limits.padding(largest))
+    """Return the outcome for calls that are due at the given times; ``run_time`` and ``noise`` as in ``simulate``.
+
+    Each call has one of ``lengths``, in order. With ``limits.run_cost``, they decide which calls share a batch.
+    """
+    typical = line_through(run_time)
+    if lengths is None:
+        # The run time of a size that no batch has must be valid too.
+        largest = min(limits.max_size, len(due))
+        interpolate(run_time, largest + limits.padding(largest))
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
         # A copy of the source, so that every run draws the same noise.
         factor = noise_source(copy(rng), noise)
-        return departures(PlainQueue(limits), arrivals, lambda size: typical[size] * factor())
+        queue = PlainQueue(limits) if limits.run_cost is None else GroupedQueue(limits)
+        return departures(queue, arrivals, lambda size: typical(size) * factor(), lengths)
 
     answered = ((batch, end, end) for batch, end in run(due)) if loop_delay is None else loop_delay.apply(due, run)
     return _summarize(answered, due[0], limits.concurrency)
 
 
 def departures(
-    queue: PlainQueue, arrivals: Iterable[float], run_time: Callable[[int], float]
+    queue: PlainQueue | GroupedQueue,
+    arrivals: Iterable[float],
+    run_time: Callable[[Any], float],
+    lengths: Iterable[float] | None = None,
 ) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch as it leaves an empty queue, with its end; ``run_time`` returns the seconds for a size."""
+    """Yield each batch as it leaves an empty queue, with its end.
+
+    ``run_time`` returns the seconds for a size, or with ``lengths`` of the calls for a padded size.
+    """
     # The ends of running batches, each with a serial number, because batches cannot be compared.
     ends: list[tuple[float, int, Batch]] = []
-    number = 0
+    serial = count()
     # The time of the next event that is not an arrival.
     next_at = inf
-    places = queue.places
+    items: Iterator[Any] = repeat(None) if lengths is None else iter(lengths)
     for arrived in chain(arrivals, [inf]):
         while next_at < arrived:
             now, next_at = next_at, inf
             while ends and ends[0][0] == now:
-                queue.finish(heappop(ends)[2], now)
+                ended = heappop(ends)[2]
+                queue.finish(ended, now)
+                ended.learn(now - ended.departed)
             while (batch := queue.take(now)) is not None:
                 batch.padding = queue.padding(batch.size)
-                end = now + run_time(batch.size + batch.padding)
-                heappush(ends, (end, number, batch))
-                number += 1
+                size = batch.size + batch.padding
+                end = now + run_time(size if lengths is None else size * max(batch.items))
+                heappush(ends, (end, next(serial), batch))
                 yield batch, end
             at = queue.plan()
             next_at = min(inf if at is None else at, ends[0][0] if ends else inf)
-        if arrived < inf:
-            places += (None, None, arrived)
-            if len(places) >= queue.wake_length:
-                next_at = arrived
+        if arrived == inf:
+            return
+        item = next(items)
+        if isinstance(queue, PlainQueue):
+            queue.places += (item, None, arrived)
+            if len(queue.places) < queue.wake_length:
+                continue
+        else:
+            queue.add(Entry(item, None, item, None), None, arrived)
+            queue.admit_waiting()
+        next_at = arrived
 
 
 def checked_limits(max_size: object, timeout: object, concurrency: object, sizes: object = None) -> Limits:
@@ -222,17 +266,24 @@ def _checked_trace(trace: Iterable[float]) -> list[float]:
 
 def interpolate(run_time: Mapping[int, float], largest: int) -> list[float]:
     """Return the run time without noise for each batch size up to ``largest``; index 0 is unused."""
+    return [0.0, *map(line_through(run_time), range(1, largest + 1))]
+
+
+def line_through(run_time: Mapping[int, float]) -> Callable[[float], float]:
+    """Return a function that returns the run time without noise for a size."""
     points = _checked_points(run_time)
     sizes = [size for size, _ in points]
     # A single point is its own neighbour.
     lines = list(pairwise(points)) or [(points[0], (points[0][0] + 1, points[0][1]))]
-    typical = [0.0]
-    for size in range(1, largest + 1):
+
+    def typical(size: float) -> float:
         (left, low), (right, high) = lines[min(max(bisect(sizes, size) - 1, 0), len(lines) - 1)]
-        typical.append(low + (high - low) * (size - left) / (right - left))
-        if typical[size] <= 0:
-            msg = f"run_time must be above 0 for every batch size, got {typical[size]:g} s for size {size}"
+        seconds = low + (high - low) * (size - left) / (right - left)
+        if seconds <= 0:
+            msg = f"run_time must be above 0 for every batch size, got {seconds:g} s for size {size:g}"
             raise ValueError(msg)
+        return seconds
+
     return typical
 
 
@@ -246,12 +297,20 @@ def _checked_points(run_time: Any) -> list[tuple[int, float]]:
     )
 
 
+def _checked_length(length: object, longest: float) -> float:
+    checked = number("a length", length)
+    if not 0 <= checked <= longest:
+        msg = f"lengths must be at least 0 and at most max_padded, got {length!r}"
+        raise ValueError(msg)
+    return checked
+
+
 def _positive(option: str, value: object) -> float:
-    number = positive(option, value)
-    if number is None:
+    checked = positive(option, value)
+    if checked is None:
         msg = f"{option} must be a number, got None"
         raise TypeError(msg)
-    return number
+    return checked
 
 
 def noise_source(rng: Random, noise: float | None) -> Callable[[], float]:

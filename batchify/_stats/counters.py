@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 # Numbers by field of a snapshot, by reason of a departure, by size of a batch (an int), and by bucket of a time (a pair
 # such as ``("run", 3)``). "capacity" is the sum of the ``max_size`` of all batches, "unanswered" counts the callers
-# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time", "run_time" and "slot_time" are
-# sums in seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the queues.
+# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time", "run_time" and "slot_time"
+# are sums in seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the
+# queues.
 Counts: TypeAlias = Counter[Any]
 
 

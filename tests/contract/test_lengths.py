@@ -185,7 +185,7 @@ def test_lengths_are_refused_for_generator_functions():
     def stream(items):
         yield items
 
-    with pytest.raises(TypeError, match="length does not work for .*stream"):
+    with pytest.raises(TypeError, match=r"length does not work for .*stream"):
         microbatch(stream, length=len)
 
 

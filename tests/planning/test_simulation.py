@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from itertools import count
 from random import Random
 
@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
+from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from batchify._core.run_cost import RunCost
 from batchify._planning.simulation import MAX_NOISE, checked_limits, departures, poisson_arrivals
 from batchify.testing import VirtualLoop
 from tests.kit.errors import message_of
@@ -281,6 +283,81 @@ def test_the_largest_noise_does_not_overflow():
     """With the largest noise that is allowed, no figure overflows or becomes zero."""
     outcome = simulate(run_time=COST, rate=1.0, noise=MAX_NOISE, calls=1000)
     assert 0 < outcome.throughput < math.inf
+
+
+# Lengths.
+
+
+def test_the_run_time_depends_on_the_padded_size():
+    """With lengths, a run takes as long as its number of items times the longest length says."""
+    outcome = traced(0.0, 0.5, 1.0, run_time={0: 1.0, 10: 2.0}, lengths=[5])
+    assert (1.5 + 2.0, {1: 1, 2: 1}) == (outcome.duration_s, outcome.size_histogram)
+
+
+def test_similar_lengths_share_batches():
+    """Items of two far lengths never share a batch, but do in order of arrival."""
+    options = {"rate": 100.0, "calls": 400, "run_time": {0: 0.01, 1000: 1.01}, "lengths": [10, 1000], "max_size": 8}
+    by_length, in_order = simulate(**options), simulate(**options, by_length=False)
+    assert by_length.throughput > 1.5 * in_order.throughput
+
+
+def test_padding_can_be_limited():
+    """No batch has more than ``max_padded`` of items times longest length."""
+    outcome = traced(*[0.0] * 8, lengths=[10], max_padded=30, max_size=8)
+    assert {2: 1, 3: 2} == outcome.size_histogram
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths", "message"),
+    [
+        (ValueError, [3, -1], "lengths must be at least 0 and at most max_padded, got -1"),
+        (ValueError, [3, 11], "lengths must be at least 0 and at most max_padded, got 11"),
+        (TypeError, ["3"], "a length must be a number, got '3' of type str"),
+        (ValueError, [], "lengths must contain at least one length"),
+    ],
+)
+def test_lengths_are_checked(kind, lengths, message):
+    """The error names the length and the rule."""
+    assert message == error_message(kind, lengths=lengths, max_padded=10)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    calls=st.integers(1, 60),
+    load=st.sampled_from([0.01, 0.05, 0.3]),
+    max_size=st.integers(1, 8),
+    timeout=st.sampled_from([None, 0.0, 2.0]),
+    concurrency=st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=50)
+def test_an_engine_agrees_with_the_simulation_of_lengths(seed, calls, load, max_size, timeout, concurrency):
+    """With lengths, the engine makes batches of the same sizes at the same times, and learns the same."""
+    rng = Random(seed)
+    arrivals = poisson_arrivals(rng, load, calls)
+    lengths = [rng.uniform(1, 100) for _ in arrivals]
+    options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
+    limits = replace(checked_limits(**options), run_cost=RunCost())
+    batches = departures(GroupedQueue(limits), arrivals, lambda padded: 1 + 0.1 * padded, lengths)
+    expected = [(batch.items, batch.reason, batch.departed) for batch, _ in batches]
+    found = []
+
+    @microbatch(length=lambda item: item, **options)
+    async def wait(items):
+        found.append((list(items), current_batch().reason, loop.time()))
+        await asyncio.sleep(1 + 0.1 * len(items) * max(items))
+        return items
+
+    async def main():
+        calls = []
+        for time, length in zip(arrivals, lengths, strict=True):
+            loop.call_at(time, lambda length=length: calls.append(wait.submit(length)))
+        await asyncio.sleep(arrivals[-1] + 1)
+        await asyncio.gather(*calls)
+
+    loop = VirtualLoop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert [(items, reason, pytest.approx(time, abs=1e-6)) for items, reason, time in expected] == found
 
 
 # Agreement with an engine.
