@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.bench.figures import FLOOR, OURS, ratios, spread
+from tests.bench.padding import BY_LENGTH, SORTED
 from tests.bench.subjects import ADAPTIVE, AIODATALOADER, FIXED_WINDOWS, FLOOR_WITH_POOL, ONE_THREAD, WINDOWED
 
 if TYPE_CHECKING:
@@ -105,12 +106,17 @@ BARS = (
         for of, limit in {"values": 1.10, "tails": 1.20}.items()
         for callers in ("tasks", "threads")
     ),
+    *(
+        at_least(f"padding, {callers} callers", limit, SORTED, subject=BY_LENGTH)
+        for callers, limit in {16: 0.75, 64: 0.85, 256: 0.92}.items()
+    ),
     at_most("memory of a waiting task", 1.35),
     at_most("memory of a future of submit on a loop", 1.35),
     at_most("memory of a future of submit among threads", 1.35),
     flat("items that wait behind a batch", 1.25, 1_000, 1_000_000),
     flat("items that wait, each with a priority of its own", 1.5, 1_000, 6_000),
     flat("items that wait, each with a priority of its own", 1.5, 1_000, 100_000),
+    flat("items that wait, of 500 lengths", 1.5, 1_000, 100_000),
     flat("items that wait in groups by option", 1.25, 1, 10_000),
     flat("full batches of one instance after another", 1.25, 1, 10_000),
     Bar("frames of a call on an idle batcher", {EVERY_PYTHON: 45}, (), most=True),

@@ -22,9 +22,10 @@ GROUP_SIZE = 8
 # The numbers of items, groups and instances that are compared.
 WAITING = (1_000, 1_000_000)
 PRIORITIES = (1_000, 6_000, 100_000)
+LENGTHS = (1_000, 100_000)
 GROUPS = (1, 10_000)
 INSTANCES = (1, 10_000)
-# The number of items of a run with few items that wait, and of items whose departure by priority is timed.
+# The number of items of a run with few items that wait, and of items whose departure is timed.
 ENOUGH = 100_000
 DEPARTING = 512
 LESS = "Less is better."
@@ -137,6 +138,7 @@ def waiting_contests(plan):
     yield _flat("items that wait behind a batch", "us of CPU an item", makers, _behind, WAITING)
     title = "items that wait, each with a priority of its own"
     yield _flat(title, "us of CPU an item", {OURS: subjects.ours}, _by_priority, PRIORITIES)
+    yield _flat("items that wait, of 500 lengths", "us of CPU an item", {OURS: subjects.ours}, _by_length, LENGTHS)
 
 
 async def _behind(maker, number):
@@ -166,6 +168,14 @@ async def _behind(maker, number):
 
 
 async def _by_priority(maker, number):
+    return await _departing(maker, number, lambda owner, rank: owner.options(priority=rank / number).submit)
+
+
+async def _by_length(maker, number):
+    return await _departing(partial(maker, length=lambda rank: rank % 500), number, lambda owner, _: owner.submit)
+
+
+async def _departing(maker, number, submit_of):
     """Return the microseconds of the arrival of an item and of its departure, while ``number`` items wait."""
     gate, has_departed = asyncio.Event(), asyncio.Event()
     departed = 0
@@ -182,7 +192,7 @@ async def _by_priority(maker, number):
     owner = maker(behind_gate, max_size=ON_LOOP_SIZE, timeout=None).owner
     ranks = list(range(number))
     Random(number).shuffle(ranks)
-    submits = [owner.options(priority=rank / number).submit for rank in ranks]
+    submits = [submit_of(owner, rank) for rank in ranks]
     start = process_time()
     futures = [submit(rank) for submit, rank in zip(submits, ranks, strict=True)]
     await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import apart, arrivals, closed, frames, growth, serving, single, tokenizing, web
+from tests.bench import apart, arrivals, closed, frames, growth, padding, serving, single, tokenizing, web
 
 # Name -> function that returns the contests of a plan.
 WORKLOADS = {
@@ -16,6 +16,7 @@ WORKLOADS = {
     "waiting": growth.waiting_contests,
     "memory": growth.memory_contests,
     "poisson": arrivals.poisson_contests,
+    "padding": padding.padding_contests,
     "tokenizer": tokenizing.tokenizer_contests,
     "web": web.web_contests,
     "service": serving.service_contests,
