@@ -88,9 +88,9 @@ def loop_floor(fn, *, max_size, timeout):
     return Subject(call, SimpleNamespace(submit=submit))
 
 
-def ours(fn, *, max_size, timeout):
+def ours(fn, *, max_size, timeout, **options):
     """Decorate an ``async def`` or a ``def`` function."""
-    decorated = microbatch(fn, max_size=max_size, timeout=timeout)
+    decorated = microbatch(fn, max_size=max_size, timeout=timeout, **options)
     return Subject(decorated, decorated, decorated.close)
 
 

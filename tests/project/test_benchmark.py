@@ -378,7 +378,7 @@ def test_a_workload_runs(workload, no_peers, monkeypatch):
     monkeypatch.setattr(closed, "TASKS", {16: 1, 256: 1})
     monkeypatch.setattr(closed, "THREADS", {1: 1, 32: 1})
     monkeypatch.setattr(single, "GATHERED", 100)
-    for name in ("WAITING", "PRIORITIES", "GROUPS", "INSTANCES"):
+    for name in ("WAITING", "PRIORITIES", "LENGTHS", "GROUPS", "INSTANCES"):
         monkeypatch.setattr(growth, name, (1, 100))
     monkeypatch.setattr(growth, "ENOUGH", 100)
     monkeypatch.setattr(growth, "DEPARTING", 1)
