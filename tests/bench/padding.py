@@ -37,7 +37,7 @@ def padding_contests(plan):
     step = mean(sentences()) / 2
     options = {IN_ORDER: {}, BY_GROUP: {"group_by": lambda words: words // step}, BY_LENGTH: {"length": float}}
     for callers in CALLERS:
-        together = Together(partial(_round, options, callers, plan.count(6000)))
+        together = Together(partial(rates, options, callers, plan.count(6000)))
         yield Contest(
             f"padding, {callers} callers",
             "items/s",
@@ -47,12 +47,13 @@ def padding_contests(plan):
         )
 
 
-def _round(options, callers, items, seed):
+def rates(options, callers, items, seed):
+    """Return the items per second with each of the options, and with the list of all items sorted beforehand."""
     drawn = Random(seed).choices(sentences(), k=items)
-    rates = {name: items / virtual_time.run(_seconds(drawn, callers, **own)) for name, own in options.items()}
+    ours = {name: items / virtual_time.run(_seconds(drawn, callers, **own)) for name, own in options.items()}
     ordered = sorted(drawn)
     batches = [ordered[start : start + SIZE] for start in range(0, items, SIZE)]
-    return {**rates, SORTED: items / sum(map(_cost, batches))}
+    return {**ours, SORTED: items / sum(map(_cost, batches))}
 
 
 async def _seconds(items, callers, **options):

@@ -13,6 +13,7 @@ from batchify import AsyncMicrobatcher, SyncMicrobatcher, microbatch
 from batchify._core.run_cost import RunCost
 from batchify._threads import engine as threads
 from batchify.testing import inline, virtual_time
+from tests.bench import padding
 from tests.kit.columns import in_time
 from tests.kit.engines import PATIENCE, counted_calls, doubled, wait_until
 
@@ -282,3 +283,13 @@ def test_threads_that_call_again_at_once_stay_together(monkeypatch):
         thread.join(PATIENCE)
     assert [4, 4] == sizes[1:3]
     assert {*range(1, len(sizes) + 1)} == {*yields}
+
+
+# The gain.
+
+
+@pytest.mark.parametrize(("callers", "items", "share"), [(16, 1000, 0.75), (64, 1500, 0.85), (256, 3000, 0.92)])
+def test_callers_nearly_reach_the_rate_of_a_sorted_list(callers, items, share):
+    """With sentences of real text, single calls reach most of the rate of the list sorted beforehand."""
+    rates = padding.rates({"length": {"length": float}}, callers, items, seed=1)
+    assert rates["length"] > share * rates[padding.SORTED]
