@@ -125,7 +125,10 @@ class Admission:
         if config.weigh is not None:
             weight = self._number("weigh", config.weigh(item), "weighs", "max_weight", config.max_weight)
         elif config.length is not None:
-            weight = self._number("length", config.length(item), "has length", "max_padded", config.max_padded)
+            limit, most = "max_padded", config.max_padded
+            if config.sizes is not None and most is not None:
+                limit, most = f"max_padded / {config.sizes[0]}", most / config.sizes[0]
+            weight = self._number("length", config.length(item), "has length", limit, most)
         equal = self._items.get(item) if config.dedupe and is_hashable(item) else None
         return Entry(row, group, weight, equal, priority, time_limit, waits=waits)
 
@@ -158,7 +161,7 @@ class Admission:
         if most is not None and number > most:
             msg = (
                 f"an item of {name}() {verb} {_exactly(number)}, more than {limit}, {_exactly(most)}; "
-                f"split it, or raise {limit}"
+                f"split it, or raise {limit.split()[0]}"
             )
             raise ValueError(msg)
         return number

@@ -189,7 +189,7 @@ class Batch:
 
     def learn(self, run_time: float) -> None:
         if self.run_cost is not None:
-            self.run_cost.learn(self.size, max(cast("list[float]", self.weights)), self.weight, run_time)
+            self.run_cost.learn(self.size + self.padding, max(cast("list[float]", self.weights)), self.weight, run_time)
 
     @property
     def positions(self) -> Iterable[int]:

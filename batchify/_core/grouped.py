@@ -52,6 +52,7 @@ class GroupedQueue(Slots):
         "_max_padded",
         "_max_weight",
         "_overflow",
+        "_padded_sizes",
         "_refuses",
         "_room",
         "_run_cost",
@@ -61,6 +62,7 @@ class GroupedQueue(Slots):
         super().__init__(limits)
         self._max_weight = inf if limits.max_weight is None else limits.max_weight
         self._max_padded = inf if limits.max_padded is None else limits.max_padded
+        self._padded_sizes = limits.padded_sizes
         self._room = inf if limits.max_pending is None else limits.max_pending
         self._refuses = limits.on_full == "raise"
         self._arrivals = 0
@@ -139,6 +141,7 @@ class GroupedQueue(Slots):
 
     def change(self, limits: Limits) -> None:
         super().change(limits)
+        self._padded_sizes = limits.padded_sizes
         for key, group in self._groups.items():
             self._update_heaps(key, group)
 
@@ -256,7 +259,7 @@ class GroupedQueue(Slots):
     def _cut(self, group: Group, reason: str, now: float) -> Batch:
         if isinstance(group, LengthGroup):
             padding_per_run = cast("RunCost", self._run_cost).padding_per_run
-            taken = group.cut_near(self._head(group, now), self._max_size, self._max_padded, padding_per_run)
+            taken = group.cut_near(self._head(group, now), self._padded_sizes, self._max_padded, padding_per_run)
         else:
             taken = group.cut(self._max_size, self._max_weight)
         self._update_heaps(taken[0][0].group, group)

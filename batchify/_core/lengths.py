@@ -6,7 +6,7 @@ Must not know: when a batch leaves, which item is the head, how a length is foun
 Rules
 -----
 1. The head always leaves. The items nearest to it in length fill its batch, of equal lengths those of lowest rank.
-2. Size times longest never exceeds ``max_padded``.
+2. Size times longest never exceeds ``max_padded``. Here and in rule 3, the size includes the padding of ``sizes``.
 3. While two runs would be cheaper than one, the batch keeps only the part with the head. With m items no longer than x,
    two runs save m (longest - x) of padding, and must save more than ``SAVED_SHARE`` of the padding that costs as much
    as one more run.
@@ -24,13 +24,15 @@ unit of length does worse with few items waiting: it makes up for a short head w
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from math import ceil, frexp, inf, ldexp
 from typing import TYPE_CHECKING
 
 from batchify._core.entries import Group
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchify._core.entries import Entry
 
 # Less than 1, because an item that is left out finds nearer ones among later arrivals.
@@ -67,15 +69,18 @@ class LengthGroup(Group):
         self._drop_if_empty(length)
 
     def cut_near(
-        self, head: Entry, max_size: int, max_padded: float, padding_per_run: float | None
+        self, head: Entry, padded_sizes: Sequence[int], max_padded: float, padding_per_run: float | None
     ) -> list[list[Entry]]:
-        """Remove the items that share a batch with ``head``, and return the entries of each item."""
+        """Remove the items that share a batch with ``head``, and return the entries of each item.
+
+        ``padded_sizes`` has the size of a batch of n items with its padding at index n.
+        """
         if padding_per_run is None:
             padding_per_run = GUESSED_LENGTHS * self.weight / self.size
         own = class_of(head.weight)
         taken = [self._classes[own].take(head)]
-        window = self._nearest(own, max_size, max_padded)
-        for length, size in split(window, own, SAVED_SHARE * padding_per_run):
+        window = self._nearest(own, padded_sizes, max_padded)
+        for length, size in split(window, own, SAVED_SHARE * padding_per_run, padded_sizes):
             taken += self._classes[length].cut(size - (length == own), inf)
             self._drop_if_empty(length)
         for duplicates in taken:
@@ -83,8 +88,9 @@ class LengthGroup(Group):
                 super().leave(entry)
         return sorted(taken, key=lambda duplicates: duplicates[0].ticket)
 
-    def _nearest(self, own: float, max_size: int, max_padded: float) -> list[tuple[float, int]]:
+    def _nearest(self, own: float, padded_sizes: Sequence[int], max_padded: float) -> list[tuple[float, int]]:
         """Return the classes whose items fill the batch of a head of length ``own``, and how many items of each."""
+        max_size = len(padded_sizes) - 1
         at = bisect_left(self._lengths, own)
         near = self._lengths[max(at - max_size, 0) : at + max_size]
         # The head has left its class already.
@@ -96,7 +102,8 @@ class LengthGroup(Group):
                 break
             padded = max(length, longest)
             # Once an item of one side does not fit, no later one of that side does.
-            most = max_size if padded * max_size <= max_padded else int(max_padded // padded)
+            fits = padded * max_size <= max_padded
+            most = max_size if fits else bisect_right(padded_sizes, max_padded // padded) - 1
             count = min(self._classes[length].size, most - total)
             if count > 0:
                 window[length] = window.get(length, 0) + count
@@ -115,17 +122,19 @@ def class_of(length: float) -> float:
     return ldexp(ceil(64 * mantissa), exponent - 6)
 
 
-def split(window: list[tuple[float, int]], own: float, least: float) -> list[tuple[float, int]]:
+def split(
+    window: list[tuple[float, int]], own: float, least: float, padded_sizes: Sequence[int]
+) -> list[tuple[float, int]]:
     """Return the part of the window that the length ``own`` stays in, while a run of each part saves over ``least``.
 
     The window has pairs of a length and the number of its items, in order.
     """
     while True:
-        longest = window[-1][0]
+        longest, size = window[-1][0], sum(count for _, count in window)
         below, most, border = 0, least, 0
         for index, (length, count) in enumerate(window, 1):
             below += count
-            saved = below * (longest - length)
+            saved = (padded_sizes[size] - padded_sizes[size - below]) * longest - padded_sizes[below] * length
             if saved > most:
                 most, border = saved, index
         if not border:

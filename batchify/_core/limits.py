@@ -17,6 +17,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchify._core.run_cost import RunCost
 
 
@@ -41,6 +43,12 @@ class Limits:
     def padding(self, size: int) -> int:
         """Return the number of items that pad a batch of this size up to one of ``sizes``."""
         return 0 if self.sizes is None else self.sizes[bisect_left(self.sizes, size)] - size
+
+    @property
+    def padded_sizes(self) -> Sequence[int]:
+        """The size of a batch of n items with its padding, at index n."""
+        sizes = range(self.max_size + 1)
+        return sizes if self.sizes is None else [0, *(size + self.padding(size) for size in sizes[1:])]
 
 
 def check_sizes(limits: Limits) -> None:

@@ -85,6 +85,18 @@ def test_each_batch_has_the_head_and_its_neighbours_within_all_limits(lengths, p
     assert runs <= len(lengths)
 
 
+def test_padding_up_to_a_size_counts():
+    """A batch is as large as its limit of padding allows at its padded size, and a split pays for two padded sizes."""
+    queue = new(inf, sizes=(2, 4, 8), max_size=8, max_padded=40)
+    arrive(queue, [10] * 7)
+    assert [[10] * 4, [10] * 3] == leave(queue)
+    # Two runs save 2 * 5 without padding, but each needs 4 items instead of 2.
+    for sizes, batches in (((2, 4), [[5, 5], [10, 10]]), ((4,), [[5, 5, 10, 10]])):
+        queue = new(10, sizes=sizes, max_size=4)
+        arrive(queue, [5, 5, 10, 10])
+        assert batches == leave(queue)
+
+
 @given(st.lists(st.just(7), min_size=1, max_size=50), st.integers(1, 9))
 def test_equal_lengths_leave_as_without_lengths(lengths, max_size):
     """Items of one length share batches in order of arrival."""
