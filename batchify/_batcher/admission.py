@@ -161,7 +161,7 @@ class Admission:
         if most is not None and number > most:
             msg = (
                 f"an item of {name}() {verb} {_exactly(number)}, more than {limit}, {_exactly(most)}; "
-                f"split it, or raise {limit.split()[0]}"
+                f"split it, or raise {limit.split(maxsplit=1)[0]}"
             )
             raise ValueError(msg)
         return number

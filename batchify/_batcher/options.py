@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 # In Python 3.10, a TypedDict of typing cannot be generic.
-from typing_extensions import TypedDict
+from typing_extensions import Required, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -27,7 +27,6 @@ class SharedOptions(TypedDict, total=False):
     max_padded: float | None
     sizes: Iterable[int] | None
     dedupe: bool | Literal["waiting", "running"]
-    keyed: bool
     isolate_errors: bool
     executor: Executor | None
     lifespan: Callable[..., AbstractContextManager[Any] | AbstractAsyncContextManager[Any]] | None
@@ -36,7 +35,7 @@ class SharedOptions(TypedDict, total=False):
     name: str | None
 
 
-class Options(SharedOptions, total=False):
+class ColumnOptions(SharedOptions, total=False):
     """The options of ``microbatch``, whose functions get one argument for each column."""
 
     max_size: int
@@ -46,9 +45,22 @@ class Options(SharedOptions, total=False):
     group_by: Callable[..., Hashable] | None
 
 
+class Options(ColumnOptions, total=False):
+    """The options for a batch function that returns a list."""
+
+    keyed: Literal[False]
+
+
+class KeyedOptions(ColumnOptions, total=False):
+    """The options for a batch function that returns a mapping."""
+
+    keyed: Required[Literal[True]]
+
+
 class EngineOptions(SharedOptions, Generic[T], total=False):
     """The options of an engine class, whose functions get one item."""
 
+    keyed: bool
     weigh: Callable[[T], float] | None
     length: Callable[[T], float] | None
     group_by: Callable[[T], Hashable] | None

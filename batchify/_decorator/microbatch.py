@@ -134,14 +134,16 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
     """
     check_names("microbatch", options, OPTIONS)
     if fn is NO_FUNCTION:
-        return partial(microbatch, **options)
+        # pyright would try every overload with every option.
+        decorate: Any = microbatch
+        return partial(decorate, **options)
     # wrapt takes longer to import than the whole package, and the engine classes do not need it.
     from batchify._decorator.methods import BatchedFunction  # noqa: PLC0415
     from batchify._decorator.proxy import Batched  # noqa: PLC0415
 
     function = fn.__func__ if isinstance(fn, METHOD_KINDS) else fn
     if isinstance(function, Batched):
-        msg = f"{name_of(function)} is decorated with microbatch already"
+        msg = f"{name_of(function)} is already decorated with microbatch; pass all options to one decorator"
         raise TypeError(msg)
     if not callable(function):
         msg = f"microbatch decorates a function of a list of items, got {function!r} of type {type(function).__name__}"

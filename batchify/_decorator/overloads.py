@@ -1,146 +1,339 @@
 """The type of ``microbatch``: its result for each kind of batch function.
 
 Nothing here runs: no module imports this one at run time.
+
+A type checker takes the first overload that fits. Their order means:
+
+* A partial, which accepts any arguments, has one column. So has a function without annotations.
+* A positional parameter that is a list and has no default is a column; any other is an option.
+* A function that returns ``Any`` is a ``def`` function and not a generator function.
 """
+
+# mypy: disable-error-code="overload-overlap,overload-cannot-match"
+# pyright: reportInvalidTypeVarUse=false, reportOverlappingOverload=false
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Concatenate, Protocol, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, TypeVar, overload
+
+from typing_extensions import Never
+
+from batchify._batcher.functions import Results
+from batchify._decorator.types import (
+    AsyncFunction,
+    AsyncGeneric,
+    AsyncMethod,
+    AsyncResults,
+    AsyncStreamMethod,
+    AsyncStreams,
+    AsyncValues,
+    ClassMethod,
+    Failure,
+    P,
+    Q,
+    R,
+    R_co,
+    SyncFunction,
+    SyncGeneric,
+    SyncMethod,
+    SyncResults,
+    SyncStreamMethod,
+    SyncStreams,
+    SyncValues,
+    T,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
     from functools import partial
 
-    from typing_extensions import Never, Unpack
+    from typing_extensions import Unpack
 
-    from batchify._batcher.options import Options
-    from batchify._decorator.stream_types import (
-        AsyncGenerator,
-        AsyncStreamMethod,
-        AsyncStreams,
-        SyncGenerator,
-        SyncStreamMethod,
-        SyncStreams,
-    )
-    from batchify._decorator.types import (
-        T2,
-        AsyncBatch,
-        AsyncFunction,
-        AsyncMethod,
-        ClassMethod,
-        Owner,
-        P,
-        R,
-        SyncBatch,
-        SyncFunction,
-        SyncMethod,
-        T,
-    )
+    from batchify._batcher.options import KeyedOptions, Options
+
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+B = TypeVar("B")
+T_inv = TypeVar("T_inv")
+
+
+class AFunctionOfAListThatReturnsOneResultForEachItem:
+    """No object is one. In their errors, mypy names the first overload that may fit, and pyright the last one."""
+
+
+class Only(Protocol[R_co]):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[R_co]: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+NoBatchFunction: TypeAlias = AFunctionOfAListThatReturnsOneResultForEachItem
+# Only a function without types for its items and results fits.
+Untyped: TypeAlias = Callable[Concatenate[list[Only[Any]], P], Results[NoBatchFunction]]
+
+
+# A batch function of one column. It fits both overloads only if all its other parameters have defaults: a second list
+# without a default is a column.
+class One(Protocol[T_inv, P, R_co]):
+    @overload
+    def __call__(self, items: list[T_inv], /) -> R_co: ...
+    @overload
+    def __call__(self, items: list[T_inv], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+# Names that end with ``M`` are those of methods.
+class OneM(Protocol[T_inv, P, R_co]):
+    @overload
+    def __call__(self, instance: Never, items: list[T_inv], /) -> R_co: ...
+    @overload
+    def __call__(self, instance: Never, items: list[T_inv], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+SyncMapping: TypeAlias = Mapping[T, R | Failure]
+AsyncMapping: TypeAlias = Coroutine[Any, Any, Mapping[T, R | Failure]]
+# mypy takes a parameter ``**options`` for one that may hold the name of the column, so their types are not checked.
+AnyOptions: TypeAlias = Callable[[list[T]], B]
+AnyOptionsM: TypeAlias = Callable[[Never, list[T]], B]
+Two: TypeAlias = Callable[Concatenate[list[T], list[T2], P], B]
+TwoM: TypeAlias = Callable[Concatenate[Never, list[T], list[T2], P], B]
+Three: TypeAlias = Callable[Concatenate[list[T], list[T2], list[T3], P], B]
+ThreeM: TypeAlias = Callable[Concatenate[Never, list[T], list[T2], list[T3], P], B]
+# One column and a required option.
+Required: TypeAlias = Callable[Concatenate[list[T], P], B]
+RequiredM: TypeAlias = Callable[Concatenate[Never, list[T], P], B]
+OfClass: TypeAlias = Callable[Concatenate[type[Any], list[T], P], B]
+
+# Editors show these names: the class with the number of columns, or 0 if any options are taken.
+SyncFunction0: TypeAlias = SyncFunction[Concatenate[T, ...], R, T, ...]
+SyncFunction1: TypeAlias = SyncFunction[Concatenate[T, P], R, T, P]
+SyncFunction2: TypeAlias = SyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
+SyncFunction3: TypeAlias = SyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+SyncMethod0: TypeAlias = SyncMethod[Concatenate[T, ...], R, T, ...]
+SyncMethod1: TypeAlias = SyncMethod[Concatenate[T, P], R, T, P]
+SyncMethod2: TypeAlias = SyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
+SyncMethod3: TypeAlias = SyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+AsyncFunction0: TypeAlias = AsyncFunction[Concatenate[T, ...], R, T, ...]
+AsyncFunction1: TypeAlias = AsyncFunction[Concatenate[T, P], R, T, P]
+AsyncFunction2: TypeAlias = AsyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
+AsyncFunction3: TypeAlias = AsyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+AsyncMethod0: TypeAlias = AsyncMethod[Concatenate[T, ...], R, T, ...]
+AsyncMethod1: TypeAlias = AsyncMethod[Concatenate[T, P], R, T, P]
+AsyncMethod2: TypeAlias = AsyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
+AsyncMethod3: TypeAlias = AsyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+SyncStreams0: TypeAlias = SyncStreams[Concatenate[T, ...], R, T, ...]
+SyncStreams1: TypeAlias = SyncStreams[Concatenate[T, P], R, T, P]
+SyncStreams2: TypeAlias = SyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
+SyncStreams3: TypeAlias = SyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+SyncStreamMethod0: TypeAlias = SyncStreamMethod[Concatenate[T, ...], R, T, ...]
+SyncStreamMethod1: TypeAlias = SyncStreamMethod[Concatenate[T, P], R, T, P]
+SyncStreamMethod2: TypeAlias = SyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
+SyncStreamMethod3: TypeAlias = SyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+AsyncStreams0: TypeAlias = AsyncStreams[Concatenate[T, ...], R, T, ...]
+AsyncStreams1: TypeAlias = AsyncStreams[Concatenate[T, P], R, T, P]
+AsyncStreams2: TypeAlias = AsyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
+AsyncStreams3: TypeAlias = AsyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+AsyncStreamMethod0: TypeAlias = AsyncStreamMethod[Concatenate[T, ...], R, T, ...]
+AsyncStreamMethod1: TypeAlias = AsyncStreamMethod[Concatenate[T, P], R, T, P]
+AsyncStreamMethod2: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
+AsyncStreamMethod3: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
+
+
+class SyncIdentity(Protocol[Q]):
+    def __call__(self, items: list[T], /, *args: Q.args, **options: Q.kwargs) -> Results[T | Exception]: ...
+
+
+class AsyncIdentity(Protocol[Q]):
+    async def __call__(self, items: list[T], /, *args: Q.args, **options: Q.kwargs) -> Results[T | Exception]: ...
 
 
 class Decorator(Protocol):
-    """``microbatch`` itself, with or without some of its options.
-
-    A type checker takes the first overload that fits. For a function that fits several, their order means:
-
-    * A partial, which accepts any arguments, comes first and has one column.
-    * A second positional parameter that is a list is a column; without one, the function is not a method.
-    * A function that returns ``Any`` is a ``def`` function and not a generator function.
-    """
+    """``microbatch`` itself, with or without some of its options."""
 
     @overload
-    def __call__(self, **options: Unpack[Options]) -> Decorator: ...
+    def __call__(self, **_: Unpack[Options]) -> Decorator: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[Coroutine[Any, Any, list[R]]], /, **options: Unpack[Options]
-    ) -> AsyncFunction[Any, ..., R, Any]: ...
+    def __call__(self, **_: Unpack[KeyedOptions]) -> KeyedDecorator: ...
     @overload
-    def __call__(self, fn: partial[list[R]], /, **options: Unpack[Options]) -> SyncFunction[Any, ..., R, Any]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Only[NoBatchFunction], /, **_: Unpack[Options]) -> SyncFunction[..., Any, Any, ...]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[AsyncIterator[list[R]]], /, **options: Unpack[Options]
-    ) -> AsyncStreams[Any, ..., R, Any]: ...
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: partial[Iterator[list[R]]], /, **options: Unpack[Options]
-    ) -> SyncStreams[Any, ..., R, Any]: ...
+    def __call__(self, fn: Untyped[P], /, **_: Unpack[Options]) -> SyncFunction[..., Any, Any, ...]: ...
     @overload
     def __call__(
-        self, fn: SyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> SyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: partial[Coroutine[Any, Any, list[R]]], /, **_: Unpack[Options]
+    ) -> AsyncFunction[..., R, Any, ...]: ...
+    @overload
+    def __call__(self, fn: partial[list[R]], /, **_: Unpack[Options]) -> SyncFunction[..., R, Any, ...]: ...
     @overload
     def __call__(
-        self, fn: AsyncBatch[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> AsyncFunction[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: partial[AsyncIterator[list[R]]], /, **_: Unpack[Options]
+    ) -> AsyncStreams[..., R, Any, ...]: ...
+    @overload
+    def __call__(self, fn: partial[Iterator[list[R]]], /, **_: Unpack[Options]) -> SyncStreams[..., R, Any, ...]: ...
+    @overload
+    def __call__(self, fn: SyncIdentity[Q], /, **_: Unpack[Options]) -> SyncGeneric[Q]: ...
+    @overload
+    def __call__(self, fn: AsyncIdentity[Q], /, **_: Unpack[Options]) -> AsyncGeneric[Q]: ...
+    @overload
+    def __call__(self, fn: One[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptions[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-    ) -> SyncFunction[T, P, R, T]: ...
+        self, fn: Three[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
+    ) -> SyncFunction3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: Two[T, T2, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncBatch[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-    ) -> AsyncFunction[T, P, R, T]: ...
+        self, fn: OfClass[T, P, SyncResults[R]], /, **_: Unpack[Options]
+    ) -> ClassMethod[SyncFunction1[T, P, R]]: ...
+    @overload
+    def __call__(self, fn: One[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptions[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-    ) -> ClassMethod[SyncFunction[T, P, R, T]]: ...
+        self, fn: Three[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
+    ) -> AsyncFunction3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: Two[T, T2, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncBatch[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-    ) -> ClassMethod[AsyncFunction[T, P, R, T]]: ...
+        self, fn: OfClass[T, P, AsyncResults[R]], /, **_: Unpack[Options]
+    ) -> ClassMethod[AsyncFunction1[T, P, R]]: ...
+    @overload
+    def __call__(self, fn: One[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptions[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> SyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: Three[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
+    ) -> SyncStreams3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: Two[T, T2, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncBatch[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> AsyncMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: OfClass[T, P, SyncValues[R]], /, **_: Unpack[Options]
+    ) -> ClassMethod[SyncStreams1[T, P, R]]: ...
+    @overload
+    def __call__(self, fn: One[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptions[T, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-    ) -> SyncMethod[T, P, R, T]: ...
+        self, fn: Three[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
+    ) -> AsyncStreams3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: Two[T, T2, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncBatch[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-    ) -> AsyncMethod[T, P, R, T]: ...
+        self, fn: OfClass[T, P, AsyncValues[R]], /, **_: Unpack[Options]
+    ) -> ClassMethod[AsyncStreams1[T, P, R]]: ...
+    @overload
+    def __call__(self, fn: OneM[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptionsM[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> SyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: ThreeM[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
+    ) -> SyncMethod3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: TwoM[T, T2, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: OneM[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptionsM[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod0[T, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncGenerator[Concatenate[list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> AsyncStreams[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: ThreeM[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
+    ) -> AsyncMethod3[T, T2, T3, P, R]: ...
+    @overload
+    def __call__(self, fn: TwoM[T, T2, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: OneM[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptionsM[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-    ) -> SyncStreams[T, P, R, T]: ...
+        self, fn: ThreeM[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
+    ) -> SyncStreamMethod3[T, T2, T3, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncGenerator[Concatenate[list[T], P], R], /, **options: Unpack[Options]
-    ) -> AsyncStreams[T, P, R, T]: ...
+        self, fn: TwoM[T, T2, P, SyncValues[R]], /, **_: Unpack[Options]
+    ) -> SyncStreamMethod2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: OneM[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreamMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: AnyOptionsM[T, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreamMethod0[T, R]: ...
     @overload
     def __call__(
-        self, fn: SyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-    ) -> ClassMethod[SyncStreams[T, P, R, T]]: ...
+        self, fn: ThreeM[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
+    ) -> AsyncStreamMethod3[T, T2, T3, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncGenerator[Concatenate[type[Owner], list[T], P], R], /, **options: Unpack[Options]
-    ) -> ClassMethod[AsyncStreams[T, P, R, T]]: ...
+        self, fn: TwoM[T, T2, P, AsyncValues[R]], /, **_: Unpack[Options]
+    ) -> AsyncStreamMethod2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreamMethod1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: SyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> SyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: Two[T, T2, P, SyncMapping[tuple[T, T2], R]], /, **_: Unpack[KeyedOptions]
+    ) -> SyncFunction2[T, T2, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncGenerator[Concatenate[Never, list[T], list[T2], P], R], /, **options: Unpack[Options]
-    ) -> AsyncStreamMethod[T, Concatenate[T2, P], R, tuple[T, T2]]: ...
+        self, fn: Required[T, P, SyncMapping[T, R]], /, **_: Unpack[KeyedOptions]
+    ) -> SyncFunction1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: SyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-    ) -> SyncStreamMethod[T, P, R, T]: ...
+        self, fn: RequiredM[T, P, SyncMapping[T, R]], /, **_: Unpack[KeyedOptions]
+    ) -> SyncMethod1[T, P, R]: ...
     @overload
     def __call__(
-        self, fn: AsyncGenerator[Concatenate[Never, list[T], P], R], /, **options: Unpack[Options]
-    ) -> AsyncStreamMethod[T, P, R, T]: ...
+        self, fn: Two[T, T2, P, AsyncMapping[tuple[T, T2], R]], /, **_: Unpack[KeyedOptions]
+    ) -> AsyncFunction2[T, T2, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Required[T, P, AsyncMapping[T, R]], /, **_: Unpack[KeyedOptions]
+    ) -> AsyncFunction1[T, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: RequiredM[T, P, AsyncMapping[T, R]], /, **_: Unpack[KeyedOptions]
+    ) -> AsyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: NoBatchFunction, /, **_: Unpack[Options]) -> SyncFunction[..., Any, Any, ...]: ...
+
+
+class KeyedDecorator(Protocol):
+    """``microbatch(keyed=True)``, with or without other options."""
+
+    @overload
+    def __call__(self, **_: Unpack[Options]) -> KeyedDecorator: ...
+    @overload
+    def __call__(
+        self, fn: Two[T, T2, P, SyncMapping[tuple[T, T2], R]], /, **_: Unpack[Options]
+    ) -> SyncFunction2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, SyncMapping[T, R]], /, **_: Unpack[Options]) -> SyncFunction1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, SyncMapping[T, R]], /, **_: Unpack[Options]) -> SyncMethod1[T, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Two[T, T2, P, AsyncMapping[tuple[T, T2], R]], /, **_: Unpack[Options]
+    ) -> AsyncFunction2[T, T2, P, R]: ...
+    @overload
+    def __call__(self, fn: Required[T, P, AsyncMapping[T, R]], /, **_: Unpack[Options]) -> AsyncFunction1[T, P, R]: ...
+    @overload
+    def __call__(self, fn: RequiredM[T, P, AsyncMapping[T, R]], /, **_: Unpack[Options]) -> AsyncMethod1[T, P, R]: ...

@@ -83,23 +83,24 @@ class Batched(Proxy):
     def _self_ways(self, route: RequestRoute) -> Ways:
         return ways(self._self_call, route)
 
-    def map(self, items: Iterable[Any], /, **options: Any) -> Any:
+    def map(self, items: Iterable[Any], /, *args: Any, **options: Any) -> Any:
         """Return the results for ``items`` in order: a list, or for an ``async def`` function an awaitable of a list.
 
         For a generator function, the result for an item is the list of all its values.
 
         Args:
             items: any number of items; with several columns, tuples of one element for each column.
-            options: options of the batch function, for all items.
+            args: options of the batch function by position, for all items.
+            options: options of the batch function by name, for all items.
 
         Raises:
             Exception: the error of the first item that fails.
         """
-        rows = self._self_call.rows(items, options)
-        route = self._self_route.requests() if options else self._self_route
+        rows = self._self_call.rows(items, options, args)
+        route = self._self_route.requests() if args or options else self._self_route
         return route.submit_many(rows)
 
-    def imap(self, items: Any, ahead: int | None = None, /, **options: Any) -> Any:
+    def imap(self, items: Any, ahead: int | None = None, /, *args: Any, **options: Any) -> Any:
         """Return an iterator of the results for ``items`` in order, for an input of any length.
 
         It is asynchronous for an ``async def`` function, whose ``items`` may be asynchronous too. It takes no item
@@ -113,10 +114,11 @@ class Batched(Proxy):
             items: any number of items; with several columns, tuples of one element for each column.
             ahead: maximum number of items that wait or run, or whose results are not read yet; ``None`` means twice the
                 number of items that can run at once.
-            options: options of the batch function, for all items.
+            args: options of the batch function by position, for all items.
+            options: options of the batch function by name, for all items.
         """
-        convert = self._self_call.converter(options)
-        route = self._self_route.requests() if options else self._self_route
+        convert = self._self_call.converter(options, args)
+        route = self._self_route.requests() if args or options else self._self_route
         return route.imap(items, convert, None if ahead is None else whole("ahead", ahead))
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:

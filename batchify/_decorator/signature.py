@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
@@ -60,14 +60,15 @@ class Call:
         for parameter in options:
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 msg = (
-                    f"{name}() has {parameter}, which is no column; give it one parameter by name for the list of items"
+                    f"{name}() has {parameter}, which cannot be a column; give it one parameter by name for the list "
+                    "of items"
                 )
                 raise TypeError(msg)
         if not self.columns:
             named = [p.name for p in options if p.default is p.empty and p.kind is Parameter.KEYWORD_ONLY]
             msg = (
                 f"{name}() has no column: give it a parameter without a default for the list of items"
-                f"{f' ({named[0]} is none, as it can only be given by name)' if named else ''}"
+                f"{f' ({named[0]} can only be passed by name, so it is an option)' if named else ''}"
             )
             raise TypeError(msg)
         self._options = CallOptions(options, name) if options else None
@@ -100,26 +101,23 @@ class Call:
         one.__qualname__ = self._name
         return one
 
-    def rows(self, items: Iterable[Any], options: dict[str, Any]) -> Iterable[Any]:
-        convert = self.converter(options)
+    def rows(self, items: Iterable[Any], options: dict[str, Any], args: tuple[Any, ...] = ()) -> Iterable[Any]:
+        convert = self.converter(options, args)
         return items if convert is _itself else (convert(item) for item in items)
 
-    def converter(self, options: dict[str, Any]) -> Callable[[Any], Any]:
+    def converter(self, options: dict[str, Any], args: tuple[Any, ...] = ()) -> Callable[[Any], Any]:
         """Return the function that makes the row of an item of ``map()`` or ``imap()``."""
         is_one = len(self.columns) == 1
-        if is_one and self._options is None and not options:
+        if is_one and self._options is None and not args and not options:
             return _itself
         row = self.bind(_itself, _itself)
-        if is_one:
-            return partial(row, **options)
-        return lambda item: row(*self._elements(item), **options)
+        return lambda item: row(*((item,) if is_one else self._elements(item)), *args, **options)
 
     def _elements(self, item: Any) -> Iterable[Any]:
         if isinstance(item, (str, bytes)) or not hasattr(item, "__iter__"):
             msg = (
-                f"map() and imap() of {self._name}() take items of one element for each of {', '.join(self.columns)}, "
-                f"as tuples, got a {type(item).__name__}; of a method, call it on an instance, and of a class method, "
-                "decorate above @classmethod"
+                f"map() and imap() of {self._name}() take one tuple ({', '.join(self.columns)}) for each item, got a "
+                f"{type(item).__name__}; call them for a method on an instance, and put @microbatch above @classmethod"
             )
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]
@@ -236,8 +234,10 @@ def _element(annotation: Any) -> Any:
 
 
 def _result(annotation: Any) -> Any:
-    """Return the element type without exceptions and ``DONE``, which are raised and end a stream."""
-    element = _element(annotation)
+    """Return the type of an element, or of a value of a mapping, without exceptions and ``DONE``, which end a call."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    is_mapping = inspect.isclass(origin) and issubclass(origin, Mapping)
+    element = inner[-1] if is_mapping and inner else _element(annotation)
     if get_origin(element) not in (Union, UnionType):
         return element
     kinds = [kind for kind in get_args(element) if not (inspect.isclass(kind) and issubclass(kind, (Exception, Done)))]

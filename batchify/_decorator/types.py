@@ -2,43 +2,64 @@
 
 Must not know: engines. Nothing here runs: no module imports this one at run time.
 
-``T`` is an item, ``R`` its result, and ``P`` the options of a call. An exception among the results is raised and not
-returned, so ``R`` excludes it. A ``Function`` may be a bound method, an ``Unbound`` is a method as an attribute of its
-class, and a ``Method`` is one in the body of its class. Each is ``Sync`` for ``def``, or ``Async`` for ``async def``.
+``P`` are the parameters of a call, ``R`` is its result, ``M`` is an item of ``map``, and ``Q`` are the options of a
+call. An exception among the results is raised and not returned, and ``DONE`` ends a stream, so ``R`` excludes both. A
+``Method`` is a function in the body of a class, and ``Unbound`` is one as an attribute of the class. Each name begins
+with ``Sync`` for ``def``, and with ``Async`` for ``async def``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from batchify._batcher.functions import Results
+from batchify._core.outcome import Done
 
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+    from types import CoroutineType
 
     from typing_extensions import Self, Unpack
 
     from batchify._batcher.options import Changes
     from batchify._stats.snapshot import BatchStats
 
-T = TypeVar("T")
-R = TypeVar("R")
-# An element of a second column.
-T2 = TypeVar("T2")
-# An item of ``map``: a tuple if there are two columns.
-M_contra = TypeVar("M_contra", contravariant=True)
-R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+# An item of ``map``: a tuple if there are several columns.
+M_contra = TypeVar("M_contra", contravariant=True)
 # The class of a method, and a method after binding.
 Owner = TypeVar("Owner")
 Owner_contra = TypeVar("Owner_contra", contravariant=True)
 Bound_co = TypeVar("Bound_co", covariant=True)
+Batch_co = TypeVar("Batch_co", covariant=True)
 
-SyncBatch: TypeAlias = Callable[P, Results[R | Exception]]
-AsyncBatch: TypeAlias = Callable[P, Coroutine[Any, Any, Results[R | Exception]]]
+# pyright takes an exception for a result unless it is exactly one of these, or sorts after the results by name.
+Failure: TypeAlias = (
+    Exception
+    | ConnectionError
+    | FileNotFoundError
+    | IndexError
+    | KeyError
+    | LookupError
+    | OSError
+    | PermissionError
+    | RuntimeError
+    | TimeoutError
+    | TypeError
+    | ValueError
+)
+# What batch functions return.
+SyncResults: TypeAlias = Results[R | Failure]
+AsyncResults: TypeAlias = Coroutine[Any, Any, Results[R | Failure]]
+SyncValues: TypeAlias = Iterator[Results[R | Failure | Done]]
+AsyncValues: TypeAlias = AsyncIterator[Results[R | Failure | Done]]
 
 
 class Decorated(Protocol):
@@ -62,58 +83,142 @@ class Decorated(Protocol):
     async def __aexit__(self, *error: object) -> None: ...
 
 
-class SyncFunction(Decorated, Protocol[T, P, R, M_contra]):
+class SyncFunction(Decorated, Protocol[P, R, M_contra, Q]):
     @property
-    def __wrapped__(self) -> Callable[Concatenate[list[T], P], Results[R]]: ...
-    def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[R]: ...
-    def map(self, items: Iterable[M_contra], /, **options: Any) -> list[R]: ...
-    def imap(self, items: Iterable[M_contra], ahead: int | None = None, /, **options: Any) -> Generator[R]: ...
-    def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
-
-
-class AsyncFunction(Decorated, Protocol[T, P, R, M_contra]):
-    @property
-    def __wrapped__(self) -> Callable[Concatenate[list[T], P], Coroutine[Any, Any, Results[R]]]: ...
-    def __call__(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
-    def submit(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
-    def map(self, items: Iterable[M_contra], /, **options: Any) -> Coroutine[Any, Any, list[R]]: ...
+    def __wrapped__(self) -> Callable[..., Results[R]]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[R]: ...
+    def map(self, items: Iterable[M_contra], /, *args: Q.args, **options: Q.kwargs) -> list[R]: ...
     def imap(
-        self, items: AsyncIterable[M_contra] | Iterable[M_contra], ahead: int | None = None, /, **options: Any
+        self, items: Iterable[M_contra], ahead: int | None = None, /, *args: Q.args, **options: Q.kwargs
+    ) -> Generator[R]: ...
+    def acall(self, *args: P.args, **kwargs: P.kwargs) -> CoroutineType[Any, Any, R]: ...
+
+
+class AsyncFunction(Decorated, Protocol[P, R, M_contra, Q]):
+    @property
+    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, Results[R]]]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> CoroutineType[Any, Any, R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
+    def map(
+        self, items: Iterable[M_contra], /, *args: Q.args, **options: Q.kwargs
+    ) -> CoroutineType[Any, Any, list[R]]: ...
+    def imap(
+        self,
+        items: AsyncIterable[M_contra] | Iterable[M_contra],
+        ahead: int | None = None,
+        /,
+        *args: Q.args,
+        **options: Q.kwargs,
     ) -> AsyncGenerator[R]: ...
-    def acall(self, item: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def acall(self, *args: P.args, **kwargs: P.kwargs) -> CoroutineType[Any, Any, R]: ...
 
 
-class SyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
+class SyncStream(Iterator[R_co], Protocol[R_co]):
+    def close(self) -> None: ...
+
+
+class AsyncStream(AsyncIterator[R_co], Protocol[R_co]):
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
+class SyncStreams(Decorated, Protocol[P, R, M_contra, Q]):
     @property
-    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Results[R_co]]: ...
-    def __call__(self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __wrapped__(self) -> Callable[..., Iterator[Results[R]]]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> SyncStream[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> SyncStream[R]: ...
+    def map(self, items: Iterable[M_contra], /, *args: Q.args, **options: Q.kwargs) -> list[list[R]]: ...
+    def imap(
+        self, items: Iterable[M_contra], ahead: int | None = None, /, *args: Q.args, **options: Q.kwargs
+    ) -> Generator[list[R]]: ...
+    def acall(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
 
 
-class AsyncUnbound(Decorated, Protocol[Owner_contra, T, P, R_co]):
+class AsyncStreams(Decorated, Protocol[P, R, M_contra, Q]):
     @property
-    def __wrapped__(self) -> Callable[Concatenate[Owner_contra, list[T], P], Coroutine[Any, Any, Results[R_co]]]: ...
-    def __call__(
-        self, instance: Owner_contra, item: T, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R_co]: ...
+    def __wrapped__(self) -> Callable[..., AsyncIterator[Results[R]]]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
+    def map(
+        self, items: Iterable[M_contra], /, *args: Q.args, **options: Q.kwargs
+    ) -> CoroutineType[Any, Any, list[list[R]]]: ...
+    def imap(
+        self,
+        items: AsyncIterable[M_contra] | Iterable[M_contra],
+        ahead: int | None = None,
+        /,
+        *args: Q.args,
+        **options: Q.kwargs,
+    ) -> AsyncGenerator[list[R]]: ...
+    def acall(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R]: ...
 
 
-# ``__get__`` infers the class of a method. If it were part of the type, a subclass could not override the method.
-class SyncMethod(SyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
-    @overload
-    def __get__(self, instance: None, owner: type[Owner]) -> SyncUnbound[Owner, T, P, R]: ...
-    @overload
-    def __get__(self, instance: object, owner: type | None = None) -> SyncFunction[T, P, R, M_contra]: ...
+class Unbound(Decorated, Protocol[Owner_contra, P, R_co, Batch_co]):
+    """A method as an attribute of its class."""
+
+    @property
+    def __wrapped__(self) -> Batch_co: ...
+    def __call__(self, instance: Owner_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
-class AsyncMethod(AsyncUnbound[Any, T, P, R], Protocol[T, P, R, M_contra]):
+# ``__get__`` infers the class of a method. If it were part of the type, a subclass could not override the method. A
+# method is a function too, because pyright does not call ``__get__`` for the members of a protocol.
+class SyncMethod(SyncFunction[P, R, M_contra, Q], Protocol[P, R, M_contra, Q]):
     @overload
-    def __get__(self, instance: None, owner: type[Owner]) -> AsyncUnbound[Owner, T, P, R]: ...
+    def __get__(self, instance: None, owner: type[Owner]) -> Unbound[Owner, P, R, Callable[..., Results[R]]]: ...
     @overload
-    def __get__(self, instance: object, owner: type | None = None) -> AsyncFunction[T, P, R, M_contra]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> SyncFunction[P, R, M_contra, Q]: ...
+
+
+class AsyncMethod(AsyncFunction[P, R, M_contra, Q], Protocol[P, R, M_contra, Q]):
+    @overload
+    def __get__(
+        self, instance: None, owner: type[Owner]
+    ) -> Unbound[Owner, P, CoroutineType[Any, Any, R], Callable[..., Coroutine[Any, Any, Results[R]]]]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> AsyncFunction[P, R, M_contra, Q]: ...
+
+
+class SyncStreamMethod(SyncStreams[P, R, M_contra, Q], Protocol[P, R, M_contra, Q]):
+    @overload
+    def __get__(self, instance: None, owner: type[Owner]) -> Unbound[Owner, P, SyncStream[R], Any]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> SyncStreams[P, R, M_contra, Q]: ...
+
+
+class AsyncStreamMethod(AsyncStreams[P, R, M_contra, Q], Protocol[P, R, M_contra, Q]):
+    @overload
+    def __get__(self, instance: None, owner: type[Owner]) -> Unbound[Owner, P, AsyncStream[R], Any]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> AsyncStreams[P, R, M_contra, Q]: ...
 
 
 class ClassMethod(Decorated, Protocol[Bound_co]):
     def __get__(self, instance: object, owner: type | None = None) -> Bound_co: ...
     # classmethod() takes callables only.
     def __call__(self, owner: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+# For ``list[T] -> list[T]`` with any ``T``. mypy binds the variable of a generic function to one type otherwise.
+class SyncGeneric(Decorated, Protocol[Q]):
+    @property
+    def __wrapped__(self) -> Callable[..., Results[Any]]: ...
+    def __call__(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> T: ...
+    def submit(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> concurrent.futures.Future[T]: ...
+    def map(self, items: Iterable[T], /, *args: Q.args, **options: Q.kwargs) -> list[T]: ...
+    def imap(
+        self, items: Iterable[T], ahead: int | None = None, /, *args: Q.args, **options: Q.kwargs
+    ) -> Generator[T]: ...
+    def acall(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> CoroutineType[Any, Any, T]: ...
+
+
+class AsyncGeneric(Decorated, Protocol[Q]):
+    @property
+    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, Results[Any]]]: ...
+    def __call__(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> CoroutineType[Any, Any, T]: ...
+    def submit(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> asyncio.Future[T]: ...
+    def map(self, items: Iterable[T], /, *args: Q.args, **options: Q.kwargs) -> CoroutineType[Any, Any, list[T]]: ...
+    def imap(
+        self, items: AsyncIterable[T] | Iterable[T], ahead: int | None = None, /, *args: Q.args, **options: Q.kwargs
+    ) -> AsyncGenerator[T]: ...
+    def acall(self, item: T, /, *args: Q.args, **options: Q.kwargs) -> CoroutineType[Any, Any, T]: ...

@@ -104,13 +104,14 @@ def test_submit_takes_the_arguments_of_a_call(kit):
     assert ("a", "A", 10, True, {}) == future.result()
 
 
-def test_map_takes_a_tuple_for_each_item(kit):
-    """``map`` takes one tuple for each call, and options for all of them."""
+@pytest.mark.parametrize(("args", "options"), [((), {"limit": 3}), ((3,), {})])
+def test_map_takes_a_tuple_for_each_item(kit, args, options):
+    """``map`` takes one tuple for each call, and options for all of them, by name or by position."""
     search = Search(kit)
     pairs = [("a", "A"), ("b", "B")]
 
     def call(pairs):
-        return search.fn.map(pairs, limit=3)
+        return search.fn.map(pairs, *args, **options)
 
     results = (
         call(pairs) if kit.name != "asyncio" else asyncio.run_coroutine_threadsafe(call(pairs), kit.loop).result(5)

@@ -243,7 +243,7 @@ def test_columns(side):
     assert ([3, 7], None) == side.read(fn.imap(side.input([(1, 2), (3, 4)])))
     assert ([6, 14], None) == side.read(fn.imap(side.input([(1, 2), (3, 4)]), times=2))
     _, error = side.read(fn.imap(side.input([5])))
-    assert (TypeError, True) == (type(error), "take items of one element for each of left, right" in str(error))
+    assert (TypeError, True) == (type(error), "take one tuple (left, right) for each item" in str(error))
 
 
 def test_generator_functions_yield_lists(side):

@@ -287,12 +287,12 @@ REFUSED = [
     (functools.partial(embed, []), f"embed() {NO_COLUMN}"),
     (Model().nothing, f"Model.nothing() {NO_COLUMN}"),
     (classmethod(lambda cls: []), f"{A_LAMBDA} {NO_COLUMN}"),
-    (lambda *texts: [], f"{A_LAMBDA} has *texts, which is no column; {ADVICE}"),
-    (lambda texts, *more: [], f"{A_LAMBDA} has *more, which is no column; {ADVICE}"),
-    (lambda *, texts: [], f"{A_LAMBDA} {NO_COLUMN} (texts is none, as it can only be given by name)"),
+    (lambda *texts: [], f"{A_LAMBDA} has *texts, which cannot be a column; {ADVICE}"),
+    (lambda texts, *more: [], f"{A_LAMBDA} has *more, which cannot be a column; {ADVICE}"),
+    (lambda *, texts: [], f"{A_LAMBDA} {NO_COLUMN} (texts can only be passed by name, so it is an option)"),
     (
         functools.partial(lambda top_k, texts: [], top_k=1),
-        f"{A_LAMBDA} {NO_COLUMN} (texts is none, as it can only be given by name)",
+        f"{A_LAMBDA} {NO_COLUMN} (texts can only be passed by name, so it is an option)",
     ),
 ]
 
@@ -306,12 +306,24 @@ def test_decorating_an_object_that_is_no_batch_function_is_refused(fn, message):
 @pytest.mark.parametrize(
     ("decorate", "message"),
     [
-        (microbatch, "embed is decorated with microbatch already"),
-        (microbatch(max_size=8), "embed is decorated with microbatch already"),
-        (lambda fn: microbatch(staticmethod(fn)), "embed is decorated with microbatch already"),
-        (lambda fn: microbatch(classmethod(fn)), "embed is decorated with microbatch already"),
-        (lambda _: microbatch(Model.encode), "Model.encode is decorated with microbatch already"),
-        (lambda _: microbatch(Model().encode), "Model.encode is decorated with microbatch already"),
+        (microbatch, "embed is already decorated with microbatch; pass all options to one decorator"),
+        (microbatch(max_size=8), "embed is already decorated with microbatch; pass all options to one decorator"),
+        (
+            lambda fn: microbatch(staticmethod(fn)),
+            "embed is already decorated with microbatch; pass all options to one decorator",
+        ),
+        (
+            lambda fn: microbatch(classmethod(fn)),
+            "embed is already decorated with microbatch; pass all options to one decorator",
+        ),
+        (
+            lambda _: microbatch(Model.encode),
+            "Model.encode is already decorated with microbatch; pass all options to one decorator",
+        ),
+        (
+            lambda _: microbatch(Model().encode),
+            "Model.encode is already decorated with microbatch; pass all options to one decorator",
+        ),
     ],
 )
 def test_decorating_a_function_twice_is_refused(decorate, message):

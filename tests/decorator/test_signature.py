@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
@@ -197,7 +198,7 @@ def test_a_keyword_only_parameter_is_no_column(fn):
     """If the only candidate for a column is keyword-only, the error names it."""
     expected = (
         "f() has no column: give it a parameter without a default for the list of items "
-        "(texts is none, as it can only be given by name)"
+        "(texts can only be passed by name, so it is an option)"
     )
     assert expected == refusal(fn)
 
@@ -205,7 +206,7 @@ def test_a_keyword_only_parameter_is_no_column(fn):
 @pytest.mark.parametrize("fn", [lambda *args: [], lambda texts, *args: []])
 def test_a_variable_number_of_columns_is_refused(fn):
     """A function with ``*args`` is refused, and the error names the parameter."""
-    expected = "f() has *args, which is no column; give it one parameter by name for the list of items"
+    expected = "f() has *args, which cannot be a column; give it one parameter by name for the list of items"
     assert expected == refusal(fn)
 
 
@@ -407,6 +408,14 @@ def test_rows_gives_one_row_for_each_item():
     assert (["a", "b"], 10, 3, 1, False, {}) == call.batch(search)(rows)
 
 
+def test_rows_takes_options_by_position():
+    """``rows()`` passes positional arguments after the columns of each item, as a call does."""
+    call = Call(lambda texts, k=1: [(text, k) for text in texts], "f")
+    assert [("a", 3), ("b", 3)] == call.batch(call._fn)(list(call.rows(["a", "b"], {}, (3,))))
+    two = Call(lambda queries, docs, k=1: [(*pair, k) for pair in zip(queries, docs, strict=True)], "f")
+    assert [("q", "d", 3)] == two.batch(two._fn)(list(two.rows([("q", "d")], {}, (3,))))
+
+
 def test_rows_takes_a_tuple_for_each_item_of_several_columns():
     """``rows()`` takes a tuple, or another sequence, for each item of several columns."""
     assert [("q", "d"), ("r", "e")] == list(Call(pairs, "f").rows([("q", "d"), ["r", "e"]], {}))
@@ -415,8 +424,8 @@ def test_rows_takes_a_tuple_for_each_item_of_several_columns():
 @pytest.mark.parametrize("item", ["qd", b"qd", 5])
 def test_rows_refuses_an_item_without_one_element_for_each_column(item):
     """``rows()`` does not split strings or bytes into columns, and its error states the expected form."""
-    expected = f"one element for each of queries, docs, as tuples, got a {type(item).__name__};"
-    with pytest.raises(TypeError, match=expected):
+    expected = f" one tuple (queries, docs) for each item, got a {type(item).__name__};"
+    with pytest.raises(TypeError, match=re.escape(expected)):
         list(Call(pairs, "f").rows([item], {}))
 
 
@@ -496,6 +505,8 @@ def test_the_type_of_one_item_is_the_element_type(annotation, expected):
         (list[ValueError], ValueError),
         (list[ValueError | KeyError], ValueError | KeyError),
         (list[list[int] | ValueError], list[int]),
+        (dict[str, int | ValueError], int),
+        (Mapping[str, bytes], bytes),
     ],
 )
 def test_the_type_of_a_result_excludes_exceptions(returned, expected):

@@ -408,7 +408,7 @@ TUNE = "tune shop:sleep --items"
         (
             "tune shop:no_column --items x:y",
             (
-                "shop:no_column is not a batch function: no_column() has *items, which is no column; "
+                "shop:no_column is not a batch function: no_column() has *items, which cannot be a column; "
                 "give it one parameter by name for the list of items"
             ),
         ),

@@ -111,6 +111,8 @@ def wrong_batch_functions() -> None:
     microbatch(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
     microbatch(unordered)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
     microbatch(max_size=3)(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
+    microbatch(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # no function
+    microbatch(mapping, max_size=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]  # in no order
     SyncMicrobatcher(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # in no order
     AsyncMicrobatcher(mapping)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # in no order
     SyncMicrobatcher(async_plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # async def
