@@ -170,7 +170,7 @@ class Stats:
         run_bucket = bisect_left(BOUNDS, run_time)
         kind = size, batch.reason, batch.max_size
         for stats in (self, *self._parents):
-            stats._kinds[kind] = count = stats._kinds.get(kind, 0) + 1
+            stats._kinds[kind] = batches = stats._kinds.get(kind, 0) + 1
             if failed or cancelled or calls > size or batch.padding:
                 counts = stats._counts
                 counts["failed_items"] += failed
@@ -192,7 +192,7 @@ class Stats:
             stats._departures.append((departed, calls))
             stats._arrivals.extend(arrived)
         # The last one counts for the whole function.
-        return stats._hint() if count == MANY_LONE_ITEMS else None
+        return stats._hint() if batches == MANY_LONE_ITEMS else None
 
     def _hint(self) -> bool | None:
         if self._hinted or any(size > 1 or max_size == 1 for size, _, max_size in self._kinds):
