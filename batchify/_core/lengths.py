@@ -131,7 +131,8 @@ def split(
     """
     while True:
         longest, size = window[-1][0], sum(count for _, count in window)
-        below, most, border = 0, least, 0
+        # A sum of lengths may be below 0 by rounding.
+        below, most, border = 0, max(least, 0.0), 0
         for index, (length, count) in enumerate(window, 1):
             below += count
             saved = (padded_sizes[size] - padded_sizes[size - below]) * longest - padded_sizes[below] * length
