@@ -7,13 +7,14 @@ An engine holds one ``Line`` and uses it in this way:
 
     batch = line.take(now)               the next batch that may leave now, or None; its calls count as running
     line.drop(batch, gone, now)          some callers left meanwhile; returns whether any stay
-    line.join(data, waiter)              shares an equal item that runs; returns whether there is one
     runs = line.runs(batch)              the batch, and later its halves if an error is isolated
     line.answers(part, returned)         the batch function returned: one answer for each caller of the part
     line.ended(runs, error)              the batch function raised: the parts that this ends
     line.count(part, now, ...)           all callers of a part have their answers
     line.end(part, now)                  a part ended; the slot is free after the last one
 
+    line.join(data, waiter)              an item arrived: returns whether its caller shares an equal one that runs
+    line.seal(batch)                     no more callers may do that, because the batch is cancelled
     mark = line.add(data, waiter, now)   an item arrived
     line.admit()                         items may have room now: returns their waiters
     line.leave(mark, waiter)             a caller left while its item was queued: returns its entry, or None
@@ -71,6 +72,7 @@ class Line:
         "name",
         "plain",
         "plan",
+        "prepares",
         "queue",
         "stats",
     )
@@ -89,6 +91,8 @@ class Line:
         self.drains: list[Drain] = []
         # The number of calls that departed and are counted, or will be when their batch ends.
         self.departed = 0
+        # Whether a batch is more than one run of its items. ``configure()`` does not change these options.
+        self.prepares = config.isolate_errors or config.keyed or bool(config.sizes) or config.dedupe == "running"
         # The time until which the statistics include the time of the slots; 0 before the first batch.
         self.counted_until = 0.0
         # With ``dedupe="running"``, by group and item: the running batch of an item, and its index there.
@@ -294,18 +298,14 @@ class Line:
 
     def runs(self, batch: Batch) -> Iterable[Batch]:
         """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
-        config = self.config
-        if config.dedupe == "running":
-            entries = {id(entry.waiter): entry for entry, _ in batch.entries}
-            with self.stats.lock:
-                for waiter, index in zip(batch.waiters, batch.positions, strict=True):
-                    entry = entries[id(waiter)]
-                    if entry.duplicate_of is not None:
-                        self.joinable[entry.group, entry.duplicate_of] = batch, index
-        if config.isolate_errors:
-            return Reruns(batch, config.padding)
-        if config.keyed or config.sizes is not None:
-            batch.copy_items(config.padding(batch.size))
+        if self.prepares:
+            config = self.config
+            if config.dedupe == "running":
+                self._unseal(batch)
+            if config.isolate_errors:
+                return Reruns(batch, config.padding)
+            if config.keyed or config.sizes is not None:
+                batch.copy_items(config.padding(batch.size))
         return (batch,)
 
     def answers(self, part: Batch, returned: Any) -> tuple[list[Any], bool]:
@@ -330,6 +330,15 @@ class Line:
             # The type of a class may make its classes unhashable.
             return outcome.with_own_exceptions(answers), True
         return answers, False
+
+    def _unseal(self, batch: Batch) -> None:
+        """Let callers of equal items join a batch that begins to run."""
+        entries = {id(entry.waiter): entry for entry, _ in batch.entries}
+        with self.stats.lock:
+            for waiter, index in zip(batch.waiters, batch.positions, strict=True):
+                entry = entries[id(waiter)]
+                if entry.duplicate_of is not None:
+                    self.joinable[entry.group, entry.duplicate_of] = batch, index
 
     def seal(self, batch: Batch) -> None:
         """Let no more callers join a batch that has its answers, or is cancelled."""
