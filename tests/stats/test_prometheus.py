@@ -327,7 +327,6 @@ def p99(waits):
 @settings(deadline=None, max_examples=30)
 @example(several=[[0.002] * 990, [2.0] * 10])
 @example(several=[[0.002] * 990, [2.0] * 11])
-@settings(deadline=None)
 @given(several=st.lists(st.lists(st.floats(0, 50), min_size=1, max_size=40), min_size=2, max_size=3))
 def test_p99_over_processes(several):
     """The 99th percentile over all processes is in the right bucket, unlike the highest or the mean of theirs."""
