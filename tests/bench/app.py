@@ -37,7 +37,7 @@ def direct(service):
     async def call(image):
         return (await asyncio.to_thread(fn, [image]))[0]
 
-    service.predict = SimpleNamespace(acall=call)
+    service.predict_in_time = SimpleNamespace(acall=call)
 
 
 WAYS = {ALONE: one_item, DIRECT: direct, OURS: lambda service: None}
