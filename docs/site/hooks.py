@@ -1,11 +1,10 @@
-"""Pages of the site from outside of docs/: the examples, the changelog, and sections of the README.
+"""Pages of the site from outside of docs/: the examples and the changelog.
 
 Decides: which files become pages, and the targets of links that leave docs/.
 Must not know: the content of any page.
 
 Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
-such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the README is
-replaced by that section.
+such as ``../examples/lookup.py``, leads to its page.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SECTION = re.compile(r"^\[(?P<title>.+)\]\(\.\./README\.md#.+\)$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -42,19 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Insert the sections of the README that a page includes, and adjust its links."""
-    return _within(SECTION.sub(lambda link: _section(link["title"]), markdown))
-
-
-def _section(title: str) -> str:
-    """Return the section of the README with this heading."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, found, after = readme.partition(f"\n## {title}\n")
-    if not found:
-        msg = f"the README has no section {title!r}, which a page includes"
-        raise LookupError(msg)
-    # Links in the README are relative to its folder, and links of a page to docs/.
-    return after.partition("\n## ")[0].replace("](docs/", "](").replace("](examples/", "](../examples/").strip()
+    """Replace links to files outside of docs/ by links to their pages."""
+    return _within(markdown)
 
 
 def _within(markdown: str) -> str:

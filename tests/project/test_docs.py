@@ -90,12 +90,6 @@ def test_the_site_builds(site):
     assert set(PAGES) <= {path.stem for path in site.glob("*.html")}
 
 
-def test_the_readme_is_included(site):
-    """A page includes its section of the README in the place of the reference to it."""
-    assert "<td>the process forks</td>" in (site / "failures.html").read_text(encoding="utf-8")
-    assert [] == [path.name for path in site.rglob("*.html") if "../README.md" in path.read_text(encoding="utf-8")]
-
-
 def public():
     """Return every public object, by its address on the page of names."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
