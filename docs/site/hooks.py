@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent.parent
+DRAWING = re.compile(r'<img alt="[^"]*" src="(?P<name>[a-z]+)\.svg" ?/?>')
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Add the examples at the end of the navigation."""
+    """Add the examples at the end of the navigation, and the version beside the link to the repository."""
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "batchify" / "__init__.py").read_text(encoding="utf-8"))
+    config.extra["release"] = version[1]
     config.nav.append({"Examples": [{path.name: f"examples/{path.stem}.md"} for path in EXAMPLES]})
 
 
@@ -42,6 +45,20 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace links to files outside of docs/ by links to their pages."""
     return _within(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Insert the drawings into the page, so that they have the colours of its scheme and can be scrolled."""
+    return DRAWING.sub(lambda image: _drawing(image["name"]), html)
+
+
+def _drawing(name: str) -> str:
+    """Return a drawing whose styles apply to itself only, and whose dark styles follow the switch of the site."""
+    drawing = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8").replace("<svg ", f'<svg id="{name}" ', 1)
+    drawing = drawing.replace("<style>", f"<style>#{name}{{", 1)
+    dark = f"}}[data-md-color-scheme=slate] #{name}{{"
+    drawing = drawing.replace("@media (prefers-color-scheme: dark){", dark, 1)
+    return f'<div class="drawing">{drawing}</div>'
 
 
 def _within(markdown: str) -> str:

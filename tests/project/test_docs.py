@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 WITH_CODE = [name for name, text in PAGES.items() if "```python\n" in text]
 # The output that a page promises: behind the code, or on a line of its own.
-SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
+SAID = re.compile(r"^.*print\(.*\)  # (.*)|^ *# prints: (.*)", re.MULTILINE)
 # The first line of a quotation from an example.
 QUOTED = re.compile(r"""^```python title="(examples/[^"]*)"\n""", re.MULTILINE)
 # The addresses that a browser fetches by itself, unlike plain links.
@@ -91,7 +91,7 @@ def test_the_site_builds(site):
 
 
 def public():
-    """Return every public object, by its address on the page of names."""
+    """Return every public object, by its address in the reference."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
     named = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
     named["batchify.prometheus.BatchCollector"] = batchify.prometheus.BatchCollector
@@ -99,14 +99,35 @@ def public():
     return named | {f"{Batched.__module__}.Batched.{name}": getattr(Batched, name) for name in members}
 
 
+def shown(page):
+    """Return the text of a page without its markup."""
+    return " ".join(html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]+>", "", page, flags=re.DOTALL)).split())
+
+
+@pytest.fixture(scope="module")
+def reference(site):
+    """Return the pages of the reference as one."""
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(site.glob("api*.html")))
+
+
 @pytest.mark.parametrize(("address", "thing"), public().items(), ids=public())
-def test_a_public_name_is_described(site, address, thing):
-    """The page of names has each public name and each member of a decorated function, with its docstring."""
-    page = (site / "api.html").read_text(encoding="utf-8")
-    assert f'id="{address}"' in page
-    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+def test_a_public_name_is_described(reference, address, thing):
+    """The reference has each public name and each member of a decorated function, with its docstring."""
+    assert f'id="{address}"' in reference
+    text = shown(reference)
     first = inspect.getdoc(thing).partition("\n\n")[0]
     assert " ".join(first.replace("`", "").split()) in text
+
+
+def test_the_reference_has_no_internal_name(reference):
+    """No signature and no description shows a private module, or a call whose arguments could be anything."""
+    assert [] == re.findall(r"\b_[a-z]+\.\w+|Unpack\[|\w+\(\*args, \*\*kwargs\)", shown(reference))
+
+
+def test_the_search_needs_no_server(site):
+    """The index of the search is a script, which a page that is opened from a file can load."""
+    assert (site / "search" / "search_index.js").is_file()
+    assert "site/iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
