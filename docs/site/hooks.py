@@ -1,16 +1,18 @@
-"""Pages of the site from outside of docs/: the examples and the changelog.
+"""Pages of the site from outside of docs/: the examples, the changelog, and the tables of the benchmark.
 
 Decides: which files become pages, and the targets of links that leave docs/.
 Must not know: the content of any page.
 
 Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
-such as ``../examples/lookup.py``, leads to its page.
+such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the benchmark's README
+is replaced by that section, whose ratios are drawn as bars.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent.parent
+FIGURES = re.compile(r"^\[\w+\]\((\.\./tests/bench/README\.md)#(?P<section>\w+)\)$", re.MULTILINE)
+RATIO = re.compile(r"<td[^>]*>(?P<text>(?P<ratio>\d+\.\d\d) \([\d.-]+\))</td>")
 DRAWING = re.compile(r'<img alt="[^"]*" src="(?P<name>[a-z]+)\.svg" ?/?>')
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -42,13 +46,34 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace links to files outside of docs/ by links to their pages."""
+def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
+    """Insert the tables of the benchmark, and adjust links that leave docs/."""
+    markdown = FIGURES.sub(lambda link: _figures(link["section"]), markdown)
+    markdown = re.sub(r"\]\(\.\./(tests/[^)]+)\)", rf"]({config.repo_url}/blob/main/\1)", markdown)
     return _within(markdown)
 
 
+def _figures(section: str) -> str:
+    """Return a section of the benchmark's README with a table for each contest, without limits, which tests need."""
+    readme = (ROOT / "tests" / "bench" / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"^### {section}\n(.*?)(?=^###? |<!--)", readme, re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    if not found:
+        msg = f"the benchmark has no section {section!r}, which a page includes"
+        raise LookupError(msg)
+    table, _, note = found[1].strip().partition("\n\n")
+    head, line, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    if head[-1] != "limit":
+        return table
+    parts = []
+    for contest, entrants in groupby(rows, lambda row: row[0]):
+        lines = [row[1:-1] for row in (head, [*line[:1], ":---", *line[2:]], *entrants)]
+        parts.append("\n".join([f"**{contest}**", "", *(f"| {' | '.join(cells)} |" for cells in lines)]))
+    return "\n\n".join([*parts, note])
+
+
 def on_page_content(html: str, **_: Any) -> str:
-    """Insert the drawings into the page, so that they have the colours of its scheme and can be scrolled."""
+    """Draw ratios as bars, and insert drawings, which then have the colours of the scheme and can be scrolled."""
+    html = RATIO.sub(r'<td class="ratio" style="--ratio: \g<ratio>">\g<text></td>', html)
     return DRAWING.sub(lambda image: _drawing(image["name"]), html)
 
 

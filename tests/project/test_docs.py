@@ -140,3 +140,17 @@ def test_nothing_is_fetched_from_elsewhere(site):
     }
     assert set() == {address for address in fetched if "//" in address}
     assert [] == [path.name for path in site.rglob("*.css") if IMPORTED.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_benchmark_is_drawn(site):
+    """The page of benchmarks has the tables of the benchmark's README, with a bar for each ratio."""
+    page = (site / "benchmarks.html").read_text(encoding="utf-8")
+    assert 'class="ratio"' in page
+    assert [] == re.findall(r">\w+</a></p>", page)
+
+
+def test_a_drawing_is_part_of_its_page(site):
+    """A drawing has the colours of the page, and its styles apply to nothing else."""
+    page = (site / "timing.html").read_text(encoding="utf-8")
+    assert '<svg id="timing"' in page
+    assert "[data-md-color-scheme=slate] #timing{" in page
