@@ -1,4 +1,4 @@
-"""Pages of the site from outside of docs/: the examples, the changelog, and the tables of the benchmark.
+"""Files of the site from outside of docs/: examples, the changelog, tables of the benchmark, and Python for browsers.
 
 Decides: which files become pages, and the targets of links that leave docs/.
 Must not know: the content of any page.
@@ -11,7 +11,11 @@ is replaced by that section, whose ratios are drawn as bars.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import shutil
+import subprocess
+import zipfile
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +30,9 @@ ROOT = Path(__file__).parent.parent.parent
 FIGURES = re.compile(r"^\[\w+\]\((\.\./tests/bench/README\.md)#(?P<section>\w+)\)$", re.MULTILINE)
 RATIO = re.compile(r"<td[^>]*>(?P<text>(?P<ratio>\d+\.\d\d) \([\d.-]+\))</td>")
 DRAWING = re.compile(r'<img alt="[^"]*" src="(?P<name>[a-z]+)\.svg" ?/?>')
+# The tests run on the same version: .ci/run.
+PYODIDE = "pyodide@314.0.7"
+PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json", "python_stdlib.zip")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -44,6 +51,28 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, f"examples/{path.stem}.md", content=_example(path)))
     for path in (ROOT / "examples").glob("*.json"):
         files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))
+    for path in _pyodide():
+        files.append(File.generated(config, f"pyodide/{path.name}", abs_src_path=str(path)))
+    files.append(File.generated(config, "pyodide/batchify.zip", content=_package()))
+
+
+def _pyodide() -> list[Path]:
+    """Return the files of Python for browsers, which npm has; without npm, the playground says that they are missing."""
+    npm, folder = shutil.which("npm"), ROOT / "build" / "npm"
+    package = folder / "node_modules" / "pyodide"
+    if npm and not package.exists():
+        options = ["--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
+        subprocess.run([npm, "install", *options, PYODIDE], check=True)  # noqa: S603  # all arguments are constants
+    return [package / name for name in PYODIDE_FILES] if package.exists() else []
+
+
+def _package() -> bytes:
+    """Return an archive of the package, which the playground imports."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((ROOT / "batchify").rglob("*.py")):
+            archive.write(path, path.relative_to(ROOT))
+    return content.getvalue()
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
