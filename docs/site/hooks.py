@@ -4,8 +4,8 @@ Decides: which files become pages, and the targets of links that leave docs/.
 Must not know: the content of any page.
 
 Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
-such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the benchmark's README
-is replaced by that section, whose ratios are drawn as bars.
+such as ``../examples/lookup.py``, leads to its page. A paragraph that is only a link to a section of the
+benchmark's README is replaced by that section, whose ratios are drawn as bars.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def _pyodide() -> list[Path]:
-    """Return the files of Python for browsers, which npm has; without npm, the playground says that they are missing."""
+    """Return the files of Python for browsers, from npm; without npm, the playground says that they are missing."""
     npm, folder = shutil.which("npm"), ROOT / "build" / "npm"
     package = folder / "node_modules" / "pyodide"
     if npm and not package.exists():

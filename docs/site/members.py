@@ -1,7 +1,8 @@
 """An extension of mkdocstrings that describes the members of a decorated function with their types.
 
-Must not know: the members. The proxy has their documentation, for calls in its ``__slots__``, and the protocols for type
-checkers have their signatures. A member with two signatures has one for ``def`` functions, and one for ``async def``.
+Must not know: the members. The proxy has their documentation, for calls in its ``__slots__``, and the protocols for
+type checkers have their signatures. If there are two, the first is that of ``def`` functions, and the second that of
+``async def`` functions.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ class Options(Extension):
     def on_package(self, *, pkg: Module, **_: Any) -> None:
         """Replace ``**options`` in every function of the package."""
         defaults = pkg["_batcher.config.Config"].all_members
+        # The types of a decorated function are those of its batch function, which no single signature can express.
+        decorator = pkg["_decorator.microbatch.microbatch"]
+        decorator.parameters["fn"].annotation = decorator.returns = "Callable[..., Any]"
+        decorator.parameters["fn"].default = "..."
         for parameters, taken in _taken(pkg):
             types = pkg.modules_collection[taken.annotation.slice.canonical_path].all_members
             del parameters[taken.name]

@@ -11,7 +11,7 @@ from tests.kit.processes import ROOT, printed
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 # The package index shows the README without the repository, so its links are absolute.
-LINKED = re.findall(r"https://(?:github|raw\.githubusercontent)\.com/[\w-]+/batchify/(?:blob/)?main/(docs/[^)\"#]+)", README)
+LINKED = re.findall(r"https://(?:raw\.)?github[a-z]*\.com/[\w-]+/batchify/(?:blob/)?main/(docs/[^)\"#]+)", README)
 
 
 def test_there_are_blocks():
