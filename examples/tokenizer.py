@@ -1,11 +1,12 @@
-"""Tokenize single texts from many threads and tasks, with few calls of the tokenizer.
+"""Tokenize single texts from many threads and tasks, in batches, and compare the time with that of a plain loop.
 
-This example shows how many calls batching saves, and that it changes no result.
+It trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph with a call of its own: in a plain
+loop, from 64 threads, from 256 asyncio tasks, and from one caller that waits for each answer before its next call. It
+compares the ids of every paragraph with those of the loop.
 
-It trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph on its own, first from 64 threads
-and then from 256 asyncio tasks, all through one decorated function. It compares the ids of every paragraph with those
-of direct encoding. It counts calls and does not compare times: this tokenizer is so fast that passing a text from
-thread to thread costs as much as encoding it.
+The last caller shows when batching loses: it waits for a window in which no other call arrives. The other callers gain
+little: this tokenizer takes about as long for a batch as for its texts one by one, except that it spreads a batch over
+all cores. A function that costs much less for each item of a batch gains more; ``digits.py`` is one.
 
 Run it with ``python examples/tokenizer.py``; it needs the package ``tokenizers``. This command finds the best options:
 ``batchify tune examples.tokenizer:tokenize --items examples.tokenizer:paragraphs``.
@@ -18,6 +19,8 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pydoc_data.topics import topics
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -26,14 +29,20 @@ from tokenizers.trainers import BpeTrainer
 
 from batchify import microbatch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 THREADS = 64
 TASKS = 256
+# One caller waits for its window in each call, so fewer texts are enough.
+ALONE = 200
+RUNS = 3
 
 tokenizer = Tokenizer(BPE())
 
 
 # This tokenizer does not pad. With padding to the longest text of a batch, the ids would depend on other callers.
-@microbatch(max_size=64)
+@microbatch(max_size=32, timeout=0.002)
 def tokenize(texts: list[str]) -> list[list[int]]:
     """Return the ids of each text."""
     return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
@@ -58,6 +67,16 @@ def paragraphs() -> list[str]:
     return texts
 
 
+def in_a_loop(texts: list[str]) -> list[list[int]]:
+    """Tokenize texts one by one, without batches."""
+    return [tokenizer.encode(text).ids for text in texts]
+
+
+def from_one_caller(texts: list[str]) -> list[list[int]]:
+    """Tokenize texts one by one; each call waits for the answer of the call before it."""
+    return [tokenize(text) for text in texts]
+
+
 def from_threads(texts: list[str]) -> list[list[int]]:
     """Tokenize texts one by one from many threads."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -77,28 +96,40 @@ async def from_tasks(texts: list[str]) -> list[list[int]]:
     return ids
 
 
-def report(callers: str, ids: list[list[int]], direct: list[list[int]]) -> None:
-    """Print and reset the statistics; exit with an error if a result is wrong."""
-    stats = tokenize.batch_stats
-    tokenize.reset_stats()
-    calls = len(direct)
-    print(f"\nFrom {callers}\n\n{stats}\n")
-    print(f"calls made: {calls}, total_items: {stats.total_items}")
-    print(f"calls of the tokenizer: {stats.total_batches}, saved: {calls - stats.total_batches}")
-    if ids != direct:
-        sys.exit("ids differ from direct encoding")
-    if stats.total_items != calls:
-        sys.exit("total_items is not the number of calls made")
+def measure(run: Callable[[list[str]], list[list[int]]], texts: list[str], expected: list[list[int]]) -> float:
+    """Return the milliseconds for each text in the fastest of several runs; exit with an error if an id is wrong."""
+    seconds = []
+    for _ in range(RUNS):
+        tokenize.reset_stats()
+        start = perf_counter()
+        ids = run(texts)
+        seconds.append(perf_counter() - start)
+        if ids != expected:
+            sys.exit("ids differ from those of the loop")
+    return 1000 * min(seconds) / len(texts)
 
 
 def main() -> None:
-    """Train the tokenizer, tokenize from threads and from tasks, and compare."""
+    """Train the tokenizer, tokenize in each way, and compare."""
     texts = paragraphs()
-    direct = [tokenizer.encode(text).ids for text in texts]
-    print(f"{len(texts)} paragraphs, {sum(map(len, direct))} tokens, a vocabulary of {tokenizer.get_vocab_size()}")
-    report(f"{THREADS} threads", from_threads(texts), direct)
-    report(f"{TASKS} asyncio tasks", asyncio.run(from_tasks(texts)), direct)
-    print(f"\nAll ids are equal to direct encoding ({len(texts)} of {len(texts)} paragraphs, from threads and tasks).")
+    # The tokenizer caches words. This first run fills the cache, so that every timed run finds it full.
+    expected = in_a_loop(texts)
+    print(f"{len(texts)} paragraphs, {sum(map(len, expected))} tokens, a vocabulary of {tokenizer.get_vocab_size()}\n")
+    print(f"{'':20}{'calls':>8}{'batches':>9}{'time per text':>16}{'speed':>8}")
+    alone = measure(in_a_loop, texts, expected)
+    print(f"{'a plain loop':20}{len(texts):>8}{'':9}{alone:>13.3f} ms{1:>7.2f}x")
+    for callers, run, count in (
+        (f"{THREADS} threads", from_threads, len(texts)),
+        (f"{TASKS} asyncio tasks", lambda texts: asyncio.run(from_tasks(texts)), len(texts)),
+        ("one caller", from_one_caller, ALONE),
+    ):
+        time = measure(run, texts[:count], expected[:count])
+        stats = tokenize.batch_stats
+        verdict = "" if time < alone else "  slower than the loop"
+        print(f"{callers:20}{count:>8}{stats.total_batches:>9}{time:>13.3f} ms{alone / time:>7.2f}x{verdict}")
+        if run is from_threads:
+            from_many = stats
+    print(f"\nThe ids are equal to those of the loop. From {THREADS} threads:\n\n{from_many}")
 
 
 if __name__ == "__main__":
