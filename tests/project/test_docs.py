@@ -96,6 +96,23 @@ def test_the_readme_is_included(site):
     assert [] == [path.name for path in site.rglob("*.html") if "../README.md" in path.read_text(encoding="utf-8")]
 
 
+def test_the_site_lists_its_pages_for_language_models(site):
+    """``llms.txt`` has one line with a link and a description for each page, and only links that have a target."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    assert text.startswith("# batchify\n\n> ")
+    listed = re.findall(r"^- \[.+\]\((.+)\): \S.+$", text, re.MULTILINE)
+    assert len(set(listed)) == len(listed)
+    assert {f"{name}.html" for name in [*PAGES, "changelog", "examples/tokenizer"]} <= set(listed)
+    assert all((site / link).is_file() for link in listed)
+
+
+def test_the_changelog_is_a_page(site):
+    """Headings of releases are plain text on the site, which has no pages that compare two of them."""
+    page = (site / "changelog.html").read_text(encoding="utf-8")
+    assert ">0.1.0 - 2026-11-24<" in page
+    assert "compare/" not in page
+
+
 def public():
     """Return every public object, by its address on the page of names."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
