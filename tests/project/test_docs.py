@@ -113,6 +113,14 @@ def test_the_changelog_is_a_page(site):
     assert "compare/" not in page
 
 
+def test_the_changelog_describes_the_version():
+    """The newest release has the version of the package, and each release has a link to what changed in it."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[(.+)\](?: - \d{4}-\d\d-\d\d)?$", text, re.MULTILINE)
+    assert ["Unreleased", batchify.__version__] == releases[:2]
+    assert [release.lower() for release in releases] == re.findall(r"^\[(.+)\]: ", text, re.MULTILINE)
+
+
 def public():
     """Return every public object, by its address on the page of names."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
