@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names load on first use, because each program needs only some of them. This module imports no other module of
 # the package: if it imported ``errors``, for example, then ``import batchify`` and ``import batchify.errors`` in two

@@ -1,11 +1,13 @@
-"""Tokenize single texts from many threads and tasks, with few calls of the tokenizer.
+"""Tokenize single texts from many threads and tasks, in batches, and compare the time with that of a plain loop.
 
-This example shows how many calls batching saves, and that it changes no result.
+It trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph with a call of its own: in a plain
+loop, from 64 threads, from 256 asyncio tasks, and from one caller that waits for each answer before its next call. It
+compares the ids of every paragraph with those of the loop.
 
-It trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph on its own, first from 64 threads
-and then from 256 asyncio tasks, all through one decorated function. It compares the ids of every paragraph with those
-of direct encoding. It counts calls and does not compare times: this tokenizer is so fast that passing a text from
-thread to thread costs as much as encoding it.
+This tokenizer takes about as long for a batch as for its texts one by one, so calls in batches cost more processor time
+than the loop. They may end sooner because the tokenizer spreads a batch over all cores. One caller loses in any case:
+it waits for a window in which no other call arrives. A function that costs much less for each item of a batch gains
+much more; ``digits.py`` is one.
 
 Run it with ``python examples/tokenizer.py``; it needs the package ``tokenizers``. This command finds the best options:
 ``batchify tune examples.tokenizer:tokenize --items examples.tokenizer:paragraphs``.
@@ -18,6 +20,8 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pydoc_data.topics import topics
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -26,14 +30,24 @@ from tokenizers.trainers import BpeTrainer
 
 from batchify import microbatch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchify import BatchStats
+
+    Run = Callable[[list[str]], list[list[int]]]
+
 THREADS = 64
 TASKS = 256
+# One caller waits for its window in each call, so fewer texts are enough.
+ALONE = 200
+ROUNDS = 5
 
 tokenizer = Tokenizer(BPE())
 
 
 # This tokenizer does not pad. With padding to the longest text of a batch, the ids would depend on other callers.
-@microbatch(max_size=64)
+@microbatch(max_size=32, timeout=0.002)
 def tokenize(texts: list[str]) -> list[list[int]]:
     """Return the ids of each text."""
     return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
@@ -58,6 +72,16 @@ def paragraphs() -> list[str]:
     return texts
 
 
+def in_a_loop(texts: list[str]) -> list[list[int]]:
+    """Tokenize texts one by one, without batches."""
+    return [tokenizer.encode(text).ids for text in texts]
+
+
+def from_one_caller(texts: list[str]) -> list[list[int]]:
+    """Tokenize texts one by one; each call waits for the answer of the call before it."""
+    return [tokenize(text) for text in texts]
+
+
 def from_threads(texts: list[str]) -> list[list[int]]:
     """Tokenize texts one by one from many threads."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -77,28 +101,40 @@ async def from_tasks(texts: list[str]) -> list[list[int]]:
     return ids
 
 
-def report(callers: str, ids: list[list[int]], direct: list[list[int]]) -> None:
-    """Print and reset the statistics; exit with an error if a result is wrong."""
-    stats = tokenize.batch_stats
+def measure(run: Run, texts: list[str], expected: list[list[int]]) -> tuple[float, float, BatchStats]:
+    """Return the time and the processor time of a run, in ms for each text, and the statistics of its batches."""
     tokenize.reset_stats()
-    calls = len(direct)
-    print(f"\nFrom {callers}\n\n{stats}\n")
-    print(f"calls made: {calls}, total_items: {stats.total_items}")
-    print(f"calls of the tokenizer: {stats.total_batches}, saved: {calls - stats.total_batches}")
-    if ids != direct:
-        sys.exit("ids differ from direct encoding")
-    if stats.total_items != calls:
-        sys.exit("total_items is not the number of calls made")
+    start, start_of_processor = perf_counter(), process_time()
+    ids = run(texts)
+    seconds, seconds_of_processor = perf_counter() - start, process_time() - start_of_processor
+    if ids != expected:
+        sys.exit("ids differ from those of the loop")
+    return 1000 * seconds / len(texts), 1000 * seconds_of_processor / len(texts), tokenize.batch_stats
 
 
 def main() -> None:
-    """Train the tokenizer, tokenize from threads and from tasks, and compare."""
+    """Train the tokenizer, tokenize in each way, and compare the fastest runs."""
     texts = paragraphs()
-    direct = [tokenizer.encode(text).ids for text in texts]
-    print(f"{len(texts)} paragraphs, {sum(map(len, direct))} tokens, a vocabulary of {tokenizer.get_vocab_size()}")
-    report(f"{THREADS} threads", from_threads(texts), direct)
-    report(f"{TASKS} asyncio tasks", asyncio.run(from_tasks(texts)), direct)
-    print(f"\nAll ids are equal to direct encoding ({len(texts)} of {len(texts)} paragraphs, from threads and tasks).")
+    # The tokenizer caches words. This first run fills the cache, so that every timed run finds it full.
+    expected = in_a_loop(texts)
+    print(f"{len(texts)} paragraphs, {sum(map(len, expected))} tokens, a vocabulary of {tokenizer.get_vocab_size()}\n")
+    ways: dict[str, tuple[Run, int]] = {
+        "a plain loop": (in_a_loop, len(texts)),
+        f"{THREADS} threads": (from_threads, len(texts)),
+        f"{TASKS} asyncio tasks": (lambda texts: asyncio.run(from_tasks(texts)), len(texts)),
+        "one caller": (from_one_caller, ALONE),
+    }
+    # One run of each way after the other: if the speed of the machine changes, it changes for all of them.
+    rounds = [[measure(run, texts[:n], expected[:n]) for run, n in ways.values()] for _ in range(ROUNDS)]
+    fastest = [min(runs, key=lambda measured: measured[0]) for runs in zip(*rounds, strict=True)]
+    alone = fastest[0][0]
+    print(f"{'':20}{'calls':>6}{'batches':>9}{'time per text':>15}{'processor':>13}{'speed':>8}")
+    for (callers, (_, calls)), (time, processor, stats) in zip(ways.items(), fastest, strict=True):
+        batches = stats.total_batches or "none"
+        verdict = "  slower than the loop" if time > alone else ""
+        times = f"{time:>12.3f} ms{processor:>10.3f} ms{alone / time:>7.2f}x"
+        print(f"{callers:20}{calls:>6}{batches:>9}{times}{verdict}")
+    print(f"\nThe ids are equal to those of the loop. From {THREADS} threads:\n\n{fastest[1][-1]}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Files of the site from outside of docs/: examples, the changelog, tables of the benchmark, and Python for browsers.
+"""Files of the site from outside of docs/: examples, changelog, benchmark, Python for browsers, and ``llms.txt``.
 
-Decides: which files become pages, and the targets of links that leave docs/.
+Decides: which files become pages, the targets of links that leave docs/, and the format of ``llms.txt``.
 Must not know: the content of any page.
 
 Links in docs/ are links between files, so that they also work in the repository. On the site, a link to an example,
@@ -11,6 +11,7 @@ benchmark's README is replaced by that section, whose ratios are drawn as bars.
 from __future__ import annotations
 
 import ast
+import html
 import io
 import re
 import shutil
@@ -23,8 +24,12 @@ from typing import TYPE_CHECKING, Any
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jinja2 import Environment
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent.parent
 FIGURES = re.compile(r"^\[\w+\]\((\.\./tests/bench/README\.md)#(?P<section>\w+)\)$", re.MULTILINE)
@@ -45,8 +50,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Create the pages from outside of docs/, and copy the data files of examples."""
-    changelog = _within((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
-    files.append(File.generated(config, "changelog.md", content=changelog))
+    files.append(File.generated(config, "changelog.md", content=_changelog()))
     for path in EXAMPLES:
         files.append(File.generated(config, f"examples/{path.stem}.md", content=_example(path)))
     for path in (ROOT / "examples").glob("*.json"):
@@ -75,11 +79,41 @@ def _package() -> bytes:
     return content.getvalue()
 
 
+def _changelog() -> str:
+    """Return the changelog without the links between releases, which lead to other pages of the repository."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    text = re.sub(r"^\[.+\]: \.\./.*\n", "", text, flags=re.MULTILINE)
+    return _within(re.sub(r"^## \[(.+)\]", r"## \1", text, flags=re.MULTILINE))
+
+
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
     """Insert the tables of the benchmark, and adjust links that leave docs/."""
     markdown = FIGURES.sub(lambda link: _figures(link["section"]), markdown)
     markdown = re.sub(r"\]\(\.\./(tests/[^)]+)\)", rf"]({config.repo_url}/blob/main/\1)", markdown)
     return _within(markdown)
+
+
+def on_env(_: Environment, /, config: MkDocsConfig, files: Files) -> None:
+    """Create ``llms.txt``, which lists the pages for language models: https://llmstxt.org."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
+    start = files.get_file_from_path("index.md").page
+    for section, pages in groupby(_pages_from(start), lambda page: page.parent and page.parent.title):
+        lines += ["", f"## {section or 'First steps'}", ""]
+        lines += [f"- [{page.title}]({page.url}): {_first_paragraph(page)}" for page in pages]
+    files.append(File.generated(config, "llms.txt", content="\n".join([*lines, ""])))
+
+
+def _pages_from(page: Page | None) -> Iterator[Page]:
+    """Yield a page and the pages after it, in the order of the navigation."""
+    while page:
+        yield page
+        page = page.next_page
+
+
+def _first_paragraph(page: Page) -> str:
+    """Return the text of the first paragraph of a page, which says what the page is about."""
+    paragraph = page.content.partition("<p>")[2].partition("</p>")[0]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
 
 
 def _figures(section: str) -> str:
@@ -100,10 +134,10 @@ def _figures(section: str) -> str:
     return "\n\n".join([*parts, note])
 
 
-def on_page_content(html: str, **_: Any) -> str:
+def on_page_content(content: str, /, **_: Any) -> str:
     """Draw ratios as bars, and insert drawings, which then have the colours of the scheme and can be scrolled."""
-    html = RATIO.sub(r'<td class="ratio" style="--ratio: \g<ratio>">\g<text></td>', html)
-    return DRAWING.sub(lambda image: _drawing(image["name"]), html)
+    content = RATIO.sub(r'<td class="ratio" style="--ratio: \g<ratio>">\g<text></td>', content)
+    return DRAWING.sub(lambda image: _drawing(image["name"]), content)
 
 
 def _drawing(name: str) -> str:

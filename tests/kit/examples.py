@@ -14,7 +14,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def needs(package):
-    """Skip a test if a package of the ``examples`` extra is not installed.
+    """Skip a test if a package of the group ``examples`` is not installed.
 
     Some packages have no wheel for every Python. The check does not import the package: NumPy starts threads, and
     ``fork()`` warns about threads in other tests.

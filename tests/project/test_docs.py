@@ -90,6 +90,31 @@ def test_the_site_builds(site):
     assert set(PAGES) <= {path.stem for path in site.glob("*.html")}
 
 
+def test_the_site_lists_its_pages_for_language_models(site):
+    """``llms.txt`` has one line with a link and a description for each page, and only links that have a target."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    assert text.startswith("# batchify\n\n> ")
+    listed = re.findall(r"^- \[.+\]\((.+)\): \S.+$", text, re.MULTILINE)
+    assert len(set(listed)) == len(listed)
+    assert {f"{name}.html" for name in [*PAGES, "changelog", "examples/tokenizer"]} <= set(listed)
+    assert all((site / link).is_file() for link in listed)
+
+
+def test_the_changelog_is_a_page(site):
+    """Headings of releases are plain text on the site, which has no pages that compare two of them."""
+    page = (site / "changelog.html").read_text(encoding="utf-8")
+    assert ">0.1.0 - 2026-11-24<" in page
+    assert "compare/" not in page
+
+
+def test_the_changelog_describes_the_version():
+    """The newest release has the version of the package, and each release has a link to what changed in it."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[(.+)\](?: - \d{4}-\d\d-\d\d)?$", text, re.MULTILINE)
+    assert ["Unreleased", batchify.__version__] == releases[:2]
+    assert [release.lower() for release in releases] == re.findall(r"^\[(.+)\]: ", text, re.MULTILINE)
+
+
 def public():
     """Return every public object, by its address in the reference."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
