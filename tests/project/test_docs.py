@@ -155,6 +155,16 @@ def test_the_search_needs_no_server(site):
     assert "site/iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
 
 
+def test_the_playground_needs_the_package_alone(site):
+    """The program of the playground runs with the archive of the package, and without any other package."""
+    script = (DOCS / "site" / "playground.js").read_text(encoding="utf-8")
+    code = script.partition("const PROGRAM = `")[2].partition("`;")[0]
+    path = str(site / "pyodide" / "batchify.zip")
+    ask = "print(*[way['late'] for way in json.loads(compare(4.1, 7.2, 300))])"
+    output = printed("-I", "-S", "-c", f"import sys\nsys.path.insert(0, {path!r})\n{code}\n{ask}", traced=False)
+    assert "True False False False" == output.strip()
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     """The site needs no network: it has its own pages, scripts and styles."""
     fetched = {
