@@ -52,7 +52,7 @@ def traced(*, provider: TracerProvider | None = None) -> Callable[[F], F]: ...
 def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
     """Make a span of each batch that a batch function runs, with links to the spans of its callers.
 
-    Apply it below ``microbatch``, with ``capture_context``. Without that, spans have no links (a warning is logged)::
+    Apply it below ``microbatch``, with ``capture_context``. Without that, spans have no links (a warning is logged):
 
         @microbatch(capture_context=True)
         @traced

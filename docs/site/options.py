@@ -1,6 +1,7 @@
 """An extension of mkdocstrings that shows each option of ``**options: Unpack[Options]`` in the signature.
 
-Must not know: the options. The ``TypedDict`` has their types, and ``Config`` has their defaults.
+Must not know: the options. The ``TypedDict`` has their types, and ``Config`` has their defaults, except that an option
+which is not passed to ``configure`` does not change.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ class Options(Extension):
     def on_package(self, *, pkg: Module, **_: Any) -> None:
         """Replace ``**options`` in every function of the package."""
         defaults = pkg["_batcher.config.Config"].all_members
+        # The types of a decorated function are those of its batch function, which no single signature can express.
+        decorator = pkg["_decorator.microbatch.microbatch"]
+        decorator.parameters["fn"].annotation = decorator.returns = "Callable[..., Any]"
+        decorator.parameters["fn"].default = "..."
         for parameters, taken in _taken(pkg):
             types = pkg.modules_collection[taken.annotation.slice.canonical_path].all_members
             del parameters[taken.name]
             for name in filter(types.__contains__, defaults):
-                annotation, default = types[name].annotation, defaults[name].value or "None"
+                default = "..." if str(taken.annotation.slice) == "Changes" else defaults[name].value or "None"
+                annotation = types[name].annotation
                 parameters.add(Parameter(name, annotation=annotation, kind=ParameterKind.keyword_only, default=default))
 
 

@@ -24,7 +24,7 @@ WITH_CODE = [
     if "```python\n" in text
 ]
 # The output that a page promises: behind the code, or on a line of its own.
-SAID = re.compile(r"^.*print\(.*\)  # (.*)|^# prints: (.*)", re.MULTILINE)
+SAID = re.compile(r"^.*print\(.*\)  # (.*)|^ *# prints: (.*)", re.MULTILINE)
 # The first line of a quotation from an example.
 QUOTED = re.compile(r"""^```python title="(examples/[^"]*)"\n""", re.MULTILINE)
 # The addresses that a browser fetches by itself, unlike plain links.
@@ -95,12 +95,6 @@ def test_the_site_builds(site):
     assert set(PAGES) <= {path.stem for path in site.glob("*.html")}
 
 
-def test_the_readme_is_included(site):
-    """A page includes its section of the README in the place of the reference to it."""
-    assert "<td>the process forks</td>" in (site / "failures.html").read_text(encoding="utf-8")
-    assert [] == [path.name for path in site.rglob("*.html") if "../README.md" in path.read_text(encoding="utf-8")]
-
-
 def test_the_site_lists_its_pages_for_language_models(site):
     """``llms.txt`` has one line with a link and a description for each page, and only links that have a target."""
     text = (site / "llms.txt").read_text(encoding="utf-8")
@@ -127,7 +121,7 @@ def test_the_changelog_describes_the_version():
 
 
 def public():
-    """Return every public object, by its address on the page of names."""
+    """Return every public object, by its address in the reference."""
     modules = [batchify, batchify.testing, batchify.opentelemetry]
     named = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
     named["batchify.prometheus.BatchCollector"] = batchify.prometheus.BatchCollector
@@ -135,14 +129,45 @@ def public():
     return named | {f"{Batched.__module__}.Batched.{name}": getattr(Batched, name) for name in members}
 
 
+def shown(page):
+    """Return the text of a page without its markup."""
+    return " ".join(html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]+>", "", page, flags=re.DOTALL)).split())
+
+
+@pytest.fixture(scope="module")
+def reference(site):
+    """Return the pages of the reference as one."""
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(site.glob("api*.html")))
+
+
 @pytest.mark.parametrize(("address", "thing"), public().items(), ids=public())
-def test_a_public_name_is_described(site, address, thing):
-    """The page of names has each public name and each member of a decorated function, with its docstring."""
-    page = (site / "api.html").read_text(encoding="utf-8")
-    assert f'id="{address}"' in page
-    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+def test_a_public_name_is_described(reference, address, thing):
+    """The reference has each public name and each member of a decorated function, with its docstring."""
+    assert f'id="{address}"' in reference
+    text = shown(reference)
     first = inspect.getdoc(thing).partition("\n\n")[0]
     assert " ".join(first.replace("`", "").split()) in text
+
+
+def test_the_reference_has_no_internal_name(reference):
+    """No signature and no description shows a private module, or a call whose arguments could be anything."""
+    assert [] == re.findall(r"\b_[a-z]+\.\w+|Unpack\[|\w+\(\*args, \*\*kwargs\)", shown(reference))
+
+
+def test_the_search_needs_no_server(site):
+    """The index of the search is a script, which a page that is opened from a file can load."""
+    assert (site / "search" / "search_index.js").is_file()
+    assert "site/iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_playground_needs_the_package_alone(site):
+    """The program of the playground runs with the archive of the package, and without any other package."""
+    script = (DOCS / "site" / "playground.js").read_text(encoding="utf-8")
+    code = script.partition("const PROGRAM = `")[2].partition("`;")[0]
+    path = str(site / "pyodide" / "batchify.zip")
+    ask = "print(*[way['late'] for way in json.loads(compare(4.1, 7.2, 300))])"
+    output = printed("-I", "-S", "-c", f"import sys\nsys.path.insert(0, {path!r})\n{code}\n{ask}", traced=False)
+    assert "True False False False" == output.strip()
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
@@ -155,3 +180,17 @@ def test_nothing_is_fetched_from_elsewhere(site):
     }
     assert set() == {address for address in fetched if "//" in address}
     assert [] == [path.name for path in site.rglob("*.css") if IMPORTED.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_benchmark_is_drawn(site):
+    """The page of benchmarks has the tables of the benchmark's README, with a bar for each ratio."""
+    page = (site / "benchmarks.html").read_text(encoding="utf-8")
+    assert 'class="ratio"' in page
+    assert [] == re.findall(r">\w+</a></p>", page)
+
+
+def test_a_drawing_is_part_of_its_page(site):
+    """A drawing has the colours of the page, and its styles apply to nothing else."""
+    page = (site / "timing.html").read_text(encoding="utf-8")
+    assert '<svg id="timing"' in page
+    assert "[data-md-color-scheme=slate] #timing{" in page

@@ -1,4 +1,4 @@
-"""Every Python block of the README runs."""
+"""The README is one page, its Python blocks run, and its links have targets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from tests.kit.processes import ROOT, printed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+# The package index shows the README without the repository, so its links are absolute.
+LINKED = re.findall(r"https://(?:raw\.)?github[a-z]*\.com/[\w-]+/batchify/(?:blob/)?main/(docs/[^)\"#]+)", README)
 
 
 def test_there_are_blocks():
     """The pattern finds every Python block of the README."""
-    assert README.count("```python") == len(BLOCKS) > 8
+    assert README.count("```python") == len(BLOCKS) > 1
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1])
@@ -28,7 +30,19 @@ def test_a_block_runs(tmp_path, block):
 
 
 def test_the_commands():
-    """The README has commands for the example, the tests, the soak, the benchmark and choosing options."""
+    """The README has commands to install the package, to run the example and to run the tests."""
     commands = re.findall(r"^```sh\n(.*?)\n```", README, flags=re.DOTALL | re.MULTILINE)
-    words = ["examples/tokenizer.py", "pytest", "tests/stress", "tests.bench", "batchify tune"]
+    words = ["pip install batchify-toolkit", "examples/tokenizer.py", "pytest"]
     assert words == [next(word for word in words if word in command) for command in commands]
+
+
+def test_it_is_one_page():
+    """The README has at most 8,000 characters."""
+    assert len(README) <= 8000
+
+
+def test_links_have_targets():
+    """Every link into docs/ leads to a file, and no link is relative."""
+    assert LINKED
+    assert [] == [path for path in LINKED if not (ROOT / path).is_file()]
+    assert [] == re.findall(r"\]\((?!https://)[^)]*\)", README)
