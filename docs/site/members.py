@@ -11,9 +11,11 @@ import ast
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from griffe import Docstring, Extension, Function
+from griffe import Docstring, Extension, Function, Parameter, ParameterKind, Parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from griffe import Module
 
 PROXY = "_decorator.proxy.Batched"
@@ -36,6 +38,16 @@ class Members(Extension):
             if typed and isinstance(member, Function):
                 member.parameters, member.returns = typed[0].parameters, typed[0].returns
                 member.overloads = typed if len(typed) > 1 else None
-        for form in forms:
-            # An item of map() is a tuple if there are several columns, which the text says.
-            form["map"].parameters["items"].annotation.slice.name = "T"
+        for member in (form[name] for form in forms for name in form if isinstance(form[name], Function)):
+            member.parameters = Parameters(*_of_one_item(member.parameters))
+
+
+def _of_one_item(parameters: Parameters) -> Iterator[Parameter]:
+    """Yield parameters with names for types that the page explains: ``T`` for an item, and ``P`` for the options."""
+    for parameter in parameters:
+        annotation = str(parameter.annotation)
+        if annotation == "P.args":
+            yield Parameter("item", annotation="T", kind=ParameterKind.positional_only)
+        # An item of map() is a tuple if there are several columns, which the text says.
+        parameter.annotation = annotation.replace("M_contra", "T").replace("Q.", "P.") if parameter.annotation else None
+        yield parameter
