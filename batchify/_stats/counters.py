@@ -217,8 +217,8 @@ class Stats:
         for (size, reason, max_size), count in self._kinds.items():
             counts.update({"total_items": count * size, "total_batches": count, "capacity": count * max_size})
             counts.update({reason: count, size: count})
-        counts.update({("wait", bucket): count for bucket, count in enumerate(self._wait_buckets)})
-        counts.update({("run", bucket): count for bucket, count in enumerate(self._run_buckets)})
+        for kind, buckets in ("wait", self._wait_buckets), ("run", self._run_buckets):
+            counts.update({(kind, bucket): count for bucket, count in enumerate(buckets) if count})
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
         counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
         counts["failed_items"] += counts["dropped"]
