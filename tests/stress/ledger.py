@@ -200,6 +200,8 @@ class Trial:
             self.actions += (KeyboardInterrupt, SystemExit) * 2
         self._numbers = itertools.count(1)
         self.made = 0
+        # The numbers of forks and of blocks with a frozen clock.
+        self.faked = Counter()
         # Outcomes that new items may still share.
         self._shared_outcomes = [Outcomes(number) for number in range(8)]
         # Runs the batches of subjects that have an executor.

@@ -10,21 +10,26 @@ import json
 import os
 import sys
 import threading
-import time
 from collections import Counter
 
 import leftovers
 import tasks
 import threads
+from faults import disturb
 from ledger import Trial
 from subjects import IN_THREADS, ON_LOOPS, Subject
 from tend import maintain
+
+from batchify._clock import monotonic
 
 # A trial that takes this number of seconds hangs.
 HANG = 60.0
 # The maximum growth of memory in the second half, in blocks of Python's allocator and in KiB.
 BLOCKS = 3000
 RESIDENT = 16 * 1024
+# The lines of the report for what happens to the process, and for its faults.
+EVENTS = ("forks", "frozen clocks")
+FAULTS = ("lost", "doubled", "wrong answer", "dead")
 
 
 def run_trial(engine, trial):
@@ -36,21 +41,21 @@ def run_trial(engine, trial):
         for kind in [*kinds, *random.choices(list(kinds), k=2)]
     ]
     ended = threading.Event()
-    maintainer = threading.Thread(target=maintain, args=(trial, ended), name="tend", daemon=True)
-    maintainer.start()
+    others = [threading.Thread(target=each, args=(trial, ended), daemon=True) for each in (maintain, disturb)]
     callers = [threading.Thread(target=tasks.call_from_loops, args=(trial, f"loop {n}"), daemon=True) for n in range(2)]
     if engine == "threads":
         callers += [threading.Thread(target=threads.Caller(trial, f"thread {n}").run, daemon=True) for n in range(6)]
-    for caller in callers:
-        caller.start()
+    for thread in [*others, *callers]:
+        thread.start()
     if engine == "threads":
         threads.Caller(trial, "main").run_interrupted()
-    deadline = time.monotonic() + HANG / 2
+    deadline = monotonic() + HANG / 2
     for caller in callers:
-        caller.join(max(0, deadline - time.monotonic()))
+        caller.join(max(0, deadline - monotonic()))
     ended.set()
-    maintainer.join(max(0, deadline - time.monotonic()))
-    return not any(thread.is_alive() for thread in [maintainer, *callers])
+    for other in others:
+        other.join(max(0, deadline - monotonic()))
+    return not any(thread.is_alive() for thread in [*others, *callers])
 
 
 def finish(trial):
@@ -60,6 +65,7 @@ def finish(trial):
             subject.close()
     trial.audit()
     counts = Counter(calls=trial.made)
+    counts += trial.faked
     for (_, end), count in trial.ends().items():
         counts[end] += count
     return counts
@@ -72,7 +78,7 @@ class Soak:
         self.engine = engine
         self.calls = calls
         self.seed = seed
-        self.began = time.monotonic()
+        self.began = monotonic()
         self.counts = Counter()
         self.faults = []
         self.left = Counter()
@@ -129,7 +135,7 @@ class Soak:
 
     def _report_hang(self, trial):
         faulthandler.dump_traceback(all_threads=True)
-        trial.report_fault("hang", "calls have not ended")
+        trial.report_fault("dead", "calls have not ended")
         lost = trial.made - sum(trial.ends().values())
         self.counts += Counter(calls=trial.made, lost=lost)
         self.faults += trial.faults
@@ -142,16 +148,16 @@ class Soak:
         kinds = Counter(kind for kind, _ in self.faults)
         report = {
             end: self.counts[end]
-            for end in ("calls", "answered", "failed", "cancelled", "expired", "unread", "refused")
+            for end in ("calls", "answered", "failed", "cancelled", "expired", "unread", "refused", *EVENTS)
         }
-        report |= {kind: kinds[kind] for kind in ("lost", "doubled", "wrong answer")}
-        report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in ("lost", "doubled", "wrong answer"))
+        report |= {kind: kinds[kind] for kind in FAULTS}
+        report["other faults"] = sum(kinds.values()) - sum(report[kind] for kind in FAULTS)
         report["lost"] = self.counts["lost"] or report["lost"]
         report["logged"] = len(self.log.records)
         report |= {f"left {kind}": self.left[kind] for kind in ("threads", "objects")}
         report["left tasks"] = kinds["tasks"]
         report |= {"grown blocks": self.grown[0], "grown KiB": self.grown[1]}
-        report["seconds"] = round(time.monotonic() - self.began, 1)
+        report["seconds"] = round(monotonic() - self.began, 1)
         for line in [*(f"{kind}: {text}" for kind, text in self.faults), *self.log.records][:20]:
             print(line, file=sys.stderr)
         print(json.dumps(report), flush=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 from subjects import ON_LOOPS
 
 from batchify import BatcherClosedError, DeadlineError
+from batchify._clock import monotonic
 
 # The number of seconds within which all other tasks must end after the last answer.
 PATIENCE = 10.0
@@ -158,9 +158,9 @@ async def call_from_loop(trial, random, ledger):
 
 
 async def _wait_for_other_tasks(trial):
-    deadline = time.monotonic() + PATIENCE
+    deadline = monotonic() + PATIENCE
     while len(tasks := asyncio.all_tasks()) > 1:
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             trial.report_fault("tasks", f"left over: {tasks}")
             return
         await asyncio.sleep(0.001)

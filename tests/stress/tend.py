@@ -13,6 +13,8 @@ import traceback
 from ledger import accounted
 from subjects import ON_LOOPS, Subject
 
+from batchify._clock import monotonic
+
 PATIENCE = 10.0
 
 
@@ -72,13 +74,13 @@ def _close(trial, subject, random):
 
 
 def _is_drained(subject):
-    deadline = time.monotonic() + PATIENCE
+    deadline = monotonic() + PATIENCE
     while True:
         stats = subject.stats()
         if not stats.pending and not stats.running:
             return True
         # Closing does not wait for a loop that is about to end.
-        if subject.kind not in ON_LOOPS or time.monotonic() > deadline:
+        if subject.kind not in ON_LOOPS or monotonic() > deadline:
             return False
         time.sleep(0.001)
 
