@@ -44,12 +44,18 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""
-        return Stream(self, item, ThreadChannel(), keep)
+        channel = ThreadChannel()
+
+        def enter() -> ThreadChannel:
+            self._warn_on_loop("")
+            return channel.enter(self, item)
+
+        return Stream(enter, channel, keep)
 
     def _submit_nowait(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream. Without room for the item, block."""
         channel = ThreadChannel(bounded=self._config.max_pending is not None)
-        stream = Stream(self, item, channel)
+        stream = Stream(partial(channel.enter, self, item), channel)
         stream.begin()
         if channel.gate is not None:
             self._wait_for_room(self._ensure_engine(), channel.gate, stream.close)
@@ -81,8 +87,6 @@ class ThreadChannel(Channel):
             self.gate = held_lock()
 
     def enter(self, batcher: ThreadStreams, item: Any) -> Self:
-        if self.gate is None:
-            batcher._warn_on_loop("")
         engine = batcher._ensure_engine()
         # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak
@@ -112,8 +116,8 @@ class Stream(BaseStream[ThreadChannel]):
 
     __slots__ = ()
 
-    def __init__(self, batcher: ThreadStreams, item: Any, channel: ThreadChannel, keep: object = None) -> None:
-        super().__init__(partial(channel.enter, batcher, item), keep)
+    def __init__(self, begin: Callable[[], ThreadChannel], channel: ThreadChannel, keep: object = None) -> None:
+        super().__init__(begin, keep)
         # Set before the item is queued, so that an interrupted call can leave.
         self._channel = channel
 

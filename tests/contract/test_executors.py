@@ -666,3 +666,25 @@ def test_the_exit_hook_is_registered_once(monkeypatch):
     for _ in range(3):
         double.configure(executor=Own())
     assert [_drain_executors] == registered
+
+
+async def test_an_executor_whose_submit_blocks(pool, monkeypatch):
+    """While ``submit`` of the executor blocks, other callers queue their items, and an event loop stays free."""
+    entered, free = threading.Event(), threading.Event()
+    submit = pool.submit
+
+    def submit_late(call):
+        entered.set()
+        assert free.wait(PATIENCE)
+        return submit(call)
+
+    monkeypatch.setattr(pool, "submit", submit_late)
+    double = microbatch(doubled, executor=pool)
+    first = double.submit(1)
+    assert entered.wait(PATIENCE)
+    second = double.submit(2)
+    third = asyncio.ensure_future(double.acall(3))
+    await until(lambda: 2 == double.batch_stats.pending)
+    assert not first.done()
+    free.set()
+    assert [2, 4, 6] == [first.result(PATIENCE), second.result(PATIENCE), await third]

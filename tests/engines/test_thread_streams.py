@@ -15,7 +15,7 @@ import batchify
 from batchify import DONE, BatcherClosedError, ReentrantCallError, microbatch
 from batchify._threads.streams import ThreadChannel
 from tests.kit.columns import in_time
-from tests.kit.engines import PATIENCE, wait_until
+from tests.kit.engines import PATIENCE, Gate, wait_until
 from tests.kit.processes import printed_by
 from tests.kit.streams import ThreadSource
 
@@ -286,6 +286,41 @@ async def test_blocking_a_loop_is_warned_of():
     use = "use: async for value in letters.acall(item)"
     assert [f"letters() blocks the event loop that it is called from; {use}"] == [str(w.message) for w in caught]
     assert [__file__] == [warning.filename for warning in caught]
+
+
+async def test_map_warns_once():
+    """In asyncio's debug mode, ``map`` warns once for all its streams, and ``submit``, which does not block, never."""
+    generate = microbatch(letters, name="letters")
+    asyncio.get_running_loop().set_debug(True)
+    submitted = generate.submit("ab")
+    with pytest.warns(RuntimeWarning) as caught:
+        assert [["a", "b"], ["c", "d"]] == generate.map(["ab", "cd"])
+    use = "use: async for value in letters.acall(item)"
+    assert [f"letters.map() blocks the event loop that it is called from; {use}"] == [str(w.message) for w in caught]
+    assert ["a", "b"] == await asyncio.to_thread(list, submitted)
+
+
+def test_all_readers_leave_as_the_generator_closes(threads):
+    """Readers that leave while the generator cleans up at its end leave no call behind, and the next batch runs."""
+    gate = Gate(len)
+
+    @microbatch(max_size=2, timeout=3600)
+    def generate(items):
+        try:
+            yield items
+        finally:
+            gate(items)
+
+    gate.shut()
+    streams = [generate.submit(item) for item in (1, 2)]
+    gate.await_batch()
+    for stream in streams:
+        stream.close()
+    gate.open()
+    in_time(generate.drain)
+    stats = generate.batch_stats
+    assert (0, 2) == (stats.running, stats.answered_items + stats.cancelled_items)
+    assert [[3], [4]] == generate.map([3, 4])
 
 
 async def test_threads_and_loops_share_batches():
