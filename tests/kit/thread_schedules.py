@@ -36,6 +36,7 @@ from batchify._core.queue import PlainQueue
 from batchify._threads.engine import DeferredActions, ThreadEngine
 from batchify._threads.waiters import ThreadWaiter
 from batchify._threads.workers import Worker
+from tests.kit.engines import counted_calls
 
 # A run with so many decisions does not end.
 ENDLESS = 10_000
@@ -451,6 +452,18 @@ def use(name, *arguments, **options):
     return lambda run: getattr(run.fn, name)(*arguments, **options)
 
 
+def end(name):
+    """Return a caller that closes or drains the function, and checks that all calls until then have ended."""
+
+    def caller(run):
+        before = counted_calls(run.fn.batch_stats)
+        getattr(run.fn, name)()
+        stats = run.fn.batch_stats
+        run._expect(True, before <= counted_calls(stats) - stats.pending - stats.running)
+
+    return caller
+
+
 def pause(seconds):
     return lambda run: run.pause(seconds)
 
@@ -480,13 +493,13 @@ SCENARIOS = {
     "cancel, window": ([call(1), cancel(2, after=1)], WINDOW),
     "cancel, busy": ([call(1), cancel(2, after=1)], BUSY),
     "flush": ([call(1), steps(pause(1), use("flush"))], WINDOW),
-    "close": ([call(1), call(2), use("close")], {}),
-    "close, window": ([call(1), call(2), steps(pause(1), use("close"))], WINDOW),
-    "close, busy": ([call(1), call(2), steps(pause(1), use("close"))], BUSY),
+    "close": ([call(1), call(2), end("close")], {}),
+    "close, window": ([call(1), call(2), steps(pause(1), end("close"))], WINDOW),
+    "close, busy": ([call(1), call(2), steps(pause(1), end("close"))], BUSY),
     "close at once": ([call(1), call(2), steps(pause(1), use("close", 0))], BUSY),
-    "close, open": ([call(1), steps(use("close"), use("open"), call(2))], {}),
-    "drain": ([call(1, 3), call(2), steps(pause(1), use("drain"))], WINDOW),
-    "drain, busy": ([call(1, 3), steps(pause(1), use("drain")), cancel(2, after=1)], BUSY),
+    "close, open": ([call(1), steps(end("close"), use("open"), call(2))], {}),
+    "drain": ([call(1, 3), call(2), steps(pause(1), end("drain"))], WINDOW),
+    "drain, busy": ([call(1, 3), steps(pause(1), end("drain")), cancel(2, after=1)], BUSY),
     "deadline": ([call(1), call(2, deadline=1)], BUSY),
     "deadline, window": ([call(1), call(2, deadline=1)], {"timeout": 2, "max_size": 3}),
     "deadlines": ([call(1), call(2, deadline=2), steps(pause(1), call(3, deadline=0.5))], {**BUSY, "seconds": 4}),
@@ -503,7 +516,7 @@ def explore(name, delays):
     callers, options = SCENARIOS[name]
     schedule = Schedule()
     choices, schedules = [], 0
-    # A collection at a random point would make schedules unrepeatable.
+    # A collection in the middle of a run would make the run unrepeatable.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -513,6 +526,8 @@ def explore(name, delays):
                 run = Run(schedule, callers, **options)
                 schedule.run(choices, run.main, run.check_rest)
                 schedules += 1
+                if schedules % 100 == 0:
+                    gc.collect()
                 if schedule.fault is not None:
                     for batcher in run.batchers:
                         # Its threads are gone, and nothing can close it any more.

@@ -23,7 +23,7 @@ from tend import maintain
 from batchify._clock import monotonic
 
 # A trial that takes this number of seconds hangs.
-HANG = 60.0
+HANG = 180.0
 # The maximum growth of memory in the second half, in blocks of Python's allocator and in KiB.
 BLOCKS = 3000
 RESIDENT = 16 * 1024
