@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchify import __version__
 from batchify._core.limits import positive, seconds, whole
 
 if TYPE_CHECKING:
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
 
 NUMBER = r"(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
 LINEAR_COST = re.compile(rf"(?:{NUMBER}\s*\+\s*)?{NUMBER}\s*\*?\s*n")
-DEFAULT_RATES = "default: 25, 50 and 75 %% of the capacity"
+DEFAULT_RATES = "default: 25, 50, 75 and 150 %% of the capacity"
 
 
 def parser() -> ArgumentParser:
-    top = ArgumentParser("batchify", description="Choose the options of a batched function by measuring it.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    top = ArgumentParser(
+        "batchify",
+        description="Choose the options of a batched function by measuring it.",
+        epilog="Only pictures need the extra cli: pip install 'batchify-toolkit[cli]'.",
+    )
+    top.add_argument("--version", action="version", version=f"batchify {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="command")
     _add_tune(commands.add_parser("tune", help="measure a batch function and recommend options"))
     _add_simulate(commands.add_parser("simulate", help="predict the effect of options from a known cost"))
     _add_bench(commands.add_parser("bench", help="put a decorated function under load and compare with the prediction"))
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="print the results as JSON, with times in seconds")
     return top
 
 
@@ -50,8 +58,9 @@ def measured_cost(text: str) -> dict[int, float]:
         found = {int(size): float(time) for size, _, time in pairs}
     except ValueError:
         found = {}
-    if not found or min(found) < 1 or not min(found.values()) > 0:
-        msg = f"must be pairs of size and seconds such as 1:0.0041,32:0.0072, got {text!r}"
+    # A single size says nothing about the others. If the cost is the same for all, it is --cost.
+    if len(found) <= 1 or min(found) < 1 or not min(found.values()) > 0:
+        msg = f"must be pairs of size and seconds, at least two, such as 1:0.0041,32:0.0072, got {text!r}"
         raise ArgumentTypeError(msg)
     return found
 
@@ -77,12 +86,15 @@ def _timeout(text: str) -> object:
 
 
 def _add_function(command: ArgumentParser) -> None:
-    command.add_argument("function", metavar="module:function", help="the batch function, as package.module:name")
+    command.add_argument("function", metavar="module:function", help="the batch function; also file.py:function")
     command.add_argument(
         "--items",
         required=True,
         metavar="FILE|module:function",
-        help="items to call it with: a file with one JSON value on each line, or a function that returns them",
+        help=(
+            "items to call it with: a file with one JSON value (.jsonl) or text (.txt) on each line, or with a header "
+            "and rows (.csv); or a function that returns items"
+        ),
     )
 
 
@@ -97,7 +109,7 @@ def _add_tune(command: ArgumentParser) -> None:
         help="maximum number of batches at once, if the function allows several (default: as decorated, or 1)",
     )
     command.add_argument("--seconds", type=_positive, default=15.0, help="time to measure for (default: %(default)s)")
-    command.add_argument("--out", type=Path, help="folder for tune.html and tune.png")
+    command.add_argument("--out", type=Path, help="folder for the report and its pictures; needs the extra cli")
 
 
 def _add_simulate(command: ArgumentParser) -> None:
@@ -141,5 +153,5 @@ def _add_bench(command: ArgumentParser) -> None:
         "--timeout", type=_timeout, default=SUPPRESS, help="seconds, or adaptive (default: as decorated)"
     )
     command.add_argument("--concurrency", type=_whole, help="maximum number of batches at once (default: as decorated)")
-    command.add_argument("--seconds", type=_positive, default=5.0, help="time at each rate (default: %(default)s)")
+    command.add_argument("--seconds", type=_positive, default=5.0, help="most time at each rate (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness (default: %(default)s)")

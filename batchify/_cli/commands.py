@@ -3,28 +3,32 @@
 It decides the order of steps, exit codes, and where results are written. It must not know how results are measured,
 computed, worded or drawn.
 
-Exit codes: 0; 2 for a mistake of the user, with one line that explains it; 130 after Ctrl-C, with the results so far.
+Exit codes: 0; 1 if measurements are too noisy for a recommendation; 2 for a mistake of the user, with one line that
+explains it; 130 after Ctrl-C, with the results so far.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchify import __version__
 from batchify._cli import loading, output, wording
 from batchify._cli.arguments import parser
 from batchify._cli.load import Load, arrivals, run_load
 from batchify._cli.loading import CommandError
 from batchify._cli.measure import Meter, PreciseLoop
-from batchify._planning.cost import Cost, Samples, Setting
-from batchify._planning.simulation import simulate
-from batchify._planning.tuning import LOADS, curve, recommend
-from batchify.errors import needs
+from batchify._planning.cost import Cost, Setting
+from batchify._planning.simulation import interpolate, simulate
+from batchify._planning.tuning import MAX_ERROR, curve, default_rates, forecast, pays, recommend
 from batchify.testing.virtual_time import closing_loop
 
 if TYPE_CHECKING:
@@ -34,88 +38,95 @@ if TYPE_CHECKING:
 
     from batchify._cli.loading import Target
     from batchify._cli.wording import Part
+    from batchify._planning.cost import Round
     from batchify._planning.simulation import Simulation
     from batchify._planning.tuning import Advice
 
-USER_ERROR, INTERRUPTED = 2, 130
+NO_RECOMMENDATION, USER_ERROR, INTERRUPTED = 1, 2, 130
 # Seconds to measure before and after each load, because the speed of a machine changes.
 MEASURE_SECONDS = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. ``None`` means the arguments of the process."""
-    args = parser().parse_args(arguments)
+    top = parser()
+    args = top.parse_args(arguments)
+    if args.command is None:
+        top.print_help(sys.stderr)
+        return USER_ERROR
     try:
-        _require("rich", *(["matplotlib"] if getattr(args, "out", None) else []))
         # As with ``python -m``, modules are found in the current folder.
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)
-        COMMANDS[args.command](args)
+        return COMMANDS[args.command](args)
     except CommandError as error:
         sys.stderr.write(f"batchify: {error}\n")
         return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("batchify: interrupted\n")
         return INTERRUPTED
+
+
+def _tune(args: Namespace) -> int:
+    if args.out and find_spec("matplotlib") is None:
+        msg = "--out needs matplotlib: pip install 'batchify-toolkit[cli]'"
+        raise CommandError(msg)
+    fn = loading.load_function(args.function, plain=True)
+    with closing_loop(PreciseLoop()) as loop:
+        target = loading.make_target(fn, loading.load_items(args.items, loop))
+        meter = Meter(target, loop, args.concurrency or fn._self_config.concurrency)
+        with _shown(args, lambda: wording.cost_tables(meter.costs()) if meter.rounds else []) as parts:
+            output.progress("trying items", meter.try_items(args.seconds))
+            output.progress("measuring batches", meter.measure(args.seconds, args.max_size))
+            costs = meter.costs()
+            parts.extend([*wording.cost_tables(costs), *wording.verdict(costs)])
+            if pays(costs) is None:
+                return NO_RECOMMENDATION
+            advice = recommend(costs, args.rate, args.slo_ms and args.slo_ms / 1000)
+            if advice.capacity.error > MAX_ERROR:
+                parts.append(wording.uncertainty(costs, advice))
+                return NO_RECOMMENDATION
+            parts.extend(wording.recommendation(advice))
+            if args.out:
+                parts.append(_write_report(args, target.name, costs, advice, parts))
     return 0
 
 
-def _require(*packages: str) -> None:
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        raise CommandError(needs("this command", " and ".join(missing), "cli"))
-
-
-def _tune(args: Namespace) -> None:
-    fn = loading.load_function(args.function, plain=True)
-    concurrency = args.concurrency or fn._self_config.concurrency
-    with closing_loop(PreciseLoop()) as loop:
-        target = loading.make_target(fn, loading.load_items(args.items, loop))
-        cost = _measured(Meter(target, loop, concurrency), args.seconds, args.max_size)
-    advice = recommend(cost, _rates(args.rate, cost, cost.fastest), args.slo_ms and args.slo_ms / 1000)
-    parts = [*wording.verdict(cost), *wording.recommendation(cost, advice)]
-    output.show(parts)
-    if args.out:
-        _write_report(args.out, target.name, cost, advice, [wording.cost_table(cost), *parts])
-
-
-def _measured(meter: Meter, seconds: float, largest: int) -> Cost:
-    samples = meter.samples
-    with _shown_at_end(lambda: [wording.cost_table(Cost.from_samples(samples))] if samples.runs else []):
-        output.progress("trying items", meter.try_items(seconds))
-        output.progress("measuring batches", meter.measure(seconds, largest))
-    return Cost.from_samples(samples)
-
-
-def _write_report(folder: Path, name: str, cost: Cost, advice: Advice, parts: Iterable[Part]) -> None:
-    picture = output.picture(name, cost, advice, curve(cost, advice.setting))
-    page = output.html_page(f"batchify tune: {name}", parts, picture)
+def _write_report(args: Namespace, name: str, costs: Sequence[Cost], advice: Advice, parts: Iterable[Part]) -> str:
+    folder, predicted = args.out, curve(costs[0], advice.setting)
+    light, dark = (output.picture(name, costs, advice, predicted, style) for style in ("default", "dark_background"))
+    page = output.html_page(f"batchify tune: {name}", [_about(args), *parts], light, dark)
+    files = {"tune.html": page.encode(), "tune.png": light, "tune-dark.png": dark}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tune.png").write_bytes(picture)
-        (folder / "tune.html").write_text(page, encoding="utf-8")
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
     except OSError as error:
         msg = f"--out {folder} cannot be written: {error.strerror}"
         raise CommandError(msg) from None
-    output.show([f"Written: {folder / 'tune.html'}, {folder / 'tune.png'}"])
+    return f"Written: {', '.join(str(folder / file) for file in files)}"
 
 
-def _simulate(args: Namespace) -> None:
-    cost = Cost(args.cost or args.measured, {}, slowdown=dict.fromkeys(args.concurrency, 1.0))
+def _simulate(args: Namespace) -> int:
+    run_time = args.cost or args.measured
     given = {name: getattr(args, name) for name in ("burst", "calls", "noise", "seed")}
-    scenarios: list[tuple[float, Setting, Simulation]] = []
-    with _shown_at_end(lambda: [wording.scenario_table(scenarios)] if scenarios else []):
+    scenarios: list[tuple[float, Setting, float, Simulation]] = []
+    with _shown(args, lambda: [wording.scenario_table(scenarios)] if scenarios else []) as parts:
         for rate, *options in product(args.rate, args.max_size, args.timeout, args.concurrency):
             setting = Setting(*options)
             try:
-                _check_rate(rate, cost, setting)
-                prediction = simulate(run_time=cost.with_engine, rate=rate, **asdict(setting), **given)
+                prediction = simulate(run_time=run_time, rate=rate, **asdict(setting), **given)
             except ValueError as error:
                 raise CommandError(error) from None
-            scenarios.append((rate, setting, prediction))
+            capacity = (
+                setting.concurrency * setting.max_size / interpolate(run_time, setting.max_size)[setting.max_size]
+            )
+            scenarios.append((rate, setting, capacity, prediction))
+        parts.append(wording.scenario_table(scenarios))
+    return 0
 
 
-def _bench(args: Namespace) -> None:
+def _bench(args: Namespace) -> int:
     fn = loading.load_function(args.function)
     config = fn._self_config
     setting = Setting(
@@ -123,33 +134,35 @@ def _bench(args: Namespace) -> None:
         getattr(args, "timeout", config.timeout),
         args.concurrency or config.concurrency,
     )
-    loads: list[tuple[float, Simulation, Load, float]] = []
-    with closing_loop(PreciseLoop()) as loop, _shown_at_end(lambda: wording.comparison(loads) if loads else []):
+    loads: list[tuple[float, float, Sequence[Simulation], Load]] = []
+    with closing_loop(PreciseLoop()) as loop, _shown(args, lambda: wording.comparison(loads) if loads else []) as parts:
         target = loading.make_target(fn, loading.load_items(args.items, loop))
         meter = Meter(target, loop, setting.concurrency)
         output.progress("trying items", meter.try_items(MEASURE_SECONDS))
-        before = _sampled(meter, setting)
-        rates = _rates(args.rate, Cost.from_samples(before), setting)
+        before = _measured(meter, setting)
+        rates = args.rate or default_rates(Cost.of(before, target.workload).capacity(setting))
         fn.configure(**asdict(setting))
         for rate in rates:
-            load, samples = Load(arrivals(rate, args.seconds, args.seed)), before
-            fn.reset_stats()
+            load, rounds = Load(arrivals(rate, args.seconds, args.seed)), before
             try:
                 output.progress(f"{rate:,.0f} calls/s", _run_load(loop, load, target, args.seed))
-                before = _sampled(meter, setting)
-                samples += before
+                before = _measured(meter, setting)
+                rounds += before
             finally:
-                if load.latencies:
+                if load.answered:
                     # An interrupted load has made only some of its calls.
                     trace = load.due[: len(load.delays)]
-                    prediction = Cost.from_samples(samples).predict(setting, rate, trace=trace)
-                    loads.append((rate, prediction, load, fn.batch_stats.avg_batch_size))
+                    costs = Cost.resampled(rounds, target.workload)
+                    predictions = forecast(costs, setting, rate, trace)
+                    loads.append((rate, costs[0].capacity(setting), predictions, load))
+        parts.extend(wording.comparison(loads) if loads else [])
+    return 0
 
 
-def _sampled(meter: Meter, setting: Setting) -> Samples:
-    meter.samples = Samples()
+def _measured(meter: Meter, setting: Setting) -> list[Round]:
+    meter.rounds = []
     output.progress("measuring batches", meter.measure(MEASURE_SECONDS, setting.max_size))
-    return meter.samples
+    return meter.rounds
 
 
 def _run_load(loop: AbstractEventLoop, load: Load, target: Target, seed: int) -> Iterator[float]:
@@ -157,30 +170,27 @@ def _run_load(loop: AbstractEventLoop, load: Load, target: Target, seed: int) ->
     loop.run_until_complete(run_load(load, target.calls, seed))
 
 
-def _rates(rates: list[float] | None, cost: Cost, setting: Setting) -> list[float]:
-    if rates is None:
-        return [float(f"{load * cost.capacity(setting):.2g}") for load in LOADS]
-    for rate in rates:
-        _check_rate(rate, cost, setting)
-    return rates
-
-
-def _check_rate(rate: float, cost: Cost, setting: Setting) -> None:
-    capacity = cost.capacity(setting)
-    if rate >= capacity:
-        msg = f"--rate {rate:g} must be below the capacity, which is {capacity:,.0f} calls a second with {setting}"
-        raise CommandError(msg)
+def _about(args: Namespace) -> str:
+    """Return the version, the machine, the date and the options of a report."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    options = ", ".join(f"{name}={value}" for name, value in vars(args).items() if value is not None)
+    now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"batchify {__version__}, {python}, {machine}, {now}: {options}."
 
 
 @contextmanager
-def _shown_at_end(parts: Callable[[], Iterable[Part]]) -> Generator[None]:
-    """Show results at the end of the block; after Ctrl-C, show the results so far."""
+def _shown(args: Namespace, results: Callable[[], Iterable[Part]]) -> Generator[list[Part]]:
+    """Show the parts that the block adds; after Ctrl-C, show the results so far."""
+    parts: list[Part] = []
     try:
-        yield
+        yield parts
     except KeyboardInterrupt:
-        output.show(parts())
+        parts += results()
         raise
-    output.show(parts())
+    finally:
+        if parts:
+            (output.show_json if args.json else output.show)([_about(args), *parts])
 
 
 COMMANDS = {"tune": _tune, "simulate": _simulate, "bench": _bench}

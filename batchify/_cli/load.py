@@ -13,13 +13,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from batchify._planning.cost import RESAMPLES
 from batchify._planning.simulation import poisson_arrivals
 from batchify._stats.snapshot import percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchify._stats.snapshot import Percentiles
+
+# The parts of a load from which its bootstrap resamples are drawn. Calls of one part may share a batch.
+PARTS = 10
+# Enough calls for a 99th percentile. The prediction simulates them many times.
+MAX_CALLS = 20_000
 
 
 @dataclass
@@ -28,32 +34,35 @@ class Load:
 
     # The times of all calls since the first.
     due: Sequence[float]
-    # For each answered call, the time from when it was due to its answer.
-    latencies: list[float] = field(default_factory=list[float])
+    # For each answered call, the time of the answer since the first call, and the time from when it was due until then.
+    answered: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     # For each call made, the time from when it was due until it was made.
     delays: list[float] = field(default_factory=list[float])
     # Number of failed calls by type of exception.
     errors: Counter[str] = field(default_factory=Counter[str])
-    # From the first call to the last outcome.
-    duration: float = 0.0
-
-    @property
-    def latency_ms(self) -> Percentiles:
-        return percentiles(self.latencies, max(self.latencies, default=0.0))
 
     @property
     def delay_ms(self) -> Percentiles:
         return percentiles(self.delays, max(self.delays, default=0.0))
 
-    @property
-    def throughput(self) -> float:
-        return len(self.latencies) / self.duration if self.duration else 0.0
+    def outcomes(self) -> Iterator[tuple[float, float, float]]:
+        """Yield the median and the 99th percentile of the latency, and the throughput; then those of resamples."""
+        size = -(-len(self.answered) // PARTS)
+        parts = [self.answered[start : start + size] for start in range(0, len(self.answered), size)]
+        starts = [0.0, *(part[-1][0] for part in parts)]
+        seconds = [part[-1][0] - start for part, start in zip(parts, starts, strict=False)]
+        rng = Random(0)  # noqa: S311  # equal draws make reports comparable
+        numbers = range(len(parts))
+        for chosen in (numbers, *(rng.choices(numbers, k=len(parts)) for _ in range(RESAMPLES))):
+            latencies = [latency for number in chosen for _, latency in parts[number]]
+            found = percentiles(latencies, max(latencies))
+            yield found.p50, found.p99, len(latencies) / sum(seconds[number] for number in chosen)
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     """Return the times of a Poisson process of ``rate`` calls a second that begins with a call at 0."""
     rng = Random(seed)  # noqa: S311  # a load must be repeatable
-    return [0.0, *poisson_arrivals(rng, rate, max(1, round(rate * seconds)) - 1)]
+    return [0.0, *poisson_arrivals(rng, rate, min(max(1, round(rate * seconds)), MAX_CALLS) - 1)]
 
 
 async def run_load(load: Load, calls: Sequence[Callable[[], Any]], seed: int) -> None:
@@ -68,8 +77,8 @@ async def run_load(load: Load, calls: Sequence[Callable[[], Any]], seed: int) ->
         except Exception as error:  # noqa: BLE001  # a call may raise anything
             load.errors[type(error).__name__] += 1
         else:
-            load.latencies.append(loop.time() - start - due)
-        load.duration = loop.time() - start
+            now = loop.time() - start
+            load.answered.append((now, now - due))
 
     tasks: set[asyncio.Task[None]] = set()
     now = 0.0

@@ -5,24 +5,29 @@ It decides how they are found, and which error a mistake gets. It must not know 
 
 from __future__ import annotations
 
+import csv
 import importlib
 import inspect
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, cast
 
+from batchify._batcher.admission import Admission, make_queue
 from batchify._batcher.functions import is_async
-from batchify._decorator.methods import UnboundMethod
+from batchify._decorator.methods import BatchedMethod, UnboundMethod
 from batchify._decorator.microbatch import microbatch
 from batchify._decorator.proxy import Batched
+from batchify._planning.cost import Workload
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from batchify._core.entries import Entry
 
 # Modules whose frames in a traceback are not the user's code.
 NOT_USER_CODE = {*sys.stdlib_module_names, "batchify"}
@@ -40,9 +45,11 @@ class Target:
     is_async: bool
     # The batch function as a function of a list of rows.
     run: Callable[[list[Any]], Any]
+    lifespan: Callable[[], Any] | None
     # For each item, its row and a call to await.
     rows: list[Any]
     calls: list[Callable[[], Any]]
+    workload: Workload
 
 
 def load_function(named: str, *, plain: bool = False) -> Batched:
@@ -58,19 +65,28 @@ def load_function(named: str, *, plain: bool = False) -> Batched:
 
 
 def make_target(fn: Batched, items: list[Any]) -> Target:
+    call, function = fn._self_call, fn.__wrapped__
+    # What depends on the number of waiting calls is no part of a measurement.
+    config = replace(call.for_items(fn._self_config), max_pending=None, dedupe=False)
+    has_columns = len(call.columns) > 1
     rows = [_row(fn, index, item) for index, item in enumerate(items)]
-    has_columns = len(fn._self_call.columns) > 1
     calls: list[Callable[[], Any]] = [partial(fn.acall, *(item if has_columns else (item,))) for item in items]
-    function = fn.__wrapped__
-    return Target(fn._self_config.name, is_async(function), fn._self_call.batch(function), rows, calls)
+    lifespan = config.lifespan
+    if lifespan is not None and isinstance(fn, BatchedMethod):
+        lifespan = partial(lifespan, fn._self_instance)
+    admission = Admission(config)
+    entries = [_entry(admission, index, row) for index, row in enumerate(rows)]
+    workload = Workload(entries, config, make_queue)
+    return Target(config.name, is_async(function), call.batch(function), lifespan, rows, calls, workload)
 
 
 def load_items(named: str, loop: AbstractEventLoop) -> list[Any]:
-    """Return the items in a file of JSON lines, or those that the function ``module:name`` returns."""
-    if named.endswith((".jsonl", ".json", ".ndjson")) or ":" not in named:
-        items = _read_json_lines(Path(named))
-    else:
-        items = _call_for_items(named, loop)
+    """Return the items in a file, or those that the function ``module:name`` returns."""
+    read = READERS.get(Path(named).suffix)
+    if read is None and ":" not in named:
+        msg = f"--items {named} must be module:name, or a file ending in {', '.join(READERS)}"
+        raise CommandError(msg)
+    items = _call_for_items(named, loop) if read is None else _read(Path(named), read)
     if not items:
         msg = f"--items {named} has no items; at least one is needed"
         raise CommandError(msg)
@@ -95,6 +111,14 @@ def _row(fn: Batched, index: int, item: Any) -> Any:
     return row
 
 
+def _entry(admission: Admission, index: int, row: Any) -> Entry:
+    try:
+        return admission.entry(row)
+    except Exception as error:  # noqa: BLE001  # the functions of the options may raise anything
+        msg = f"items[{index}] cannot be queued: {type(error).__name__}{location_of(error) or f': {error}'}"
+        raise CommandError(msg) from None
+
+
 def _decorate(named: str, found: Any, *, plain: bool) -> Batched:
     if not plain:
         msg = f"{named} is not decorated with microbatch; put @microbatch above it, or run: batchify tune {named}"
@@ -108,10 +132,14 @@ def _decorate(named: str, found: Any, *, plain: bool) -> Batched:
 
 
 def _resolve(named: str) -> Any:
-    module, colon, names = named.partition(":")
+    module, colon, names = named.rpartition(":")
     if not (module and colon and names):
-        msg = f"{named} must be module:name, for example package.module:function"
+        msg = f"{named} must be module:name or file.py:name, for example package.module:function"
         raise CommandError(msg)
+    if (path := Path(module)).suffix == ".py":
+        # As with ``python file.py``, the folder of the file is the first to be searched.
+        sys.path.insert(0, str(path.parent.resolve()))
+        module = path.stem
     found = _import_module(module)
     for name in names.split("."):
         owner = found
@@ -158,21 +186,39 @@ def _call_for_items(named: str, loop: AbstractEventLoop) -> list[Any]:
         raise CommandError(msg) from None
 
 
-def _read_json_lines(path: Path) -> list[Any]:
+def _read(path: Path, read: Callable[[list[str]], Iterable[Any]]) -> list[Any]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return [*read(path.read_text(encoding="utf-8").splitlines())]
     except OSError as error:
         msg = f"--items {path} cannot be read: {error.strerror}"
-        raise CommandError(msg) from None
     except UnicodeDecodeError:
         msg = f"--items {path} is not UTF-8 text"
-        raise CommandError(msg) from None
-    items: list[Any] = []
+    except (ValueError, csv.Error) as error:
+        msg = f"--items {path}{'' if isinstance(error, ValueError) else ': '}{error}"
+    raise CommandError(msg)
+
+
+def _json_lines(lines: list[str]) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                items.append(json.loads(line))
+                yield json.loads(line)
             except json.JSONDecodeError as error:
-                msg = f"--items {path}, line {number}, column {error.colno}: not JSON ({error.msg})"
-                raise CommandError(msg) from None
-    return items
+                msg = f", line {number}, column {error.colno}: not JSON ({error.msg})"
+                raise ValueError(msg) from None
+
+
+def _csv_rows(lines: list[str]) -> Iterator[Any]:
+    """Yield the rows below the header: a string each if there is one column, else a list of strings."""
+    _, *rows = csv.reader(lines) if lines else [[]]
+    return (row[0] if len(row) == 1 else row for row in rows if row)
+
+
+# How to read items, by suffix.
+READERS: dict[str, Callable[[list[str]], Iterable[Any]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json_lines,
+    ".csv": _csv_rows,
+    ".txt": lambda lines: filter(None, lines),
+}

@@ -3,42 +3,41 @@
 It decides how and how often a batch is timed, and finds the item that makes it fail. It must not know how the times are
 used or shown.
 
-All calls come from one event loop. The batch function runs as usual: on the loop, or on a thread of the engine.
+All calls come from one event loop. The batch function runs as usual: on the loop, or on a thread of the engine. Every
+round measures the same items in all sizes, after a pause and at overload, so that sizes and modes can be compared.
 """
 
 from __future__ import annotations
 
 import asyncio
+from itertools import chain, cycle, islice
+from math import inf
 from random import Random
 from selectors import SelectSelector
-from statistics import median
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import TYPE_CHECKING, Any
 
 from batchify._cli.loading import CommandError, location_of
 from batchify._decorator.microbatch import microbatch
-from batchify._planning.cost import Run, Samples
+from batchify._planning.cost import Cost, Round, Run
 from batchify.errors import BatchResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from batchify._cli.loading import Target
 
 # A window that does not end during a measurement, so that only full batches leave.
 HOUR = 3600.0
-# Rounds through all sizes.
-MIN_ROUNDS, MAX_ROUNDS = 3, 60
+# The number of rounds, which is the number of values for a bootstrap, if time allows: the number of items is chosen
+# for this many.
+ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 12, 4, 60
 # Sizes grow until one batch of each has taken this share of the time, which leaves time for several rounds.
-FIRST_ROUND = 1 / 6
+FIRST_ROUND = 1 / 8
 # Seconds without a call before a batch, because waking up is part of the cost of a call.
 PAUSE = 0.001
-# Seconds to measure one size in a round.
-SERIES = 0.02
-# Before the measurement, items are tried in batches of this size, for at most this share of the time.
-TRIAL_SIZE, TRIAL_SHARE = 32, 1 / 4
-# Interference is measured on the largest batch that takes at most this many seconds.
-INTERFERENCE_SECONDS = 0.05
+# Before the measurement, items are tried for at most this share of the time.
+TRIAL_SHARE = 1 / 4
 
 
 class PreciseLoop(asyncio.SelectorEventLoop):
@@ -56,142 +55,156 @@ class Meter:
 
     def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, concurrency: int = 1) -> None:
         self.loop = loop
-        self.concurrency = concurrency
-        self.samples = Samples()
+        self.rounds: list[Round] = []
         self._target = target
+        self._slots = [*doubling(concurrency)]
         self._rng = Random(0)  # noqa: S311  # equal draws make measurements comparable
         # For each run of the function since the last calls, its start and its duration.
         self._function_runs: list[tuple[float, float]] = []
         timed = self._timed_async if target.is_async else self._timed
-        self._call = microbatch(timed, timeout=HOUR, concurrency=concurrency, name=target.name)
+        self._call = microbatch(timed, timeout=HOUR, lifespan=target.lifespan, name=target.name)
+
+    def costs(self) -> list[Cost]:
+        return Cost.resampled(self.rounds, self._target.workload)
 
     def try_items(self, seconds: float) -> Iterator[float]:
-        """Run all items once, as far as time allows, and yield the share that is done."""
-        rows, end = self._target.rows, self.loop.time() + TRIAL_SHARE * seconds
-        for start in range(0, len(rows), TRIAL_SIZE):
-            chosen = range(start, min(start + TRIAL_SIZE, len(rows)))
-            self._call.configure(max_size=len(chosen))
-            self._run(chosen)
-            yield chosen.stop / len(rows)
+        """Run each item alone, as far as time allows, and yield the share that is done."""
+        count, end = len(self._target.rows), self.loop.time() + TRIAL_SHARE * seconds
+        for index in range(count):
+            self._alone([index])
+            yield (index + 1) / count
             if self.loop.time() > end:
                 return
 
     def measure(self, seconds: float, largest: int) -> Iterator[float]:
         """Measure batches of sizes up to ``largest`` in rounds, and yield the share of ``seconds`` that has passed."""
         start = self.loop.time()
-        sizes: list[int] = []
+        # By size: the time of a batch, and a full batch for rounds that draw none, because items are too heavy.
+        times: dict[int, float] = {}
+        full: dict[int, list[int]] = {}
         for size in doubling(largest):
-            self._batch(size)
-            sizes.append(size)
+            full[size] = self._cut(self._draw(size), 0, size)
+            if len(full[size]) < size:
+                break
+            times[size] = self._alone(full[size]).total
             passed = self.loop.time() - start
             yield min(passed / seconds, 1.0)
             if passed > FIRST_ROUND * seconds:
                 break
-        # Each round measures all sizes, so that other work of the machine affects all of them equally.
+        if len(times) < min(2, largest):
+            msg = (
+                f"only batches of one item of {self._target.name}() could be measured, which says nothing about larger "
+                f"ones; measure for longer: --seconds {4 * seconds:g}"
+            )
+            raise CommandError(msg)
+        count = self._affordable(times, seconds / ROUNDS)
         for number in range(MAX_ROUNDS):
-            for size in sizes:
-                self._series(size)
+            items, done = self._draw(max(times)), Round()
+            for size in times:
+                batches = [self._cut(items, start, size) for start in range(0, max(count, size), size)]
+                self._measure_size(done, size, [each for each in batches if len(each) == size] or [full[size]])
                 yield min(max((self.loop.time() - start) / seconds, number / MAX_ROUNDS), 1.0)
-            self._interfere()
+            # Only complete rounds count, because an interrupt may come at any time.
+            self.rounds.append(done)
             if number + 1 >= MIN_ROUNDS and self.loop.time() - start > seconds:
                 return
 
-    def _series(self, size: int) -> None:
-        """Sample batches of one size, one after the other, as under load."""
-        end = self.loop.time() + SERIES
-        # A first batch fills the caches, which hold the data of another size.
-        self._batch(size)
-        while True:
-            run = Run(*self._batch(size), self._slot_time(size, PAUSE), self._slot_time(size, 0.0))
-            # Only a complete run creates the list, because an interrupt may come at any time.
-            self.samples.runs.setdefault(size, []).append(run)
-            if self.loop.time() >= end:
-                return
+    def _affordable(self, times: dict[int, float], seconds: float) -> int:
+        """Return the number of items for which a round takes ``seconds``, or twice the least time if that is longer."""
+        modes = 1 + len(self._slots)
 
-    def _batch(self, size: int, slots: int = 1) -> tuple[float, float, float, float]:
-        """Run ``slots`` batches at once, and return the first four times of a ``Run``: ``function`` of the last one."""
-        self._call.configure(max_size=size, concurrency=slots)
-        due, awake, cpu = self._run(self._draw(size * slots), PAUSE)
-        total = self.loop.time() - due
-        return max(self._function_runs)[1], total, awake - due, cpu
+        def needed(count: int) -> float:
+            return sum(time * modes * (max(count // size, 1) + 2) for size, time in times.items())
 
-    def _slot_time(self, size: int, pause: float) -> float:
-        """Return how long a batch occupied its slot: until the next batch, which was queued, started."""
-        self._call.configure(max_size=size, concurrency=1)
-        self._run(self._draw(2 * size), pause)
-        (first, _), (second, _) = sorted(self._function_runs)
-        return second - first
+        count = max(times)
+        while needed(count) > max(seconds, 2 * needed(1)):
+            count //= 2
+        return count
 
-    def _interfere(self) -> None:
-        """Sample how much calls slow down a running batch, and how much batches slow down each other."""
-        totals = {size: median(run.total for run in runs) for size, runs in self.samples.runs.items()}
-        size = max((size for size, total in totals.items() if total <= INTERFERENCE_SECONDS), default=min(totals))
-        self._call.configure(max_size=size, concurrency=1)
-        end = self.loop.time() + SERIES
-        while self.loop.time() < end:
-            # The same items twice, because the cost of items varies.
-            chosen = self._draw(size)
-            due, _, _ = self._run(chosen)
-            quiet = self.loop.time() - due
-            busy, calls = self.loop.run_until_complete(self._run_among_calls(self._rows(chosen), 2 * quiet / size))
-            self.samples.interference.append((busy - quiet) / calls)
-        alone = self._batch(size)[0]
-        for slots in doubling(self.concurrency):
-            if slots > 1:
-                self.samples.slowdown.setdefault(slots, []).append(self._batch(size, slots)[0] / alone)
+    def _measure_size(self, done: Round, size: int, batches: Sequence[list[int]]) -> None:
+        done.alone[size] = [self._alone(batch) for batch in batches]
+        for slots in self._slots:
+            starts = self._overload(batches, slots)
+            # The first batches, one for each slot, do not meet any other calls.
+            cycles = zip(starts[slots:], starts[2 * slots :], strict=False)
+            done.loaded[slots, size] = [after - before for before, after in cycles]
+            if (slots, size) == (1, 1):
+                runs = zip(done.alone[1], self._function_runs, strict=False)
+                done.single = [(run.function, seconds) for run, (_, seconds) in runs]
 
-    async def _run_among_calls(self, rows: list[Any], gap: float) -> tuple[float, int]:
-        """Return the seconds that a batch takes while further calls arrive, and the number of these calls."""
-        start = self.loop.time()
-        ends: list[float] = []
-        # Errors are ignored here: they also occur, and are reported, when a batch runs alone.
-        batch = asyncio.gather(*[self._call.acall(row) for row in rows], return_exceptions=True)
-        batch.add_done_callback(lambda _: ends.append(self.loop.time()))
-        others: list[asyncio.Future[Any]] = []
-        while not ends:
-            await asyncio.sleep(start + (len(others) + 1) * gap - self.loop.time())
-            others.append(asyncio.ensure_future(self._call.acall(self._rng.choice(self._target.rows))))
-        await asyncio.sleep(0)
-        self._call.flush()
-        await asyncio.gather(batch, *others, return_exceptions=True)
-        return ends[0] - start, len(others)
+    def _alone(self, chosen: Sequence[int]) -> Run:
+        """Run a batch after a pause."""
+        self._call.configure(max_size=len(chosen), concurrency=1)
+        times = self._run(self._after_pause(chosen), chosen)
+        return Run(self._function_runs[0][1], *times)
+
+    async def _after_pause(self, chosen: Sequence[int]) -> tuple[float, float, float, float]:
+        """Return the times of a ``Run``, without the first."""
+        rows = [self._target.rows[index] for index in chosen]
+        due = self.loop.time() + PAUSE
+        await asyncio.sleep(PAUSE)
+        awake, began, loop_cpu, cpu = self.loop.time(), perf_counter(), thread_time(), process_time()
+        await _gather(self._call.acall(row) for row in rows)
+        cores = (process_time() - cpu) / (perf_counter() - began)
+        return self.loop.time() - due, awake - due, thread_time() - loop_cpu, cores
+
+    def _overload(self, batches: Sequence[list[int]], slots: int) -> list[float]:
+        """Return when batches start while the queue always holds another one for each slot.
+
+        Callers repeat their calls at once, so calls and answers slow down the running batches, as in production.
+        """
+        self._call.configure(max_size=len(batches[0]), concurrency=slots)
+        repeated = islice(cycle(batches), max(len(batches), slots) + 2 * slots)
+        rows = iter([self._target.rows[index] for batch in repeated for index in batch])
+
+        async def call() -> None:
+            for row in islice(rows, 1):
+                await self._call.acall(row)
+                # As in a server, each call has a task of its own.
+                await self.loop.create_task(call())
+
+        callers = [call() for _ in range(2 * slots * len(batches[0]))]
+        self._run(_gather(callers), {*chain.from_iterable(batches)})
+        self._function_runs.sort()
+        return [start for start, _ in self._function_runs]
 
     def _draw(self, count: int) -> list[int]:
-        return self._rng.choices(range(len(self._target.rows)), k=count)
+        """Return random items, each of them as often as any other."""
+        every = range(len(self._target.rows))
+        return [*islice(cycle(self._rng.sample(every, min(count, len(every)))), count)]
 
-    def _rows(self, chosen: Sequence[int]) -> list[Any]:
-        return [self._target.rows[index] for index in chosen]
+    def _cut(self, items: Sequence[int], start: int, size: int) -> list[int]:
+        """Return a batch of items from ``start`` on that may share one; it is short if not enough of them may."""
+        entries, room = self._target.workload.entries, self._target.workload.limits.max_weight
+        room = inf if room is None else room
+        ring = [*items[start:], *items[:start]]
+        group = entries[ring[0]].group
+        alike = [index for index in ring if entries[index].group is group]
+        chosen: list[int] = []
+        while len(chosen) < size and (fitting := [index for index in alike if entries[index].weight <= room]):
+            for index in fitting:
+                if len(chosen) < size and entries[index].weight <= room:
+                    chosen.append(index)
+                    room -= entries[index].weight
+        return chosen
 
-    def _run(self, chosen: Sequence[int], pause: float = 0.0) -> tuple[float, float, float]:
-        """Return when the calls were due, when the loop was awake, and the CPU time of its thread from then on."""
+    def _run(self, calls: Any, chosen: Iterable[int]) -> Any:
         self._function_runs.clear()
         try:
-            return self.loop.run_until_complete(self._call_all(chosen, pause))
+            return self.loop.run_until_complete(calls)
         except Exception as error:  # noqa: BLE001  # a batch function may raise anything
-            raise CommandError(self._bisect_failure(chosen, error)) from None
+            raise CommandError(self._explain(error, chosen)) from None
 
-    async def _call_all(self, chosen: Sequence[int], pause: float = 0.0) -> tuple[float, float, float]:
-        rows = self._rows(chosen)
-        due = self.loop.time() + pause
-        await asyncio.sleep(pause)
-        awake, cpu = self.loop.time(), thread_time()
-        await asyncio.gather(*[self._call.acall(row) for row in rows])
-        return due, awake, thread_time() - cpu
-
-    def _bisect_failure(self, chosen: Sequence[int], error: Exception) -> str:
-        while len(chosen) > 1:
-            middle = len(chosen) // 2
-            for half in (chosen[:middle], chosen[middle:]):
-                self._call.configure(max_size=len(half))
-                try:
-                    self.loop.run_until_complete(self._call_all(half))
-                except Exception as failure:  # noqa: BLE001  # as above
-                    chosen, error = half, failure
-                    break
-            else:
-                items = f"{len(chosen)} items, including items[{chosen[0]}],"
-                return f"{items} make {self._target.name}() fail together, but neither half alone: {_describe(error)}"
-        return f"items[{chosen[0]}] makes {self._target.name}() fail: {_describe(error)}"
+    def _explain(self, error: Exception, chosen: Iterable[int]) -> str:
+        self._call.configure(max_size=1, concurrency=1)
+        one_by_one = sorted(chosen)
+        calls = (self._after_pause([index]) for index in one_by_one)
+        failures = self.loop.run_until_complete(_outcomes(calls))
+        for index, failure in zip(one_by_one, failures, strict=True):
+            if isinstance(failure, Exception):
+                return f"items[{index}] makes {self._target.name}() fail: {_describe(failure)}"
+        batch = f"a batch with items[{one_by_one[0]}]"
+        return f"{batch} makes {self._target.name}() fail, but no item of it does alone: {_describe(error)}"
 
     def _timed(self, rows: list[Any]) -> Any:
         start = self.loop.time()
@@ -204,6 +217,22 @@ class Meter:
         results = await self._target.run(rows)
         self._function_runs.append((start, self.loop.time() - start))
         return results
+
+
+async def _gather(calls: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Await all calls; after an error, cancel the others, so that none is left in the queue."""
+    tasks = [*map(asyncio.ensure_future, calls)]
+    try:
+        await asyncio.gather(*tasks)
+    except Exception:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+async def _outcomes(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return [outcome for call in calls for outcome in await asyncio.gather(call, return_exceptions=True)]
 
 
 def _describe(error: Exception) -> str:

@@ -1,17 +1,20 @@
-"""The results in words: sentences and tables of plain strings.
+"""The results in words: sentences, and tables of figures.
 
 It decides wording, units and columns. It must not know where results are shown or how they are computed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from batchify._planning.cost import Estimate
+from batchify._planning.tuning import pays
 from batchify._stats.drawing import as_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchify._cli.load import Load
     from batchify._planning.cost import Cost, Setting
@@ -20,40 +23,92 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure, measured or known exactly, and how its value is written."""
+
+    value: Estimate | float
+    write: Callable[[float], str]
+
+    @classmethod
+    def of(cls, values: Iterable[float], write: Callable[[float], str]) -> Figure:
+        """Return the figure whose value comes first, and is followed by the values of bootstrap resamples."""
+        found = [*values]
+        return cls(found[0] if len(found) == 1 else Estimate.of(found), write)
+
+    def __str__(self) -> str:
+        if isinstance(self.value, Estimate):
+            return f"{self.write(self.value.value)} ±{self.value.error:.0%}"
+        return self.write(self.value)
+
+
+Cell: TypeAlias = "Figure | str | float | None"
+
+
+@dataclass(frozen=True)
 class Table:
     title: str
     heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
 
 
 Part: TypeAlias = "str | Table"
 
-FIGURES = ("p50", "p99", "answered/s", "batch")
+PREDICTED = ("load", "p50", "p99", "answered/s", "batch")
+# The cost of items is said to differ from this standard deviation on, as a share of the mean.
+UNEQUAL = 0.2
+# A function that uses this share of all cores leaves none to the loop that calls it.
+ALL_CORES = 0.8
 
 
-def cost_table(cost: Cost) -> Table:
-    rows = [
-        (f"{size:,}", _time(cost.function[size]), _time(seconds), _time(seconds / size), f"{size / seconds:,.0f}")
-        for size, seconds in cost.with_engine.items()
-    ]
-    return Table("Cost of a batch", ("items", "function", "with engine", "per item", "items/s"), rows)
+def cost_tables(costs: Sequence[Cost]) -> Iterator[Table]:
+    heads = ("items", "function alone", "call to answer", "per item at overload", "items/s at overload")
+    for slots in costs[0].loaded:
+        rows = [
+            (
+                size,
+                _time(cost.function[size] for cost in costs),
+                _time(cost.answered[size] for cost in costs),
+                _time(cost.loaded[slots][size] / size / slots for cost in costs),
+                _rate(*(slots * size / cost.loaded[slots][size] for cost in costs)),
+            )
+            for size in costs[0].function
+        ]
+        yield Table("Cost of a batch" if slots == 1 else f"Cost of a batch, {slots} at once at overload", heads, rows)
 
 
-def verdict(cost: Cost) -> Iterator[str]:
-    linear = cost.linear
-    error = max(abs(linear(size) / seconds - 1) for size, seconds in cost.with_engine.items())
+def verdict(costs: Sequence[Cost]) -> Iterator[str]:
+    cost, linear = costs[0], costs[0].linear
+    error = max(abs(linear(size) / seconds - 1) for size, seconds in cost.loaded[1].items())
     yield (
-        f"A batch of n items takes about {_time(linear.fixed)} + n x {_time(linear.per_item)}, with an error of at "
-        f"most {error:.0%}. Run times vary by {cost.spread:.0%}. A call that arrives while a batch runs delays it by "
-        f"{_time(cost.interference)}."
+        f"At overload, a batch of n items takes about {_time(each.linear.fixed for each in costs)} + n x "
+        f"{_time(each.linear.per_item for each in costs)}, with an error of at most {error:.0%}."
     )
-    size, per_item = cost.best
+    if _is_unequal(costs):
+        deviation = Figure.of((each.inequality for each in costs), "{:.0%}".format)
+        yield (
+            f"Items differ in cost: the standard deviation is {deviation} of the mean. So "
+            "the time of a batch depends on the items that share it, and the items should be typical of your calls."
+        )
+    cores = os.cpu_count() or 1
+    if cost.cores > ALL_CORES * cores:
+        yield (
+            f"The function keeps {cost.cores:.1f} of {cores} cores busy. The event loop that calls it has to wait for "
+            "a core, so the predicted latencies may be wrong by more than 25%. Check them with: batchify bench"
+        )
+    gain = Estimate.of(each.gain for each in costs)
+    best = max(cost.loaded[1], key=lambda size: size / cost.loaded[1][size])
     times = (
-        f"an item takes {_time(cost.unbatched)} without batching, and {_time(per_item)} in a batch of {size:,}, "
-        "hand-over and engine included"
+        f"an item takes {_time(each.unbatched for each in costs)} without batching, and "
+        f"{_time(each.loaded[1][best] / best for each in costs)} in a batch of {best:,} at overload"
     )
-    if cost.pays:
-        yield f"Batching pays: {times}. That is {cost.gain:.1f} times less."
+    answer = pays(costs)
+    if answer:
+        yield f"Batching pays: {times}. That is {Figure(gain, '{:,.1f}'.format)} times less."
+    elif answer is None:
+        yield (
+            f"No recommendation: the noise is larger than the difference. In this measurement, {times}. That is "
+            f"between {gain.low:.3g} and {gain.high:.3g} times less. {_help(costs)}"
+        )
     else:
         yield (
             f"Batching does not pay: {times}. Call the function directly, from your threads or tasks. The options "
@@ -61,40 +116,65 @@ def verdict(cost: Cost) -> Iterator[str]:
         )
 
 
-def recommendation(cost: Cost, advice: Advice) -> Iterator[Part]:
+def uncertainty(costs: Sequence[Cost], advice: Advice) -> str:
+    capacity = Figure(advice.capacity, "{:,.0f}".format)
+    return (
+        f"No recommendation: the measurements vary too much. With {advice.setting}, the capacity is {capacity} calls a "
+        f"second, and all predictions depend on it. {_help(costs)}"
+    )
+
+
+def _is_unequal(costs: Sequence[Cost]) -> bool:
+    return Estimate.of(cost.inequality for cost in costs).low > UNEQUAL
+
+
+def _help(costs: Sequence[Cost]) -> str:
+    items = " or more items" if _is_unequal(costs) else ""
+    return f"A quiet machine or a longer measurement (--seconds){items} would help."
+
+
+def recommendation(advice: Advice) -> Iterator[Part]:
     setting = advice.setting
-    adaptive = " (timeout=None is adaptive: no window was better by more than 5%)" if setting.timeout is None else ""
-    yield f"Use @microbatch({setting}){adaptive}. The capacity is {cost.capacity(setting):,.0f} calls a second."
-    rows = [(f"{rate:,.0f}", *_prediction(prediction)) for rate, prediction in advice.forecasts.items()]
-    yield Table("Prediction", ("calls/s", *FIGURES, "busy"), rows)
-    if advice.slo is not None:
-        yield _target(advice, advice.slo)
+    adaptive = ": no window was clearly better than adaptive timing" if setting.timeout is None else ""
+    yield f"Use @microbatch({setting}){adaptive}."
+    capacity = Figure(advice.capacity, "{:,.0f}".format)
+    heads = (*asdict(setting), "capacity in calls/s")
+    yield Table("Recommended options", heads, [(*asdict(setting).values(), capacity)])
+    rows = [(_rate(rate), *_prediction(rate, advice.capacity.value, each)) for rate, each in advice.forecasts.items()]
+    yield Table("Prediction", ("calls/s", *PREDICTED), rows)
+    if advice.slo is not None and advice.max_rate is not None:
+        yield _target(advice, advice.slo, advice.max_rate)
 
 
-def scenario_table(scenarios: Iterable[tuple[float, Setting, Simulation]]) -> Table:
+def scenario_table(scenarios: Iterable[tuple[float, Setting, float, Simulation]]) -> Table:
+    """Return the predictions of (rate, setting, capacity, prediction)."""
     rows = [
         (
-            f"{rate:,.0f}",
-            str(setting.max_size),
-            "adaptive" if setting.timeout is None else _time(setting.timeout),
-            str(setting.concurrency),
-            *_prediction(prediction),
+            _rate(rate),
+            setting.max_size,
+            "adaptive" if setting.timeout is None else _time([setting.timeout]),
+            setting.concurrency,
+            *_prediction(rate, capacity, [prediction]),
         )
-        for rate, setting, prediction in scenarios
+        for rate, setting, capacity, prediction in scenarios
     ]
-    return Table("Prediction", ("calls/s", "max_size", "timeout", "slots", *FIGURES, "busy"), rows)
+    return Table("Prediction", ("calls/s", "max_size", "timeout", "slots", *PREDICTED), rows)
 
 
-def comparison(loads: Sequence[tuple[float, Simulation, Load, float]]) -> Iterator[Part]:
-    """Yield predictions beside measurements, and remarks, for loads of (rate, prediction, load, mean batch size)."""
-    rows: list[tuple[str, ...]] = []
-    for rate, prediction, load, size in loads:
-        expected, measured = _figures(prediction, prediction.avg_batch_size), _figures(load, size)
-        rows.append((f"{rate:,.0f}", "predicted", *_cells(expected)))
-        rows.append(("", "measured", *_cells(measured)))
-        rows.append(("", "", *(f"{new / old - 1:+.0%}" for new, old in zip(measured, expected, strict=True))))
-    yield Table("Prediction and measurement", ("calls/s", "", *FIGURES), rows)
-    for rate, _, load, _ in loads:
+def comparison(loads: Sequence[tuple[float, float, Sequence[Simulation], Load]]) -> Iterator[Part]:
+    """Yield predictions beside measurements, and remarks, for loads of (rate, capacity, predictions, load)."""
+    rows: list[Sequence[Cell]] = []
+    for rate, capacity, predictions, load in loads:
+        predicted = [(each.latency_ms.p50, each.latency_ms.p99, each.throughput) for each in predictions]
+        measured = [*load.outcomes()]
+        differences = [f"{new / old - 1:+.0%}" for new, old in zip(measured[0], predicted[0], strict=True)]
+        rows += [
+            (_rate(rate), Figure(rate / capacity, "{:.0%}".format), "predicted", *_outcome(predicted)),
+            ("", "", "measured", *_outcome(measured)),
+            ("", "", "", *differences),
+        ]
+    yield Table("Prediction and measurement", ("calls/s", "load", "", "p50", "p99", "answered/s"), rows)
+    for rate, _, _, load in loads:
         yield from _remarks(rate, load)
 
 
@@ -102,36 +182,43 @@ def _remarks(rate: float, load: Load) -> Iterator[str]:
     if load.errors:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in load.errors.items())
         yield f"At {rate:,.0f} calls/s, {load.errors.total():,} calls failed: {kinds}."
-    if load.delay_ms.p99 > load.latency_ms.p50 / 2:
+    if load.delay_ms.p99 > next(load.outcomes())[0] / 2:
         yield (
             f"At {rate:,.0f} calls/s, some calls were made late (99 of 100 within {as_time(load.delay_ms.p99)}), "
             "because the event loop or the machine was busy. Latency counts from the time at which a call was due."
         )
 
 
-def _prediction(prediction: Simulation) -> tuple[str, ...]:
-    return (*_cells(_figures(prediction, prediction.avg_batch_size)), f"{prediction.utilization:.0%}")
+def _prediction(rate: float, capacity: float, predictions: Sequence[Simulation]) -> Iterator[Cell]:
+    p50, p99, answered = _outcome([(each.latency_ms.p50, each.latency_ms.p99, each.throughput) for each in predictions])
+    load = rate / capacity
+    yield Figure(load, "{:.0%}".format)
+    # At overload, the latency depends only on how long the overload lasts.
+    yield from (p50, p99) if load < 1 else ("grows", "grows")
+    yield answered
+    yield Figure.of((each.avg_batch_size for each in predictions), "{:,.1f}".format)
 
 
-def _figures(outcome: Simulation | Load, batch_size: float) -> tuple[float, float, float, float]:
-    latency = outcome.latency_ms
-    return latency.p50, latency.p99, outcome.throughput, batch_size
+def _outcome(outcomes: Sequence[tuple[float, float, float]]) -> tuple[Figure, Figure, Figure]:
+    """Return the figures for (p50, p99, throughput), of which the first two are in milliseconds."""
+    p50, p99, throughput = zip(*outcomes, strict=True)
+    return _time(each / 1000 for each in p50), _time(each / 1000 for each in p99), _rate(*throughput)
 
 
-def _cells(figures: tuple[float, float, float, float]) -> tuple[str, ...]:
-    p50, p99, throughput, batch_size = figures
-    return as_time(p50), as_time(p99), f"{throughput:,.0f}", f"{batch_size:,.1f}"
+def _time(values: Iterable[float]) -> Figure:
+    return Figure.of(values, lambda seconds: as_time(1000 * seconds))
 
 
-def _time(seconds: float) -> str:
-    return as_time(1000 * seconds)
+def _rate(*values: float) -> Figure:
+    return Figure.of(values, "{:,.0f}".format)
 
 
-def _target(advice: Advice, slo: float) -> str:
-    target = f"99 of 100 calls within {_time(slo)}"
+def _target(advice: Advice, slo: float, max_rate: Estimate) -> str:
+    target = f"99 of 100 calls within {as_time(1000 * slo)}"
+    highest = Figure(max_rate, "{:,.0f}".format)
     if not advice.missed_rates:
-        return f"{target}: yes, up to {advice.max_rate:,.0f} calls a second."
-    nearest = as_time(min(prediction.latency_ms.p99 for prediction in advice.forecasts.values()))
+        return f"{target}: yes, up to {highest} calls a second."
+    nearest = as_time(min(prediction.latency_ms.p99 for prediction in advice.carried.values()))
     missed = " and ".join(f"{rate:,.0f}" for rate in advice.missed_rates)
-    met = f"but up to {advice.max_rate:,.0f}" if advice.max_rate else "nor at any other rate"
+    met = f"but up to {highest}" if max_rate.value else "nor at any other rate"
     return f"{target}: not at {missed} calls a second, {met}. The lowest 99th percentile is {nearest}."

@@ -1,44 +1,44 @@
 """Cost model of a batch function: from measured times to the cost of a batch, and from that to predictions.
 
-It decides the cost of a batch, whether batching pays, the capacity, and how options affect latency. It must not know
-clocks, engines, how times are measured, or which options are best.
+It decides the cost of a batch, its uncertainty, whether batching pays, and the capacity. It must not know clocks,
+engines, how times are measured, or which options are best.
 
-A batch of n items takes ``with_engine[n]`` seconds from its calls to its last answer: function, hand-over and engine.
-It occupies a slot for ``slot_time[n]`` seconds, the run time in a simulation. The rest is ``loop_delay``, from calls to
-their batch and back, which does not delay other batches. A call that arrives while a batch runs takes ``interference``
-seconds from it, because both need the interpreter: at r calls a second, a batch takes 1 / (1 - r * interference) times
-as long.
+A batch that starts after a pause runs for ``function[n]`` seconds. A batch that directly follows another one occupies
+its slot for ``loaded[slots][n]`` seconds, measured at overload: the engine, and the calls and answers that need the
+interpreter meanwhile, are part of it. So the capacity is a measurement, and the cost of an item is its inverse.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import product
 from math import fsum, inf, sqrt
 from random import Random
 from statistics import mean, median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from batchify._core.limits import Limits
+from batchify._core.queue import PlainQueue
 from batchify._planning.loop_delay import LoopDelay
-from batchify._planning.simulation import checked_limits, interpolate, poisson_arrivals, run_simulation
+from batchify._planning.simulation import interpolate, poisson_arrivals, run_simulation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from batchify._core.batch import Batch
+    from batchify._core.entries import Entry
+    from batchify._core.grouped import GroupedQueue
     from batchify._planning.simulation import Simulation
-
-T = TypeVar("T")
 
 # Batching pays from this gain on.
 MIN_GAIN = 1.1
 # A prediction simulates the calls that arrive during this many runs of a single item, within bounds. So many batches
 # contribute to a 99th percentile.
 SIMULATED_RUNS, MIN_CALLS, MAX_CALLS = 200, 4_000, 16_000
-# A run that takes this many times the median was delayed by other work of the machine.
-OUTLIER = 4.0
-# The least share of the interpreter that calls leave to a running batch, at any rate.
-MIN_SHARE = 0.05
-# A variation of run times that is not worth simulating.
-NEGLIGIBLE = 0.01
+# Bootstrap resamples for an interval, and the share of them that lies outside on each side.
+RESAMPLES, OUTSIDE = 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,28 @@ class Setting:
 
     def __str__(self) -> str:
         return f"max_size={self.max_size}, timeout={self.timeout}, concurrency={self.concurrency}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Estimate:
+        """Return the estimate whose value comes first, and is followed by the values of bootstrap resamples."""
+        value, *others = values
+        ordered = sorted(others or [value])
+        outside = int(OUTSIDE * len(ordered))
+        return cls(value, min(value, ordered[outside]), max(value, ordered[-1 - outside]))
+
+    @property
+    def error(self) -> float:
+        """The larger distance to an end of the interval, as a share of the value."""
+        return max(self.value - self.low, self.high - self.value) / self.value if self.value else 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,7 @@ class LinearCost:
 
 @dataclass(frozen=True)
 class Run:
-    """The measured times of a batch, in seconds."""
+    """The measured times of a batch after a pause, in seconds."""
 
     # The batch function alone.
     function: float
@@ -90,74 +112,83 @@ class Run:
     wake_delay: float
     # CPU time of the loop's thread from then on.
     loop_cpu: float
-    # Time in which another batch of the same size, after a pause, occupied its slot.
-    slot_time: float
-    # The same for a batch that directly followed another one.
-    back_to_back: float
+    # The number of cores that the process used meanwhile.
+    cores: float
 
 
 @dataclass
-class Samples:
-    """Measurements of a batch function."""
+class Round:
+    """Measurements of the same items in all sizes and modes."""
 
     # By batch size.
-    runs: dict[int, list[Run]] = field(default_factory=dict[int, "list[Run]"])
-    # Seconds that one call took from a running batch.
-    interference: list[float] = field(default_factory=list[float])
-    # By number of batches that ran at once: the time of one of them relative to a batch alone.
-    slowdown: dict[int, list[float]] = field(default_factory=dict[int, "list[float]"])
+    alone: dict[int, Sequence[Run]] = field(default_factory=dict[int, "Sequence[Run]"])
+    # By number of slots and batch size: the seconds for which each batch occupied its slot at overload.
+    loaded: dict[tuple[int, int], Sequence[float]] = field(default_factory=dict[tuple[int, int], "Sequence[float]"])
+    # For each item in a batch of its own: the time of the function, and the same at overload.
+    single: Sequence[tuple[float, float]] = ()
 
-    def __add__(self, other: Samples) -> Samples:
-        return Samples(
-            _merged(self.runs, other.runs),
-            self.interference + other.interference,
-            _merged(self.slowdown, other.slowdown),
-        )
+
+@dataclass(frozen=True)
+class Workload:
+    """The calls of a function whose options, such as a group or a weight, make items different for the queue."""
+
+    # One for each item.
+    entries: Sequence[Entry] = ()
+    # All other options that the queue needs.
+    limits: Limits = field(default_factory=Limits)
+    make_queue: Callable[[Any], PlainQueue | GroupedQueue] = PlainQueue
 
 
 @dataclass(frozen=True)
 class Cost:
     """The cost of batches, in seconds."""
 
-    # By batch size: from the calls to the last answer, and the batch function alone.
-    with_engine: Mapping[int, float]
+    # By batch size, after a pause: of the function alone, and from the calls to the last answer.
     function: Mapping[int, float]
-    # Standard deviation of slot times as a share of their mean.
-    spread: float = 0.0
-    # Time that a call takes from a running batch when it arrives.
-    interference: float = 0.0
-    # By number of batches that run at once: the time of one of them relative to a batch alone.
-    slowdown: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
-    # By batch size: time in a slot after a pause; ``None`` means as ``with_engine``.
-    slot_time: Mapping[int, float] | None = None
-    # By batch size: time in a slot directly after another batch; ``None`` means as ``slot_time``.
-    back_to_back: Mapping[int, float] | None = None
+    answered: Mapping[int, float]
+    # By number of slots and batch size: the time for which a batch occupies its slot at overload.
+    loaded: Mapping[int, Mapping[int, float]]
+    # By batch size: the times of single batches as multiples of the typical time.
+    ratios: Mapping[int, Sequence[float]] = field(default_factory=lambda: {1: [1.0]})
     loop_delay: LoopDelay | None = None
+    # Standard deviation of the cost of single items, as a share of the mean.
+    inequality: float = 0.0
+    # The number of cores that the function uses.
+    cores: float = 0.0
+    workload: Workload = field(default_factory=Workload)
 
     @classmethod
-    def from_samples(cls, samples: Samples) -> Cost:
-        """Return the cost of typical batches, without outliers."""
-        runs = samples.runs.items()
-        with_engine = {size: median(run.total for run in taken) for size, taken in runs}
-        slot_times = {size: _without_outliers([run.slot_time for run in taken]) for size, taken in runs}
-        slot_time = {size: mean(times) for size, times in slot_times.items()}
-        back_to_back = {size: mean(_without_outliers([run.back_to_back for run in taken])) for size, taken in runs}
-        spread = sqrt(mean((each / slot_time[size] - 1) ** 2 for size, times in slot_times.items() for each in times))
+    def of(cls, rounds: Sequence[Round], workload: Workload) -> Cost:
+        """Return the cost in a typical round, so that other work of the machine in one of them hardly counts."""
+        # A slower machine measures fewer sizes.
+        sizes = [n for n in rounds[0].alone if all(n in one.alone for one in rounds)]
+        function = {n: _middle(mean(run.function for run in one.alone[n]) for one in rounds) for n in sizes}
+        answered = {n: _middle(mean(run.total for run in one.alone[n]) for one in rounds) for n in sizes}
+        loaded: dict[int, dict[int, float]] = {slots: {} for slots, _ in rounds[0].loaded}
+        for slots, n in product(loaded, sizes):
+            loaded[slots][n] = _middle(mean(one.loaded[slots, n]) for one in rounds)
         return cls(
-            with_engine,
-            {size: median(run.function for run in taken) for size, taken in runs},
-            spread if spread >= NEGLIGIBLE else 0.0,
-            max(0.0, median(samples.interference)) if samples.interference else 0.0,
-            {1: 1.0, **{count: max(1.0, median(ratios)) for count, ratios in samples.slowdown.items()}},
-            slot_time,
-            # A batch that seems slower without a pause is noise.
-            {size: min(slot_time[size], seconds) for size, seconds in back_to_back.items()},
-            _loop_delay(samples, with_engine[1] - median(slot_times[1])),
+            function,
+            answered,
+            loaded,
+            {n: _ratios([seconds for one in rounds for seconds in one.loaded[1, n]]) for n in sizes},
+            _loop_delay(rounds, sizes, answered[1] - function[1]),
+            _inequality(rounds),
+            # The function takes nearly all of the time of the largest batch.
+            median(run.cores for one in rounds for run in one.alone[max(sizes)]),
+            workload,
         )
+
+    @classmethod
+    def resampled(cls, rounds: Sequence[Round], workload: Workload) -> list[Cost]:
+        """Return the cost, followed by those of bootstrap resamples: rounds drawn with replacement."""
+        rng = Random(0)  # noqa: S311  # equal draws make reports comparable
+        resamples = (rng.choices(rounds, k=len(rounds)) for _ in range(RESAMPLES))
+        return [cls.of(chosen, workload) for chosen in (rounds, *resamples)]
 
     @property
     def linear(self) -> LinearCost:
-        return LinearCost.fit(self.with_engine)
+        return LinearCost.fit(self.loaded[1])
 
     @property
     def unbatched(self) -> float:
@@ -165,84 +196,91 @@ class Cost:
         return self.function[1]
 
     @property
-    def best(self) -> tuple[int, float]:
-        """The size with the least time per item, and that time, which includes all costs of batching."""
-        per_item = {size: seconds / size + self.interference for size, seconds in self._under_load.items()}
-        size = min(per_item, key=lambda size: per_item[size])
-        return size, per_item[size]
+    def fastest(self) -> Setting:
+        settings = [Setting(size, None, slots) for slots in self.loaded for size in self.function]
+        return max(settings, key=self.capacity)
 
     @property
     def gain(self) -> float:
-        """How many times longer an item takes without batching than in the best batch."""
-        return self.unbatched / self.best[1]
-
-    @property
-    def pays(self) -> bool:
-        return self.gain >= MIN_GAIN
-
-    @property
-    def fastest(self) -> Setting:
-        settings = [Setting(size, None, slots) for size in self.with_engine for slots in self.slowdown]
-        return max(settings, key=self.capacity)
+        """How many times longer an item takes without batching than in the best batch, with one slot."""
+        return self.unbatched * max(size / seconds for size, seconds in self.loaded[1].items())
 
     def capacity(self, setting: Setting) -> float:
-        """Return how many calls a second can be answered with ``setting``, in batches of the best size."""
-        slots = setting.concurrency
-        slowdown, seconds = self.slowdown[slots], interpolate(self._under_load, setting.max_size)
-        batches = max(
-            slots * size / (slowdown * seconds[size] + slots * size * self.interference)
-            for size in range(1, setting.max_size + 1)
-        )
-        return min(batches, inf if self.loop_delay is None else self.loop_delay.capacity)
+        """Return how many calls a second are answered with ``setting`` at overload, when all batches are full."""
+        seconds = _by_size(self.loaded[setting.concurrency], setting.max_size)[setting.max_size]
+        return setting.concurrency * setting.max_size / seconds
 
     def predict(
         self, setting: Setting, rate: float, *, refine: int = 1, trace: Iterable[float] | None = None
     ) -> Simulation:
-        """Return the prediction for ``setting`` at ``rate`` calls a second, which should be below its capacity.
+        """Return the prediction for ``setting`` at ``rate`` calls a second.
 
         It simulates ``refine`` times as many calls as a comparison needs. A ``trace`` gives the times of arrival.
         """
-        load = min(rate / self.capacity(setting), 1.0)
-        stretch = self.slowdown[setting.concurrency] / max(1 - rate * self.interference, MIN_SHARE)
-        under_load = self._under_load
-        calls = refine * min(max(round(SIMULATED_RUNS * rate * self.with_engine[1]), MIN_CALLS), MAX_CALLS)
+        calls = refine * min(max(round(SIMULATED_RUNS * rate * self.answered[1]), MIN_CALLS), MAX_CALLS)
         rng = Random(0)  # noqa: S311  # all settings are compared on the same calls
-        return run_simulation(
-            poisson_arrivals(rng, rate, calls) if trace is None else list(trace),
-            checked_limits(setting.max_size, setting.timeout, setting.concurrency),
-            {n: stretch * ((1 - load) * seconds + load * under_load[n]) for n, seconds in self._after_pause.items()},
-            self.spread or None,
-            rng,
-            self.loop_delay,
-        )
+        due = poisson_arrivals(rng, rate, calls) if trace is None else list(trace)
+        workload = self.workload
+        queue = partial(workload.make_queue, replace(workload.limits, **asdict(setting)))
+        entries = rng.choices(workload.entries, k=len(due)) if workload.entries else ()
+        run_time = partial(self._run_time, setting, rng)
+        return run_simulation(due, queue, run_time, setting.concurrency, self.loop_delay, entries)
 
-    @property
-    def _after_pause(self) -> Mapping[int, float]:
-        return self.slot_time or self.with_engine
+    def _run_time(self, setting: Setting, rng: Random) -> Callable[[Batch], float]:
+        """Return a function of a batch and its seconds, which always draws the same variation."""
+        after_pause = _by_size(self.function, setting.max_size)
+        loaded = _by_size(self.loaded[setting.concurrency], setting.max_size)
+        ratios = [self.ratios[min(self.ratios, key=lambda n: abs(n - size))] for size in range(setting.max_size + 1)]
+        busy_until, rng = -inf, copy(rng)
 
-    @property
-    def _under_load(self) -> Mapping[int, float]:
-        return self.back_to_back or self._after_pause
+        def run_time(batch: Batch) -> float:
+            nonlocal busy_until
+            typical = after_pause if batch.departed > busy_until else loaded
+            seconds = typical[batch.size] * rng.choice(ratios[batch.size])
+            busy_until = max(busy_until, batch.departed + seconds)
+            return seconds
+
+        return run_time
 
 
-def _without_outliers(times: Sequence[float]) -> list[float]:
-    limit = OUTLIER * median(times)
-    return [each for each in times if each <= limit]
+def _middle(values: Iterable[float]) -> float:
+    """Return the mean of the middle half, so that rounds during other work of the machine do not count."""
+    ordered = sorted(values)
+    outside = len(ordered) // 4
+    return mean(ordered[outside : len(ordered) - outside])
 
 
-def _loop_delay(samples: Samples, round_trip: float) -> LoopDelay | None:
+def _by_size(times: Mapping[int, float], largest: int) -> list[float]:
+    """Interpolate; beyond the measured sizes, continue with the fitted line, which never falls."""
+    return interpolate({largest: LinearCost.fit(times)(largest), **times}, largest)
+
+
+def _ratios(times: Sequence[float]) -> list[float]:
+    average = mean(times)
+    return [seconds / average for seconds in times]
+
+
+def _loop_delay(rounds: Sequence[Round], sizes: Sequence[int], round_trip: float) -> LoopDelay | None:
     """Return the parts of the delay to a batch and back, which is ``round_trip`` seconds for a single item."""
     if round_trip <= 0:
         return None
     # The loop wakes up twice for a batch, and handles each call twice.
-    loop_cpu = {size: mean(run.loop_cpu for run in runs) for size, runs in samples.runs.items()}
+    loop_cpu = {size: mean(run.loop_cpu for one in rounds for run in one.alone[size]) for size in sizes}
     # With a coarse clock of CPU time, some batches seem to take none.
     cpu = LinearCost.fit(loop_cpu) if all(loop_cpu.values()) else LinearCost(0.0, 0.0)
-    wake_delay = median(run.wake_delay for runs in samples.runs.values() for run in runs)
+    wake_delay = median(run.wake_delay for one in rounds for runs in one.alone.values() for run in runs)
     per_call = min(cpu.per_item / 2, round_trip / 2)
     wake = min(wake_delay + cpu.fixed / 2, round_trip / 2 - per_call)
     return LoopDelay(wake, per_call, round_trip - 2 * (wake + per_call))
 
 
-def _merged(one: Mapping[int, list[T]], other: Mapping[int, list[T]]) -> dict[int, list[T]]:
-    return {key: [*one.get(key, []), *other.get(key, [])] for key in {**one, **other}}
+def _inequality(rounds: Sequence[Round]) -> float:
+    """Return the standard deviation of the cost of items as a share of the mean, without the noise of the machine.
+
+    Noise is independent in the two measurements of an item, so their covariance is the variance between items.
+    """
+    shares: list[float] = []
+    for one in rounds:
+        averages = [mean(column) for column in zip(*one.single, strict=True)]
+        shares += [(first / averages[0] - 1) * (second / averages[1] - 1) for first, second in one.single]
+    return sqrt(max(mean(shares), 0.0)) if shares else 0.0

@@ -10,7 +10,6 @@ the interpreter meanwhile. So calls that are due close together reach their engi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,6 @@ class LoopDelay:
     # From the moment at which the loop sleeps again until a batch of the calls it made can leave.
     hand_over: float
 
-    @property
-    def capacity(self) -> float:
-        """The number of calls a second that a loop can make and answer if it never sleeps."""
-        return 1 / (2 * self.per_call) if self.per_call else inf
-
     def apply(
         self, due: Sequence[float], run: Callable[[Iterable[float]], Iterable[tuple[Batch, float]]]
     ) -> Iterator[tuple[Batch, float, float]]:
@@ -51,10 +45,8 @@ class LoopDelay:
             made, _ = self._handled(due, batches)
             batches = list(run([time + self.hand_over for time in made]))
         _, answered = self._handled(due, batches)
-        # Batches take calls in order, but may end in another order.
-        calls = iter(due)
         for (batch, end), time in zip(batches, answered, strict=True):
-            batch.arrived = list(islice(calls, batch.size))
+            batch.arrived = [due[call] for call in batch.waiters]
             yield batch, end, time
 
     def _handled(self, due: Sequence[float], batches: Sequence[tuple[Batch, float]]) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
-from itertools import accumulate, chain, count, pairwise, repeat
+from itertools import accumulate, chain, count, pairwise
 from math import fsum, inf, isfinite, log1p, sqrt
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -149,64 +149,71 @@ def simulate(
         due = poisson_arrivals(rng, _positive("rate", rate), whole("calls", calls), whole("burst", burst))
     else:
         due = _checked_trace(trace)
-    if lengths is None:
-        return run_simulation(due, limits, run_time, noise, rng)
-    longest = positive("max_padded", max_padded)
-    choices = [_checked_length(length, inf if longest is None else longest) for length in lengths]
-    if not choices:
-        msg = "lengths must contain at least one length"
-        raise ValueError(msg)
-    if by_length:
-        limits = replace(limits, max_padded=longest, run_cost=RunCost())
-    return run_simulation(due, limits, run_time, noise, rng, lengths=[rng.choice(choices) for _ in due])
-
-
-def run_simulation(
-    due: Sequence[float],
-    limits: Limits,
-    run_time: Mapping[int, float],
-    noise: float | None,
-    rng: Random,
-    loop_delay: LoopDelay | None = None,
-    lengths: Sequence[float] | None = None,
-) -> Simulation:
-    """Return the outcome for calls that are due at the given times; ``run_time`` and ``noise`` as in ``simulate``.
-
-    Each call has one of ``lengths``, in order. With ``limits.run_cost``, they decide which calls share a batch.
-    """
-    typical = line_through(run_time)
+    chosen: list[float] | None = None
     if lengths is None:
         # The run time of a size that no batch has must be valid too.
         largest = min(limits.max_size, len(due))
         interpolate(run_time, largest + limits.padding(largest))
+    else:
+        longest = positive("max_padded", max_padded)
+        choices = [_checked_length(length, inf if longest is None else longest) for length in lengths]
+        if not choices:
+            msg = "lengths must contain at least one length"
+            raise ValueError(msg)
+        chosen = [rng.choice(choices) for _ in due]
+        if by_length:
+            limits = replace(limits, max_padded=longest, run_cost=RunCost())
+    typical = line_through(run_time)
+
+    def new_run_time() -> Callable[[Batch], float]:
+        # Of a copy, so that every run draws the same noise.
+        factor = noise_source(copy(rng), noise)
+
+        def seconds_of(batch: Batch) -> float:
+            size = batch.size + batch.padding
+            return typical(size if chosen is None else size * max(chosen[call] for call in batch.waiters)) * factor()
+
+        return seconds_of
+
+    kind = PlainQueue if limits.run_cost is None else GroupedQueue
+    entries = [Entry(length, None, length, None) for length in chosen or ()]
+    return run_simulation(due, partial(kind, limits), new_run_time, limits.concurrency, entries=entries)
+
+
+def run_simulation(
+    due: Sequence[float],
+    new_queue: Callable[[], PlainQueue | GroupedQueue],
+    new_run_time: Callable[[], Callable[[Batch], float]],
+    concurrency: int,
+    loop_delay: LoopDelay | None = None,
+    entries: Sequence[Entry] = (),
+) -> Simulation:
+    """Return the outcome for calls that are due at the given times; the other arguments as in ``departures``."""
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
-        # A copy of the source, so that every run draws the same noise.
-        factor = noise_source(copy(rng), noise)
-        queue = PlainQueue(limits) if limits.run_cost is None else GroupedQueue(limits)
-        return departures(queue, arrivals, lambda size: typical(size) * factor(), lengths)
+        return departures(new_queue(), arrivals, new_run_time(), entries)
 
     answered = ((batch, end, end) for batch, end in run(due)) if loop_delay is None else loop_delay.apply(due, run)
-    return _summarize(answered, due[0], limits.concurrency)
+    return _summarize(answered, due[0], concurrency)
 
 
 def departures(
     queue: PlainQueue | GroupedQueue,
     arrivals: Iterable[float],
-    run_time: Callable[[Any], float],
-    lengths: Iterable[float] | None = None,
+    run_time: Callable[[Batch], float],
+    entries: Sequence[Entry] = (),
 ) -> Iterator[tuple[Batch, float]]:
     """Yield each batch as it leaves an empty queue, with its end.
 
-    ``run_time`` returns the seconds for a size, or with ``lengths`` of the calls for a padded size.
+    ``run_time`` returns the seconds for a batch. A waiter is the number of its call. A grouped queue gets a copy of an
+    entry for each call.
     """
     # The ends of running batches, each with a serial number, because batches cannot be compared.
     ends: list[tuple[float, int, Batch]] = []
     serial = count()
     # The time of the next event that is not an arrival.
     next_at = inf
-    items: Iterator[Any] = repeat(None) if lengths is None else iter(lengths)
-    for arrived in chain(arrivals, [inf]):
+    for call, arrived in enumerate(chain(arrivals, [inf])):
         while next_at < arrived:
             now, next_at = next_at, inf
             while ends and ends[0][0] == now:
@@ -215,21 +222,19 @@ def departures(
                 ended.learn(now - ended.departed)
             while (batch := queue.take(now)) is not None:
                 batch.padding = queue.padding(batch.size)
-                size = batch.size + batch.padding
-                end = now + run_time(size if lengths is None else size * max(batch.items))
+                end = now + run_time(batch)
                 heappush(ends, (end, next(serial), batch))
                 yield batch, end
             at = queue.plan()
             next_at = min(inf if at is None else at, ends[0][0] if ends else inf)
         if arrived == inf:
             return
-        item = next(items)
         if isinstance(queue, PlainQueue):
-            queue.places += (item, None, arrived)
+            queue.places += (None, call, arrived)
             if len(queue.places) < queue.wake_length:
                 continue
         else:
-            queue.add(Entry(item, None, item, None), None, arrived)
+            queue.add(copy(entries[call]), call, arrived)
             queue.admit_waiting()
         next_at = arrived
 

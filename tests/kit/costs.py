@@ -5,7 +5,11 @@ from batchify._planning.cost import Cost
 SIZES = (1, 2, 4, 8, 16, 32)
 
 
-def linear_cost(a, b, sizes=SIZES, **options):
-    """Return the cost of a function that runs for ``a + b * size`` seconds."""
+def linear_cost(a, b, sizes=SIZES, slowdown=None, **options):
+    """Return the cost of a function that runs for ``a + b * size`` seconds, and ``slowdown`` times as long by slots."""
     seconds = {size: a + b * size for size in sizes}
-    return Cost(seconds, seconds, **options)
+    loaded = {
+        slots: {size: factor * time for size, time in seconds.items()}
+        for slots, factor in {1: 1.0, **(slowdown or {})}.items()
+    }
+    return Cost(seconds, seconds, loaded, **options)

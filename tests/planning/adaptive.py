@@ -170,7 +170,7 @@ class Cell:
         queue._learner = timing if isinstance(timing, Adaptive) else None
         if attach:
             attach(queue)
-        batches = departures(queue, arrivals, lambda size: typical[size] * factor())
+        batches = departures(queue, arrivals, lambda batch: typical[batch.size] * factor())
         latencies = sorted(end - arrived for batch, end in batches for arrived in batch.arrived)
         return math.fsum(latencies) / len(latencies), latencies[math.ceil(0.99 * len(latencies)) - 1]
 

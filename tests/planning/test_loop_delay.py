@@ -61,7 +61,9 @@ def test_no_call_is_lost_or_early(gaps, delays, max_size, concurrency):
     """Each call is in one batch, in order; no batch leaves before its calls arrive, and no answer is early."""
     due = list(accumulate(gaps))
     loop_delay = LoopDelay(*delays)
-    run = partial(departures, PlainQueue(checked_limits(max_size, None, concurrency)), run_time=float)
+    run = partial(
+        departures, PlainQueue(checked_limits(max_size, None, concurrency)), run_time=lambda batch: float(batch.size)
+    )
     answered = list(loop_delay.apply(due, run))
     assert due == list(chain.from_iterable(batch.arrived for batch, _, _ in answered))
     for batch, end, time in answered:

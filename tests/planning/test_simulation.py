@@ -366,7 +366,7 @@ def test_an_engine_agrees_with_the_simulation_of_lengths(seed, calls, load, max_
 def simulated(arrivals, run_times, **options):
     """Return the calls of each batch, its reason, and its times of departure and end."""
     run_times, numbers = iter(run_times), count()
-    batches = departures(PlainQueue(checked_limits(**options)), arrivals, lambda size: size * next(run_times))
+    batches = departures(PlainQueue(checked_limits(**options)), arrivals, lambda batch: batch.size * next(run_times))
     # Calls leave in order of arrival.
     return [
         ([next(numbers) for _ in batch.arrived], batch.reason, batch.departed, end)
