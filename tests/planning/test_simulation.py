@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import batchify
 from batchify import Percentiles, current_batch, microbatch, simulate
+from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 from batchify._core.run_cost import RunCost
@@ -337,7 +338,8 @@ def test_an_engine_agrees_with_the_simulation_of_lengths(seed, calls, load, max_
     lengths = [rng.uniform(1, 100) for _ in arrivals]
     options = {"max_size": max_size, "timeout": timeout, "concurrency": concurrency}
     limits = replace(checked_limits(**options), run_cost=RunCost())
-    batches = departures(GroupedQueue(limits), arrivals, lambda padded: 1 + 0.1 * padded, lengths)
+    entries = [Entry(length, None, length, None) for length in lengths]
+    batches = departures(GroupedQueue(limits), arrivals, lambda run: 1 + 0.1 * run.size * max(run.items), entries)
     expected = [(batch.items, batch.reason, batch.departed) for batch, _ in batches]
     found = []
 
