@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchify._core.limits import Limits
 from batchify._core.queue import PlainQueue
+from batchify._core.run_cost import RunCost
 from batchify._planning.loop_delay import LoopDelay
 from batchify._planning.simulation import interpolate, poisson_arrivals, run_simulation
 
@@ -221,7 +222,11 @@ class Cost:
         rng = Random(0)  # noqa: S311  # all settings are compared on the same calls
         due = poisson_arrivals(rng, rate, calls) if trace is None else list(trace)
         workload = self.workload
-        queue = partial(workload.make_queue, replace(workload.limits, **asdict(setting)))
+        limits = replace(workload.limits, **asdict(setting))
+        if limits.run_cost is not None:
+            # The cost is learnt anew, as the first batches of a process learn it.
+            limits = replace(limits, run_cost=RunCost())
+        queue = partial(workload.make_queue, limits)
         entries = rng.choices(workload.entries, k=len(due)) if workload.entries else ()
         run_time = partial(self._run_time, setting, rng)
         return run_simulation(due, queue, run_time, setting.concurrency, self.loop_delay, entries)

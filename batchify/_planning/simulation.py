@@ -170,8 +170,10 @@ def simulate(
         factor = noise_source(copy(rng), noise)
 
         def seconds_of(batch: Batch) -> float:
-            size = batch.size + batch.padding
-            return typical(size if chosen is None else size * max(chosen[call] for call in batch.waiters)) * factor()
+            size: float = batch.size + batch.padding
+            if chosen is not None:
+                size *= max(map(chosen.__getitem__, batch.waiters))
+            return typical(size) * factor()
 
         return seconds_of
 

@@ -169,7 +169,7 @@ class Stats:
         waits = _by_bucket(in_order, departed)
         run_bucket = bisect_left(BOUNDS, run_time)
         kind = size, batch.reason, batch.max_size
-        stats, count = self, 0
+        stats, batches = self, 0
         for stats in (self, *self._parents):
             stats._kinds[kind] = batches = stats._kinds.get(kind, 0) + 1
             if failed or cancelled or calls > size or batch.padding:
