@@ -212,7 +212,7 @@ class AsyncEngine:
         if at <= self.clock():
             if self._starting is None:
                 self._starting = self._create_task()
-        elif self._timer is None or at < self._timer.when():
+        elif (timer := self._timer) is None or at < timer.when():
             self._cancel_timer()
             self._timer = loop.call_at(at, self._on_timer)
 

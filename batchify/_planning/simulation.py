@@ -229,16 +229,15 @@ def departures(
                 yield batch, end
             at = queue.plan()
             next_at = min(inf if at is None else at, ends[0][0] if ends else inf)
-        if arrived == inf:
-            return
-        if isinstance(queue, PlainQueue):
-            queue.places += (None, call, arrived)
-            if len(queue.places) < queue.wake_length:
-                continue
-        else:
-            queue.add(copy(entries[call]), call, arrived)
-            queue.admit_waiting()
-        next_at = arrived
+        if arrived < inf:
+            if isinstance(queue, PlainQueue):
+                queue.places += (None, call, arrived)
+                if len(queue.places) < queue.wake_length:
+                    continue
+            else:
+                queue.add(copy(entries[call]), call, arrived)
+                queue.admit_waiting()
+            next_at = arrived
 
 
 def checked_limits(max_size: object, timeout: object, concurrency: object, sizes: object = None) -> Limits:

@@ -68,6 +68,14 @@ def test_a_bad_length_is_the_error_of_its_own_caller(kit):
     assert "an item of double() has length 6, more than max_padded, 5; split it, or raise max_padded" == str(errors[4])
 
 
+def test_padding_up_to_a_size_limits_an_item(kit):
+    """With ``sizes``, an item whose smallest batch exceeds ``max_padded`` fails its own call."""
+    double, _ = kit.decorate(length=lambda item: item, max_padded=20, sizes=(4, 8))
+    assert 10 == kit.call(double, 5).result(PATIENCE)
+    message = "an item of double() has length 6, more than max_padded / 4, 5; split it, or raise max_padded"
+    assert message == str(kit.call(double, 6).exception(PATIENCE))
+
+
 def test_an_error_of_length_reaches_its_own_caller(kit):
     """``length`` is user code, and its error is that of the call."""
     double, _ = kit.decorate(length=len)

@@ -494,6 +494,30 @@ def test_the_limit_of_recursion_among_waiting_calls(leaves):
     loop.close()
 
 
+@pytest.mark.parametrize("step", ["add", "leave"])
+async def test_an_interrupted_call(step, monkeypatch):
+    """A call that an exception interrupts, as of a signal handler, disturbs neither waiting nor running calls."""
+    echo, batches = recorder(seconds=1, dedupe=True, concurrency=2, timeout=5)
+    running = echo.submit(0)
+    echo.flush()
+    await asyncio.sleep(0.5)
+    waiting, leaving = echo.submit(1), echo.submit(2)
+    real = getattr(Line, step)
+
+    def interrupted(line, *arguments):
+        monkeypatch.undo()
+        real(line, *arguments)
+        raise MemoryError
+
+    monkeypatch.setattr(Line, step, interrupted)
+    with pytest.raises(MemoryError):
+        await echo.submit(3) if step == "add" else leaving.cancel()
+    leaving.cancel()
+    assert [0, 1] == await asyncio.gather(running, waiting)
+    assert 0 == echo.batch_stats.pending
+    assert [0] == batches[0][1]
+
+
 @pytest.mark.parametrize("options", [{}, {"dedupe": True}])
 async def test_an_interrupted_departure(options, monkeypatch, caplog):
     """A batch that has departed before an exception, as of a signal handler, still runs."""
