@@ -50,7 +50,8 @@ def on_config(config: MkDocsConfig) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Create the pages from outside of docs/, and copy the data files of examples."""
-    files.append(File.generated(config, "changelog.md", content=_changelog()))
+    changelog = _within((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    files.append(File.generated(config, "changelog.md", content=changelog))
     for path in EXAMPLES:
         files.append(File.generated(config, f"examples/{path.stem}.md", content=_example(path)))
     for path in (ROOT / "examples").glob("*.json"):
@@ -77,13 +78,6 @@ def _package() -> bytes:
         for path in sorted((ROOT / "batchify").rglob("*.py")):
             archive.write(path, path.relative_to(ROOT))
     return content.getvalue()
-
-
-def _changelog() -> str:
-    """Return the changelog without the links between releases, which lead to other pages of the repository."""
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    text = re.sub(r"^\[.+\]: \.\./.*\n", "", text, flags=re.MULTILINE)
-    return _within(re.sub(r"^## \[(.+)\]", r"## \1", text, flags=re.MULTILINE))
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
