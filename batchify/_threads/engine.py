@@ -570,6 +570,9 @@ class ThreadEngine:
                     workers.remove(worker)
                     return None
                 workers.rest(worker)
+                if self.abandoned or workers.waker is not None:
+                    # A call that was interrupted just before found no idle worker to wake.
+                    return 0
                 if at is None:
                     return inf
                 # Queued items keep the engine alive.

@@ -17,7 +17,7 @@ from batchify._batcher.live import configure_lock
 from batchify._core.queue import PlainQueue
 from batchify._threads import workers
 from batchify._threads.engine import DeferredActions, ThreadEngine
-from batchify._threads.waiters import FutureWaiter
+from batchify._threads.waiters import FutureWaiter, new_waiter
 from tests.kit.columns import in_time
 from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 from tests.kit.processes import printed, printed_by
@@ -166,6 +166,25 @@ def test_an_interrupted_call_leaves_the_queue(monkeypatch, owner, name, act, is_
     batcher.flush()
     assert 2 == first.result(PATIENCE)
     assert [[1]] == gate.batches
+
+
+def test_a_call_that_is_interrupted_just_before_the_worker_rests(monkeypatch):
+    """The worker withdraws its item, although the call found no idle worker to wake."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=0)
+    rest = workers.Workers.rest
+
+    def interrupted(idle, worker):
+        monkeypatch.undo()
+        # As in the call.
+        engine = batcher._engine
+        engine.abandoned += (new_waiter(),)
+        idle.waker = engine
+        idle.wake_idle()
+        rest(idle, worker)
+
+    monkeypatch.setattr(workers.Workers, "rest", interrupted)
+    assert 2 == batcher.submit(1)
+    wait_until(lambda: not batcher._engine.abandoned and batcher._engine.workers.waker is None)
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
