@@ -569,19 +569,23 @@ class ThreadEngine:
                 if self._may_end(worker):
                     workers.remove(worker)
                     return None
-                workers.rest(worker)
-                if self.abandoned or workers.waker is not None:
-                    # A call that was interrupted just before found no idle worker to wake.
-                    return 0
-                if at is None:
-                    return inf
-                # Queued items keep the engine alive.
-                worker.kept = self
-                return at - now
+                return self._rest(worker, None if at is None else at - now)
         finally:
             # As in ``arrived()``.
             if self.deferred:
                 self.deferred.run()
+
+    def _rest(self, worker: Worker, seconds: float | None) -> float:
+        """Let a worker rest until the next decision, and return for how long. Needs the lock."""
+        self.workers.rest(worker)
+        if self.abandoned or self.workers.waker is not None:
+            # A call that was interrupted just before found no idle worker to wake.
+            return 0
+        if seconds is None:
+            return inf
+        # Queued items keep the engine alive.
+        worker.kept = self
+        return seconds
 
     def _may_end(self, worker: Worker) -> bool:
         """Return whether an idle worker is to end. Needs the lock."""
