@@ -16,7 +16,8 @@ pytestmark = pytest.mark.untraced
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_all_schedules_within_one_delay(name):
     """Every call gets its own answer once, on time, and no thread waits for ever, in any schedule."""
-    assert 100 < explore(name, 1)
+    # The number depends on the version of Python, which decides where a thread can be interrupted.
+    assert 50 < explore(name, 1)
 
 
 def test_one_delay_shows_an_answer_that_comes_after_its_signal(monkeypatch):
