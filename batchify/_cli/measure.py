@@ -169,9 +169,12 @@ class Meter:
         return [start for start, _ in self._function_runs]
 
     def _draw(self, count: int) -> list[int]:
-        """Return random items, each of them as often as any other."""
+        """Return random items, each of them as often as any other; with ``length``, in order of their lengths."""
         every = range(len(self._target.rows))
-        return [*islice(cycle(self._rng.sample(every, min(count, len(every)))), count)]
+        drawn = [*islice(cycle(self._rng.sample(every, min(count, len(every)))), count)]
+        if self._target.workload.limits.run_cost is not None:
+            drawn.sort(key=lambda index: self._target.workload.entries[index].weight)
+        return drawn
 
     def _cut(self, items: Sequence[int], start: int, size: int) -> list[int]:
         """Return a batch of items from ``start`` on that may share one; it is short if not enough of them may."""

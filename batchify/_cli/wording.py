@@ -89,6 +89,11 @@ def verdict(costs: Sequence[Cost]) -> Iterator[str]:
             f"Items differ in cost: the standard deviation is {deviation} of the mean. So "
             "the time of a batch depends on the items that share it, and the items should be typical of your calls."
         )
+    if cost.workload.limits.run_cost is not None:
+        yield (
+            "Items share batches by length. The more calls are queued, the less padding a batch has, so the function "
+            "carries more calls than its predicted capacity. Check high loads with: batchify bench"
+        )
     cores = os.cpu_count() or 1
     if cost.cores > ALL_CORES * cores:
         yield (

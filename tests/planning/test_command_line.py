@@ -110,6 +110,11 @@ FUNCTIONS = dedent(
         await asyncio.sleep(0.001 * sum(items))
         return items
 
+    @microbatch(length=float)
+    async def pad(items):
+        await asyncio.sleep(0.001 * len(items) * max(items))
+        return items
+
     draws = random.Random(0)
 
     @microbatch
@@ -260,6 +265,12 @@ def test_tune_reports_items_of_unequal_cost(command):
     assert re.search(r"Items differ in cost: the standard deviation is \d+% ±\d+% of the mean", output)
     assert "No recommendation: " in output
     assert " (--seconds) or more items would help.\n" in output
+
+
+def test_tune_says_that_padding_depends_on_the_load(command):
+    """With lengths, the output says in which direction a prediction of a high load is wrong."""
+    _, output, _ = command("tune shop:pad --items shop:few --max-size 2 --seconds 2")
+    assert "Items share batches by length. The more calls are queued, the less padding a batch has" in output
 
 
 def test_tune_says_that_all_cores_are_busy(command, monkeypatch):
