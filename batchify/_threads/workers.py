@@ -172,6 +172,8 @@ class Workers(Generic[E]):
             except BaseException:
                 # No call: an exception could interrupt it.
                 del self._all[worker]
+                # CPython may keep the thread for ever.
+                worker.kept = None
                 raise
 
     def _free_slot(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
 import threading
+import weakref
 from concurrent.futures import wait
 from types import ModuleType
 
@@ -87,6 +89,25 @@ def test_a_thread_that_fails_to_start_once(monkeypatch, error, moment):
     assert 4 == in_time(lambda: batcher.submit(2))
     batcher.close()
     assert (1, 1, 1) == (len(spied.threads), batcher.stats.answered_items, batcher.stats.cancelled_items)
+
+
+def test_a_thread_that_never_starts_keeps_nothing_alive(monkeypatch):
+    """CPython keeps a thread for ever whose start a signal handler has interrupted, but not the batcher with it."""
+    kept = []
+
+    def interrupted(thread):
+        monkeypatch.undo()
+        kept.append(thread)
+        raise Interrupted
+
+    monkeypatch.setattr(workers.Thread, "start", interrupted)
+    batcher = SyncMicrobatcher(doubled)
+    with pytest.raises(Interrupted):
+        batcher.submit(1)
+    weak = weakref.ref(batcher._engine)
+    del batcher
+    gc.collect()
+    assert weak() is None
 
 
 def test_a_second_thread_that_fails_to_start_once(monkeypatch):
