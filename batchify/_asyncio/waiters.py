@@ -258,7 +258,7 @@ def wake(waiters: Iterator[TaskWaiter]) -> None:
                 waiter.callback = None
                 waiter._context.run(callback, waiter)
     except BaseException:
-        # Rule 3. The iterator stands behind the one that raised.
+        # Rule 3. The iterator is past the waiter whose callback raised.
         get_running_loop().call_soon(wake, waiters)
         raise
 
