@@ -314,7 +314,7 @@ class ThreadEngine:
             self._is_torn = False
 
     def recover(self) -> None:
-        """Complete a step that an exception interrupted, in a worker if possible, as no signal handler interrupts it."""
+        """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
         if self.workers.count:
             self.workers.waker = self
             try:  # noqa: SIM105  # with fewer calls, in case of a RecursionError
