@@ -26,7 +26,7 @@ class DeadlineError(BatchifyError, TimeoutError):
 
 
 class BatcherClosedError(BatchifyError, RuntimeError):
-    """A call was made after ``close()`` or ``stop()``."""
+    """A call was made after ``close()`` or ``stop()``, or had not started when the timeout of ``close()`` ended."""
 
 
 class ReentrantCallError(BatchifyError, RuntimeError):
@@ -110,7 +110,7 @@ def closed(name: str) -> str:
 
 
 def dropped(name: str) -> str:
-    """Return the message for a call whose item had not started when the time for closing was over."""
+    """Return the message for a call whose item had not started when the timeout of ``close()`` ended."""
     return f"{name} was closed before it could start this item; allow close() a longer timeout"
 
 

@@ -3,11 +3,11 @@
 This example shows how to respect the limits of a remote service inside a batch function.
 
 The service counts the words of several texts in one request. It runs in this process and has the limits of many paid
-services: so many tokens in a request (413), so many requests in a second (429), and a failure now and then (503).
+services: on the tokens in a request (413) and the requests in a second (429). Some requests fail (503).
 
 * Tokens in a request: ``weigh`` and ``max_weight``. A text that is too long fails alone, before it is sent.
 * Requests in a second: ``aiolimiter`` inside the batch function, so it counts requests and not calls.
-* Failures: ``stamina`` inside the batch function, so a request is retried and not each of its calls.
+* Failures: ``stamina`` inside the batch function, so a whole request is retried, not each of its calls.
 
 Batching does not pay for a service that is limited by tokens only, or that takes one text in a request: concurrent
 requests are as fast there, and each caller is answered sooner.

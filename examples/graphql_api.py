@@ -3,7 +3,7 @@
 This example shows how batching solves the N+1 query problem of GraphQL, beside the ``DataLoader`` of Strawberry.
 
 Each of 1,000 nodes resolves its group by itself: with a query of its own, with a ``DataLoader``, or with a function of
-batchify. Eight requests run at once. A ``DataLoader`` belongs to one request, which it also caches for. A function of
+batchify. Eight requests run at once. A ``DataLoader`` belongs to one request, and caches its keys. A function of
 batchify serves all requests of the process, so they share queries, and it caches nothing.
 
 Batching does not pay for resolvers that are plain ``def`` functions: Strawberry calls them one after the other, so each

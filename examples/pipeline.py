@@ -1,11 +1,11 @@
-"""Prepare a batch on the CPU while the model computes the one before.
+"""Prepare a batch on the CPU while the model computes the previous one.
 
 This example shows how two decorated functions form a pipeline: each has its own thread and its own batches.
 
 ``prepare`` counts the letters of texts with scikit-learn, which is Python and holds the GIL. ``compute`` multiplies
 matrices with NumPy, which releases it, as a model on a GPU does. Each text is a call of ``prepare`` and then one of
 ``compute``. While one batch computes, the next one is prepared. For comparison, ``both`` does the two steps in one
-function, so a batch is prepared only when the one before is done, and the example also makes each call without batches.
+function, so a batch is prepared only when the previous one is done. The example also makes each call without batches.
 
 A pipeline does not pay if one step takes nearly all of the time, or if both steps hold the GIL. Two slots
 (``concurrency=2``) of one function overlap steps too, if the model may run twice at once.

@@ -3,7 +3,7 @@
 This example shows how many steps a model takes to write several texts in one batch, and that each reader gets its own
 text.
 
-A language model writes in steps: it gets a text so far, and returns the next character. This model is a table of the
+A language model writes in steps: it gets the text so far, and returns the next character. This model is a table of the
 characters that follow each sequence of six characters in the help pages of Python. All texts of a batch advance by one
 character in each step, and each reader gets its characters as they are written. A stream ends with the sentence. One
 reader leaves after the first word, which does not affect the others.

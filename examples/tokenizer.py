@@ -1,8 +1,8 @@
 """Tokenize single texts from many threads and tasks, in batches, and compare the time with that of a plain loop.
 
-It trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph with a call of its own: in a plain
-loop, from 64 threads, from 256 asyncio tasks, and from one caller that waits for each answer before its next call. It
-compares the ids of every paragraph with those of the loop.
+This example trains a tokenizer on the help pages of Python. Then it tokenizes each paragraph with a call of its own: in
+a plain loop, from 64 threads, from 256 asyncio tasks, and from one caller that waits for each answer before its next
+call. It compares the ids of every paragraph with those of the loop.
 
 This tokenizer takes about as long for a batch as for its texts one by one, so calls in batches cost more processor time
 than the loop. They may end sooner because the tokenizer spreads a batch over all cores. One caller loses in any case:

@@ -128,7 +128,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
                 batcher, and would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
             BatchAbortedError: the batch was cancelled, but not by this caller.
-            Exception: the error of the batch function, as an exception object of this caller's own.
+            Exception: the error of the batch function, as this caller's own exception object.
         """
         if self._prepare is not None or current():
             return await self._submit_slowly(item)
@@ -166,7 +166,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             del waiter
 
     async def _submit_slowly(self, item: T) -> R:
-        """Submit an item that has more than itself, or from inside a batch."""
+        """Submit an item that needs an entry of its own, or a call from inside a batch."""
         data = item if self._prepare is None else self._prepare(item)
         loop = find_loop(self.name)
         wait = Wait(self._engine_of(loop).line.queue, self.name) if current() else None
@@ -285,7 +285,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             call.exception()
 
     def _cancel_all(self, calls: Sequence[Any]) -> None:
-        # The last first: otherwise each would make room for the next one.
+        # In reverse order: otherwise each would make room for the next one.
         for call in reversed(calls):
             self._cancel(call)
 

@@ -217,7 +217,7 @@ class AsyncEngine:
             self._timer = loop.call_at(at, self._on_timer)
 
     def _call_soon(self, action: Callable[..., None], *args: Any) -> None:
-        """Do what a finalizer or signal handler asked for in the middle of another action."""
+        """Defer an action that a finalizer or signal handler requested in the middle of another one."""
         cast("AbstractEventLoop", self.loop()).call_soon(action, *args)
 
     def leave(self, mark: int, waiter: AsyncWaiter) -> None:
@@ -312,7 +312,7 @@ class AsyncEngine:
 
     def _go_idle(self) -> None:
         self._cancel_timer()
-        # First, because a call that finds the loop there does not look for it.
+        # First, because a call that finds the loop there does not look it up.
         self.threaded = UnknownThread
         self.running_loop = self.future = self._fn = None
         self.clock = monotonic
@@ -419,7 +419,7 @@ class AsyncEngine:
             one.add_done_callback(one_ended)
 
     def _is_raised_by_task(self, batch: Batch | None, error: BaseException) -> bool:
-        """End what is left of the batch of a task that ends with ``error``. Return whether the task raises it."""
+        """End the rest of the batch of a task that ends with ``error``. Return whether the task raises it."""
         if self.loop_is_closed:
             return True
         if self._starting is not None and batch is None:
@@ -432,7 +432,7 @@ class AsyncEngine:
 
     def _take(self) -> Batch | None:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
-        # Not the starting task: a finalizer that called while that one was created has created another.
+        # Not ``_starting``: a finalizer that made a call while that task was created may have created another one.
         task: Any = current_task()
         self._starting = None
         try:
@@ -493,7 +493,7 @@ class AsyncEngine:
                 deque(answers, maxlen=0)
                 break
             except InvalidStateError:
-                # One more caller that left. The next round goes on behind it.
+                # Another caller has left. The next round continues after it.
                 cancelled += 1
         self._finish(part, 0, cancelled)
 
@@ -549,7 +549,7 @@ class AsyncEngine:
 
 
 class BatchTask(Task[None]):
-    """The task of a batch. If it is cancelled while its loop stands still, the loop ends, and starts no other batch."""
+    """The task of a batch. If it is cancelled while its loop is stopped, the loop ends, and starts no other batch."""
 
     engine: AsyncEngine
     loop_ends = False

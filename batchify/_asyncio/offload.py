@@ -125,7 +125,7 @@ async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any
 
 
 async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
-    """Wait for ``done``, the end of a call in a thread, also after a cancellation: a slot is free when its thread is.
+    """Wait for ``done``, the end of a call in a thread, even after a cancellation: a slot is free when its thread is.
 
     A call that has not started can be cancelled, and a loop that ends does not wait for its threads.
     """
@@ -134,7 +134,7 @@ async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
         try:
             await wait([done])
         except CancelledError as error:  # noqa: PERF203  # most calls end in the first round
-            # Nobody reads an error that the call raises now.
+            # No code reads an error that the call raises now.
             done.add_done_callback(_read)
             if cancel() or cast("BatchTask", current_task()).loop_ends:
                 raise

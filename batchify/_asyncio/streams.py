@@ -150,7 +150,7 @@ class AsyncStream(BaseStream[TaskChannel]):
             raise StopAsyncIteration
         if not channel.values:
             if channel.reader is not None:
-                msg = f"a stream of {channel.name}() is read by another task already; each call has one reader"
+                msg = f"a stream of {channel.name}() is already read by another task; each call has one reader"
                 raise RuntimeError(msg)
             try:
                 await channel.wait()

@@ -18,8 +18,8 @@ the engine            ``answer_all()`` for a batch without errors, otherwise ``d
 Rules
 -----
 1. A waiter has its answer when the engine counts the call, and its task wakes in the next loop iteration.
-2. A waiter with an error is a ``FailedWaiter``, also if the error is a cancellation. So a look at the types of the
-   waiters of a batch, which takes less time than one at each waiter, finds the callers that have left.
+2. A waiter with an error is a ``FailedWaiter``, even if the error is a cancellation. So the types of the waiters of a
+   batch show whether callers have left, which takes less time than asking each waiter.
 3. Each callback is called once. If the step of a task raises, as it does for Ctrl-C, the others still wake.
 4. An exception must not refer to its waiter through a frame, because the waiter refers to the exception.
 
@@ -258,7 +258,7 @@ def wake(waiters: Iterator[TaskWaiter]) -> None:
                 waiter.callback = None
                 waiter._context.run(callback, waiter)
     except BaseException:
-        # Rule 3. The iterator stands behind the one that raised.
+        # Rule 3. The iterator is past the waiter whose callback raised.
         get_running_loop().call_soon(wake, waiters)
         raise
 

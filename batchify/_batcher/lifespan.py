@@ -30,7 +30,7 @@ class Lifespan:
         self.state: Any = None
 
     def enter(self) -> bool:
-        """Enter the context manager unless that has happened; return whether it has happened now."""
+        """Enter the context manager unless it is entered already; return whether this call has entered it."""
         if self._stack is not None:
             return False
         stack = ExitStack()

@@ -14,7 +14,7 @@ An engine holds one ``Line`` and uses it in this way:
     line.end(part, now)                  a part ended; the slot is free after the last one
 
     line.join(data, waiter)              an item arrived: returns whether its caller shares an equal one that runs
-    line.seal(batch)                     no more callers may do that, because the batch is cancelled
+    line.seal(batch)                     no more callers may join the batch, because it is cancelled
     mark = line.add(data, waiter, now)   an item arrived
     line.admit()                         items may have room now: returns their waiters
     line.leave(mark, waiter)             a caller left while its item was queued: returns its entry, or None
@@ -322,7 +322,7 @@ class Line:
         if part.shares is not None:
             answers = [answers[index] for index in part.shares]
         try:
-            # A look at each kind of answer takes less time than one at each answer.
+            # Checking each type of the answers takes less time than checking each answer.
             for kind in {*map(type, answers)}:
                 if issubclass(kind, Exception):
                     return outcome.with_own_exceptions(answers), True
@@ -368,7 +368,7 @@ class Line:
         run_time = now - part.departed
         with self.stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
-            # Nothing was counted yet, or since the last reset.
+            # From the first arrival if nothing was counted yet, or since the last reset.
             since = (self.stats.slot_time and self.counted_until) or part.arrived[0]
             self.counted_until = now
             slot_time = self.config.concurrency * (now - since)

@@ -108,7 +108,7 @@ def _add_tune(command: ArgumentParser) -> None:
         type=_whole,
         help="maximum number of batches at once, if the function allows several (default: as decorated, or 1)",
     )
-    command.add_argument("--seconds", type=_positive, default=15.0, help="time to measure for (default: %(default)s)")
+    command.add_argument("--seconds", type=_positive, default=15.0, help="time to measure (default: %(default)s)")
     command.add_argument("--out", type=Path, help="folder for the report and its pictures; needs the extra cli")
 
 
@@ -153,5 +153,5 @@ def _add_bench(command: ArgumentParser) -> None:
         "--timeout", type=_timeout, default=SUPPRESS, help="seconds, or adaptive (default: as decorated)"
     )
     command.add_argument("--concurrency", type=_whole, help="maximum number of batches at once (default: as decorated)")
-    command.add_argument("--seconds", type=_positive, default=5.0, help="most time at each rate (default: %(default)s)")
+    command.add_argument("--seconds", type=_positive, default=5.0, help="maximum time per rate (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness (default: %(default)s)")

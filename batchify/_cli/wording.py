@@ -116,8 +116,8 @@ def verdict(costs: Sequence[Cost]) -> Iterator[str]:
         )
     else:
         yield (
-            f"Batching does not pay: {times}. Call the function directly, from your threads or tasks. The options "
-            "below are the best ones for batching all the same."
+            f"Batching does not pay: {times}. Call the function directly, from your threads or tasks. If you batch "
+            "anyway, the options below are the best ones."
         )
 
 

@@ -5,7 +5,7 @@ Must not know: when a batch leaves, which item is the head, how a length is foun
 
 Rules
 -----
-1. The head always leaves. The items nearest to it in length fill its batch, of equal lengths those of lowest rank.
+1. The head always leaves. The items nearest to it in length fill its batch; of equal lengths, the lowest ranks first.
 2. Size times longest never exceeds ``max_padded``. Here and in rule 3, the size includes the padding of ``sizes``.
 3. While two runs would be cheaper than one, the batch keeps only the part with the head. With m items no longer than x,
    two runs save m (longest - x) of padding, and must save more than ``SAVED_SHARE`` of the padding that costs as much
@@ -15,11 +15,11 @@ Rules
 Theory
 ------
 Lengths that differ by less than a 32nd form a class, and count as the longest length of the class. There are at most 32
-classes for each doubling of the length, however many items wait. A class is a group of its own, so each step on an item
-takes as long as in a group, and that on a batch depends on ``max_size`` alone.
+classes for each doubling of the length, however many items wait. A class is a group of its own, so a step on an item
+takes as long as in a plain group, and a step on a batch depends on ``max_size`` alone.
 
 The rule needs no number from the user and divides by no size, so it has no special cases. A rule for the least cost per
-unit of length does worse with few items waiting: it makes up for a short head with the longest items.
+unit of length does worse with few items waiting: it combines a short head with the longest items.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LengthGroup(Group):
         # The entries of each class, by its longest length, and these lengths in order.
         self._classes: dict[float, Group] = {}
         self._lengths: list[float] = []
-        # The ticket of the first entry when an entry near its deadline became the head instead of it.
+        # The ticket of the first entry at the time when an entry near its deadline became the head in its place.
         self.overtaken = -1
 
     def enter(self, entry: Entry) -> None:
@@ -93,7 +93,7 @@ class LengthGroup(Group):
         max_size = len(padded_sizes) - 1
         at = bisect_left(self._lengths, own)
         near = self._lengths[max(at - max_size, 0) : at + max_size]
-        # The head has left its class already.
+        # The head has already left its class.
         window = {own: 1}
         total, longest = 1, own
         # On a tie, the shorter length comes first, because the order of equal keys remains.
@@ -101,7 +101,7 @@ class LengthGroup(Group):
             if total == max_size:
                 break
             padded = max(length, longest)
-            # Once an item of one side does not fit, no later one of that side does.
+            # Once an item of one side does not fit, no later item of that side does.
             fits = padded * max_size <= max_padded
             most = max_size if fits else bisect_right(padded_sizes, max_padded // padded) - 1
             count = min(self._classes[length].size, most - total)

@@ -27,14 +27,14 @@ SHRINKAGE = (1.0, 1.0, 1.01, 1.0)
 # The number of runs before the costs count as known.
 LEAST_RUNS = 4
 # A run that takes less than this share of the expected time is ignored: it may have been a cache or an early return.
-# If the next run does too, the cost has changed.
+# If the next run is as fast, the cost has changed.
 FAST = 0.25
-# The squares of other lengths might overflow, or be 0.
+# The squares of lengths outside of these bounds might overflow, or be 0.
 SHORTEST, LONGEST = 1e-99, 1e99
 
 
 class RunCost:
-    """All batchers of one decorated function share it. Runs are learnt one at a time."""
+    """The learnt cost, which all batchers of one decorated function share. Runs are learnt one at a time."""
 
     __slots__ = ("_costs", "_moments", "_runs", "_targets", "_was_fast")
 
@@ -59,7 +59,7 @@ class RunCost:
         return a / b if b else inf
 
     def learn(self, size: int, longest: float, total: float, seconds: float) -> None:
-        """Learn from a run of ``size`` items, of which the longest and all in ``total`` have these lengths."""
+        """Learn from a run of ``size`` items, whose longest length and total length are given."""
         if seconds <= 0 or not SHORTEST < longest < LONGEST:
             return
         terms = (1.0, size, total, size * longest)

@@ -81,7 +81,7 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
         length: function that returns the length of an item, a number of at least 0, such as its number of tokens or
             pixels, if the batch function pads every item to the longest of its batch. A batch has the first item of
             the queue and the queued items nearest to it in length. It excludes items that would be cheaper to run in a
-            batch of their own, by the cost of a run and of padding, which is learnt from run times. Every item is the
+            batch of their own. The costs of a run and of padding are learnt from run times. Every item becomes the
             first one in its turn, so none starves. Inside a batch, items are in order of arrival. Not with ``weigh``,
             and not for generator functions.
         max_padded: maximum of the number of items in a batch times the longest length. A longer item is a
@@ -96,9 +96,9 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             the same instance and event loop; it needs no room, and counts as started. Not for generator functions, as
             each caller reads its own stream.
         keyed: the batch function returns a mapping from each item to its result, as a query ``WHERE id IN (...)`` does;
-            with several columns, from the tuple. Items must be hashable. An item without an entry is a ``KeyError`` for
-            its own callers, and extra entries are ignored. Callers of equal items share one object. Not for generator
-            functions, whose yields have one value for each position.
+            with several columns, the keys are tuples. Items must be hashable. An item without an entry is a
+            ``KeyError`` for its own callers, and extra entries are ignored. Callers of equal items share one object.
+            Not for generator functions, whose yields have one value for each position.
         isolate_errors: when a batch of several items raises an ``Exception``, or does not return one result for each
             item, run its halves again, one after the other, until the bad items are alone; only those fail. Callers in
             a half that succeeds get their answers at once. For k bad items of n, the batch function is called at most
@@ -111,8 +111,8 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             breaks, calls fail with its error until ``configure(executor=...)`` replaces it. Threads of the executor
             must not call the function, as they would wait for themselves. Not for generator functions.
         lifespan: function that returns a context manager for a resource of a worker, such as a model on a device or a
-            connection; an asynchronous one for an ``async def`` function. It is called without arguments, for a method
-            with the instance, once for each of the ``concurrency`` slots. The context manager is entered before the
+            connection; an asynchronous one for an ``async def`` function. It is called without arguments, or with the
+            instance of a method, once for each of the ``concurrency`` slots. The context manager is entered before the
             first batch of the slot, on the worker's own thread or the event loop, and exited when the worker ends:
             after ``drain()`` or ``close()``, a lower ``concurrency``, the end of the loop or the process. In a batch,
             ``current_batch().state`` is its value, and ``current_batch().slot`` the number of the slot. An error on

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from batchify._core.grouped import GroupedQueue
     from batchify._planning.simulation import Simulation
 
-# Batching pays from this gain on.
+# The least gain at which batching pays.
 MIN_GAIN = 1.1
-# A prediction simulates the calls that arrive during this many runs of a single item, within bounds. So many batches
-# contribute to a 99th percentile.
+# A prediction simulates the calls that arrive during this many runs of a single item, within bounds, so that many
+# batches contribute to a 99th percentile.
 SIMULATED_RUNS, MIN_CALLS, MAX_CALLS = 200, 4_000, 16_000
 # Bootstrap resamples for an interval, and the share of them that lies outside on each side.
 RESAMPLES, OUTSIDE = 20, 0.05
@@ -232,7 +232,7 @@ class Cost:
         return run_simulation(due, queue, run_time, setting.concurrency, self.loop_delay, entries)
 
     def _run_time(self, setting: Setting, rng: Random) -> Callable[[Batch], float]:
-        """Return a function of a batch and its seconds, which always draws the same variation."""
+        """Return a function that returns the seconds for a batch, and draws the same variation every time."""
         after_pause = _by_size(self.function, setting.max_size)
         loaded = _by_size(self.loaded[setting.concurrency], setting.max_size)
         ratios = [self.ratios[min(self.ratios, key=lambda n: abs(n - size))] for size in range(setting.max_size + 1)]

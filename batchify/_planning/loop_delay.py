@@ -50,7 +50,7 @@ class LoopDelay:
             yield batch, end, time
 
     def _handled(self, due: Sequence[float], batches: Sequence[tuple[Batch, float]]) -> tuple[list[float], list[float]]:
-        """Return when the loop has handled each due call and each end of a batch: when it sleeps again."""
+        """Return the times at which each due call and each end of a batch are handled: when the loop sleeps again."""
         # The last event never happens, but makes the loop sleep after all others.
         events = [*((time, 1) for time in due), *((end, batch.size) for batch, end in batches), (inf, 0)]
         handled = [inf] * len(events)

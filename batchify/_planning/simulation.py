@@ -132,8 +132,8 @@ def simulate(
         sizes: the sizes that batches are padded up to; ``None`` means no padding.
         lengths: typical lengths of items, for a function that pads all items to the longest of their batch. Each call
             has one of them, at random.
-        by_length: whether items of similar length share batches, as with the option ``length``, or items share them in
-            order of arrival.
+        by_length: whether items of similar length share batches, as with the option ``length``. Otherwise, batches form
+            in order of arrival.
         max_padded: maximum of the number of items in a batch times the longest length, with ``by_length``.
 
     Raises:

@@ -49,7 +49,7 @@ R = TypeVar("R")
 class SyncMicrobatcher(Batcher[T, R]):
     """Run a batch function for items that threads submit one at a time.
 
-    With ``concurrency=1``, the batch function always runs on one and the same thread. The first ``submit`` starts it.
+    With ``concurrency=1``, the batch function always runs on the same thread, which the first ``submit`` starts.
 
     The options of ``microbatch`` except ``max_size`` and ``timeout`` are keyword arguments. ``weigh``, ``length`` and
     ``group_by`` get one item.
@@ -71,7 +71,7 @@ class SyncMicrobatcher(Batcher[T, R]):
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
     # How a task asks for the answer of ``acall()``.
     _awaited: ClassVar[str] = "await "
-    # The module for calls from event loops, from the first of them on: users of threads alone do not import asyncio.
+    # The module for calls from event loops. The first such call loads it, so programs without loops skip asyncio.
     _bridge: ClassVar[Any] = None
 
     @shows_options(*ENGINE_OPTIONS)
@@ -136,7 +136,7 @@ class SyncMicrobatcher(Batcher[T, R]):
             ReentrantCallError: the call comes from inside a batch of this batcher, directly or through another
                 batcher, and would wait for itself.
             BatchResultError: the batch function did not return one result for each item.
-            BaseException: the error of the batch function, as an exception object of this caller's own.
+            BaseException: the error of the batch function, as this caller's own exception object.
         """
         # asyncio lacks the function while another thread imports it; then this thread runs no loop.
         running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
@@ -161,7 +161,7 @@ class SyncMicrobatcher(Batcher[T, R]):
                     seconds = engine.arrived(queue, mark, waiter)
             answer, waiter.value, waiter.is_busy = waiter.value, None, False
         except BaseException:
-            # Ctrl-C, an error of another signal handler, or the limit of recursion. These may interrupt each call here,
+            # Ctrl-C, an error of another signal handler, or the limit of recursion. These may interrupt any call here,
             # and the rest is left to a worker. The waiter is not reused: a worker may still wake it.
             kept.waiter = None
             waiter.left = True
@@ -253,7 +253,7 @@ class SyncMicrobatcher(Batcher[T, R]):
             self._cancel_all(calls)
 
     def _cancel_all(self, calls: Sequence[Any]) -> None:
-        # The last first: otherwise each would make room for the next one.
+        # In reverse order: otherwise each would make room for the next one.
         for call in reversed(calls):
             self._cancel(call)
 

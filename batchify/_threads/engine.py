@@ -135,7 +135,7 @@ class ThreadEngine:
         self._is_torn = False
         # The waiters of interrupted calls. A caller extends the list without a call, which nothing can interrupt.
         self.abandoned: list[Any] = []
-        # The options as changed last.
+        # The options after the latest change.
         self._config = config
         # The first ticket that had not arrived when the engine was closed.
         self._closed_at = 0
@@ -240,9 +240,9 @@ class ThreadEngine:
             crossing.cross()
 
     def arrived(self, queue: PlainQueue, mark: int, waiter: Any) -> float:
-        """React to the arrival of a blocked caller in ``plain`` that matters, or to the end of the time it keeps.
+        """React to an arrival in ``plain`` that matters, or to the end of the window that its blocked caller times.
 
-        Return the seconds for which the caller keeps the time of a window, or -1 if it need not.
+        Return the seconds after which the caller is to call this again, or -1 if it need not.
         """
         try:
             with self._lock:
@@ -283,7 +283,7 @@ class ThreadEngine:
         return mark
 
     def _start_or_schedule(self, *, keeps_time: bool = False) -> float:
-        """Wake a worker for the next batch, or return the seconds until then if the caller keeps the time, else -1.
+        """Wake a worker for the next batch and return -1, or return the seconds until then if the caller waits for it.
 
         Needs the lock. If no thread can be started and none exists, the error is raised.
         """
@@ -314,7 +314,7 @@ class ThreadEngine:
             self._is_torn = False
 
     def recover(self) -> None:
-        """Complete what an exception interrupted: in a worker if there is one, as no signal handler interrupts it."""
+        """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
         if self.workers.count:
             self.workers.waker = self
             try:  # noqa: SIM105  # with fewer calls, in case of a RecursionError
@@ -358,7 +358,7 @@ class ThreadEngine:
         if self._fn is not None:
             self._fn = self._source(config.executor)
         self._admit_waiting()
-        # Those with room may not know it yet.
+        # Callers whose items have room may not know it yet.
         for waiter in (*self.line.admitted, *abandoned):
             kind_of(waiter).admit(waiter)
         for waiter in abandoned:
@@ -366,7 +366,7 @@ class ThreadEngine:
             kind_of(waiter).is_open(waiter)
         self._open_plain()
         self._wake_another()
-        # Those above a lower ``concurrency`` end.
+        # Workers above a lower ``concurrency`` end.
         self.workers.wake_all(self)
         self._go_idle_if_done()
         del self.abandoned[: len(abandoned)]
@@ -374,7 +374,7 @@ class ThreadEngine:
         self._is_torn = False
 
     def _fail_queued(self, error: BaseException) -> None:
-        """Let ``error`` be the answer of all callers in the queue. Needs the lock."""
+        """Answer all callers in the queue with ``error``. Needs the lock."""
         for waiter in self.line.fail_all():
             kind_of(waiter).admit(waiter)
             answer = Failed(outcome.copied(error), self.name)
@@ -509,7 +509,7 @@ class ThreadEngine:
             self._is_torn = False
 
     def end_workers(self) -> list[ThreadEnd]:
-        """Let the workers that have nothing to do end, and return their ends. Inside a worker, return none."""
+        """Ask the workers that run no batch to end, and return their ends. Inside a worker, return none."""
         if self.reentered() or get_ident() in self.threads:
             return []
         with self.deferred, self._lock:
@@ -535,7 +535,7 @@ class ThreadEngine:
         """Run all batches that may leave; return the seconds until the next one may, or ``None`` to end the worker."""
         while isinstance(step := self._next(worker), Batch):
             self.run(step, worker)
-            # An idle engine has no function. With lengths, its next call waits for the others that were answered.
+            # An idle engine has no function. With lengths, the next call waits for the other answered callers.
             if self._fn is not None or self.line.config.run_cost is not None:
                 self._yield_to_callers()
         return step
@@ -613,7 +613,7 @@ class ThreadEngine:
                 self._fail_queued(error)
 
     def _recheck(self) -> None:
-        """Let workers look again after an item was withdrawn. Needs the lock."""
+        """Let workers check the queue again after an item was withdrawn. Needs the lock."""
         self._wake_another()
         if self.line.queue.plan() is None:
             # A worker that waits for the window of the withdrawn item would keep the engine alive until then.

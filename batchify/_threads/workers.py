@@ -89,7 +89,7 @@ class Worker:
         except RecursionError:
             raise
         except RuntimeError:
-            # A signal that comes as a wait times out remains set, and the next wait returns at once.
+            # A signal that arrives as a wait times out remains set, and the next wait returns at once.
             return
 
     def wait(self, seconds: float) -> Any:
@@ -136,12 +136,12 @@ class Workers(Generic[E]):
         # The threads that belong to the engine, and those of them that wait and are not woken yet.
         self._all: dict[Worker, None] = {}
         self.idle: dict[Worker, None] = {}
-        # Those that do not belong to it any more, but may still exit their lifespans.
+        # The threads that no longer belong to it, but may still be exiting their lifespans.
         self._ending: dict[Worker, None] = {}
-        # Wakes an idle thread, if there is one; a ``RuntimeError`` if that is woken already. A function of C: neither a
-        # signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
+        # Wakes an idle thread, if there is one; raises a ``RuntimeError`` if it is woken already. A function of C:
+        # neither a signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
         self.wake_idle: Callable[[], object] = tuple
-        # The engine, for the thread that was woken so.
+        # The engine, for the thread that was woken in this way.
         self.waker: E | None = None
         self.weak: ref[E] = ref(engine)
 
@@ -155,9 +155,9 @@ class Workers(Generic[E]):
         return [worker.thread.ident for worker in list(self._all)]
 
     def wake_one(self, engine: E, limit: int) -> None:
-        """Wake an idle thread, or start one if there are fewer than ``limit``. Starting may be a ``RuntimeError``."""
+        """Wake an idle thread, or start one if there are fewer than ``limit``. This may raise a ``RuntimeError``."""
         if self.idle:
-            # The last step last: an interrupt must not lose the thread.
+            # Removed last, so that an interrupt does not lose the thread.
             worker = next(reversed(self.idle))
             worker.wake(engine)
             self.idle.pop(worker, None)

@@ -62,7 +62,7 @@ async def test_two_readers_of_one_stream():
     with pytest.raises(RuntimeError) as caught:
         await anext(stream)
     assert str(caught.value).endswith(
-        "generator.<locals>.generate() is read by another task already; each call has one reader"
+        "generator.<locals>.generate() is already read by another task; each call has one reader"
     )
     assert ["a0"] == await first
 
