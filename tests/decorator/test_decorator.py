@@ -206,6 +206,8 @@ def typed(annotations):
 
 
 TYPED = "(texts: str, top_k: int = 10, *, scale=1.0, **more) -> int"
+# From Python 3.14 on, a signature shows the name itself.
+UNKNOWN = "ForwardRef('unknown')" if sys.version_info < (3, 14) else "unknown"
 UNTYPED = "(texts, top_k=10, *, scale=1.0, **more)"
 SIGNATURES = [
     (tokenize, "(texts: str) -> int"),
@@ -222,7 +224,7 @@ SIGNATURES = [
     (microbatch(typed({"texts": list[str], "top_k": int, "return": tuple[int, ...]})), TYPED),
     (
         microbatch(typed({"texts": "list[str]", "return": "list[unknown]"})),
-        UNTYPED.replace("texts", "texts: str") + " -> ForwardRef('unknown')",
+        UNTYPED.replace("texts", "texts: str") + f" -> {UNKNOWN}",
     ),
     (microbatch(typed({"texts": "list[str]", "return": "unknown.Type"})), UNTYPED),
     (microbatch(typed({})), UNTYPED),
