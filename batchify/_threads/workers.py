@@ -164,16 +164,15 @@ class Workers(Generic[E]):
         elif self.count < limit:
             worker = Worker(engine, self._free_slot(), self._new_lifespan and self._new_lifespan())
             name = f"{self._name}-{worker.slot}"
-            worker.thread = Thread(target=self._run, args=(worker,), name=name, daemon=True)
+            unstarted = [(self, worker)]
+            worker.thread = Thread(target=_run, args=(unstarted,), name=name, daemon=True)
             worker.ended = ThreadEnd(worker.thread)
             self._all[worker] = None
             try:
                 worker.thread.start()
             except BaseException:
-                # No call: an exception could interrupt it.
-                del self._all[worker]
-                # CPython may keep the thread for ever.
-                worker.kept = None
+                # No call: an exception could interrupt it. CPython may keep the thread for ever.
+                del self._all[worker], unstarted[:]
                 raise
 
     def _free_slot(self) -> int:
@@ -210,7 +209,7 @@ class Workers(Generic[E]):
         self.wake_all(engine)
         return ends
 
-    def _run(self, worker: Worker) -> None:
+    def run(self, worker: Worker) -> None:
         """Repeat the step in this thread."""
         # A call that a batch makes needs a waiter of its own, after a check that it does not wait for its own batch.
         new_waiter().is_busy = True
@@ -233,3 +232,9 @@ class Workers(Generic[E]):
             worker.ended.set()
             if worker.leaving is not None:
                 worker.leaving.set()
+
+
+def _run(unstarted: list[tuple[Workers[Any], Worker]]) -> None:
+    """Run the worker of this thread, unless its start was interrupted."""
+    for workers, worker in unstarted:
+        workers.run(worker)

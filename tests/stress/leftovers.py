@@ -33,9 +33,14 @@ def objects():
 def threads(known):
     """Return the threads that are not in ``known`` and do not end in time."""
     deadline = time.monotonic() + PATIENCE
-    while (rest := [each for each in threading.enumerate() if each not in known]) and time.monotonic() < deadline:
+    while (rest := [each for each in _started() if each not in known]) and time.monotonic() < deadline:
         time.sleep(0.001)
     return rest
+
+
+def _started():
+    # CPython also lists a thread for ever whose start a signal handler has interrupted.
+    return [each for each in threading.enumerate() if each.ident is not None]
 
 
 def memory():
