@@ -555,9 +555,8 @@ class BatchTask(Task[None]):
     loop_ends = False
 
     def cancel(self, msg: Any = None) -> bool:
-        for batch, task in [*self.engine._tasks.items()]:
-            if task is self:
-                self.engine.line.seal(batch)
+        for batch in [batch for batch, task in [*self.engine._tasks.items()] if task is self]:
+            self.engine.line.seal(batch)
         if not self.get_loop().is_running():
             # asyncio.run() does not cancel the task of the next batch, which this one would create at its end.
             self.engine.abort()
