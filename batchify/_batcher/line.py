@@ -92,7 +92,11 @@ class Line:
         # The number of calls that departed and are counted, or will be when their batch ends.
         self.departed = 0
         # Whether a batch is more than one run of its items. ``configure()`` does not change these options.
-        self.prepares = config.isolate_errors or config.keyed or bool(config.sizes) or config.dedupe == "running"
+        self.prepares = (
+            (config.isolate_errors or config.keyed or config.capture_context)
+            or bool(config.sizes)
+            or config.dedupe == "running"
+        )
         # The time until which the statistics include the time of the slots; 0 before the first batch.
         self.counted_until = 0.0
         # With ``dedupe="running"``, by group and item: the running batch of an item, and its index there.
@@ -278,9 +282,6 @@ class Line:
                 self.departed += len(batch.waiters)
         if batch is not None:
             batch.name = self.name
-            if self.config.capture_context:
-                batch.contexts = tuple(context for _, context in batch.items)
-                batch.items = [item for item, _ in batch.items]
         return batch
 
     def drop(self, batch: Batch, gone: list[bool], now: float) -> bool:
@@ -300,6 +301,9 @@ class Line:
         """Return the parts to run: the batch, and halves of those that fail if errors are isolated."""
         if self.prepares:
             config = self.config
+            if config.capture_context:
+                batch.contexts = tuple(context for _, context in batch.items)
+                batch.items = [item for item, _ in batch.items]
             if config.dedupe == "running":
                 self._unseal(batch)
             if config.isolate_errors:

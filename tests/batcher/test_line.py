@@ -129,11 +129,14 @@ def test_nothing_departs_before_its_time():
 
 
 def test_a_batch_has_the_contexts_of_its_callers():
-    """With ``capture_context``, the batch function gets the bare items."""
+    """With ``capture_context``, the batch function gets the bare items, and the contexts of the callers that stay."""
     line = new(capture_context=True)
     arrive(line, "ab")
+    contexts = [context for (_, context), _, _ in line.queue.entries]
     batch = line.take(0.0)
-    assert (["a", "b"], 2) == (batch.items, len(batch.contexts))
+    assert line.drop(batch, [True, False], 0.0)
+    [run] = line.runs(batch)
+    assert (["b"], (contexts[1],)) == (run.items, run.contexts)
 
 
 @KINDS
