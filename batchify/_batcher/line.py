@@ -369,16 +369,15 @@ class Line:
 
     def count(self, part: Batch, now: float, failed: int, cancelled: int) -> float:
         """Count the calls of a part, and return its run time in seconds."""
-        run_time = now - part.departed
-        with self.stats.lock:
+        run_time, stats = now - part.departed, self.stats
+        with stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
             # From the first arrival if nothing was counted yet, or since the last reset.
-            since = (self.stats.slot_time and self.counted_until) or part.arrived[0]
+            since = (stats.slot_time and self.counted_until) or part.arrived[0]
             self.counted_until = now
-            slot_time = self.config.concurrency * (now - since)
-            overlap = self.stats.ended(part, run_time, failed, cancelled, slot_time)
+            overlap = stats.ended(part, run_time, failed, cancelled, self.config.concurrency * (now - since))
             # The counters of all instances have one lock, so they learn one at a time.
-            if failed + cancelled < len(part.waiters):
+            if part.run_cost is not None and failed + cancelled < len(part.waiters):
                 part.learn(run_time)
         if overlap is not None:
             # An error of a logging filter would end the worker.

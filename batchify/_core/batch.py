@@ -38,30 +38,22 @@ class Batch:
     the index of each waiter's item. A part of a batch has that batch as its ``parent``.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_first_open",
-        "arrived",
-        "contexts",
-        "departed",
-        "entries",
-        "given",
-        "items",
-        "max_size",
-        "name",
-        "padding",
-        "parent",
-        "reason",
-        "run_cost",
-        "shares",
-        "size",
-        "slot",
-        "state",
-        "unanswered",
-        "unfinished_items",
-        "waiters",
-        "weights",
-    )
+    # The entries of a grouped queue with the indexes of their items. They keep items alive for which equal ones stand.
+    entries: Sequence[tuple[Entry, int]] = ()
+    # The list that the batch function gets in place of ``items``, if these are needed after the run.
+    given: list[Any] | None = None
+    # The number of items by which that list is longer.
+    padding = 0
+    # Learns from the run time of the batch; ``None`` for a part, which is run again.
+    run_cost: RunCost | None = None
+    # All waiters before this one are known not to want an answer any more.
+    _first_open = 0
+    # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and the
+    # number of the slot with the state of its lifespan.
+    name = ""
+    contexts: tuple[Any, ...] = ()
+    slot: int | None = None
+    state: Any = None
 
     def __init__(
         self,
@@ -88,23 +80,6 @@ class Batch:
         self.size = self.unfinished_items = len(items)
         # The number of calls that are not counted yet.
         self.unanswered = len(waiters)
-        # The entries of a grouped queue with the indexes of their items. They keep the items alive that equal ones
-        # stand for.
-        self.entries: Sequence[tuple[Entry, int]] = ()
-        # The list that the batch function gets in place of ``items``, if these are needed after the run.
-        self.given: list[Any] | None = None
-        # The number of items by which that list is longer.
-        self.padding = 0
-        # Learns from the run time of the batch; ``None`` for a part, which is run again.
-        self.run_cost: RunCost | None = None
-        # All waiters before this one are known not to want an answer any more.
-        self._first_open = 0
-        # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and
-        # the number of the slot with the state of its lifespan.
-        self.name = ""
-        self.contexts: tuple[Any, ...] = ()
-        self.slot: int | None = None
-        self.state: Any = None
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size}, {self.reason}, departed at {self.departed:g}>"

@@ -219,6 +219,8 @@ class PlainQueue(Slots):
         if head == end or head > max(SHORT, end // 2):
             del places[:head]
             self._first_ticket += head // WIDTH
+            # As many arrivals before the next plan as without the cut.
+            self.wake_length -= head
             head = 0
         else:
             # Until then, the list must not keep departed items alive.
