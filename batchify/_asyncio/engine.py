@@ -16,11 +16,12 @@ from collections import deque
 from contextvars import Context
 from functools import partial
 from itertools import count
+from math import ceil
 from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, future_of
+from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, are_waiting, future_of
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -77,7 +78,9 @@ class AsyncEngine:
     """The line of one batcher on one event loop, and the tasks that run its batches."""
 
     __slots__ = (
+        "_due",
         "_fn",
+        "_is_coarse",
         "_is_monotonic",
         "_is_threaded",
         "_is_torn",
@@ -115,10 +118,12 @@ class AsyncEngine:
         self.running_loop: AbstractEventLoop | None = None
         # The same loop if it knows the thread that runs it.
         self.threaded: Any = UnknownThread
-        # Whether this is one of asyncio's own loops, which knows the thread that runs it, and whether its clock is
-        # ``monotonic()``, behind a method.
+        # Whether this is one of asyncio's own loops, which knows the thread that runs it.
         self._is_threaded = isinstance(loop, BaseEventLoop)
-        self._is_monotonic = type(loop).time is BaseEventLoop.time
+        # Whether the clock of the loop is ``monotonic()`` in whole milliseconds, and so are the delays of its timers.
+        self._is_coarse = type(loop).__module__ == "uvloop"
+        # Whether the engine can use ``monotonic()`` itself, which takes less time and is exact.
+        self._is_monotonic = self._is_coarse or type(loop).time is BaseEventLoop.time
         # The options of the batcher. ``inline()`` derives those of the line from them.
         self.requested = config
         self.line = Line(config, stats)
@@ -141,8 +146,9 @@ class AsyncEngine:
         self._is_torn = False
         # The task that takes the next batch in its first step.
         self._starting: Task[None] | None = None
-        # A timer for the next decision of the core. It may be early, and then is set again.
+        # A timer for the next decision of the core, and its time. It may be early, and then is set again.
         self._timer: TimerHandle | None = None
+        self._due = 0.0
 
     def activate(self, loop: AbstractEventLoop) -> None:
         """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
@@ -162,7 +168,8 @@ class AsyncEngine:
         """Queue ``data`` for ``waiter``, and return the mark for ``leave()``."""
         if self.line.is_interrupted():
             raise ReentrantCallError(interrupting(self.line.name))
-        self._mend_if_torn()
+        if self._is_torn:
+            self._mend()
         self.line.check_room(data)
         if self._fn is None:
             self._fn = self.source()
@@ -180,40 +187,51 @@ class AsyncEngine:
         self.start_or_schedule()
         return mark
 
-    def _mend_if_torn(self) -> None:
+    def _mend(self) -> None:
         """Complete a step that an exception such as a ``RecursionError`` has interrupted."""
-        if self._is_torn:
-            self.line.mend(self.line.config)
-            for batch in self.line.queue.running:
-                if batch not in self._tasks:
-                    self._create_task(batch)
-            self._is_torn = False
+        self.line.mend(self.line.config)
+        for batch in self.line.queue.running:
+            if batch not in self._tasks:
+                self._create_task(batch)
+        self._is_torn = False
 
     def start_or_schedule(self) -> None:
         """Create the task of a batch that may leave now, or set the timer for the next decision."""
-        if self.line.is_interrupted():
+        line, loop = self.line, self.running_loop
+        if line.is_interrupted():
             self._call_soon(self.start_or_schedule)
             return
-        loop = self.running_loop
         if loop is None:
             # A finalizer or a signal handler has ended the work meanwhile.
             self.activate(loop := cast("AbstractEventLoop", self.loop()))
-        self._mend_if_torn()
-        if self.line.drains:
-            self.line.end_drains()
-        with self.line.stats.lock:
-            at = self.line.plan()
+        if self._is_torn:
+            self._mend()
+        if line.drains:
+            line.end_drains()
+        with line.stats.lock:
+            at = line.plan()
         if at is None:
-            if self._starting is None and self.line.idle:
+            if self._starting is None and line.idle:
                 self._go_idle()
             return
         if self._fn is None:
             self._fn = self.source()
-        if at <= self.clock():
-            if self._starting is None:
-                self._starting = self._create_task()
-        elif (timer := self._timer) is None or at < timer.when():
+        now = self.clock()
+        if at > now:
+            self._set_timer(loop, at, now)
+        elif self._starting is None:
+            self._starting = self._create_task()
+
+    def _set_timer(self, loop: AbstractEventLoop, at: float, now: float) -> None:
+        if self._timer is not None:
+            if at >= self._due:
+                return
             self._cancel_timer()
+        self._due = at
+        if self._is_coarse:
+            # Not a moment too early, which the loop would round to 0 and spend in a busy wait.
+            self._timer = loop.call_later(ceil(1000 * (at - now)) / 1000, self._on_timer)
+        else:
             self._timer = loop.call_at(at, self._on_timer)
 
     def _call_soon(self, action: Callable[..., None], *args: Any) -> None:
@@ -231,7 +249,8 @@ class AsyncEngine:
         if self.line.is_interrupted():
             self._call_soon(self.leave, mark, waiter)
             return
-        self._mend_if_torn()
+        if self._is_torn:
+            self._mend()
         try:
             entry = self.line.leave(mark, waiter)
             self.line.admit()
@@ -311,7 +330,8 @@ class AsyncEngine:
             timer.cancel()
 
     def _go_idle(self) -> None:
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
         # First, because a call that finds the loop there does not look it up.
         self.threaded = UnknownThread
         self.running_loop = self.future = self._fn = None
@@ -321,7 +341,8 @@ class AsyncEngine:
             self.start_or_schedule()
 
     def _expire(self) -> None:
-        self._mend_if_torn()
+        if self._is_torn:
+            self._mend()
         expired = self.line.expire(self.clock())
         for entry in expired:
             if not entry.waiter.done():
@@ -443,7 +464,9 @@ class AsyncEngine:
             self._is_torn = True
             self._call_soon(self.start_or_schedule)
             raise
-        self.start_or_schedule()
+        # With one slot and no deadlines, nothing can happen before this batch ends.
+        if batch is None or self.line.plain is None or self.line.slots > 1:
+            self.start_or_schedule()
         return batch
 
     def _take_open(self) -> Batch | None:
@@ -454,12 +477,10 @@ class AsyncEngine:
         while (batch := line.take(now := self.clock())) is not None:
             if line.plain is None:
                 line.admit()
-            if are_open(batch.waiters) or True not in (gone := [waiter.done() for waiter in batch.waiters]):
-                break
-            if line.drop(batch, gone, now):
+            if are_waiting(batch.waiters) or line.drop(batch, [waiter.done() for waiter in batch.waiters], now):
                 break
         if batch is not None and line.config.executor is None:
-            batch.slot = self._free_slot()
+            batch.slot = 0 if line.slots == 1 else self._free_slot()
         return batch
 
     def _ends_task(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> bool:
@@ -480,7 +501,7 @@ class AsyncEngine:
         elif are_open(part.waiters):
             answer_all(self.running_loop, part.waiters, answers)
             self._finish(part, 0, 0)
-        elif TASK_WAITERS.isdisjoint(map(type, part.waiters)):
+        elif not self._is_threaded or TASK_WAITERS.isdisjoint(map(type, part.waiters)):
             self._answer_futures(part, answers)
         else:
             self._answer_each(part, answers)

@@ -210,6 +210,8 @@ class WaiterFuture(Future[Any]):
             self.set_result(waiter.result())
 
 
+# A function of C, which ``map()`` calls without a frame.
+is_done: Callable[[Future[Any]], bool] = Future[Any].done
 AsyncWaiter: TypeAlias = TaskWaiter | Future[Any]
 TASK_WAITERS = {TaskWaiter, FailedWaiter}
 
@@ -239,6 +241,15 @@ def future_of(waiter: AsyncWaiter) -> Future[Any]:
 def are_open(waiters: list[Any]) -> bool:
     """Return whether all ``waiters`` are those of tasks, and without an error."""
     return type(waiters[0]) is TaskWaiter and countOf(map(type, waiters), TaskWaiter) == len(waiters)
+
+
+def are_waiting(waiters: list[Any]) -> bool:
+    """Return whether no caller has left before its answer, as far as this takes little time."""
+    try:
+        return are_open(waiters) or True not in map(is_done, waiters)
+    except TypeError:
+        # One of them is a ``TaskWaiter``.
+        return False
 
 
 def answer_all(loop: Any, waiters: list[TaskWaiter], answers: list[Any]) -> None:
