@@ -211,7 +211,8 @@ class AsyncEngine:
         with line.stats.lock:
             at = line.plan()
         if at is None:
-            if self._starting is None and line.idle:
+            if self._starting is None and not line.queue.running:
+                # Nothing waits either, or there would be a time.
                 self._go_idle()
             return
         if self._fn is None:
@@ -465,7 +466,7 @@ class AsyncEngine:
             self._call_soon(self.start_or_schedule)
             raise
         # With one slot and no deadlines, nothing can happen before this batch ends.
-        if batch is None or self.line.plain is None or self.line.slots > 1:
+        if batch is None or self.line.plain is None or self.line.config.concurrency > 1:
             self.start_or_schedule()
         return batch
 
@@ -480,7 +481,7 @@ class AsyncEngine:
             if are_waiting(batch.waiters) or line.drop(batch, [waiter.done() for waiter in batch.waiters], now):
                 break
         if batch is not None and line.config.executor is None:
-            batch.slot = 0 if line.slots == 1 else self._free_slot()
+            batch.slot = 0 if line.config.concurrency == 1 else self._free_slot()
         return batch
 
     def _ends_task(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> bool:
