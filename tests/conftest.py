@@ -46,7 +46,7 @@ def _nothing_left():
     closed = [
         batcher._ensure_engine() for batcher in batchify.batchers() if isinstance(batcher, batchify.SyncMicrobatcher)
     ]
-    wait_until(lambda: not any(engine.workers.count + engine._deadline_workers.count for engine in closed))
+    wait_until(lambda: not any(engine.workers.all or engine._deadline_workers.all for engine in closed))
 
 
 @pytest.fixture(params=[Threads, Tasks, Bridged], ids=lambda kind: kind.name)

@@ -143,7 +143,17 @@ class PlainQueue(Slots):
         reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
         if reason is None:
             return None
-        batch = self._cut(reason, now)
+        end = min(head + WIDTH * self._max_size, len(places))
+        if self._gone:
+            end = self._stretch(end)
+        items, waiters = places[head:end:WIDTH], places[head + 1 : end : WIDTH]
+        arrived = places[head + 2 : end : WIDTH]
+        if self._gone:
+            stays = [waiter is not NOBODY for waiter in waiters]
+            items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
+            self._gone -= WIDTH * (len(stays) - len(waiters))
+        self._advance(end)
+        batch = Batch(items, waiters, arrived, reason, self._max_size, now)
         self.running.append(batch)
         if self._learner is not None:
             self._learner.departed(now)
@@ -185,20 +195,6 @@ class PlainQueue(Slots):
     @property
     def _head_ticket(self) -> int:
         return self._first_ticket + self._head // WIDTH
-
-    def _cut(self, reason: str, now: float) -> Batch:
-        places, start = self.places, self._head
-        end = min(start + WIDTH * self._max_size, len(places))
-        if self._gone:
-            end = self._stretch(end)
-        items, waiters = places[start:end:WIDTH], places[start + 1 : end : WIDTH]
-        arrived = places[start + 2 : end : WIDTH]
-        if self._gone:
-            stays = [waiter is not NOBODY for waiter in waiters]
-            items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
-            self._gone -= WIDTH * (len(stays) - len(waiters))
-        self._advance(end)
-        return Batch(items, waiters, arrived, reason, self._max_size, now)
 
     def _stretch(self, end: int) -> int:
         """Move ``end`` behind enough calls for a full batch, or to the end of the list."""

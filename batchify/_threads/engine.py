@@ -246,7 +246,8 @@ class ThreadEngine:
         """
         try:
             with self._lock:
-                self._mend_if_torn()
+                if self._is_torn or self.abandoned or self._config is not self.line.config:
+                    self._mend()
                 self._is_torn = True
                 if queue is not self.plain:
                     # Meanwhile the engine was closed, or calls need another queue. An item queued before remains.
@@ -295,11 +296,11 @@ class ThreadEngine:
                 self._fn = self._source(self.line.config.executor)
             seconds = at - monotonic()
             # A first worker starts at once: during the exit of the process, Python 3.12 may refuse to start any.
-            if keeps_time and seconds > 0 and self.workers.count:
+            if keeps_time and seconds > 0 and self.workers.all:
                 return min(seconds, TIMEOUT_MAX)
             self._wake_worker()
         except RuntimeError as error:
-            if not self.workers.count or isinstance(error, RecursionError):
+            if not self.workers.all or isinstance(error, RecursionError):
                 raise
             # A worker exists, and will take the item.
         return -1
@@ -315,7 +316,7 @@ class ThreadEngine:
 
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
-        if self.workers.count:
+        if self.workers.all:
             self.workers.waker = self
             try:  # noqa: SIM105  # with fewer calls, in case of a RecursionError
                 self.workers.wake_idle()
@@ -335,20 +336,20 @@ class ThreadEngine:
             self._mend_if_torn()
 
     def _mend_if_torn(self) -> None:
+        # Steps on the hot path have this condition in line.
+        if self._is_torn or self.abandoned or self._config is not self.line.config:
+            self._mend()
+
+    def _mend(self) -> None:
         """Complete the steps that an exception interrupted, and apply new options. Needs the lock.
 
         An exception of a signal handler may interrupt the main thread at any point. It leaves the calls in the queue
         and their counts sound, because these change in a single step. All else is derived from them here.
         """
         config = self._config
-        if not self._is_torn and not self.abandoned:
-            if config is self.line.config:
-                return
-            self._is_torn = True
-            self.line.configure(config)
-        else:
-            self._is_torn = True
-            self.line.mend(config)
+        change = self.line.mend if self._is_torn or self.abandoned else self.line.configure
+        self._is_torn = True
+        change(config)
         abandoned = {*self.abandoned}
         if abandoned:
             self._may_have_left = True
@@ -387,7 +388,7 @@ class ThreadEngine:
         self._expire()
         with self.deferred, self._lock:
             workers = self._deadline_workers
-            if not workers.begin(worker) or self._may_end(worker):
+            if not workers.begin(worker, 1) or self._may_end(worker):
                 workers.remove(worker)
                 return None
             workers.rest(worker)
@@ -524,7 +525,7 @@ class ThreadEngine:
         if plain is not None:
             # A call that has found it open may join it later. This arrival then matters. Without a worker, each
             # arrival matters, as the call that was to start one may be interrupted.
-            plain.closed = self.closed or not self.workers.count
+            plain.closed = self.closed or not self.workers.all
             plain.plan()
         self.plain = None if self.closed else plain
         # Last, because ``configure()`` may just have set it, without the lock.
@@ -541,17 +542,15 @@ class ThreadEngine:
         return step
 
     def _next(self, worker: Worker) -> Batch | float | None:
-        if self._deadline_workers.count:
+        if self._deadline_workers.all:
             self._expire()
         line = self.line
         try:
             with self._lock:
-                self._mend_if_torn()
+                if self._is_torn or self.abandoned or self._config is not self.line.config:
+                    self._mend()
                 workers = self.workers
-                if not workers.begin(worker):
-                    return None
-                if worker.slot >= line.config.concurrency:
-                    workers.remove(worker)
+                if not workers.begin(worker, line.config.concurrency):
                     # Items may wait that this worker was woken for.
                     self._wake_another()
                     return None
@@ -562,7 +561,8 @@ class ThreadEngine:
                 at = line.queue.plan()
                 worker.batch = batch
                 if batch is not None:
-                    worker.stay()
+                    if worker.leaving is not None:
+                        worker.stay()
                     if at is not None:
                         self._wake_another()
                     return batch
@@ -589,7 +589,7 @@ class ThreadEngine:
 
     def _may_end(self, worker: Worker) -> bool:
         """Return whether an idle worker is to end. Needs the lock."""
-        if self.line.waiting:
+        if self.line.queue.waiting:
             worker.stay()
             return False
         return self.closed or worker.leaving is not None
@@ -609,7 +609,7 @@ class ThreadEngine:
         except RecursionError:
             raise
         except (RuntimeError, MemoryError) as error:
-            if not self.workers.count:
+            if not self.workers.all:
                 self._fail_queued(error)
 
     def _recheck(self) -> None:
@@ -632,7 +632,8 @@ class ThreadEngine:
             return
         if self.line.drains:
             self.line.end_drains()
-        if not self.line.idle:
+        queue = self.line.queue
+        if queue.running or queue.waiting:
             return
         # Dropped without the lock: it may be the last reference to an instance with a finalizer.
         self.deferred.append([self._fn].clear)
@@ -643,9 +644,11 @@ class ThreadEngine:
 
     def run(self, batch: Batch, worker: Worker) -> None:
         kind = _only_kind(batch.waiters)
-        fn = self._depart(batch, kind)
-        if fn is None:
-            return
+        gone, fn = self._gone(batch.waiters, kind), self._fn
+        if gone or fn is None:
+            fn = self._without(batch, gone)
+            if fn is None:
+                return
         line = self.line
         if line.config.executor is None:
             batch.slot = worker.slot
@@ -691,11 +694,8 @@ class ThreadEngine:
                 return
         sleep(0)
 
-    def _depart(self, batch: Batch, kind: Kind) -> BatchFunction | None:
+    def _without(self, batch: Batch, gone: list[bool]) -> BatchFunction | None:
         """Drop the callers that left at the last moment; return the function to run for the others, if any."""
-        gone = self._gone(batch.waiters, kind)
-        if not gone and (fn := self._fn) is not None:
-            return fn
         with self.deferred, self._lock:
             if self.line.drop(batch, gone, monotonic()):
                 if self._fn is None:
@@ -755,7 +755,8 @@ class ThreadEngine:
 
 def _only_kind(waiters: list[Any]) -> Kind:
     """Return the kind of all waiters, or ``None`` if they are of several."""
-    kinds = {registered_kinds.get(known, known) for known in {*map(type, waiters)}}
+    types = {*map(type, waiters)}
+    kinds = {*map(registered_kinds.get, types, types)}
     return kinds.pop() if len(kinds) == 1 else None
 
 

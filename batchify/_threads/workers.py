@@ -121,7 +121,7 @@ class Workers(Generic[E]):
     of a thread.
     """
 
-    __slots__ = ("_all", "_ending", "_name", "_new_lifespan", "_step", "idle", "wake_idle", "waker", "weak")
+    __slots__ = ("_ending", "_name", "_new_lifespan", "_step", "all", "idle", "wake_idle", "waker", "weak")
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Workers(Generic[E]):
         self._name = name
         self._new_lifespan = new_lifespan
         # The threads that belong to the engine, and those of them that wait and are not woken yet.
-        self._all: dict[Worker, None] = {}
+        self.all: dict[Worker, None] = {}
         self.idle: dict[Worker, None] = {}
         # The threads that no longer belong to it, but may still be exiting their lifespans.
         self._ending: dict[Worker, None] = {}
@@ -146,13 +146,9 @@ class Workers(Generic[E]):
         self.weak: ref[E] = ref(engine)
 
     @property
-    def count(self) -> int:
-        return len(self._all)
-
-    @property
     def idents(self) -> list[int | None]:
         """The identifiers of the threads."""
-        return [worker.thread.ident for worker in list(self._all)]
+        return [worker.thread.ident for worker in list(self.all)]
 
     def wake_one(self, engine: E, limit: int) -> None:
         """Wake an idle thread, or start one if there are fewer than ``limit``. This may raise a ``RuntimeError``."""
@@ -161,22 +157,22 @@ class Workers(Generic[E]):
             worker = next(reversed(self.idle))
             worker.wake(engine)
             self.idle.pop(worker, None)
-        elif self.count < limit:
+        elif len(self.all) < limit:
             worker = Worker(engine, self._free_slot(), self._new_lifespan and self._new_lifespan())
             name = f"{self._name}-{worker.slot}"
             unstarted = [(self, worker)]
             worker.thread = Thread(target=_run, args=(unstarted,), name=name, daemon=True)
             worker.ended = ThreadEnd(worker.thread)
-            self._all[worker] = None
+            self.all[worker] = None
             try:
                 worker.thread.start()
             except BaseException:
                 # No call: an exception could interrupt it. CPython may keep the thread for ever.
-                del self._all[worker], unstarted[:]
+                del self.all[worker], unstarted[:]
                 raise
 
     def _free_slot(self) -> int:
-        taken = {worker.slot for worker in self._all}
+        taken = {worker.slot for worker in self.all}
         return next(slot for slot in count() if slot not in taken)
 
     def wake_all(self, engine: E) -> None:
@@ -184,12 +180,14 @@ class Workers(Generic[E]):
             worker.wake(engine)
             self.idle.pop(worker, None)
 
-    def begin(self, worker: Worker) -> bool:
-        """Note that a thread begins a step, and return whether it belongs to the engine."""
+    def begin(self, worker: Worker, limit: int) -> bool:
+        """Note that a thread begins a step; return whether it still is one of at most ``limit`` threads."""
         self.waker = None
         self.idle.pop(worker, None)
         self.wake_idle = next(reversed(self.idle)).release if self.idle else tuple
-        return worker in self._all
+        if worker.slot >= limit:
+            self.remove(worker)
+        return worker in self.all
 
     def rest(self, worker: Worker) -> None:
         """Note that a thread is about to wait."""
@@ -199,13 +197,13 @@ class Workers(Generic[E]):
     def remove(self, worker: Worker) -> None:
         """Note that a thread is about to end."""
         self._ending[worker] = None
-        self._all.pop(worker, None)
+        self.all.pop(worker, None)
         self.idle.pop(worker, None)
 
     def end_idle(self, engine: E, running: Container[Any]) -> list[ThreadEnd]:
         """Ask the threads that run none of the ``running`` batches to end, and return the ends of all that do."""
         ends = [worker.ended for worker in list(self._ending)]
-        ends += [worker.leave() for worker in self._all if worker.batch not in running]
+        ends += [worker.leave() for worker in self.all if worker.batch not in running]
         self.wake_all(engine)
         return ends
 

@@ -76,7 +76,7 @@ def test_fewer_slots_do_not_affect_running_batches(kit):
     gate.open()
     assert [2, 4, 6] == kit.results(callers)
     if kit.name != "asyncio":
-        wait_until(lambda: double._self_route.find()._engine.workers.count == 1)
+        wait_until(lambda: len(double._self_route.find()._engine.workers.all) == 1)
     assert 8 == kit.call(double, 4).result(PATIENCE)
 
 

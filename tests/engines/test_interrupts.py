@@ -144,7 +144,7 @@ def test_a_worker_that_takes_a_batch_loses_no_action_of_a_finalizer(interrupt):
     futures = [batcher._submit_nowait(item) for item in (1, 2, 3)]
     workers = batcher._engine.workers
     # All workers wait for the window.
-    wait_until(lambda: len(workers.idle) == workers.count)
+    wait_until(lambda: len(workers.idle) == len(workers.all))
     interrupt(Line, "take", batcher.flush)
     batcher._change({"max_size": 2})
     gate.await_batch()

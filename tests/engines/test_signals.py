@@ -131,7 +131,7 @@ class Scene:
 
     def has_threads(self):
         engines = self.engines()
-        return any(engine.workers.count or engine._deadline_workers.count for engine in engines)
+        return any(engine.workers.all or engine._deadline_workers.all for engine in engines)
 
     def recover(self):
         """Do what a user does after the step."""

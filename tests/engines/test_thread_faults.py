@@ -305,7 +305,7 @@ def test_a_worker_that_dies_is_replaced(monkeypatch):
     batcher.flush()
     assert 2 == future.result(PATIENCE)
     wait_until(lambda: died == [MemoryError])
-    assert 1 == engine.workers.count
+    assert 1 == len(engine.workers.all)
 
 
 @pytest.mark.untraced

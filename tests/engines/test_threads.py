@@ -398,7 +398,7 @@ def test_a_worker_yields_only_if_a_caller_could_join_the_next_batch(kit, monkeyp
     assert [0, 2, 4, 6, 8, 10] == kit.results(callers)
     # Its only worker has done all of its work when it ends.
     double.close()
-    wait_until(lambda: not workers.count)
+    wait_until(lambda: not workers.all)
     assert (batches, yields) == (gate.batches, seen)
 
 
@@ -406,13 +406,13 @@ def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     """A batch drops a future that is cancelled between the departure of the batch and its run."""
     double, gate = kit.decorate(timeout=3600)
     gone, stays = double.submit(1), double.submit(2)
-    depart = ThreadEngine._depart
+    run = ThreadEngine.run
 
     def cancel_first(self, *batch):
         gone.cancel()
-        return depart(self, *batch)
+        return run(self, *batch)
 
-    monkeypatch.setattr(ThreadEngine, "_depart", cancel_first)
+    monkeypatch.setattr(ThreadEngine, "run", cancel_first)
     double.flush()
     assert 4 == stays.result(PATIENCE)
     assert [[2]] == gate.batches
@@ -423,13 +423,13 @@ def test_a_batch_without_callers_is_not_run(kit, monkeypatch):
     """A batch whose callers have all left before its run is dropped, and its slot is free."""
     double, gate = kit.decorate(timeout=3600)
     gone = double.submit(1)
-    depart = ThreadEngine._depart
+    run = ThreadEngine.run
 
     def cancel_all(self, *batch):
         gone.cancel()
-        return depart(self, *batch)
+        return run(self, *batch)
 
-    monkeypatch.setattr(ThreadEngine, "_depart", cancel_all)
+    monkeypatch.setattr(ThreadEngine, "run", cancel_all)
     double.close()
     assert [] == gate.batches
     assert 1 == double.batch_stats.cancelled_items
