@@ -153,11 +153,13 @@ def test_a_wrong_timeout_is_refused(kit, member, error, value):
 @pytest.mark.parametrize("end", [drain, adrain, close, aclose])
 def test_idle_worker_threads_have_ended(threads, end):
     """``drain()`` and ``close()`` return when the idle worker threads, also that for deadlines, have ended."""
-    double, _ = threads.decorate(name="ended", concurrency=2)
+    # A name of its own, because the threads of the case before may not have ended quite yet.
+    name = f"ended by {end.__name__}"
+    double, _ = threads.decorate(name=name, concurrency=2)
     assert 2 == double.options(deadline=HOUR)(1)
-    assert 2 == len(threads_of("ended"))
+    assert 2 == len(threads_of(name))
     in_time(lambda: end(double))
-    assert [] == threads_of("ended")
+    assert [] == threads_of(name)
     double.open()
     assert [4, 6] == [double(2), double.options(deadline=HOUR)(3)]
 
