@@ -39,8 +39,8 @@ def threads(known):
 
 
 def _started():
-    # CPython also lists a thread for ever whose start a signal handler has interrupted.
-    return [each for each in threading.enumerate() if each.ident is not None]
+    # CPython also lists a thread for ever whose start a signal handler has interrupted. It is not alive.
+    return [each for each in threading.enumerate() if each.is_alive()]
 
 
 def memory():

@@ -169,6 +169,9 @@ async def _wait_for_other_tasks(trial):
 def run(main):
     """Run like ``asyncio.run``, but continue after an exception of a batch function that ends the loop."""
     loop = asyncio.new_event_loop()
+    # freezegun freezes ``time.monotonic()`` some milliseconds before it gives loops another clock. A loop that reads 0
+    # in between would sleep until the machine has run twice as long.
+    loop.time = monotonic
     try:
         _finish(loop, loop.create_task(main))
         tasks = asyncio.all_tasks(loop)
