@@ -211,8 +211,7 @@ class AsyncEngine:
         with line.stats.lock:
             at = line.plan()
         if at is None:
-            if self._starting is None and not line.queue.running:
-                # Nothing waits either, or there would be a time.
+            if self._starting is None and line.idle:
                 self._go_idle()
             return
         if self._fn is None:

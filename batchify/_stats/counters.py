@@ -19,7 +19,7 @@ Rules
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from itertools import islice
 from math import inf
 from threading import RLock
@@ -100,7 +100,7 @@ class Stats:
         # By field of a snapshot: what does not follow from the next ones.
         self._counts = dict.fromkeys((*FIELDS, "unanswered", "dropped"), 0)
         # The number of batches of each size, reason and maximum size.
-        self._kinds: dict[tuple[int, str, int], int] = {}
+        self._kinds: defaultdict[tuple[int, str, int], int] = defaultdict(int)
         self._wait_time = self._run_time = 0.0
         # The time of all slots, whether a batch ran in them or not.
         self.slot_time = 0.0
@@ -183,9 +183,19 @@ class Stats:
         """Add the new batches to the other counters. The caller holds the lock."""
         new = self._new
         while new:
-            kind, padding, departed, arrived, run_time, failed, cancelled = new.pop(0)
-            calls, size = len(arrived), kind[0]
-            self._kinds[kind] = self._kinds.get(kind, 0) + 1
+            run = new[0]
+            kind, padding, departed, arrived, run_time, failed, cancelled = run
+            size, calls = kind[0], len(arrived)
+            wait, waits = departed - arrived[0], calls * departed - sum(arrived)
+            for bucket, count in _by_bucket(arrived, departed):
+                self._wait_buckets[bucket] += count
+            self._run_buckets[bisect_left(BOUNDS, run_time)] += 1
+            if not new or new[0] is not run:
+                # A signal handler or a finalizer has read the counters, and added this batch meanwhile.
+                continue
+            # No call in between, as in ``_count()``.
+            del new[0]
+            self._kinds[kind] += 1
             if failed or cancelled or calls > size or padding:
                 counts = self._counts
                 counts["failed_items"] += failed
@@ -193,23 +203,15 @@ class Stats:
                 counts["unanswered"] += cancelled
                 counts["deduped_items"] += calls - size
                 counts["padded_items"] += padding
-            wait = departed - arrived[0]
-            if wait > self._longest_wait:  # noqa: PLR1730  # max() takes three times as long
+            self._wait_time += waits
+            self._run_time += run_time
+            if wait > self._longest_wait:  # noqa: PLR1730  # max() would be a call
                 self._longest_wait = wait
             if run_time > self._longest_run:  # noqa: PLR1730  # as above
                 self._longest_run = run_time
-            if calls == 1:
-                self._wait_time += wait
-                self._wait_buckets[bisect_left(BOUNDS, wait)] += 1
-            else:
-                self._wait_time += calls * departed - sum(arrived)
-                for bucket, count in _by_bucket(arrived, departed):
-                    self._wait_buckets[bucket] += count
-            self._run_time += run_time
-            self._run_buckets[bisect_left(BOUNDS, run_time)] += 1
-            self._runs.append(run_time)
-            self._departures.append((departed, calls))
-            self._arrivals.extend(arrived)
+            self._runs += (run_time,)
+            self._departures += ((departed, calls),)
+            self._arrivals += arrived
 
     def _hint(self) -> bool | None:
         if self._hinted or any(size > 1 or max_size == 1 for size, _, max_size in self._kinds):
