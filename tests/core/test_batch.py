@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from batchify._core.batch import Batch
@@ -101,3 +103,37 @@ def test_the_unfinished_part_is_the_end():
     whole = batch.unfinished
     batch.unfinished_items -= batch.halves()[0].size
     assert (batch, ["C", "D"]) == (whole, batch.unfinished.waiters)
+
+
+def test_a_caller_joins_a_running_batch():
+    """A caller that shares the item of another one is answered with it, and has not waited."""
+    batch = new("ab")
+    batch.join("C", 1)
+    assert ([*"ABC"], [0.0, 1.0, 9.0], [0, 1, 1]) == (batch.waiters, batch.arrived, [*batch.positions])
+    assert (["a", "b"], 2, 3) == (batch.items, batch.size, batch.unanswered)
+
+
+def test_a_batch_that_shares_items_takes_more_callers():
+    """The callers that share items keep theirs when another one joins."""
+    batch = Batch([*"ab"], [*"ABC"], [0.0, 1.0, 2.0], "full", 8, 9.0, shares=[1, 0, 1])
+    batch.join("D", 0)
+    assert [1, 0, 1, 0] == [*batch.positions]
+
+
+def test_a_padded_batch_repeats_its_last_item():
+    """The batch function gets a list of its own with padding, which is known."""
+    batch = new("abc")
+    batch.copy_items(2)
+    batch.given.append("changed")
+    assert ([*"abccc", "changed"], [*"abc"], 3, 2) == (batch.given, batch.items, batch.size, batch.padding)
+
+
+def test_a_batch_teaches_the_cost_of_its_run():
+    """The cost is learnt from the size with padding, the longest and the total length, and the run time."""
+    learnt = []
+    batch = new("abc", weights=[1.0, 4.0, 2.0])
+    batch.copy_items(1)
+    batch.learn(0.5)
+    batch.run_cost = SimpleNamespace(learn=lambda *run: learnt.append(run))
+    batch.learn(0.5)
+    assert [(4, 4.0, 7.0, 0.5)] == learnt

@@ -160,6 +160,37 @@ def test_an_item_alone_is_measured_by_its_own_length():
     assert [[100], [1]] == leave(queue)
 
 
+def test_the_first_runs_are_split_by_a_guess():
+    """Until the cost of a run is known, it is that of padding of two mean lengths."""
+    queue = new()
+    arrive(queue, [1, 30])
+    together = new()
+    arrive(together, [25, 30])
+    assert ([[1], [30]], [[25, 30]]) == (leave(queue), leave(together))
+
+
+def test_a_split_counts_all_shorter_items():
+    """What two runs save is the padding of all items below the border, not only of the nearest class."""
+    queue = new(padding_per_run=100 / SAVED_SHARE, max_size=8)
+    arrive(queue, [100, 10, 11])
+    assert [100] == take(queue)
+
+
+def test_a_batch_may_fill_the_padded_limit():
+    """A batch whose size times its longest length is just ``max_padded`` stays together."""
+    queue = new(padding_per_run=inf, max_size=4, max_padded=40.0)
+    arrive(queue, [class_of(10)] * 4)
+    assert 4 == len(take(queue))
+
+
+def test_a_batch_knows_the_cost_that_it_teaches():
+    """Each batch has the learnt cost of its queue."""
+    cost = SimpleNamespace(padding_per_run=None)
+    queue = GroupedQueue(limits(run_cost=cost))
+    arrive(queue, [1])
+    assert cost is queue.take(0.0).run_cost
+
+
 # Groups, priorities, deadlines, departures.
 
 

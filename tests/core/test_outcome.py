@@ -20,6 +20,7 @@ from batchify._core.outcome import (
     copy_exception,
     drop_engine_frame,
     exception_for,
+    keyed_results,
     results,
     translate_exception,
     with_own_exceptions,
@@ -603,3 +604,28 @@ def test_a_bare_copy_has_no_cause_and_no_note():
 def test_done_reads_as_its_public_name(show):
     """``DONE`` shows where users find it."""
     assert "batchify.DONE" == show(DONE)
+
+
+def test_a_mapping_answers_each_item():
+    """The result of each item is that of its key, in the order of the items; other keys do not matter."""
+    answers = keyed_results("find", ["b", "a", "b"], MappingProxyType({"a": 1, "b": 2, "c": 3}))
+    assert [2, 1, 2] == answers
+
+
+def test_an_item_without_a_key_has_an_error_of_its_own():
+    """A missing key, and an error in hashing the item, are the answers of these items."""
+    found, missing, unhashable = keyed_results("find", ["a", "b", []], {"a": 1})
+    assert (1, "find() returned no result for this item") == (found, missing.args[0])
+    assert ({KeyError}, {TypeError}) == ({type(missing)}, {type(unhashable)})
+    # It has no frame of the library, which would keep the batch.
+    assert unhashable.__traceback__ is None
+
+
+@pytest.mark.parametrize(("returned", "shown"), [(None, "None"), ([1], "a list")])
+def test_only_a_mapping_has_keys(returned, shown):
+    """Any other value is refused, by its kind."""
+    with pytest.raises(BatchResultError) as caught:
+        keyed_results("find", ["a"], returned)
+    assert f"find() returned {shown}; with keyed=True, it must return a mapping from each item to its result" == str(
+        caught.value
+    )

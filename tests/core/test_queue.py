@@ -9,7 +9,7 @@ from weakref import ref
 import pytest
 
 from batchify._core.batch import BatchItem
-from batchify._core.queue import SHORT, WIDTH, PlainQueue
+from batchify._core.queue import NOBODY, SHORT, WIDTH, PlainQueue
 from batchify._core.slots import SPAN
 from tests.kit.misbehaving import Untouchable
 from tests.kit.queues import caller, limits, reason
@@ -517,6 +517,20 @@ def test_the_mark_is_renewed_in_time(queue, items):
     assert (queue.arrivals, len(queue.places) + SPAN * WIDTH) == (queue.mark, queue.wake_length)
 
 
+@pytest.mark.parametrize("size", [SPAN // 2, SPAN, 2 * SPAN])
+def test_the_mark_is_renewed_in_time_after_a_departure(size):
+    """A batch that leaves shortens the list, but not the way to the arrival after which a mark would be too old."""
+    queue = new(max_size=size)
+    arrive(queue, "a" * size)
+    queue.plan()
+    queue.take(0.0)
+    arrivals = 0
+    while not matters(queue):
+        arrive(queue, "a")
+        arrivals += 1
+    assert SPAN == arrivals
+
+
 def test_a_first_arrival_makes_no_full_batch():
     """After the first arrival, the queue has no full batch; after the next, it has one."""
     queue = new()
@@ -589,6 +603,30 @@ def test_a_departed_item_cannot_be_withdrawn_while_others_wait():
     mark = arrive(queue, "abc")
     queue.take(0.0)
     assert [None, None, ("c", "C", 0.0)] == [queue.withdraw(mark, waiter) for waiter in ("A", "B", "C")]
+
+
+def test_callers_that_left_have_departed():
+    """The departures count the items of batches and the callers that left, also from the middle of the queue."""
+    queue = new(max_size=1)
+    mark = arrive(queue, "abcd")
+    found = [queue.departures]
+    queue.take(0.0)
+    queue.withdraw(mark, "C")
+    found.append(queue.departures)
+    assert [0, 2] == found
+
+
+@pytest.mark.parametrize("gone", ["A", "B", "AB"])
+def test_an_interrupted_departure_of_callers_is_mended(gone):
+    """If an exception comes just after places were emptied, mending counts them, and a batch is without them."""
+    queue = new(max_size=3)
+    arrive(queue, "abc")
+    for waiter in gone:
+        queue.places[queue.places.index(waiter)] = NOBODY
+    queue.mend()
+    stay = [item for item in "abc" if caller(item) not in gone]
+    assert (len(stay), len(gone)) == (queue.waiting, queue.departures)
+    assert stay == queue.take(1.0).items
 
 
 @pytest.mark.parametrize(("late", "found"), [(SPAN - 1, True), (SPAN, False)])

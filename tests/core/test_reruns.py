@@ -36,6 +36,17 @@ def test_a_batch_without_an_error_runs_once():
     assert (["abcd"], []) == played(new("abcd"), "")
 
 
+def test_each_part_is_padded_by_its_own_size():
+    """With ``sizes``, each part is padded for the number of its items."""
+    runs = Reruns(Batch([*"abc"], [*"ABC"], [0.0] * 3, "full", 99, 0.0), Limits(max_size=8, sizes=(2, 8)).padding)
+    given = []
+    for part in runs:
+        given.append("".join(part.given))
+        if len(part.items) > 1:
+            runs.ended(ValueError("bad"), is_abandoned=False)
+    assert ["abcccccc", "aa", "bc", "bb", "cc"] == given
+
+
 def test_a_failed_part_runs_again_in_halves():
     """The halves of a failed part run next, in order, until the bad item runs alone."""
     assert (["abcd", "ab", "a", "b", "cd"], ["b"]) == played(new("abcd"), "b")

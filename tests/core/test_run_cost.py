@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from batchify._core.run_cost import LEAST_RUNS, RunCost
+from batchify._core.run_cost import FAST, LEAST_RUNS, LONGEST, SHORTEST, RunCost
 
 FIXED, PER_ITEM, PADDING = 0.05, 0.002, 0.0005
 TRUE = FIXED / PADDING
@@ -100,3 +100,37 @@ def test_padding_that_costs_nothing_is_worth_any_amount():
     assert cost.padding_per_run > 1e3
     cost._costs[3] = 0.0
     assert inf == cost.padding_per_run
+
+
+def test_the_first_run_may_be_the_fastest():
+    """A fast first run counts, as there is nothing to compare it with, and so does one of just a quarter."""
+    cost = RunCost()
+    for _ in range(LEAST_RUNS):
+        cost.learn(4, 10.0, 40.0, 1e-6)
+    assert cost.padding_per_run is not None
+
+
+@pytest.mark.parametrize("longest", [SHORTEST, LONGEST])
+def test_a_length_at_a_bound_is_ignored(longest):
+    """Lengths whose squares might overflow, or be 0, teach nothing, and neither do the bounds themselves."""
+    cost = RunCost()
+    for _ in range(LEAST_RUNS):
+        cost.learn(1, longest, longest, 1.0)
+    assert None is cost.padding_per_run
+
+
+def test_a_run_of_a_quarter_of_the_time_counts():
+    """A run is ignored only if it takes less than a quarter of the expected time."""
+    cost = RunCost()
+    for _ in range(LEAST_RUNS - 1):
+        cost.learn(1, 1.0, 1.0, 1.0)
+    cost.learn(1, 1.0, 1.0, FAST)
+    assert cost.padding_per_run is not None
+
+
+def test_half_of_the_first_run_is_fixed():
+    """If all runs are alike, padding costs as much as a run from half of the time on."""
+    cost = RunCost()
+    for _ in range(LEAST_RUNS):
+        cost.learn(1, 4.0, 4.0, 1.0)
+    assert pytest.approx(4.0) == cost.padding_per_run
