@@ -120,7 +120,7 @@ class AsyncEngine:
         self.threaded: Any = UnknownThread
         # Whether this is one of asyncio's own loops, which knows the thread that runs it.
         self._is_threaded = isinstance(loop, BaseEventLoop)
-        # Whether the clock of the loop is ``monotonic()`` in whole milliseconds, and so are the delays of its timers.
+        # Whether the clock of the loop counts whole milliseconds of ``monotonic()``, as its timers do.
         self._is_coarse = type(loop).__module__ == "uvloop"
         # Whether the engine can use ``monotonic()`` itself, which takes less time and is exact.
         self._is_monotonic = self._is_coarse or type(loop).time is BaseEventLoop.time
@@ -229,7 +229,7 @@ class AsyncEngine:
             self._cancel_timer()
         self._due = at
         if self._is_coarse:
-            # Not a moment too early, which the loop would round to 0 and spend in a busy wait.
+            # Rounded up, because the loop would round a short delay down to 0, and spin.
             self._timer = loop.call_later(ceil(1000 * (at - now)) / 1000, self._on_timer)
         else:
             self._timer = loop.call_at(at, self._on_timer)
@@ -464,8 +464,9 @@ class AsyncEngine:
             self._is_torn = True
             self._call_soon(self.start_or_schedule)
             raise
-        # With one slot and no deadlines, nothing can happen before this batch ends.
-        if batch is None or self.line.plain is None or self.line.config.concurrency > 1:
+        line = self.line
+        # After a departure from the only slot of a plain queue, nothing is due before the batch ends.
+        if batch is None or line.plain is None or line.config.concurrency > 1 or line.drains:
             self.start_or_schedule()
         return batch
 

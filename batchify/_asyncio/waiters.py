@@ -244,7 +244,7 @@ def are_open(waiters: list[Any]) -> bool:
 
 
 def are_waiting(waiters: list[Any]) -> bool:
-    """Return whether no caller has left before its answer, as far as this takes little time."""
+    """Return whether no caller has left before its answer; ``False`` if that takes a closer look."""
     try:
         return are_open(waiters) or True not in map(is_done, waiters)
     except TypeError:

@@ -215,7 +215,7 @@ class PlainQueue(Slots):
         if head == end or head > max(SHORT, end // 2):
             del places[:head]
             self._first_ticket += head // WIDTH
-            # As many arrivals before the next plan as without the cut.
+            # The cut does not change how many arrivals precede the next plan.
             self.wake_length -= head
             head = 0
         else:

@@ -106,7 +106,7 @@ class Slots:
     def plan(self) -> float | None:
         """Return the next time at which a batch may leave, if it is known.
 
-        A shell calls this after each change, and before it waits.
+        A shell calls this after each change that can make a batch due, and before it waits.
         """
         raise NotImplementedError
 

@@ -5,8 +5,7 @@ Must not know: engines, clocks. Engines pass durations.
 
 Rules
 -----
-1. An engine updates the counters once or twice a batch, never once an item. A batch is noted when it ends, and added
-   up with others later, which takes a third of the time. A reader adds up first, and computes wait times from the
+1. An engine updates the counters once or twice a batch, never once an item. A reader computes wait times from the
    arrival times that the core recorded.
 2. The numbers of waiting and running calls are derived from the queues. A step that moves calls from there to the
    counters, or from waiting to running, holds the ``lock``. So waiting + running + answered + failed + cancelled +
@@ -19,7 +18,7 @@ Rules
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from itertools import islice
 from math import inf
 from threading import RLock
@@ -66,8 +65,6 @@ BOUNDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
 )
-# The number of batches that are added up together.
-MANY_NEW = 32
 # After this many batches of one item, a hint is due.
 MANY_LONE_ITEMS = 1000
 
@@ -94,13 +91,10 @@ class Stats:
             parent._children[ref(self, parent._children.pop)] = None
 
     def _clear(self) -> None:
-        # The batches that the next counters do not include yet, each with its size, reason and maximum size, padding,
-        # departure, arrivals in order, run time, and numbers of failed and cancelled calls.
-        self._new: list[tuple[tuple[int, str, int], int, float, list[float], float, int, int]] = []
         # By field of a snapshot: what does not follow from the next ones.
         self._counts = dict.fromkeys((*FIELDS, "unanswered", "dropped"), 0)
         # The number of batches of each size, reason and maximum size.
-        self._kinds: defaultdict[tuple[int, str, int], int] = defaultdict(int)
+        self._kinds: dict[tuple[int, str, int], int] = {}
         self._wait_time = self._run_time = 0.0
         # The time of all slots, whether a batch ran in them or not.
         self.slot_time = 0.0
@@ -167,56 +161,42 @@ class Stats:
 
         The caller holds the lock, because these calls do not count as running any more.
         """
+        calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
+        wait_time = calls * departed - sum(arrived)
         # Only the grouped queue, which sets weights, changes the order of calls.
-        arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
-        kind = batch.size, batch.reason, batch.max_size
-        stats, run = self, (kind, batch.padding, batch.departed, arrived, run_time, failed, cancelled)
+        in_order = arrived if batch.weights is None else sorted(arrived)
+        longest_wait = departed - in_order[0]
+        waits = ((bisect_left(BOUNDS, longest_wait), 1),) if calls == 1 else _by_bucket(in_order, departed)
+        run_bucket = bisect_left(BOUNDS, run_time)
+        kind = size, batch.reason, batch.max_size
+        stats, batches = self, 0
         for stats in (self, *self._parents):
-            stats.slot_time += slot_time
-            stats._new += (run,)
-            if len(stats._new) >= MANY_NEW:
-                stats._add_new()
-        # The last one counts for the whole function.
-        return None if stats._new else stats._hint()
-
-    def _add_new(self) -> None:
-        """Add the new batches to the other counters. The caller holds the lock."""
-        new = self._new
-        while new:
-            run = new[0]
-            kind, padding, departed, arrived, run_time, failed, cancelled = run
-            size, calls = kind[0], len(arrived)
-            wait, waits = departed - arrived[0], calls * departed - sum(arrived)
-            for bucket, count in _by_bucket(arrived, departed):
-                self._wait_buckets[bucket] += count
-            self._run_buckets[bisect_left(BOUNDS, run_time)] += 1
-            if not new or new[0] is not run:
-                # A signal handler or a finalizer has read the counters, and added this batch meanwhile.
-                continue
-            # No call in between, as in ``_count()``.
-            del new[0]
-            self._kinds[kind] += 1
-            if failed or cancelled or calls > size or padding:
-                counts = self._counts
+            stats._kinds[kind] = batches = stats._kinds.get(kind, 0) + 1
+            if failed or cancelled or calls > size or batch.padding:
+                counts = stats._counts
                 counts["failed_items"] += failed
                 counts["cancelled_items"] += cancelled
                 counts["unanswered"] += cancelled
                 counts["deduped_items"] += calls - size
-                counts["padded_items"] += padding
-            self._wait_time += waits
-            self._run_time += run_time
-            if wait > self._longest_wait:  # noqa: PLR1730  # max() would be a call
-                self._longest_wait = wait
-            if run_time > self._longest_run:  # noqa: PLR1730  # as above
-                self._longest_run = run_time
-            self._runs += (run_time,)
-            self._departures += ((departed, calls),)
-            self._arrivals += arrived
+                counts["padded_items"] += batch.padding
+            stats._wait_time += wait_time
+            stats._run_time += run_time
+            stats._run_buckets[run_bucket] += 1
+            for bucket, count in waits:
+                stats._wait_buckets[bucket] += count
+            stats.slot_time += slot_time
+            if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
+                stats._longest_wait = longest_wait
+            if run_time > stats._longest_run:  # noqa: PLR1730  # as above
+                stats._longest_run = run_time
+            stats._runs.append(run_time)
+            stats._departures.append((departed, calls))
+            stats._arrivals.extend(arrived)
+        # The last one counts for the whole function.
+        return stats._hint() if batches == MANY_LONE_ITEMS else None
 
     def _hint(self) -> bool | None:
         if self._hinted or any(size > 1 or max_size == 1 for size, _, max_size in self._kinds):
-            return None
-        if sum(self._kinds.values()) < MANY_LONE_ITEMS:
             return None
         self._hinted = True
         return any(queue.waiting or queue.running_calls for queue in self._all_queues())
@@ -229,8 +209,7 @@ class Stats:
         return counts  # noqa: RET504
 
     def _complete_counts(self) -> Counts:
-        """Return the counts with those that follow from the kinds of batches. The caller holds the lock."""
-        self._add_new()
+        """Return the counts with those that follow from the kinds of batches."""
         # Rounding may take a sum of large times below 0.
         times = {"wait_time": max(0.0, self._wait_time), "run_time": self._run_time, "slot_time": self.slot_time}
         counts = Counts(times)

@@ -336,7 +336,7 @@ class ThreadEngine:
             self._mend_if_torn()
 
     def _mend_if_torn(self) -> None:
-        # Steps on the hot path have this condition in line.
+        # Steps on the hot path inline this condition.
         if self._is_torn or self.abandoned or self._config is not self.line.config:
             self._mend()
 

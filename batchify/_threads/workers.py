@@ -181,7 +181,10 @@ class Workers(Generic[E]):
             self.idle.pop(worker, None)
 
     def begin(self, worker: Worker, limit: int) -> bool:
-        """Note that a thread begins a step; return whether it still is one of at most ``limit`` threads."""
+        """Note that a thread begins a step, and remove it if its slot is not below ``limit``.
+
+        Return whether it belongs to the engine.
+        """
         self.waker = None
         self.idle.pop(worker, None)
         self.wake_idle = next(reversed(self.idle)).release if self.idle else tuple

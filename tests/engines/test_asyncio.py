@@ -65,6 +65,27 @@ async def test_the_window_of_a_left_over_item_begins_at_its_arrival(moment):
     assert [(0.03, [1, 2]), (0.08, [3])] == batches
 
 
+async def test_a_drain_ends_with_the_last_call_that_it_waits_for(moment):
+    """If that caller leaves just as a later call departs, the drain does not wait for the later call."""
+    echo, batches = recorder(moment, seconds=1, max_size=1)
+
+    async def call_and_cancel_next():
+        await echo(1)
+        second.cancel()
+
+    calls = [asyncio.ensure_future(call_and_cancel_next())]
+    await asyncio.sleep(0.25)
+    calls.append(second := asyncio.ensure_future(echo(2)))
+    await asyncio.sleep(0.25)
+    drained = asyncio.ensure_future(echo.adrain())
+    await asyncio.sleep(0.25)
+    calls.append(asyncio.ensure_future(echo(3)))
+    await drained
+    assert 1 == moment()
+    await asyncio.wait(calls)
+    assert [[1], [3]] == [items for _, items in batches]
+
+
 async def test_time_spent_waiting_for_a_slot_counts(moment):
     """An item whose window ended while the function was busy leaves as soon as the slot is free."""
     echo, batches = recorder(moment, seconds=1, timeout=0.05)
