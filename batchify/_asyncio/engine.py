@@ -223,10 +223,9 @@ class AsyncEngine:
             self._starting = self._create_task()
 
     def _set_timer(self, loop: AbstractEventLoop, at: float, now: float) -> None:
-        if self._timer is not None:
-            if at >= self._due:
-                return
-            self._cancel_timer()
+        if self._timer is not None and at >= self._due:
+            return
+        self._cancel_timer()
         self._due = at
         if self._is_coarse:
             # Rounded up, because the loop would round a short delay down to 0, and spin.
@@ -330,8 +329,7 @@ class AsyncEngine:
             timer.cancel()
 
     def _go_idle(self) -> None:
-        if self._timer is not None:
-            self._cancel_timer()
+        self._cancel_timer()
         # First, because a call that finds the loop there does not look it up.
         self.threaded = UnknownThread
         self.running_loop = self.future = self._fn = None

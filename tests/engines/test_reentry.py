@@ -9,6 +9,8 @@ from contextlib import suppress
 import pytest
 
 from batchify import AsyncMicrobatcher, BatcherClosedError, ReentrantCallError, microbatch
+from batchify._asyncio.engine import AsyncEngine
+from batchify._core.grouped import GroupedQueue
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
 from tests.kit.queues import at_steps
@@ -118,6 +120,40 @@ async def test_a_finalizer_at_each_allocation():
 
 async def echo(items):
     return items
+
+
+async def test_a_call_as_the_engine_becomes_idle(monkeypatch):
+    """A finalizer that calls while the engine becomes idle has its answer."""
+    batcher, calls = AsyncMicrobatcher(echo, 2, None), []
+    cancel_timer = AsyncEngine._cancel_timer
+
+    def call_first(engine):
+        monkeypatch.setattr(AsyncEngine, "_cancel_timer", cancel_timer)
+        calls.append(batcher._submit_nowait(2))
+        cancel_timer(engine)
+
+    monkeypatch.setattr(AsyncEngine, "_cancel_timer", call_first)
+    assert 1 == await batcher.submit(1)
+    assert 2 == await calls[0]
+
+
+@pytest.mark.parametrize("size", [1, 9], ids=["the next call", "the end of the window"])
+async def test_an_arrival_that_an_error_interrupts(monkeypatch, size):
+    """The next call, or the end of the window, completes an arrival that a ``MemoryError`` has interrupted."""
+    batcher = AsyncMicrobatcher(echo, size, 5, group_by=type)
+    first = batcher._submit_nowait(1)
+
+    def fail(queue):
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(GroupedQueue, "admit_waiting", fail)
+    with pytest.raises(MemoryError):
+        batcher._submit_nowait(2)
+    if size == 1:
+        assert 3 == await batcher.submit(3)
+    assert 1 == await first
+    assert (0, 0) == (batcher.stats.pending, batcher.stats.running)
 
 
 async def test_the_middle_of_a_step():
