@@ -892,3 +892,8 @@ class GroupsMachine(RuleBasedStateMachine):
 
 TestGroupsMachine = pytest.mark.untraced(GroupsMachine.TestCase)
 TestGroupsMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def test_an_entry_can_be_refused_unless_it_waits():
+    """By default, an entry does not insist on waiting for room."""
+    assert [False, True] == [Entry("x", "g", 0.0, None, **options).waits for options in ({}, {"waits": True})]

@@ -222,6 +222,16 @@ def test_an_item_near_its_deadline_becomes_the_head():
     assert [[40], [50]] == leave(queue, 0.95)
 
 
+def test_the_second_arrival_may_be_overtaken_too():
+    """At the moment when an item near its deadline stops waiting, it overtakes the first one, whichever that is."""
+    queue = new(0.0, max_size=9)
+    gone, _ = arrive(queue, [10, 20])
+    queue.withdraw(gone, "caller")
+    arrive(queue, [30], time_limit=1.0)
+    [*_, urgent] = queue.entries
+    assert [30] == take(queue, urgent.latest_departure)
+
+
 def test_deadlines_do_not_let_an_item_starve():
     """The first item leaves after one batch that an item near its deadline is the head of."""
     queue = new(0.0, max_size=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 from weakref import ref
 
 import pytest
@@ -545,6 +546,19 @@ def test_a_full_batch_cannot_leave_without_a_slot():
     queue = busy()
     arrive(queue, "ab")
     assert not queue.has_full
+
+
+def test_padding_takes_time_like_items():
+    """A batch that was padded teaches the run time of its padded size, which the queue knows."""
+    queue = new(concurrency=2, max_size=8, sizes=(2, 8))
+    learnt = []
+    queue._learner = SimpleNamespace(departed=lambda now: None, ended=lambda *run: learnt.append(run))
+    arrive(queue, "abc")
+    queue.flush("flush")
+    batch = queue.take(1.0)
+    batch.copy_items(queue.padding(batch.size))
+    queue.finish(batch, 3.0)
+    assert [(2.0, 8)] == learnt
 
 
 # Callers that leave without an answer.
