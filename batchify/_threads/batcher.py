@@ -259,9 +259,9 @@ class SyncMicrobatcher(Batcher[T, R]):
 
     def _wait_for_room(self, engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
         """Block until the item has room. After an error, call ``leave``."""
-        if gate.acquire(blocking=False):
-            return
         try:
+            if gate.acquire(blocking=False):
+                return
             self._warn_on_loop(".submit")
             engine.check_blocking()
             with Wait(engine.line.queue, engine.name):
