@@ -91,12 +91,10 @@ class Line:
         self.drains: list[Drain] = []
         # The number of calls that departed and are counted, or will be when their batch ends.
         self.departed = 0
-        # Whether a batch is more than one run of its items. ``configure()`` does not change these options.
-        self.prepares = (
-            (config.isolate_errors or config.keyed or config.capture_context)
-            or bool(config.sizes)
-            or config.dedupe == "running"
-        )
+        # Whether a batch is more than one run of its items as they were queued. ``configure()`` does not change these
+        # options.
+        joins = config.dedupe == "running"
+        self.prepares = bool(joins or config.capture_context or config.isolate_errors or config.keyed or config.sizes)
         # The time until which the statistics include the time of the slots; 0 before the first batch.
         self.counted_until = 0.0
         # With ``dedupe="running"``, by group and item: the running batch of an item, and its index there.
