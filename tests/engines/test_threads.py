@@ -402,6 +402,22 @@ def test_a_worker_yields_only_if_a_caller_could_join_the_next_batch(kit, monkeyp
     assert (batches, yields) == (gate.batches, seen)
 
 
+def test_a_worker_that_is_asked_to_end_runs_what_is_queued(kit):
+    """A worker that finds an item as it is asked to end stays, and its end is not waited for."""
+    double, _ = kit.decorate(timeout=0)
+    assert 0 == double(0)
+    engine = double._self_route.find()._engine
+    wait_until(lambda: engine.workers.idle)
+    with engine._lock:
+        [worker] = engine.workers.all
+        [end] = engine.workers.end_idle(engine, ())
+        call = kit.call(double, 1)
+        wait_until(lambda: engine.line.waiting)
+    assert 2 == call.result(PATIENCE)
+    end.result(PATIENCE)
+    assert [worker] == [*engine.workers.all]
+
+
 def test_a_future_cancelled_at_the_last_moment_is_not_run(kit, monkeypatch):
     """A batch drops a future that is cancelled between the departure of the batch and its run."""
     double, gate = kit.decorate(timeout=3600)
