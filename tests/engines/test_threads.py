@@ -402,6 +402,20 @@ def test_a_worker_yields_only_if_a_caller_could_join_the_next_batch(kit, monkeyp
     assert (batches, yields) == (gate.batches, seen)
 
 
+def test_a_call_applies_changed_options_first(kit):
+    """Options that could not be applied at once, because a thread was in the engine, apply before the next call."""
+    double, _ = kit.decorate(timeout=0, max_size=2)
+    assert 0 == double(0)
+    engine = double._self_route.find()._engine
+    wait_until(lambda: engine.workers.idle)
+    with engine._lock:
+        changing = threading.Thread(target=lambda: double.configure(max_size=1))
+        changing.start()
+        changing.join(PATIENCE)
+    assert 2 == engine.line.config.max_size
+    assert (2, 1) == (double(1), engine.line.config.max_size)
+
+
 def test_a_worker_that_is_asked_to_end_runs_what_is_queued(kit):
     """A worker that finds an item as it is asked to end stays, and its end is not waited for."""
     double, _ = kit.decorate(timeout=0)
