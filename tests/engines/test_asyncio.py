@@ -19,6 +19,7 @@ from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, D
 from batchify._asyncio.engine import AsyncEngine
 from batchify._batcher.line import Line
 from batchify.testing import VirtualLoop
+from batchify.testing.virtual_time import closing_loop
 from tests.kit.engines import wait_until
 
 
@@ -982,3 +983,26 @@ async def test_map_raises_the_first_error_in_order_and_withdraws_the_rest():
     await asyncio.sleep(9)
     assert (0, begun) == (fail.batch_stats.pending, len(ran))
     assert begun < 6
+
+
+def test_a_loop_whose_clock_counts_milliseconds(monkeypatch):
+    """On uvloop, a window below a millisecond is no busy wait, and the run time of a short batch is not 0."""
+    uvloop = pytest.importorskip("uvloop")
+    on_timer, timers = AsyncEngine._on_timer, []
+
+    def count_timer(engine):
+        timers.append(engine)
+        on_timer(engine)
+
+    monkeypatch.setattr(AsyncEngine, "_on_timer", count_timer)
+
+    @microbatch(timeout=0.0004)
+    async def echo(items):
+        await asyncio.sleep(0)
+        return items
+
+    with closing_loop(uvloop.new_event_loop()) as loop:
+        assert 1 == loop.run_until_complete(echo(1))
+    # A busy wait takes some microseconds for each.
+    assert 1 <= len(timers) <= 3
+    assert 0 < echo.batch_stats.avg_run_time_ms
