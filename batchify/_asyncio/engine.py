@@ -561,7 +561,7 @@ class AsyncEngine:
                 self._end_lifespans(self.kept_slots)
             self.start_or_schedule()
         config = self.line.config
-        if config.on_batch is not None:
+        if config.on_batch is not None and part.size:
             try:
                 report(config.on_batch, config, part, run_time, error, on_loop=True)
             except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.current import current
+from batchify._batcher.executors import LocalCall
 from batchify._batcher.lifespan import Lifespan
 from batchify._core.outcome import call_captured
 
@@ -44,7 +45,7 @@ class ThreadOffload:
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         executor = self._config.executor
         if executor is not None:
-            return await _await_executor(executor, fn, items)
+            return await _await_executor(executor, fn)
         # The context of the batch, in which ``current_batch()`` works.
         context = copy_context()
         slot = cast("Batch", current()).root.slot
@@ -114,11 +115,11 @@ class SlotThread:
         return ends
 
 
-async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any]) -> Any:
     # The future of the loop carries no outcome: it refuses StopIteration.
     loop = get_running_loop()
     done = loop.create_future()
-    future = executor.send(fn, items)
+    future = executor.send(LocalCall(fn, cast("Batch", current())))
     future.add_done_callback(lambda _: _notify(loop, done))
     await _ended(done, future.cancel)
     return call_captured(executor.outcome, future)

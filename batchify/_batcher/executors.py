@@ -4,9 +4,11 @@ Decides: the form in which a call of a batch function is sent, and the error if 
 Must not know: engines, the queue, the kinds of executors.
 
 1. An executor gets a call without arguments, which runs the batch function in the context of its batch.
-2. Another process finds the batch function by its name. Pickle cannot do that, because the name stands for the
+2. The batch starts when the executor runs this call, or pickles it. Until then, callers may leave and deadlines pass,
+   and their items are dropped.
+3. Another process finds the batch function by its name. Pickle cannot do that, because the name stands for the
    decorated function, so the other process unwraps the object of that name. It must be importable there.
-3. Items never appear in a representation of a call, because an executor may log it.
+4. Items never appear in a representation of a call, because an executor may log it.
 """
 
 from __future__ import annotations
@@ -15,20 +17,26 @@ import sys
 from concurrent.futures import CancelledError
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from operator import attrgetter
 from os import getpid
+from threading import RLock
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.current import portable, run_remote
+from batchify._batcher.current import current, portable, run_remote
 from batchify.errors import BatchAbortedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Executor, Future
 
     from batchify._batcher.current import CurrentBatch
+    from batchify._core.batch import Batch
+
+    # Returns the positional and the keyword arguments for a list of items.
+    Arguments = Callable[[list[Any]], tuple[Iterable[Any], dict[str, Any]]]
 
 
 class BatchExecutor:
@@ -54,7 +62,7 @@ class BatchExecutor:
     def kind(self) -> str:
         return self.type.__name__
 
-    def send(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+    def send(self, call: LocalCall) -> Future[Any]:
         # The executor would never answer.
         if getpid() != self._process:
             msg = (
@@ -62,7 +70,7 @@ class BatchExecutor:
                 f"new one: configure(executor=...)"
             )
             raise RuntimeError(msg)
-        return self._executor.submit(LocalCall(fn, args, kwargs))
+        return self._executor.submit(call)
 
     def outcome(self, future: Future[Any]) -> Any:
         try:
@@ -74,30 +82,67 @@ class BatchExecutor:
             raise BatchAbortedError(msg) from None
 
 
-def run_in(fn: Callable[..., Any], executor: BatchExecutor | None) -> Callable[..., Any]:
-    """Return a function that calls ``fn`` in ``executor`` and waits for its value, or ``fn`` itself without one."""
-    return fn if executor is None else lambda *args, **kwargs: executor.outcome(executor.send(fn, *args, **kwargs))
+def only_items(items: list[Any]) -> tuple[Iterable[Any], dict[str, Any]]:
+    return (items,), {}
+
+
+def run_in(
+    fn: Callable[..., Any], executor: BatchExecutor | None, arguments: Arguments = only_items
+) -> Callable[..., Any]:
+    """Return a function that runs the current batch in ``executor`` and waits for its value; without one, ``fn``."""
+    if executor is None:
+        return fn
+
+    def run(_: list[Any]) -> Any:
+        call = LocalCall(fn, cast("Batch", current()), arguments)
+        try:
+            return executor.outcome(executor.send(call))
+        finally:
+            # If the executor failed: the callers get its error now, whatever their deadlines.
+            call.start()
+
+    return run
 
 
 class LocalCall:
-    """A call of a batch function that an executor runs in this process. It is pickled as a ``RemoteCall``."""
+    """A call of a batch function that an executor runs in this process. It is pickled as a ``RemoteCall``.
 
-    __slots__ = ("__name__", "_args", "_context", "_fn", "_kwargs")
+    The items are hidden from the executor: Dask, for one, takes some keyword arguments, and searches lists for its
+    futures.
+    """
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    __slots__ = ("__name__", "_arguments", "_context", "_fn", "_part", "has_started", "lock")
+
+    def __init__(self, fn: Callable[..., Any], part: Batch, arguments: Arguments = only_items) -> None:
         self._fn = fn
-        # Hidden from the executor: Dask, for one, takes some keyword arguments, and searches lists for its futures.
-        self._args = args
-        self._kwargs = kwargs
+        self._part = part
+        self._arguments = arguments
         self._context = copy_context()
         # An executor may show this name.
         self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
+        # Guards the change from an item that can be dropped to one that runs.
+        self.lock = RLock()
+        self.has_started = False
+        part.call = self
+
+    def start(self) -> list[Any]:
+        """Return the items to run, all of which have started now."""
+        with self.lock:
+            self.has_started = True
+        return self._part.given or self._part.items
 
     def __call__(self) -> Any:
-        return self._context.run(self._fn, *self._args, **self._kwargs)
+        items = self.start()
+        if not items:
+            return []
+        args, kwargs = self._arguments(items)
+        return self._context.run(self._fn, *args, **kwargs)
 
     def __reduce__(self) -> Any:
-        return RemoteCall, (*_reference(self._fn), self._context.run(portable), self._args, self._kwargs)
+        items = self.start()
+        if not items:
+            return partial, (list,)
+        return RemoteCall, (*_reference(self._fn), self._context.run(portable), *self._arguments(items))
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +152,7 @@ class RemoteCall:
     owner: Any
     name: str
     batch: CurrentBatch | None
-    args: tuple[Any, ...]
+    args: Iterable[Any]
     kwargs: dict[str, Any]
 
     def __call__(self) -> Any:

@@ -192,6 +192,11 @@ class Line:
         with self.stats.lock:
             entry = self.queue.withdraw(mark, waiter)
             self._count_left()
+            dropped: list[Any] = []
+            if entry is None:
+                for batch in _not_started(self.queue):
+                    dropped += self._withdraw(batch, [waiter])
+                self.stats.left(len(dropped))
         return entry
 
     def fail_all(self) -> list[Any]:
@@ -224,7 +229,7 @@ class Line:
     @property
     def expires_at(self) -> float | None:
         """The time of the next deadline, at which ``expire()`` is due."""
-        return None if isinstance(self.queue, PlainQueue) else self.queue.expires_at
+        return None if isinstance(self.queue, PlainQueue) else _next_deadline(self.queue)
 
     def expire(self, now: float) -> Sequence[Entry]:
         if isinstance(self.queue, PlainQueue):
@@ -232,8 +237,29 @@ class Line:
         with self.stats.lock:
             expired = self.queue.expire(now)
             self.departed += len(expired)
+            for batch in _not_started(self.queue):
+                late = [entry for entry, _ in batch.entries if entry.deadline <= now]
+                if self._withdraw(batch, [entry.waiter for entry in late]):
+                    expired += late
             self.stats.expired(len(expired))
         return expired
+
+    def _withdraw(self, batch: Batch, waiters: list[Any]) -> list[tuple[Any, Any]]:
+        """Remove callers from a batch unless its executor starts it now, and return their items and waiters."""
+        leaving = {*map(id, waiters)}
+        gone = [id(waiter) in leaving for waiter in batch.waiters]
+        dropped: list[tuple[Any, Any]] = []
+        with batch.call.lock:
+            if True in gone and not batch.call.has_started:
+                callers = zip(batch.positions, batch.waiters, gone, strict=True)
+                dropped = [(batch.items[index], waiter) for index, waiter, leaves in callers if leaves]
+                if self.joinable:
+                    self.seal(batch)
+                batch.drop(gone)
+                batch.entries = [pair for pair in batch.entries if id(pair[0].waiter) not in leaving]
+                if batch.given is not None:
+                    batch.copy_items(self.config.padding(batch.size))
+        return dropped
 
     def drain(self, drain: Drain, now: float) -> None:
         drain.since = now
@@ -368,6 +394,9 @@ class Line:
     def count(self, part: Batch, now: float, failed: int, cancelled: int) -> float:
         """Count the calls of a part, and return its run time in seconds."""
         run_time, stats = now - part.departed, self.stats
+        if not part.size:
+            # All left before the executor started the batch.
+            return run_time
         with stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
             # From the first arrival if nothing was counted yet, or since the last reset.
@@ -399,7 +428,19 @@ class Line:
 
 
 def _plan_with_deadlines(queue: GroupedQueue) -> float | None:
-    at, expires_at = queue.plan(), queue.expires_at
+    at, expires_at = queue.plan(), _next_deadline(queue)
     if at is None or expires_at is None:
         return expires_at if at is None else at
     return min(at, expires_at)
+
+
+def _next_deadline(queue: GroupedQueue) -> float | None:
+    handed_over = (entry.deadline for batch in _not_started(queue) for entry, _ in batch.entries)
+    queued = queue.expires_at
+    at = min(inf if queued is None else queued, *handed_over, inf)
+    return None if at == inf else at
+
+
+def _not_started(queue: PlainQueue | GroupedQueue) -> list[Batch]:
+    """Return the batches that an executor has, but has not started."""
+    return [batch for batch in queue.running if batch.call is not None and not batch.call.has_started]

@@ -46,6 +46,8 @@ class Batch:
     padding = 0
     # Learns from the run time of the batch; ``None`` for a part, which is run again.
     run_cost: RunCost | None = None
+    # The call of an executor that runs the batch. Until it starts, callers may leave, and their items are dropped.
+    call: Any = None
     # All waiters before this one are known not to want an answer any more.
     _first_open = 0
     # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and the
@@ -102,6 +104,7 @@ class Batch:
             moved = {index: position for position, index in enumerate(compress(range(self.size), stays))}
             self.shares = [moved[index] for index in self.shares]
         self.items = list(compress(self.items, stays))
+        self.contexts = tuple(compress(self.contexts, stays))
         if self.weights is not None:
             self.weights = list(compress(self.weights, stays))
         self.size = self.unfinished_items = len(self.items)
@@ -177,3 +180,4 @@ class Batch:
         self.given = None
         self.waiters = []
         self.entries = ()
+        self.call = None

@@ -21,6 +21,7 @@ Rules
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from batchify._core.timing import Adaptive, policy
@@ -90,7 +91,7 @@ class Slots:
 
     def is_settled(self, since: float) -> bool:
         """Return whether no call that arrived until ``since`` waits or runs."""
-        return self.oldest_arrival > since and all(min(batch.arrived) > since for batch in self.running)
+        return self.oldest_arrival > since and all(min(batch.arrived, default=inf) > since for batch in self.running)
 
     @property
     def departures(self) -> int:

@@ -131,7 +131,8 @@ class Batched(Proxy):
             deadline: seconds from the call within which its item must start; ``None`` means no deadline. An item that
                 has not started by then is dropped, and its caller gets a ``DeadlineError`` at that moment, not when a
                 slot becomes free. While a slot is free, a batch leaves before the deadlines of its items: by a tenth of
-                that time, at least 5 ms, at most half of it. With an executor, items have started when it has them.
+                that time, at least 5 ms, at most half of it. With an executor, an item has started when the executor
+                runs its batch, or pickles it for another process.
 
         Raises:
             TypeError: an argument is not a number.

@@ -15,7 +15,7 @@ from inspect import Parameter, Signature
 from types import BuiltinMethodType, UnionType
 from typing import TYPE_CHECKING, Any, ForwardRef, Union, cast, get_args, get_origin
 
-from batchify._batcher.executors import run_in
+from batchify._batcher.executors import only_items, run_in
 from batchify._batcher.functions import is_async, is_async_generator, is_generator
 from batchify._batcher.requests import Request
 from batchify._core.outcome import Done
@@ -131,11 +131,17 @@ class Call:
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""
+        takes_rows = self._options is None and len(self.columns) == 1
         if executor is not None:
-            fn = run_in(fn, executor)
-        return fn if self._options is None and len(self.columns) == 1 else partial(self._spread, fn)
+            return run_in(fn, executor, only_items if takes_rows else self._arguments)
+        return fn if takes_rows else partial(self._spread, fn)
 
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
+        args, kwargs = self._arguments(rows)
+        return fn(*args, **kwargs)
+
+    def _arguments(self, rows: list[Any]) -> tuple[Iterable[Any], dict[str, Any]]:
+        """Return the arguments of the batch function for the rows of one batch."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         first = rows[0]
@@ -144,7 +150,7 @@ class Call:
             args, kwargs = cast("CallOptions", self._options).arguments(cast("InternedKey", first.options))
             rows = [row.item for row in rows]
         columns = [rows] if len(self.columns) == 1 else [list(column) for column in zip(*rows, strict=True)]
-        return fn(*columns, *args, **kwargs)
+        return (*columns, *args), kwargs
 
 
 def _of_tuple(fn: Callable[..., Any] | None) -> Callable[[Any], Any] | None:

@@ -744,7 +744,7 @@ class ThreadEngine:
             for waiter, answer in zip(waiters, answers, strict=True):
                 kind_of(waiter).answer_all([waiter], [answer])
         config = self.line.config
-        if config.on_batch is not None:
+        if config.on_batch is not None and part.size:
             report(config.on_batch, config, part, run_time, error, on_loop=False)
         with self._lock:
             if self.line.end(part, now):

@@ -17,6 +17,7 @@ import pytest
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, SyncMicrobatcher, microbatch
 from batchify._batcher.executors import BatchExecutor, LocalCall
+from batchify._core.batch import Batch
 from batchify._threads.shutdown import _drain_executors
 from batchify.testing import inline
 from tests.kit import processes
@@ -355,6 +356,10 @@ def test_isolated_parts_run_in_the_executor(pool):
 # Calls that are sent to other processes.
 
 
+def call_of(fn, items):
+    return LocalCall(fn, Batch(items, [], [], "full", len(items), 0.0))
+
+
 @microbatch
 def squares(numbers):
     return [number * number for number in numbers]
@@ -399,12 +404,12 @@ class Model:
 )
 def test_the_batch_function_is_pickled_by_name(fn, expected):
     """The process that unpickles a batch function finds it by name, however it was decorated."""
-    assert expected == pickle.loads(pickle.dumps(LocalCall(fn, ([2, 3],), {})))()  # noqa: S301  # our own bytes
+    assert expected == pickle.loads(pickle.dumps(call_of(fn, [2, 3])))()  # noqa: S301  # our own bytes
 
 
 def test_a_missing_function_is_named(monkeypatch):
     """If the other process lacks the function, the error names it."""
-    call = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
+    call = pickle.loads(pickle.dumps(call_of(squares.__wrapped__, [2])))  # noqa: S301  # our own bytes
     monkeypatch.delattr(sys.modules[__name__], "squares")
     expected = (
         "the process that runs the batch finds no decorated function squares in test_executors; define it in a "
@@ -417,7 +422,7 @@ def test_a_missing_function_is_named(monkeypatch):
 
 def test_a_missing_module_is_named(monkeypatch):
     """If the other process cannot import the module, the error names the function, caused by the failed import."""
-    call = pickle.loads(pickle.dumps(LocalCall(squares.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
+    call = pickle.loads(pickle.dumps(call_of(squares.__wrapped__, [2])))  # noqa: S301  # our own bytes
     monkeypatch.setitem(sys.modules, __name__, None)
     with pytest.raises(RuntimeError, match="finds no decorated function squares in test_executors;") as caught:
         call()
@@ -426,7 +431,7 @@ def test_a_missing_module_is_named(monkeypatch):
 
 def test_a_missing_method_is_named(monkeypatch):
     """If the class lacks the method in the other process, the error names the class, and not the instance."""
-    call = pickle.loads(pickle.dumps(LocalCall(Model(10).times.__wrapped__, ([2],), {})))  # noqa: S301  # our own bytes
+    call = pickle.loads(pickle.dumps(call_of(Model(10).times.__wrapped__, [2])))  # noqa: S301  # our own bytes
     monkeypatch.delattr(Model, "times")
     with pytest.raises(RuntimeError, match="finds no decorated function times in Model;"):
         call()
@@ -434,7 +439,7 @@ def test_a_missing_method_is_named(monkeypatch):
 
 def test_a_process_may_forward_a_call_without_its_function(monkeypatch):
     """A process that only forwards a call does not need the function."""
-    call = pickle.dumps(LocalCall(squares.__wrapped__, ([2, 3],), {}))
+    call = pickle.dumps(call_of(squares.__wrapped__, [2, 3]))
     with monkeypatch.context() as patch:
         patch.delattr(sys.modules[__name__], "squares")
         call = pickle.dumps(pickle.loads(call))  # noqa: S301  # our own bytes
@@ -443,7 +448,7 @@ def test_a_process_may_forward_a_call_without_its_function(monkeypatch):
 
 def test_the_representation_of_a_call_hides_its_items():
     """The representation of a call shows no items, before or after pickling."""
-    call = LocalCall(squares.__wrapped__, (["private"],), {})
+    call = call_of(squares.__wrapped__, ["private"])
     unpickled = pickle.loads(pickle.dumps(call))  # noqa: S301  # our own bytes
     assert "private" not in repr(call) + repr(unpickled)
 
@@ -480,7 +485,7 @@ def test_the_current_batch_is_pickled_with_the_call():
     look = microbatch(look_around, executor=Copying(), capture_context=True, name="look")
     seen = look(1)
     assert ("look", 1, "idle", (), None) == seen
-    assert (None, None) == pickle.loads(pickle.dumps(LocalCall(look_around, ([1],), {})))()[0]  # noqa: S301  # our own bytes
+    assert (None, None) == pickle.loads(pickle.dumps(call_of(look_around, [1])))()[0]  # noqa: S301  # our own bytes
 
 
 def look_around(items):

@@ -1,0 +1,163 @@
+"""Batches that wait in a busy executor: until one starts, deadlines pass, and callers leave, as in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from concurrent.futures import Executor, Future
+
+import pytest
+
+from batchify import AsyncMicrobatcher, DeadlineError, microbatch
+from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
+
+# A deadline that passes in real time, in seconds.
+SOON = 0.02
+
+
+class Busy(Executor):
+    """An executor that runs its calls in ``start()``, as a thread or another process does."""
+
+    def __init__(self):
+        self.calls = []
+
+    def submit(self, fn, /):
+        future = Future()
+        self.calls.append((fn, future))
+        return future
+
+    def start(self, *, pickled=False):
+        for fn, future in self.calls:
+            if future.set_running_or_notify_cancel():
+                future.set_result((pickle.loads(pickle.dumps(fn)) if pickled else fn)())  # noqa: S301  # our own bytes
+        self.calls = []
+
+
+class Recorded:
+    """A batch function that doubles its items, and records them."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        return doubled(items)
+
+
+@pytest.fixture
+def executor():
+    return Busy()
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["thread", "process"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"capture_context": True},
+        {"dedupe": "running"},
+        {"isolate_errors": True},
+        {"length": abs},
+        {"sizes": (1, 3)},
+    ],
+    ids=lambda options: "".join(options) or "plain",
+)
+def test_a_deadline_passes_before_the_batch_starts(executor, pickled, options):
+    """An item is dropped at its deadline if its executor has not started the batch, and the other items run."""
+    double = microbatch(doubled, executor=executor, max_size=3, timeout=HOUR, **options)
+    first, late, last = double.submit(1), double.options(deadline=SOON).submit(2), double.submit(3)
+    assert DeadlineError is type(late.exception(PATIENCE))
+    stats = double.batch_stats
+    assert (1, 0, 2) == (stats.expired_items, stats.pending, stats.running)
+    executor.start(pickled=pickled)
+    assert [2, 6] == [first.result(PATIENCE), last.result(PATIENCE)]
+    double.drain(timeout=PATIENCE)
+    stats = double.batch_stats
+    assert (2, 2, 1, 0) == (stats.total_items, stats.answered_items, stats.expired_items, stats.cancelled_items)
+
+
+def test_the_items_of_several_columns_expire_together(executor):
+    """With several columns and an option, a dropped item is missing from each column."""
+    seen = []
+
+    @microbatch(executor=executor, max_size=2, timeout=HOUR)
+    def add(left, right, *, scale=1):
+        seen.append((list(left), list(right)))
+        return [scale * (a + b) for a, b in zip(left, right, strict=True)]
+
+    late, other = add.options(deadline=SOON).submit(1, 2, scale=2), add.submit(3, 4, scale=2)
+    assert DeadlineError is type(late.exception(PATIENCE))
+    executor.start()
+    assert 14 == other.result(PATIENCE)
+    assert [([3], [4])] == seen
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["thread", "process"])
+@pytest.mark.parametrize("options", [{}, {"sizes": (2,)}, {"keyed": True}], ids=["plain", "sizes", "keyed"])
+def test_a_batch_whose_items_all_expired_does_not_run(executor, pickled, options):
+    """A batch without callers runs no function, counts and reports nothing, and frees its slot."""
+    fn, reports = Recorded(), []
+    double = microbatch(fn, executor=executor, on_batch=reports.append, name="double", **options)
+    late = [double.options(deadline=deadline).submit(1) for deadline in (SOON, 2 * SOON)]
+    assert [DeadlineError] * 2 == [type(call.exception(PATIENCE)) for call in late]
+    executor.start(pickled=pickled)
+    double.drain(timeout=PATIENCE)
+    stats = double.batch_stats
+    assert ([], [], 0, 2) == (fn.batches, reports, stats.total_batches, stats.expired_items)
+    double.configure(executor=None)
+
+
+def test_a_started_batch_has_met_its_deadlines(executor):
+    """A batch that its executor has started is answered, although its deadlines pass meanwhile."""
+    double = microbatch(doubled, executor=executor)
+    late = double.options(deadline=SOON).submit(1)
+    wait_until(lambda: executor.calls)
+    [(call, future)] = executor.calls
+    result = call()
+    other = double.options(deadline=SOON).submit(2)
+    assert DeadlineError is type(other.exception(PATIENCE))
+    assert not late.done()
+    future.set_result(result)
+    assert 2 == late.result(PATIENCE)
+
+
+def test_an_executor_that_fails_answers_before_the_deadline(executor):
+    """If the executor fails before it starts a batch, the error is the answer, and no deadline passes later."""
+    double = microbatch(doubled, executor=executor)
+    call = double.options(deadline=HOUR).submit(1)
+    wait_until(lambda: executor.calls)
+    executor.calls[0][1].set_exception(OSError("broken"))
+    with pytest.raises(OSError, match="broken"):
+        call.result(PATIENCE)
+    double.drain(timeout=PATIENCE)
+    assert (1, 0) == (double.batch_stats.failed_items, double.batch_stats.expired_items)
+
+
+async def test_a_task_that_leaves_before_the_batch_starts_withdraws_its_item(executor):
+    """On a loop, the item of a cancelled task does not run if the executor has not started its batch."""
+    fn = Recorded()
+    batcher = AsyncMicrobatcher(fn, 2, HOUR, executor=executor)
+    leaving, staying = asyncio.ensure_future(batcher.submit(1)), asyncio.ensure_future(batcher.submit(2))
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert (1, 1) == (batcher.stats.cancelled_items, batcher.stats.running)
+    executor.start()
+    assert 4 == await staying
+    assert [[2]] == fn.batches
+    await batcher.stop()
+
+
+async def test_a_task_of_a_thread_batcher_leaves_before_the_batch_starts(executor):
+    """A cancelled ``acall()`` withdraws its item from a batch that its executor has not started."""
+    fn = Recorded()
+    double = microbatch(fn, executor=executor, max_size=2, timeout=HOUR, name="double")
+    leaving, staying = asyncio.ensure_future(double.acall(1)), asyncio.ensure_future(double.acall(2))
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    executor.start()
+    assert 4 == await staying
+    assert [[2]] == fn.batches
+    await double.adrain()
+    assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
