@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from functools import partial
 from itertools import count
@@ -42,11 +43,14 @@ def at_steps(act, other):
 
     # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
     sys._getframe().f_trace_opcodes = True
+    # Garbage of earlier tests, collected at any of the steps, would add its own.
+    gc.disable()
     sys.settrace(trace)
     try:
         act()
     finally:
         sys.settrace(None)
+        gc.enable()
     return next(steps)
 
 
