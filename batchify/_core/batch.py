@@ -97,6 +97,7 @@ class Batch:
         self.waiters = list(compress(self.waiters, stays))
         self.arrived = list(compress(self.arrived, stays))
         self.unanswered = len(self.waiters)
+        self._first_open = 0
         if self.shares is not None:
             self.shares = list(compress(self.shares, stays))
             wanted = set(self.shares)

@@ -730,8 +730,8 @@ class ThreadEngine:
     ) -> None:
         """Count, answer the callers, report, and only then free the slot: an idle engine has nothing left to do."""
         now, waiters = monotonic(), part.waiters
-        if part.shares is not None:
-            # Callers of other kinds may have joined.
+        if part.shares is not None or part.call is not None:
+            # Callers of other kinds may have joined, or all of them left.
             kind = _only_kind(waiters)
         gone = self._gone(waiters, kind)
         failed = 0

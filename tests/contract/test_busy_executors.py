@@ -133,22 +133,23 @@ def test_an_executor_that_fails_answers_before_the_deadline(executor):
     assert (1, 0) == (double.batch_stats.failed_items, double.batch_stats.expired_items)
 
 
-async def test_a_task_that_leaves_before_the_batch_starts_withdraws_its_item(executor):
-    """On a loop, the item of a cancelled task does not run if the executor has not started its batch."""
+async def test_tasks_that_leave_before_the_batch_starts_withdraw_their_items(executor):
+    """On a loop, the items of cancelled tasks do not run if the executor has not started their batch."""
     fn = Recorded()
-    batcher = AsyncMicrobatcher(fn, 2, HOUR, executor=executor)
-    leaving, staying = asyncio.ensure_future(batcher.submit(1)), asyncio.ensure_future(batcher.submit(2))
+    batcher = AsyncMicrobatcher(fn, 3, HOUR, executor=executor)
+    *leaving, staying = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3)]
     await asyncio.to_thread(wait_until, lambda: executor.calls)
-    leaving.cancel()
-    await asyncio.wait([leaving])
-    assert (1, 1) == (batcher.stats.cancelled_items, batcher.stats.running)
+    for task in leaving:
+        task.cancel()
+    await asyncio.wait(leaving)
+    assert (2, 1) == (batcher.stats.cancelled_items, batcher.stats.running)
     executor.start()
-    assert 4 == await staying
-    assert [[2]] == fn.batches
+    assert 6 == await staying
+    assert [[3]] == fn.batches
     await batcher.stop()
 
 
-async def test_a_task_of_a_thread_batcher_leaves_before_the_batch_starts(executor):
+async def test_tasks_that_share_a_batch_in_a_thread_leave_before_it_starts(executor):
     """A cancelled ``acall()`` withdraws its item from a batch that its executor has not started."""
     fn = Recorded()
     double = microbatch(fn, executor=executor, max_size=2, timeout=HOUR, name="double")
@@ -161,3 +162,16 @@ async def test_a_task_of_a_thread_batcher_leaves_before_the_batch_starts(executo
     assert [[2]] == fn.batches
     await double.adrain()
     assert (1, 1) == (double.batch_stats.cancelled_items, double.batch_stats.answered_items)
+
+
+async def test_all_tasks_of_a_batch_in_a_thread_leave_before_it_starts(executor):
+    """A batch without callers frees its slot when the executor reaches it, and its function does not run."""
+    fn = Recorded()
+    double = microbatch(fn, executor=executor, name="double")
+    call = asyncio.ensure_future(double.acall(1))
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    call.cancel()
+    await asyncio.wait([call])
+    executor.start()
+    await double.adrain()
+    assert ([], 1, 0) == (fn.batches, double.batch_stats.cancelled_items, double.batch_stats.total_batches)
