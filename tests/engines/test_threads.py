@@ -580,6 +580,8 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
         others.append(kit.call(asyncio.run, double.acall(n)))
         wait_until(lambda: double.batch_stats.pending == n)  # noqa: B023  # the function is called in the same iteration
     others += kit.call_waiting(double, 3)
+    # A call that is on its way from a loop is pending, but not yet in the queue. This moves it there.
+    assert 3 == len(double._self_route.find().waiting())
     gate.open()
     assert [0, 2, 4, 6] == kit.results(first + others)
     # The calls of two loops may arrive in any order.
