@@ -188,7 +188,10 @@ class Line:
         return waiters  # noqa: RET504  # as above
 
     def leave(self, mark: int, waiter: Any) -> Any:
-        """Return the entry of a caller that left the queue, or ``None`` if its item is not queued any more."""
+        """Return the entry of a caller that left the queue, or ``None`` if its item is not queued any more.
+
+        If the item waits in an executor, it is dropped from its batch.
+        """
         with self.stats.lock:
             entry = self.queue.withdraw(mark, waiter)
             self._count_left()
