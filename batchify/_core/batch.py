@@ -94,21 +94,21 @@ class Batch:
     def drop(self, gone: list[bool]) -> None:
         """Remove the callers for which ``gone`` is true, because they left between the departure and the run."""
         stays = [not g for g in gone]
-        self.waiters = list(compress(self.waiters, stays))
-        self.arrived = list(compress(self.arrived, stays))
-        self.unanswered = len(self.waiters)
-        self._first_open = 0
-        if self.shares is not None:
-            self.shares = list(compress(self.shares, stays))
-            wanted = set(self.shares)
+        waiters, arrived = list(compress(self.waiters, stays)), list(compress(self.arrived, stays))
+        shares, calls = self.shares, len(waiters)
+        if shares is not None:
+            shares = list(compress(shares, stays))
+            wanted = set(shares)
             stays = [index in wanted for index in range(self.size)]
             moved = {index: position for position, index in enumerate(compress(range(self.size), stays))}
-            self.shares = [moved[index] for index in self.shares]
-        self.items = list(compress(self.items, stays))
-        self.contexts = tuple(compress(self.contexts, stays))
-        if self.weights is not None:
-            self.weights = list(compress(self.weights, stays))
-        self.size = self.unfinished_items = len(self.items)
+            shares = [moved[index] for index in shares]
+        items, contexts = list(compress(self.items, stays)), tuple(compress(self.contexts, stays))
+        weights = None if self.weights is None else list(compress(self.weights, stays))
+        size = len(items)
+        # No call in between: the exception of a signal handler leaves all of these changed, or none.
+        self.waiters, self.arrived, self.shares = waiters, arrived, shares
+        self.items, self.contexts, self.weights = items, contexts, weights
+        self.unanswered, self.size, self.unfinished_items, self._first_open = calls, size, size, 0
 
     def join(self, waiter: Any, index: int) -> None:
         """Let another caller share the item at ``index`` while the batch runs."""
