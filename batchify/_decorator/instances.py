@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
@@ -82,7 +82,8 @@ class Instances:
             raise BatcherClosedError(closed(self.config.name))
         known, key = self._known, id(instance)
         try:
-            weak = ref(instance, lambda _: known.pop(key))
+            # Without a frame, in which a signal handler could interrupt it: another instance may get the same id.
+            weak = ref(instance, partial(known.pop, key))
         except TypeError:
             kind = type(instance).__qualname__
             msg = f"{self.config.name}() needs a weak reference to its {kind}; {_advice(instance)}"

@@ -298,6 +298,31 @@ def test_a_batcher_is_freed_with_its_instance(name):
     wait_until(lambda: is_freed(dead))
 
 
+@pytest.mark.untraced
+def test_no_step_is_left_to_an_interrupt_when_an_instance_is_freed():
+    """A signal handler cannot leave the batcher of a freed instance to the next instance with the same id."""
+
+    class Doubler:
+        @microbatch
+        def double(self, items):
+            return doubled(items)
+
+    instance = Doubler()
+    known = Doubler.double._self_scope._known
+    # A batcher that has made no call has nothing else to free.
+    Doubler.double._self_scope.of(instance)
+    assert [id(instance)] == list(known)
+
+    def interrupt(frame, event, _):
+        if frame.f_globals["__name__"] == "batchify._decorator.instances":
+            raise KeyboardInterrupt
+
+    sys.settrace(interrupt)
+    del instance
+    sys.settrace(None)
+    assert {} == known
+
+
 def test_a_bound_method_keeps_its_instance_alive(name):
     """A bound method keeps its instance alive until the method itself is freed."""
     scaler = Scaler(2)
