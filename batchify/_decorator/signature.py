@@ -16,7 +16,7 @@ from types import BuiltinMethodType, UnionType
 from typing import TYPE_CHECKING, Any, ForwardRef, Union, cast, get_args, get_origin
 
 from batchify._batcher.executors import only_items, run_in
-from batchify._batcher.functions import is_async, is_async_generator, is_generator
+from batchify._batcher.functions import is_generator
 from batchify._batcher.requests import Request
 from batchify._core.outcome import Done
 from batchify._decorator.call_options import CallOptions
@@ -46,13 +46,11 @@ class Call:
     defaults is queued as its bare item, any other call as a ``Request``.
     """
 
-    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "columns", "on_loop")
+    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "columns")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
-        # Whether the event loop of its callers runs the batch function.
-        self.on_loop = is_async(fn) or is_async_generator(fn)
         parameters = list(_signature_of(fn).parameters.values())
         self._parameters = parameters[1:] if bound else parameters
         self.columns = [p.name for p in self._parameters if _is_column(p)]
