@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class CallOptions:
     """The options of one batch function, in the order of its signature."""
 
-    __slots__ = ("_all_defaults", "_interner", "_name", "_parameters", "defaults")
+    __slots__ = ("_all_defaults", "_interner", "_name", "defaults", "parameters")
 
     def __init__(self, parameters: list[Parameter], name: str) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._name = name
         self._interner = Interner()
         # The default of each option that has one.
@@ -32,12 +32,9 @@ class CallOptions:
         if len(optional) == len(parameters):
             self._all_defaults = self._interner.get(tuple(optional[p.name] for p in parameters))
 
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._parameters)
-
     def key_of(self, values: tuple[Any, ...]) -> InternedKey | None:
         """Return one key for equal values, ``None`` for the defaults. An unhashable value is a ``TypeError``."""
-        if self._parameters[-1].kind is Parameter.VAR_KEYWORD:
+        if self.parameters[-1].kind is Parameter.VAR_KEYWORD:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
             key = self._interner.get(values)
@@ -51,12 +48,12 @@ class CallOptions:
         """Return the values of ``key`` as positional and as keyword arguments."""
         named = list(self._named(key.key))
         values = [value.value if type(value) is UnhashableDefault else value for _, value in named]
-        first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self._parameters)
+        first = sum(p.kind is Parameter.POSITIONAL_ONLY for p in self.parameters)
         names = [name for name, _ in named]
         return values[:first], dict(zip(names[first:], values[first:], strict=True))
 
     def _named(self, values: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-        for parameter, value in zip(self._parameters, values, strict=True):
+        for parameter, value in zip(self.parameters, values, strict=True):
             if parameter.kind is Parameter.VAR_KEYWORD:
                 yield from value
             else:

@@ -69,7 +69,7 @@ class Call:
                 f"{f' ({named[0]} can only be passed by name, so it is an option)' if named else ''}"
             )
             raise TypeError(msg)
-        self._options = CallOptions(options, name) if options else None
+        self._options = CallOptions(options, name)
         self._form = _compiled(self._parameters, self.columns, self._options)
 
     @property
@@ -89,7 +89,7 @@ class Call:
 
     def bind(self, deliver: Callable[[Any], Any], deliver_request: Callable[[Request], Any]) -> Callable[..., Any]:
         """Return the one-item form, which passes a bare item to ``deliver``, or a request to the other."""
-        options = cast("CallOptions", self._options)
+        options = self._options
 
         def ask(item: Any, values: tuple[Any, ...]) -> Any:  # the form calls it only if the function has options
             key = options.key_of(values)
@@ -106,7 +106,7 @@ class Call:
     def converter(self, options: dict[str, Any], args: tuple[Any, ...] = ()) -> Callable[[Any], Any]:
         """Return the function that makes the row of an item of ``map()`` or ``imap()``."""
         is_one = len(self.columns) == 1
-        if is_one and self._options is None and not args and not options:
+        if is_one and not (self._options.parameters or args or options):
             return _itself
         row = self.bind(_itself, _itself)
         return lambda item: row(*((item,) if is_one else self._elements(item)), *args, **options)
@@ -129,7 +129,7 @@ class Call:
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""
-        takes_rows = self._options is None and len(self.columns) == 1
+        takes_rows = not self._options.parameters and len(self.columns) == 1
         if executor is not None:
             return run_in(fn, executor, only_items if takes_rows else self._arguments)
         return fn if takes_rows else partial(self._spread, fn)
@@ -145,7 +145,7 @@ class Call:
         first = rows[0]
         if type(first) is Request:
             # All calls of a batch pass the same options.
-            args, kwargs = cast("CallOptions", self._options).arguments(cast("InternedKey", first.options))
+            args, kwargs = self._options.arguments(cast("InternedKey", first.options))
             rows = [row.item for row in rows]
         columns = [rows] if len(self.columns) == 1 else [list(column) for column in zip(*rows, strict=True)]
         return (*columns, *args), kwargs
@@ -164,7 +164,7 @@ class _Code(str):
         return str(self)
 
 
-def _compiled(parameters: list[Parameter], columns: list[str], options: CallOptions | None) -> Callable[..., Any]:
+def _compiled(parameters: list[Parameter], columns: list[str], options: CallOptions) -> Callable[..., Any]:
     """Return a function of ``deliver`` and ``ask`` that returns the one-item form.
 
     It is compiled, as the methods of dataclasses are, so that Python itself checks the arguments: a check at run time
@@ -173,8 +173,8 @@ def _compiled(parameters: list[Parameter], columns: list[str], options: CallOpti
     own = "_"
     while any(p.name.startswith(own) for p in parameters):
         own += "_"
-    named = [] if options is None else list(options)
-    defaults = {} if options is None else {f"{own}default_{name}": value for name, value in options.defaults.items()}
+    named = options.parameters
+    defaults = {f"{own}default_{name}": value for name, value in options.defaults.items()}
     taken = Signature(
         [
             p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else _Code(f"{own}default_{p.name}"))
