@@ -2,7 +2,7 @@
 
 It decides which tests run in virtual time. It must not know how virtual time works.
 
-pytest loads the plugin in every run where batchify is installed, so it imports the rest of batchify only for a fixture.
+pytest loads the plugin in every run where batchify is installed, so only a fixture may load the names of ``testing``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchify import testing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-
-    from batchify.testing import Recorder
 
 VIRTUAL = "batchify_virtual_time"
 
@@ -23,18 +23,14 @@ VIRTUAL = "batchify_virtual_time"
 @pytest.fixture
 def batchify_inline() -> Iterator[None]:
     """Run each call as a batch of one, with ``batchify.testing.inline()``."""
-    from batchify.testing import inline  # noqa: PLC0415  # only when a test requests it
-
-    with inline():
+    with testing.inline():
         yield
 
 
 @pytest.fixture
-def batchify_recorder() -> Iterator[Recorder]:
+def batchify_recorder() -> Iterator[testing.Recorder]:
     """Record the batches that run, with their items and reasons, with ``batchify.testing.record()``."""
-    from batchify.testing import record  # noqa: PLC0415  # as above
-
-    with record() as recorder:
+    with testing.record() as recorder:
         yield recorder
 
 
@@ -44,9 +40,7 @@ def batchify_virtual_time() -> Callable[..., Any]:
 
     In a ``def`` test, the value of the fixture is ``batchify.testing.run``, which does the same for a coroutine.
     """
-    from batchify.testing import run  # noqa: PLC0415  # as above
-
-    return run
+    return testing.run
 
 
 class _LoopFactories:
@@ -54,9 +48,7 @@ class _LoopFactories:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> dict[str, Callable[[], Any]]:
-        from batchify.testing import VirtualLoop  # noqa: PLC0415  # as above
-
-        return {"virtual": VirtualLoop}
+        return {"virtual": testing.VirtualLoop}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,8 +68,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test in virtual time, unless another plugin runs it."""
     if VIRTUAL not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    from batchify.testing import run  # noqa: PLC0415  # as above
-
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-    run(pyfuncitem.obj(**arguments))
+    testing.run(pyfuncitem.obj(**arguments))
     return True
