@@ -23,18 +23,17 @@ if TYPE_CHECKING:
 
     from batchify._stats.totals import Total
 
-BATCHES = "batchify.batch.ended"
-# The unit and the description of each metric.
+# By key in the counts or levels of a total: the name, the unit and the description of a metric.
 COUNTERS = {
-    **{f"batchify.item.{field.removesuffix('_items')}": ("{item}", text) for field, text in CALL_OUTCOMES.items()},
-    "batchify.item.batched": ("{item}", "Items in batches that have ended."),
-    "batchify.item.wait_time": ("s", "Time from the arrival of calls to the departure of their batches."),
-    "batchify.batch.run_time": ("s", "Run time of batches."),
-    BATCHES: ("{batch}", "Batches that have ended, by the reason of their departure."),
+    **{key: (f"batchify.item.{key.removesuffix('_items')}", "{item}", text) for key, text in CALL_OUTCOMES.items()},
+    "total_items": ("batchify.item.batched", "{item}", "Items in batches that have ended."),
+    "wait_time": ("batchify.item.wait_time", "s", "Time from the arrival of calls to the departure of their batches."),
+    "run_time": ("batchify.batch.run_time", "s", "Run time of batches."),
+    "total_batches": ("batchify.batch.ended", "{batch}", "Batches that have ended, by the reason of their departure."),
 }
 LEVELS = {
-    "batchify.item.pending": ("{item}", "Calls that wait."),
-    "batchify.item.running": ("{item}", "Calls in batches that run."),
+    "pending": ("batchify.item.pending", "{item}", "Calls that wait."),
+    "running": ("batchify.item.running", "{item}", "Calls in batches that run."),
 }
 
 
@@ -61,10 +60,10 @@ def instrument(meter_provider: MeterProvider | None = None) -> None:
     """
     meter = get_meter("batchify", __version__, meter_provider)
     reading = _Reading()
-    for name, (unit, description) in COUNTERS.items():
-        meter.create_observable_counter(name, [partial(reading.observe, name)], unit, description)
-    for name, (unit, description) in LEVELS.items():
-        meter.create_observable_up_down_counter(name, [partial(reading.observe, name)], unit, description)
+    for key, (name, unit, description) in COUNTERS.items():
+        meter.create_observable_counter(name, [partial(reading.observe, key)], unit, description)
+    for key, (name, unit, description) in LEVELS.items():
+        meter.create_observable_up_down_counter(name, [partial(reading.observe, key)], unit, description)
 
 
 class _Reading:
@@ -74,31 +73,19 @@ class _Reading:
         self._totals = Totals(sources)
         register_for_fork(self._totals)
         self._read: list[Total] = []
-        # The metrics observed since. The second observation of a metric starts the next collection.
+        # The keys observed since. The second observation of a key starts the next collection.
         self._observed: set[str] = set()
 
-    def observe(self, name: str, _: CallbackOptions) -> list[Observation]:
-        if name in self._observed or not self._observed:
+    def observe(self, key: str, _: CallbackOptions) -> list[Observation]:
+        if key in self._observed or not self._observed:
             self._read = self._totals.read()
             self._observed = set()
-        self._observed.add(name)
-        return [observation for total in self._read for observation in _observations(name, total)]
+        self._observed.add(key)
+        return [observation for total in self._read for observation in _observations(key, total)]
 
 
-def _observations(name: str, total: Total) -> list[Observation]:
+def _observations(key: str, total: Total) -> list[Observation]:
     attributes = {NAME: total.name}
-    if name == BATCHES:
+    if key == "total_batches":
         return [Observation(total.counts[reason], {**attributes, REASON: reason}) for reason in REASONS]
-    return [Observation(_values(total)[name], attributes)]
-
-
-def _values(total: Total) -> dict[str, float]:
-    # The metrics that have one value for each batcher.
-    return {
-        **{f"batchify.item.{field.removesuffix('_items')}": total.counts[field] for field in CALL_OUTCOMES},
-        "batchify.item.batched": total.counts["total_items"],
-        "batchify.item.wait_time": total.counts["wait_time"],
-        "batchify.batch.run_time": total.counts["run_time"],
-        "batchify.item.pending": total.levels["pending"],
-        "batchify.item.running": total.levels["running"],
-    }
+    return [Observation((total.levels if key in LEVELS else total.counts)[key], attributes)]
