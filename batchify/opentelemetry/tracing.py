@@ -8,7 +8,6 @@ A span has at most one parent, but a batch has many callers. So its span has no 
 
 from __future__ import annotations
 
-import inspect
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from opentelemetry.trace import Link, StatusCode, get_current_span, get_tracer, 
 
 from batchify import __version__
 from batchify._batcher.current import current_batch
-from batchify._batcher.functions import METHOD_KINDS, _called, name_of
+from batchify._batcher.functions import METHOD_KINDS, is_async, is_async_generator, is_generator, name_of
 from batchify._decorator.proxy import Batched
 
 if TYPE_CHECKING:
@@ -101,8 +100,11 @@ def _like(fn: Function, form: Function) -> Function:
 
 
 def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
-    found = (form for is_kind, form in _FORMS if any(map(is_kind, _called(fn))))
-    return next(found, _returning)
+    if is_async(fn):
+        return _awaited
+    if is_async_generator(fn):
+        return _yielding_async
+    return _yielding if is_generator(fn) else _returning
 
 
 def _returning(fn: Function, spans: _Spans) -> Function:
@@ -161,11 +163,6 @@ def _yielding_async(fn: Function, spans: _Spans) -> Function:
 
 
 _END = object()
-_FORMS: list[tuple[Callable[[Any], bool], Callable[[Any, _Spans], Function]]] = [
-    (inspect.iscoroutinefunction, _awaited),
-    (inspect.isgeneratorfunction, _yielding),
-    (inspect.isasyncgenfunction, _yielding_async),
-]
 
 
 @contextmanager
