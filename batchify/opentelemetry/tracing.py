@@ -81,7 +81,10 @@ def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
     if isinstance(fn, METHOD_KINDS):
         return type(fn)(traced(fn.__func__, provider=provider))
     _check(fn)
-    return _like(fn, _form(fn)(fn, _Spans(provider)))
+    form = _form(fn)(fn, _Spans(provider))
+    # A partial or an object has no name.
+    form.__name__ = form.__qualname__ = name_of(fn)
+    return wraps(fn)(form)
 
 
 def _check(fn: object) -> None:
@@ -91,12 +94,6 @@ def _check(fn: object) -> None:
     if not callable(fn):
         msg = f"traced decorates a batch function, got {fn!r} of type {type(fn).__name__}"
         raise TypeError(msg)
-
-
-def _like(fn: Function, form: Function) -> Function:
-    # A partial or an object has no name.
-    form.__name__ = form.__qualname__ = name_of(fn)
-    return wraps(fn)(form)
 
 
 def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
