@@ -100,8 +100,10 @@ def _metrics(totals: Iterable[Total]) -> list[Metric]:
     room = GaugeMetricFamily("batchify_room_items", "Calls that the queue takes before it is full.", labels=labels)
     slots = GaugeMetricFamily("batchify_slots", "Number of batches that can run at once.", labels=labels)
     sizes = HistogramMetricFamily("batchify_batch_items", "Number of items in a batch.", labels=labels)
-    waits = _times("wait", "Time from the arrival of a call to the departure of its batch.")
-    runs = _times("run", "Run time of a batch.")
+    waits = HistogramMetricFamily(
+        "batchify_wait", "Time from the arrival of a call to the departure of its batch.", labels=labels, unit="seconds"
+    )
+    runs = HistogramMetricFamily("batchify_run", "Run time of a batch.", labels=labels, unit="seconds")
     for total in totals:
         name, levels, counts = total.name, total.levels, total.counts
         for field, counter in counters.items():
@@ -130,7 +132,3 @@ def _by_size(counts: Counts) -> list[int]:
 def _up_to(bounds: Sequence[float], measured: list[int]) -> list[tuple[str, float]]:
     """Return the label of each bucket and the sum of the buckets up to it, as the format needs them."""
     return [*zip([*map(str, map(float, bounds)), "+Inf"], accumulate(measured), strict=True)]
-
-
-def _times(name: str, documentation: str) -> HistogramMetricFamily:
-    return HistogramMetricFamily(f"batchify_{name}", documentation, labels=["batcher"], unit="seconds")
