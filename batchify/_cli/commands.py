@@ -29,6 +29,7 @@ from batchify._cli.measure import Meter, PreciseLoop
 from batchify._planning.cost import Cost, Setting
 from batchify._planning.simulation import interpolate, simulate
 from batchify._planning.tuning import MAX_ERROR, curve, default_rates, forecast, pays, recommend
+from batchify.errors import needs
 from batchify.testing.virtual_time import closing_loop
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tune(args: Namespace) -> int:
     if args.out and find_spec("matplotlib") is None:
-        msg = "--out needs matplotlib: pip install 'batchify-toolkit[cli]'"
-        raise CommandError(msg)
+        raise CommandError(needs("--out", "matplotlib", "cli"))
     fn = loading.load_function(args.function, plain=True)
     with closing_loop(PreciseLoop()) as loop:
         target = loading.make_target(fn, loading.load_items(args.items, loop))
