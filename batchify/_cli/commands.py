@@ -27,7 +27,7 @@ from batchify._cli.load import Load, arrivals, run_load
 from batchify._cli.loading import CommandError
 from batchify._cli.measure import Meter, PreciseLoop
 from batchify._planning.cost import Cost, Setting
-from batchify._planning.simulation import interpolate, simulate
+from batchify._planning.simulation import line_through, simulate
 from batchify._planning.tuning import MAX_ERROR, curve, default_rates, forecast, pays, recommend
 from batchify.errors import needs
 from batchify.testing.virtual_time import closing_loop
@@ -118,9 +118,7 @@ def _simulate(args: Namespace) -> int:
                 prediction = simulate(run_time=run_time, rate=rate, **asdict(setting), **given)
             except ValueError as error:
                 raise CommandError(error) from None
-            capacity = (
-                setting.concurrency * setting.max_size / interpolate(run_time, setting.max_size)[setting.max_size]
-            )
+            capacity = setting.concurrency * setting.max_size / line_through(run_time)(setting.max_size)
             scenarios.append((rate, setting, capacity, prediction))
         parts.append(wording.scenario_table(scenarios))
     return 0
