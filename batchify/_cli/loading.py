@@ -103,12 +103,11 @@ def location_of(error: BaseException) -> str:
 
 def _row(fn: Batched, index: int, item: Any) -> Any:
     try:
-        (row,) = fn._self_call.rows([item], {})
+        return fn._self_call.converter({})(item)
     except TypeError:
         call = f"{fn._self_config.name}{fn._self_call.signature}"
         msg = f"items[{index}] does not fit {call}: it must have one element for each column"
         raise CommandError(msg) from None
-    return row
 
 
 def _entry(admission: Admission, index: int, row: Any) -> Entry:
