@@ -81,9 +81,6 @@ class BatchedFunction(Batched):
                 return BatchedFunction(copied, instances.config, instances.make_batcher)
         return self
 
-    def __reduce__(self) -> str:
-        return name_of(self.__wrapped__)
-
 
 class UnboundMethod(Batched):
     """A decorated method as an attribute of its class: a call passes the instance first."""
@@ -100,9 +97,6 @@ class UnboundMethod(Batched):
     def _self_ways(self, route: RequestRoute) -> Ways:
         urgency = route.priority, route.time_limit
         return _bound_ways(lambda instance: BatchedView(BatchedMethod(self._self_function, instance), *urgency))
-
-    def __reduce__(self) -> str:
-        return name_of(self.__wrapped__)
 
 
 class BatchedMethod(Batched):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from wrapt import BaseObjectProxy
 
 from batchify._batcher.config import changes
+from batchify._batcher.functions import name_of
 from batchify._batcher.live import configure_lock
 from batchify._batcher.registry import for_each, for_each_async
 from batchify._core.limits import number, positive, whole
@@ -259,6 +260,9 @@ class Batched(Proxy):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Batched:
         return self
+
+    def __reduce__(self) -> Any:
+        return name_of(self.__wrapped__)
 
     def __reduce_ex__(self, protocol: object) -> Any:
         return self.__reduce__()
