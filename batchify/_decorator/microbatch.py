@@ -6,7 +6,6 @@ Must not know: how an engine works, how a call finds its engine.
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,15 +22,13 @@ if TYPE_CHECKING:
     from batchify._decorator.overloads import Decorator
 
 
-class _NoFunction(Enum):
-    NO_FUNCTION = "no function"
-
+class _NoFunction:
     def __repr__(self) -> str:
         return "<no function>"
 
 
 # ``microbatch(None)`` is a mistake.
-NO_FUNCTION = _NoFunction.NO_FUNCTION
+NO_FUNCTION = _NoFunction()
 
 
 def _typed(function: Callable[..., Any]) -> Decorator:
