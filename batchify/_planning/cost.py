@@ -197,11 +197,6 @@ class Cost:
         return self.function[1]
 
     @property
-    def fastest(self) -> Setting:
-        settings = [Setting(size, None, slots) for slots in self.loaded for size in self.function]
-        return max(settings, key=self.capacity)
-
-    @property
     def gain(self) -> float:
         """How many times longer an item takes without batching than in the best batch, with one slot."""
         return self.unbatched * max(size / seconds for size, seconds in self.loaded[1].items())

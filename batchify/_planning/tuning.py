@@ -71,10 +71,11 @@ def recommend(costs: Sequence[Cost], rates: Sequence[float] | None = None, slo: 
 
     The default rates are ``LOADS`` of the capacity.
     """
-    cost, most = costs[0], _capacity(costs, costs[0].fastest)
-    setting = cost.fastest
+    cost = costs[0]
+    settings = [Setting(size, None, slots) for slots in cost.loaded for size in cost.function]
+    setting = max(settings, key=cost.capacity)
+    most = _capacity(costs, setting)
     if carried := [rate for rate in rates or default_rates(most.value) if rate < most.value]:
-        settings = [Setting(size, None, slots) for slots in cost.loaded for size in cost.function]
         settings = [each for each in settings if max(carried) < cost.capacity(each)]
         setting = _simplest(cost, settings, carried, TOLERANCE + most.error)
         windows = [float(f"{share * cost.unbatched:.2g}") for share in WINDOWS]

@@ -98,7 +98,12 @@ def test_an_overload_is_forecast_and_not_compared():
     assert rates == pytest.approx(list(advice.forecasts), rel=0.05)
     assert most == pytest.approx(advice.forecasts[max(advice.forecasts)][0].throughput, rel=0.05)
     assert rates[:3] == pytest.approx(list(advice.carried), rel=0.05)
-    assert cost.fastest == recommend([cost], [1e6]).setting
+
+
+def test_the_fastest_setting_is_recommended_at_overload():
+    """If no setting can carry the rate, the one with the highest capacity is recommended."""
+    cost = linear_cost(0.008, 0.0, slowdown={1: 1.0, 2: 1.6})
+    assert Setting(32, None, 2) == recommend([cost], [1e6]).setting
 
 
 @pytest.mark.parametrize(
