@@ -75,7 +75,7 @@ class Call:
     @property
     def signature(self) -> Signature:
         """The signature of the one-item form, with the types of an item and its result."""
-        signature = _evaluated(self._fn)
+        signature = _evaluated(self._fn, {})
         known = {p.name for p in self._parameters}
         parameters = [
             p.replace(annotation=_element(p.annotation)) if p.name in self.columns else p
@@ -204,15 +204,15 @@ def _is_column(parameter: Parameter) -> bool:
     return parameter.default is parameter.empty and parameter.kind in POSITIONAL
 
 
-def _evaluated(fn: Callable[..., Any], names: dict[str, Any] | None = None) -> Signature:
+def _evaluated(fn: Callable[..., Any], names: dict[str, Any]) -> Signature:
     """Return the signature with annotations as types. A name that is not defined yet is a forward reference."""
     try:
         return inspect.signature(fn, locals=names, eval_str=True)
     except Exception as error:  # noqa: BLE001  # evaluating an annotation may raise anything
         # A scope inside an annotation does not see these names, and neither does PEP 649.
         name = error.name if isinstance(error, NameError) else None
-        if name is not None and name not in (names or ()):
-            return _evaluated(fn, {**(names or {}), name: ForwardRef(name)})
+        if name is not None and name not in names:
+            return _evaluated(fn, {**names, name: ForwardRef(name)})
         return _signature_of(fn)
 
 
