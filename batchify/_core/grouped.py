@@ -296,17 +296,15 @@ class GroupedQueue(Slots):
         before, first, full_reason = group.head, group.first, self._full_reason(group)
         if first is before and full_reason == group.full_reason:
             return
-        if first is not before:
-            if before is not None:
-                self._heads.drop(before.ticket)
-            if first is None:
-                del self._groups[key]
-            else:
-                self._heads.add(first.rank, group)
-        if before is not None and group.full_reason is not None:
+        if before is not None:
+            self._heads.drop(before.ticket)
             self._full.drop(before.ticket)
-        if first is not None and full_reason is not None:
-            self._full.add(first.rank, group)
+        if first is None:
+            del self._groups[key]
+        else:
+            self._heads.add(first.rank, group)
+            if full_reason is not None:
+                self._full.add(first.rank, group)
         group.head, group.full_reason = first, full_reason
 
     def _full_reason(self, group: Group) -> str | None:
