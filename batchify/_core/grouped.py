@@ -62,7 +62,6 @@ class GroupedQueue(Slots):
         super().__init__(limits)
         self._max_weight = inf if limits.max_weight is None else limits.max_weight
         self._max_padded = inf if limits.max_padded is None else limits.max_padded
-        self._padded_sizes = limits.padded_sizes
         self._room = inf if limits.max_pending is None else limits.max_pending
         self._refuses = limits.on_full == "raise"
         self._arrivals = 0
@@ -137,11 +136,11 @@ class GroupedQueue(Slots):
 
     def _apply(self, limits: Limits) -> None:
         super()._apply(limits)
+        self._padded_sizes = limits.padded_sizes
         self._run_cost = limits.run_cost
 
     def change(self, limits: Limits) -> None:
         super().change(limits)
-        self._padded_sizes = limits.padded_sizes
         for key, group in self._groups.items():
             self._update_heaps(key, group)
 
