@@ -108,13 +108,14 @@ class Entry:
 class LazyHeap(Generic[T]):
     """A priority queue by time. The key of a dropped value stays in the heap until it is the lowest.
 
-    At most half of the keys are such keys after an addition. ``values`` is a dict that stores the values by ticket.
+    At most half of the keys are such keys after an addition.
     """
 
     __slots__ = ("_heap", "values")
 
-    def __init__(self, values: dict[int, T]) -> None:
-        self.values = values
+    def __init__(self) -> None:
+        # By ticket. Unlike a dict, an OrderedDict finds its first value quickly after many deletions.
+        self.values: OrderedDict[int, T] = OrderedDict()
         self._heap: list[Key] = []
 
     def add(self, key: Key, value: T) -> None:
@@ -146,12 +147,11 @@ class Group:
     def __init__(self) -> None:
         # The entry that leaves first.
         self.first: Entry | None = None
-        # The entries that leave in order of arrival, by ticket, and the priority of the last of them. Unlike a dict, an
-        # OrderedDict finds its first entry quickly after many deletions.
+        # The entries that leave in order of arrival, by ticket, and the priority of the last of them.
         self.in_order: OrderedDict[int, Entry] = OrderedDict()
         self.priority = 0.0
         # All other entries, by rank.
-        self.overtaking = LazyHeap[Entry](OrderedDict())
+        self.overtaking = LazyHeap[Entry]()
         # By the key of equal items: their weight, and their entries by ticket, in order of arrival.
         self.duplicates: dict[Any, tuple[float, dict[int, Entry]]] = {}
         # The number of items, and their weight.

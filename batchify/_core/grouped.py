@@ -74,10 +74,10 @@ class GroupedQueue(Slots):
         # A group without entries is removed.
         self._groups: dict[Any, Group] = {}
         # All groups, and those that have a full batch, by the rank of their first entry.
-        self._heads = LazyHeap[Group]({})
-        self._full = LazyHeap[Group]({})
+        self._heads = LazyHeap[Group]()
+        self._full = LazyHeap[Group]()
         # The entries that have a deadline, including the overflow.
-        self._deadlines = LazyHeap[Entry]({})
+        self._deadlines = LazyHeap[Entry]()
 
     @property
     def waiting(self) -> int:
