@@ -234,7 +234,7 @@ class Stats:
     def snapshot(self, name: str) -> BatchStats:
         with self.lock:
             counts = self._complete_counts()
-            waits, runs = [*islice(self.newest_waits(), RECENT)], [*self._runs]
+            waits, runs = [*self.newest_waits()], [*self._runs]
             longest_wait, longest_run = self._longest_wait, self._longest_run
             queues = self._all_queues()
             running = sum(queue.running_calls for queue in queues)
