@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchify._batcher.executors import BatchExecutor
 from batchify._batcher.functions import is_async, is_generator, name_of
-from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole
+from batchify._core.limits import Limits, check_sizes, increasing, positive, seconds, whole, wrong_type
 from batchify._core.run_cost import RunCost
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def optional_whole(option: str, value: Any) -> int | None:
 
 def function(option: str, value: Any) -> Any:
     if value is not None and not callable(value):
-        msg = f"{option} must be a function, or None, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, "a function, or None", value))
     if is_async(value):
         msg = f"{option} must be a def function, got the async def function {name_of(value)}: nothing would await it"
         raise TypeError(msg)
@@ -72,18 +71,14 @@ def executor(option: str, value: Any) -> BatchExecutor | None:
     if value is None:
         return None
     if not isinstance(value, Executor):
-        msg = (
-            f"{option} must be a concurrent.futures.Executor, or None for the engine's own threads, got {value!r} of "
-            f"type {type(value).__name__}"
-        )
-        raise TypeError(msg)
+        expected = "a concurrent.futures.Executor, or None for the engine's own threads"
+        raise TypeError(wrong_type(option, expected, value))
     return BatchExecutor(value)
 
 
 def flag(option: str, value: object) -> bool:
     if not isinstance(value, bool):
-        msg = f"{option} must be True or False, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, "True or False", value))
     return value
 
 
@@ -103,8 +98,7 @@ def one_of(option: str, value: object, *, choices: tuple[str, ...]) -> str:
 
 def text(option: str, value: object) -> str:
     if not isinstance(value, str):
-        msg = f"{option} must be a str, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, "a str", value))
     if not value:
         msg = f"{option} must not be empty"
         raise ValueError(msg)

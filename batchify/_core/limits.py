@@ -72,8 +72,7 @@ def whole(option: str, value: Any) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        msg = f"{option} must be an int, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, "an int", value))
     if number < 1:
         msg = f"{option} must be at least 1, got {value!r}"
         raise ValueError(msg)
@@ -85,9 +84,7 @@ def increasing(option: str, value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     if isinstance(value, str) or not hasattr(value, "__iter__"):
-        kind = type(value).__name__
-        msg = f"{option} must be increasing ints, such as (1, 8, 32), or None, got {value!r} of type {kind}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, "increasing ints, such as (1, 8, 32), or None", value))
     numbers = tuple(whole(f"each of {option}", number) for number in value)
     if not numbers or any(smaller >= larger for smaller, larger in pairwise(numbers)):
         msg = f"{option} must be increasing ints, such as (1, 8, 32), got {numbers!r}"
@@ -117,7 +114,11 @@ def positive(option: str, value: Any) -> float | None:
     return float(value)
 
 
+def wrong_type(option: str, expected: str, value: object) -> str:
+    """Return the message for a value of the wrong type."""
+    return f"{option} must be {expected}, got {value!r} of type {type(value).__name__}"
+
+
 def _check_type(option: str, value: object, expected: str) -> None:
     if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
-        msg = f"{option} must be {expected}, got {value!r} of type {type(value).__name__}"
-        raise TypeError(msg)
+        raise TypeError(wrong_type(option, expected, value))
