@@ -234,16 +234,9 @@ class GroupedQueue(Slots):
             self._deadlines.add((entry.deadline, entry.ticket), entry)
 
     def _next(self, now: float) -> tuple[Group, str] | None:
-        first = cast("Group", self._heads.first)
-        oldest = self._groups[self._oldest.group]
-        for group in (first, oldest):
-            reason = self._departure_reason(group, now)
-            if reason is not None:
+        for group in (self._heads.first, self._groups[self._oldest.group], self._full.first):
+            if group is not None and (reason := self._departure_reason(group, now)) is not None:
                 return group, reason
-        # The oldest entry may not leave yet. So only a full batch or an entry near its deadline may leave.
-        full = self._full.first
-        if full is not None:
-            return full, str(full.full_reason)
         urgent = self._deadlines.first
         if urgent is not None and urgent.latest_departure <= now:
             return self._groups[urgent.group], "deadline"
