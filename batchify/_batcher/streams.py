@@ -142,9 +142,10 @@ def distribute(batch: Batch, values: list[Any]) -> bool:
     """Put each value into the channel of its caller; return whether any stream is still read."""
     for channel, value in zip(batch.waiters, with_own_exceptions(values), strict=True):
         if channel.is_read:
-            is_end = value is DONE
-            if is_end or is_error(value):
-                channel.end(None if is_end else translate_exception(value, batch.name, on_loop=False))
+            if value is DONE:
+                channel.end()
+            elif is_error(value):
+                channel.end(translate_exception(value, batch.name, on_loop=False))
             else:
                 channel.put(value)
     return is_read(batch)
