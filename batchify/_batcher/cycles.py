@@ -41,9 +41,6 @@ class Wait:
 
     __slots__ = ("end",)
 
-    # Ends the wait.
-    end: Callable[[], object]
-
     def __init__(self, queue: Slots, name: str) -> None:
         batch = local_batch()
         if batch in queue.running:

@@ -23,8 +23,6 @@ class AtomicCondition(Condition):
 
 
 class SafeFuture(Future[T]):
-    _condition: Condition
-
     def __init__(self) -> None:
         super().__init__()
         self._condition.__class__ = AtomicCondition
