@@ -73,10 +73,9 @@ def _adopted(entries: Iterable[tuple[int, PlainEntry]]) -> Iterator[Entry]:
 
 def entry_factory(config: Config) -> Callable[[Any], Any] | None:
     """Return the function that turns a row into its data in the queue; ``None`` if the row itself is queued."""
-    if not config.is_grouped:
-        return captured if config.capture_context else None
-    make_entry: Callable[[Any], Entry] = Admission(config).entry
-    return _capturing(make_entry) if config.capture_context else make_entry
+    if config.is_grouped:
+        return Admission(config).entry
+    return captured if config.capture_context else None
 
 
 def grouped_entry_factory(factory: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
@@ -92,15 +91,6 @@ def item_of(data: Any, config: Config) -> Any:
 
 def captured(item: Any) -> tuple[Any, Context]:
     return item, copy_context()
-
-
-def _capturing(make_entry: Callable[[Any], Entry]) -> Callable[[Any], Entry]:
-    def make(row: Any) -> Entry:
-        entry = make_entry(row)
-        entry.item = captured(entry.item)
-        return entry
-
-    return make
 
 
 class Admission:
@@ -130,7 +120,8 @@ class Admission:
                 limit, most = f"max_padded / {config.sizes[0]}", most / config.sizes[0]
             weight = self._number("length", config.length(item), "has length", limit, most)
         equal = self._items.get(item) if config.dedupe and is_hashable(item) else None
-        return Entry(row, group, weight, equal, priority, time_limit, waits=waits)
+        data = captured(row) if config.capture_context else row
+        return Entry(data, group, weight, equal, priority, time_limit, waits=waits)
 
     def _group(self, item: Any, options: InternedKey) -> InternedKey:
         config = self._config
