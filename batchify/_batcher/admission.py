@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from contextvars import Context, copy_context
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from batchify._batcher import requests
 from batchify._batcher.interning import InternedKey, Interner, is_hashable
@@ -80,9 +80,7 @@ def entry_factory(config: Config) -> Callable[[Any], Any] | None:
 
 def grouped_entry_factory(factory: Callable[[Any], Any] | None, config: Config) -> Callable[[Any], Any]:
     """Return the factory once calls make requests: *factory* itself, if it makes entries already."""
-    if factory is None or factory is captured:
-        return cast("Callable[[Any], Entry]", entry_factory(config))
-    return factory
+    return Admission(config).entry if factory is None or factory is captured else factory
 
 
 def item_of(data: Any, config: Config) -> Any:
