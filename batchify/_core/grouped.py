@@ -5,8 +5,8 @@ Must not know: what a group stands for, how a weight is found, or when two items
 
 Rules
 -----
-1. The rules and the use are those of ``queue``. The item of ``add()`` is an ``Entry``. The caller makes it beforehand,
-   because that runs user code.
+1. The rules and the use are those of ``queue``. The caller of ``add()`` makes the ``Entry`` beforehand, because that
+   runs user code.
 2. A batch has items of one group, at most ``max_size``, with a total weight of at most ``max_weight``.
 3. The first of these groups that may leave is the next to leave: that whose first entry has the lowest rank of all,
    that of the oldest entry of all, the full one whose first entry has the lowest rank, and that of the entry with the
@@ -144,9 +144,8 @@ class GroupedQueue(Slots):
         for key, group in self._groups.items():
             self._update_heaps(key, group)
 
-    def add(self, item: Any, waiter: Any, now: float) -> int:
-        """Put an ``Entry`` into the overflow and return its ticket, the mark for ``withdraw()``."""
-        entry: Entry = item
+    def add(self, entry: Entry, waiter: Any, now: float) -> int:
+        """Put ``entry`` into the overflow and return its ticket, the mark for ``withdraw()``."""
         entry.arrive(self._arrivals, waiter, now)
         self._arrivals += 1
         self._enqueue(entry)
