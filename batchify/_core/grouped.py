@@ -141,8 +141,8 @@ class GroupedQueue(Slots):
 
     def change(self, limits: Limits) -> None:
         super().change(limits)
-        for key, group in self._groups.items():
-            self._update_heaps(key, group)
+        for group in self._groups.values():
+            self._update_heaps(group)
 
     def add(self, entry: Entry, waiter: Any, now: float) -> int:
         """Put ``entry`` into the overflow and return its ticket, the mark for ``withdraw()``."""
@@ -162,7 +162,7 @@ class GroupedQueue(Slots):
             if group is None:
                 group = self._groups[entry.group] = Group() if self._run_cost is None else LengthGroup()
             group.enter(entry)
-            self._update_heaps(entry.group, group)
+            self._update_heaps(group)
             waiters.append(entry.waiter)
         return waiters
 
@@ -208,7 +208,7 @@ class GroupedQueue(Slots):
             del self._admitted[entry.ticket]
             group = self._groups[entry.group]
             group.leave(entry)
-            self._update_heaps(entry.group, group)
+            self._update_heaps(group)
         self._deadlines.drop(entry.ticket)
 
     def adopt(self, queue: Slots, entries: list[Entry]) -> None:
@@ -253,7 +253,7 @@ class GroupedQueue(Slots):
             taken = group.cut_near(self._head(group, now), self._padded_sizes, self._max_padded, padding_per_run)
         else:
             taken = group.cut(self._max_size, self._max_weight)
-        self._update_heaps(taken[0][0].group, group)
+        self._update_heaps(group)
         items = [duplicates[0].item for duplicates in taken]
         entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
         for entry, _ in entries:
@@ -282,7 +282,7 @@ class GroupedQueue(Slots):
         group.overtaken = first.ticket
         return urgent
 
-    def _update_heaps(self, key: Any, group: Group) -> None:
+    def _update_heaps(self, group: Group) -> None:
         """Bring the heaps up to date with ``group``, and remove it if it is empty."""
         before, first, full_reason = group.head, group.first, self._full_reason(group)
         if first is before and full_reason == group.full_reason:
@@ -290,9 +290,9 @@ class GroupedQueue(Slots):
         if before is not None:
             self._heads.drop(before.ticket)
             self._full.drop(before.ticket)
-        if first is None:
-            del self._groups[key]
-        else:
+            if first is None:
+                del self._groups[before.group]
+        if first is not None:
             self._heads.add(first.rank, group)
             if full_reason is not None:
                 self._full.add(first.rank, group)
