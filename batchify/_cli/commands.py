@@ -116,9 +116,9 @@ def _simulate(args: Namespace) -> int:
             setting = Setting(*options)
             try:
                 prediction = simulate(run_time=run_time, rate=rate, **asdict(setting), **given)
+                capacity = setting.concurrency * setting.max_size / line_through(run_time)(setting.max_size)
             except ValueError as error:
                 raise CommandError(error) from None
-            capacity = setting.concurrency * setting.max_size / line_through(run_time)(setting.max_size)
             scenarios.append((rate, setting, capacity, prediction))
         parts.append(wording.scenario_table(scenarios))
     return 0
@@ -147,7 +147,7 @@ def _bench(args: Namespace) -> int:
                 before = _measured(meter, setting)
                 rounds += before
             finally:
-                if load.answered:
+                if load.answered or load.errors:
                     # An interrupted load has made only some of its calls.
                     trace = load.due[: len(load.delays)]
                     costs = Cost.resampled(rounds, target.workload)
@@ -184,7 +184,7 @@ def _shown(args: Namespace, results: Callable[[], Iterable[Part]]) -> Generator[
     try:
         yield parts
     except KeyboardInterrupt:
-        parts += results()
+        parts = parts or [*results()]
         raise
     finally:
         if parts:

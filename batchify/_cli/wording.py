@@ -170,6 +170,8 @@ def comparison(loads: Sequence[tuple[float, float, Sequence[Simulation], Load]])
     """Yield predictions beside measurements, and remarks, for loads of (rate, capacity, predictions, load)."""
     rows: list[Sequence[Cell]] = []
     for rate, capacity, predictions, load in loads:
+        if not load.answered:
+            continue
         predicted = [(each.latency_ms.p50, each.latency_ms.p99, each.throughput) for each in predictions]
         measured = [*load.outcomes()]
         differences = [f"{new / old - 1:+.0%}" for new, old in zip(measured[0], predicted[0], strict=True)]
@@ -178,7 +180,8 @@ def comparison(loads: Sequence[tuple[float, float, Sequence[Simulation], Load]])
             ("", "", "measured", *_outcome(measured)),
             ("", "", "", *differences),
         ]
-    yield Table("Prediction and measurement", ("calls/s", "load", "", "p50", "p99", "answered/s"), rows)
+    if rows:
+        yield Table("Prediction and measurement", ("calls/s", "load", "", "p50", "p99", "answered/s"), rows)
     for rate, _, _, load in loads:
         yield from _remarks(rate, load)
 
@@ -186,8 +189,8 @@ def comparison(loads: Sequence[tuple[float, float, Sequence[Simulation], Load]])
 def _remarks(rate: float, load: Load) -> Iterator[str]:
     if load.errors:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in load.errors.items())
-        yield f"At {rate:,.0f} calls/s, {load.errors.total():,} calls failed: {kinds}."
-    if load.delay_ms.p99 > next(load.outcomes())[0] / 2:
+        yield f"At {rate:,.0f} calls/s, {load.errors.total():,} of the calls failed: {kinds}."
+    if load.answered and load.delay_ms.p99 > next(load.outcomes())[0] / 2:
         yield (
             f"At {rate:,.0f} calls/s, some calls were made late (99 of 100 within {as_time(load.delay_ms.p99)}), "
             "because the event loop or the machine was busy. Latency counts from the time at which a call was due."

@@ -461,18 +461,21 @@ def test_bench_counts_failures(command, monkeypatch):
     monkeypatch.setattr("batchify._cli.commands.run_load", failing)
     code, output, _ = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 1500")
     assert 0 == code
-    assert "At 1,500 calls/s, 3 calls failed: KeyError 2, ValueError 1." in output
+    assert "At 1,500 calls/s, 3 of the calls failed: KeyError 2, ValueError 1." in output
 
 
-def test_bench_without_an_answer_compares_nothing(command, monkeypatch):
-    """A load without any answer has no row in the table."""
+def test_bench_without_an_answer_reports_only_failures(command, monkeypatch):
+    """A load without any answer has no row in the table, but its failures are reported."""
 
     async def failing(load, calls, seed):
+        load.delays.append(0.0)
         load.errors.update(["KeyError"])
 
     monkeypatch.setattr("batchify._cli.commands.run_load", failing)
-    line = "bench shop:sleep --items shop:numbers --seconds 1 --rate 100"
-    assert (0, "", "") == command(line)
+    code, output, errors = command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100")
+    assert (0, "") == (code, errors)
+    assert "At 100 calls/s, 1 of the calls failed: KeyError 1." in output
+    assert "Prediction" not in output
 
 
 def test_bench_reports_late_calls(command, monkeypatch):
@@ -633,13 +636,14 @@ def test_an_invalid_value_is_a_usage_error(capsys, line, expected):
     ("options", "expected"),
     [
         ("--measured 1:2,2:1", "run_time must be above 0 for every batch size, got 0 s for size 3"),
+        ("--measured 1:2,2:1 --calls 2", "run_time must be above 0 for every batch size, got -29 s for size 32"),
         ("--measured 1:inf,2:1", "run_time[1] must be a finite number above 0, got inf"),
         ("--cost 1 --noise 20", "noise must be at most 10, got 20.0"),
     ],
 )
 def test_simulate_refuses_invalid_arguments(command, options, expected):
     """An argument that ``simulate()`` refuses gets the same message."""
-    code, _, errors = command(f"simulate {options} --rate 0.1 --calls 10")
+    code, _, errors = command(f"simulate --rate 0.1 --calls 10 {options}")
     assert (2, f"batchify: {expected}\n") == (code, errors)
 
 
@@ -731,6 +735,18 @@ def test_an_interrupted_measurement_shows_complete_rounds(command, stop, is_show
     code, output, errors = interrupted(command, line, stop)
     assert (130, "batchify: interrupted\n") == (code, errors)
     assert (["1", "2"] if is_shown else []) == [row[0] for row in cells(output)]
+
+
+def test_an_interrupted_recommendation_shows_the_cost_once(command, monkeypatch):
+    """The cost is measured and shown, and an interrupt while options are compared adds nothing."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchify._cli.commands.recommend", interrupted)
+    code, output, errors = command("tune shop:sleep --items shop:numbers --max-size 2 --seconds 1")
+    assert (130, "batchify: interrupted\n") == (code, errors)
+    assert 1 == output.count("Cost of a batch")
 
 
 def test_an_interrupted_load_shows_its_calls(command, monkeypatch):
