@@ -222,6 +222,9 @@ class Batcher(Generic[T, R]):
         """Whether calls may have priorities and deadlines."""
         return self._config.takes_requests
 
+    def _apply_changes(self) -> None:
+        """Wait until changed options apply to new calls. On an event loop, they do at once."""
+
     def submit(self, item: T, keep: object = None) -> Any:
         raise NotImplementedError
 

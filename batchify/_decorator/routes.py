@@ -90,6 +90,8 @@ def _find_for_requests(find: Callable[[], Batcher[Any, Any]]) -> Batcher[Any, An
             # Another thread may have changed it meanwhile.
             if not batcher._takes_requests:
                 batcher._change({"takes_requests": True})
+        # Not inside, because a finalizer may change options while its thread holds the lock of the engine.
+        batcher._apply_changes()
     return batcher
 
 

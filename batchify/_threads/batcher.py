@@ -298,6 +298,16 @@ class SyncMicrobatcher(Batcher[T, R]):
                 self._config = config
                 return
 
+    @property
+    def _takes_requests(self) -> bool:
+        # An engine that has not applied the options yet may open its plain queue once more.
+        engine = self._engine
+        return (self._config if engine is None else engine.line.config).takes_requests
+
+    def _apply_changes(self) -> None:
+        for engine in self._engines():
+            engine.apply_config()
+
     def flush(self) -> None:
         """Start the queued items now, as far as slots are free."""
         for engine in self._engines():

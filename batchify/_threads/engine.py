@@ -470,9 +470,9 @@ class ThreadEngine:
             self._prepare = grouped_entry_factory(self._prepare, config)
             self.plain = None
         self._config = config
-        self.deferred.request(self._apply_config)
+        self.deferred.request(self.apply_config)
 
-    def _apply_config(self) -> None:
+    def apply_config(self) -> None:
         with self.deferred, self._lock:
             self._mend_if_torn()
 

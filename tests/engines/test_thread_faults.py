@@ -372,6 +372,43 @@ def test_options_changed_while_another_thread_changes_them():
     assert 2 == first.result(PATIENCE)
 
 
+def test_a_first_request_while_the_plain_queue_opens():
+    """A call with a priority does not join the plain queue that another thread opens just then."""
+    opened, read = threading.Event(), threading.Event()
+
+    class Paused(ThreadEngine):
+        """While ``configure()`` is at its end, another thread is in the middle of ``_open_plain()``."""
+
+        @property
+        def plain(self):
+            read.set()
+            return self._plain
+
+        @plain.setter
+        def plain(self, queue):
+            self._plain = queue
+            if queue is not None:
+                opened.set()
+                assert read.wait(PATIENCE)
+            elif self._prepare is not None and not opened.is_set():
+                read.clear()
+                threading.Thread(target=self.open).start()
+                assert opened.wait(PATIENCE)
+
+        def apply_config(self):
+            read.set()
+            super().apply_config()
+
+    double = microbatch(doubled)
+    batcher = double._self_route.find()
+    batcher._engine_kind = Paused
+    read.set()
+    assert 2 == double(1)
+    wait_until(lambda: not double.batch_stats.running)
+    opened.clear()
+    assert 4 == double.options(priority=1)(2)
+
+
 def test_a_change_that_interrupts_another_one(monkeypatch):
     """A signal handler that changes options in the middle of a change loses neither."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
