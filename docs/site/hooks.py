@@ -150,8 +150,8 @@ def _within(markdown: str) -> str:
 
 
 def _example(path: Path) -> str:
-    """Return the page of an example: its docstring and its code."""
+    """Return the page of an example: its docstring and its code, which takes the place of the table of contents."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     code = "\n".join(source.splitlines()[tree.body[0].end_lineno :]).strip()
-    return f"# {path.name}\n\n{ast.get_docstring(tree)}\n\n```python\n{code}\n```\n"
+    return f"---\nhide: [toc]\n---\n\n# {path.name}\n\n{ast.get_docstring(tree)}\n\n```python\n{code}\n```\n"
