@@ -29,7 +29,8 @@ class Options(Extension):
             del parameters[taken.name]
             for name in filter(types.__contains__, defaults):
                 default = "..." if str(taken.annotation.slice) == "Changes" else defaults[name].value or "None"
-                annotation = types[name].annotation
+                # Checkers choose an overload by the value of ``keyed``, which may be either.
+                annotation = "bool" if name == "keyed" else types[name].annotation
                 parameters.add(Parameter(name, annotation=annotation, kind=ParameterKind.keyword_only, default=default))
 
 
