@@ -79,7 +79,7 @@ class BatchCollector(Collector):
         register_for_fork(self._totals)
 
     def describe(self) -> list[Metric]:
-        """Return the metrics without values. From their names, a registry detects a second collector."""
+        """Return the metrics without values; their names let a registry detect a second collector."""
         return _metrics([])
 
     def collect(self) -> list[Metric]:

@@ -215,7 +215,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return self.submit(item, keep)
 
     async def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
-        """Return the results for ``items``, in order. The first error is raised, and withdraws the items still queued.
+        """Return the results for ``items``, in order. After the first error, the items still queued are withdrawn.
 
         Args:
             items: any number of items.
@@ -303,7 +303,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             _call_on(loop, partial(_reconfigure, engine), self._config)
 
     def flush(self) -> None:
-        """Start the queued items now, as far as slots are free."""
+        """Start the queued items as soon as slots are free, without waiting for more."""
         for loop, engine in self._reachable():
             _call_on(loop, engine.flush, "flush")
 

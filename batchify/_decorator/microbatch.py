@@ -79,34 +79,34 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             pixels, if the batch function pads every item to the longest of its batch. A batch has the first item of
             the queue and the queued items nearest to it in length. It excludes items that would be cheaper to run in a
             batch of their own. The costs of a run and of padding are learnt from run times. Every item becomes the
-            first one in its turn, so none starves. Inside a batch, items are in order of arrival. Not with ``weigh``,
-            and not for generator functions.
+            first one in its turn, so none starves. Inside a batch, items are in order of arrival. It does not work with
+            ``weigh``, nor for generator functions.
         max_padded: maximum of the number of items in a batch times the longest length. A longer item is a
             ``ValueError`` for its own caller. Needs ``length``.
         sizes: increasing ints: the batch function only gets lists of one of these sizes, as compiled models need. A
             batch between two sizes is padded with its last item, and the results of padding are dropped. The last size
-            is ``max_size``. Not with ``weigh``, as padding would exceed ``max_weight``.
+            is ``max_size``. It does not work with ``weigh``, as padding would exceed ``max_weight``.
         group_by: function that returns the group of an item, a hashable value. Only items of equal groups share a
             batch. With several columns, ``group_by``, ``weigh`` and ``length`` get one argument for each.
         dedupe: send equal hashable items that are queued together once, and give the same result object to every
             caller: ``True`` or ``"waiting"``. With ``"running"``, a call also joins an equal item that is running, on
-            the same instance and event loop; it needs no room, and counts as started. Not for generator functions, as
-            each caller reads its own stream.
+            the same instance and event loop; it needs no room, and counts as started. It does not work for generator
+            functions, as each caller reads its own stream.
         keyed: the batch function returns a mapping from each item to its result, as a query ``WHERE id IN (...)`` does;
             with several columns, the keys are tuples. Items must be hashable. An item without an entry is a
             ``KeyError`` for its own callers, and extra entries are ignored. Callers of equal items share one object.
-            Not for generator functions, whose yields have one value for each position.
+            It does not work for generator functions, whose yields have one value for each position.
         isolate_errors: when a batch of several items raises an ``Exception``, or does not return one result for each
             item, run its halves again, one after the other, until the bad items are alone; only those fail. Callers in
             a half that succeeds get their answers at once. For k bad items of n, the batch function is called at most
             2 k ceil(log2 n) more times, and never more than 2 n - 2; ``batch_stats.isolation_runs`` counts these calls.
-            It may get an item ceil(log2 n) + 1 times, so it must be safe to process an item again. Not for generator
-            functions, as their callers may already have values.
+            The batch function may get an item ceil(log2 n) + 1 times, so it must be safe to process an item again. The
+            option does not work for generator functions, as their callers may already have values.
         executor: any ``concurrent.futures.Executor``, which runs the batches of a ``def`` function in threads,
             processes or a cluster, at most ``concurrency`` at once; ``None`` means the engine's own threads. For other
             processes, the function must be importable by its name, and items and results picklable. If an executor
             breaks, calls fail with its error until ``configure(executor=...)`` replaces it. Threads of the executor
-            must not call the function, as they would wait for themselves. Not for generator functions.
+            must not call the function, as they would wait for themselves. It does not work for generator functions.
         lifespan: function that returns a context manager for a resource of a worker, such as a model on a device or a
             connection; an asynchronous one for an ``async def`` function. It is called without arguments, or with the
             instance of a method, once for each of the ``concurrency`` slots. The context manager is entered before the
@@ -114,7 +114,7 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             after ``drain()`` or ``close()``, a lower ``concurrency``, the end of the loop or the process. In a batch,
             ``current_batch().state`` is its value, and ``current_batch().slot`` the number of the slot. An error on
             entering is the error of that batch, and the next batch tries again; an error on exit is logged. The child
-            of a fork enters one of its own. Not with ``executor``.
+            of a fork enters one of its own. It does not work with ``executor``.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe``, that of the
             first caller of each item.
         on_batch: function that is called with a ``BatchReport`` after each batch, once its callers have their answers,

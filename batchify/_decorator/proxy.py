@@ -108,8 +108,8 @@ class Batched(Proxy):
         before it is first read, and then only ``ahead`` more than were read. If the queue is full, it waits, whatever
         ``on_full`` is. For a generator function, the result for an item is the list of all its values.
 
-        An error is raised in place of the result of its item. That, and closing the iterator early, cancels the calls
-        ahead, and closes an asynchronous input.
+        An error is raised in place of the result of its item. After an error, or if the iterator is closed early, the
+        calls ahead are cancelled and an asynchronous input is closed.
 
         Args:
             items: any number of items; with several columns, tuples of one element for each column.
@@ -158,10 +158,10 @@ class Batched(Proxy):
             batcher._counters.reset()
 
     def configure(self, **options: Any) -> None:
-        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor`` from now on.
+        """Change ``max_size``, ``timeout``, ``concurrency`` or ``executor``.
 
-        Running batches are unaffected. ``Class.method.configure()`` applies to all instances, also to later ones, and
-        ``instance.method.configure()`` to that instance.
+        The change applies to queued items and later calls; running batches are unaffected. ``Class.method.configure()``
+        applies to all instances, also to later ones, and ``instance.method.configure()`` to that instance.
 
         Raises:
             TypeError: an option has a wrong type, or cannot change.
@@ -171,7 +171,7 @@ class Batched(Proxy):
             self._self_scope.change(changes(self.__wrapped__, self._self_config, options))
 
     def flush(self) -> None:
-        """Start the queued items now, as far as slots are free."""
+        """Start the queued items as soon as slots are free, without waiting for more."""
         for batcher in self._self_scope.batchers():
             batcher.flush()
 

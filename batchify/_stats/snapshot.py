@@ -75,7 +75,7 @@ class BatchStats:
             ``flush``; ``close``.
         fill_ratio: ``total_items`` as a share of the items that would have filled these batches to ``max_size``.
         utilization: the share of slot time in which batches ran, from the first call to the end of the last batch.
-            ``concurrency`` slots have so many seconds of slot time in each second.
+            Each second has ``concurrency`` seconds of slot time.
     """
 
     name: str

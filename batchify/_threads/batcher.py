@@ -205,7 +205,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         return (self._bridge or load_bridge()).acall(self, item, keep)
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
-        """Return the results for ``items``, in order. The first error is raised, and withdraws the items still queued.
+        """Return the results for ``items``, in order. After the first error, the items still queued are withdrawn.
 
         Args:
             items: any number of items.
@@ -309,7 +309,7 @@ class SyncMicrobatcher(Batcher[T, R]):
             engine.apply_config()
 
     def flush(self) -> None:
-        """Start the queued items now, as far as slots are free."""
+        """Start the queued items as soon as slots are free, without waiting for more."""
         for engine in self._engines():
             engine.flush()
 

@@ -451,7 +451,7 @@ class ThreadEngine:
         return entry is not None
 
     def flush(self) -> None:
-        """Start the queued items now, as far as slots are free."""
+        """Start the queued items as soon as slots are free, without waiting for more."""
         if self.reentered():
             self.deferred.append(self.flush)
             return

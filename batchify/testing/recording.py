@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedBatch:
-    """One batch that ran. Elsewhere, only the batch function sees items. Results and errors are not recorded.
+    """One batch that ran, with its items, but without results and errors.
 
     Attributes:
         name: the batcher's name.
@@ -38,7 +38,7 @@ class Recorder:
 
     batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
 
-    def note(self, name: str, items: Sequence[Any], reason: str) -> None:
+    def _note(self, name: str, items: Sequence[Any], reason: str) -> None:
         """Add a batch; any thread may call it."""
         self.batches.append(RecordedBatch(name, tuple(items), reason))
 
@@ -53,8 +53,8 @@ def record() -> Generator[Recorder]:
     A batch is in the record before its function is called. In nested blocks, it is in the record of each.
     """
     recorder = Recorder()
-    observers.append(recorder.note)
+    observers.append(recorder._note)
     try:
         yield recorder
     finally:
-        observers.remove(recorder.note)
+        observers.remove(recorder._note)

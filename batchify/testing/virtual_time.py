@@ -35,7 +35,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Work outside the loop takes real time. The clock waits for ``run_in_executor()`` and ``asyncio.to_thread()``. It
     does not wait for other threads, sockets and processes, so a timeout ends before they answer. A ``def`` function
-    that is awaited with ``acall()`` runs in such a thread, unless it runs ``inline()``.
+    that is awaited with ``acall()`` runs in such a thread, except inside ``inline()``.
 
     Args:
         patience: seconds of real time that the loop waits for a thread, a socket or a process when it has no timer.
