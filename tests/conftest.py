@@ -8,10 +8,15 @@ import sys
 import threading
 
 import pytest
+from hypothesis import settings
 
 import batchify
 from batchify.testing import VirtualLoop
 from tests.kit.engines import Bridged, Tasks, Threads, wait_until
+
+# The duration of an example depends on the machine.
+settings.register_profile("untimed", settings(deadline=None))
+settings.load_profile("untimed")
 
 
 def pytest_asyncio_loop_factories(config, item):

@@ -667,7 +667,7 @@ class LineMachine(RuleBasedStateMachine):
 
 
 TestLineMachine = pytest.mark.untraced(LineMachine.TestCase)
-TestLineMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLineMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_a_later_batch_of_an_equal_item_can_be_joined():

@@ -891,7 +891,7 @@ class GroupsMachine(RuleBasedStateMachine):
 
 
 TestGroupsMachine = pytest.mark.untraced(GroupsMachine.TestCase)
-TestGroupsMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestGroupsMachine.settings = settings(max_examples=150, stateful_step_count=50)
 
 
 def test_an_entry_can_be_refused_unless_it_waits():

@@ -9,7 +9,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchify._core.entries import Entry
@@ -57,7 +57,6 @@ def leave(queue, now=0.0):
     st.integers(1, 20),
     st.sampled_from([None, 300.0, 1000.0, 4000.0]),
 )
-@settings(deadline=None)
 def test_each_batch_has_the_head_and_its_neighbours_within_all_limits(lengths, padding_per_run, max_size, max_padded):
     """Each batch has the oldest item, in order of arrival; no split would save enough, and no neighbour is left out."""
     queue = new(padding_per_run, max_size=max_size, max_padded=max_padded)
@@ -99,7 +98,6 @@ def test_padding_up_to_a_size_counts():
 
 
 @given(st.lists(st.just(7), min_size=1, max_size=50), st.integers(1, 9))
-@settings(deadline=None)
 def test_equal_lengths_leave_as_without_lengths(lengths, max_size):
     """Items of one length share batches in order of arrival."""
     queue, plain = new(max_size=max_size), GroupedQueue(limits(max_size=max_size))

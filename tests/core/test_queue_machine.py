@@ -314,6 +314,4 @@ class CoreMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("steps", [12, 60], ids=["briefly", "at length"])
 def test_the_queue_agrees_with_the_model(steps):
     """After any sequence of operations at any times, the queue and the model agree."""
-    run_state_machine_as_test(
-        CoreMachine, settings=settings(max_examples=100, stateful_step_count=steps, deadline=None)
-    )
+    run_state_machine_as_test(CoreMachine, settings=settings(max_examples=100, stateful_step_count=steps))

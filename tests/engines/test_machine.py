@@ -521,9 +521,7 @@ def test_an_engine_behaves_like_the_model(machine):
     # Without shrinking, because each attempt at an example that hangs takes its full timeout.
     phases = set(Phase) - {Phase.shrink}
     try:
-        run_state_machine_as_test(
-            machine, settings=settings(max_examples=120, stateful_step_count=50, deadline=None, phases=phases)
-        )
+        run_state_machine_as_test(machine, settings=settings(max_examples=120, stateful_step_count=50, phases=phases))
     except BaseException:
         forget_batchers()
         raise

@@ -330,7 +330,7 @@ def test_lengths_are_checked(kind, lengths, message):
     timeout=st.sampled_from([None, 0.0, 2.0]),
     concurrency=st.integers(1, 3),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_engine_agrees_with_the_simulation_of_lengths(seed, calls, load, max_size, timeout, concurrency):
     """With lengths, the engine makes batches of the same sizes at the same times, and learns the same."""
     rng = Random(seed)
@@ -415,7 +415,7 @@ def on_a_loop(arrivals, run_times, **options):
     timeout=st.sampled_from([None, None, 0.0, 0.3, 2.0]),
     concurrency=st.integers(1, 4),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_an_engine_agrees_with_the_simulation(seed, calls, burst, load, noisy, **options):
     """The engine on an event loop makes the same batches of the same calls at the same times."""
     rng = Random(seed)

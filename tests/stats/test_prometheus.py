@@ -324,7 +324,7 @@ def p99(waits):
     return sorted(waits)[ceil(0.99 * len(waits)) - 1]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @example(several=[[0.002] * 990, [2.0] * 10])
 @example(several=[[0.002] * 990, [2.0] * 11])
 @given(several=st.lists(st.lists(st.floats(0, 50), min_size=1, max_size=40), min_size=2, max_size=3))
