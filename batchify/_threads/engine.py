@@ -421,13 +421,13 @@ class ThreadEngine:
             entries = self.line.entries
         return [BatchItem(item, kind_of(waiter).get_future(waiter), arrived) for item, waiter, arrived in entries]
 
-    def leave(self, mark: int, waiter: Any) -> bool:
-        """Drop a caller that will not read its answer; return whether this withdrew its item from the queue."""
+    def leave(self, mark: int, waiter: Any) -> None:
+        """Drop a caller that will not read its answer."""
         if self.is_orphan():
-            return False
+            return
         if self.reentered():
             self.deferred.append(partial(self.leave, mark, waiter))
-            return False
+            return
         with self.deferred, self._lock:
             self._mend_if_torn()
             self._is_torn = True
@@ -448,7 +448,6 @@ class ThreadEngine:
                 self.abandoned += (waiter,)
                 raise
             self._is_torn = False
-        return entry is not None
 
     def flush(self) -> None:
         """Start the queued items as soon as slots are free, without waiting for more."""
