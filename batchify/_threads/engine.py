@@ -172,13 +172,6 @@ class ThreadEngine:
         """The identifiers of the threads that run batches or callbacks of futures."""
         return {*self.workers.idents, *self._deadline_workers.idents}
 
-    def check_reentrancy(self) -> None:
-        """Refuse a call that comes from inside a batch, or that interrupts its own thread inside the engine."""
-        if current():
-            self.line.check_reentrancy()
-        if self.reentered() or self.line.is_interrupted():
-            raise errors.ReentrantCallError(errors.interrupting(self.name))
-
     def check_blocking(self) -> None:
         """Refuse to block a worker."""
         if get_ident() in self.threads:
@@ -186,7 +179,10 @@ class ThreadEngine:
 
     def enter(self, item: Any, waiter: Any) -> int:
         """Queue ``item`` for ``waiter`` and return the mark for ``leave()``."""
-        self.check_reentrancy()
+        if current():
+            self.line.check_reentrancy()
+        if self.reentered() or self.line.is_interrupted():
+            raise errors.ReentrantCallError(errors.interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
         with self.deferred, self._lock:
             if self.closed:
