@@ -167,14 +167,14 @@ class ThreadEngine:
             if isinstance(waiter, FutureWaiter):
                 waiter.renew_lock()
 
-    @property
-    def threads(self) -> set[int | None]:
-        """The identifiers of the threads that run batches or callbacks of futures."""
-        return {*self.workers.idents, *self._deadline_workers.idents}
+    def _is_in_worker(self) -> bool:
+        """Return whether this thread runs batches or callbacks of futures."""
+        workers = [*self.workers.all, *self._deadline_workers.all]
+        return get_ident() in [worker.thread.ident for worker in workers]
 
     def check_blocking(self) -> None:
         """Refuse to block a worker."""
-        if get_ident() in self.threads:
+        if self._is_in_worker():
             raise errors.ReentrantCallError(errors.reentrant(self.name))
 
     def enter(self, item: Any, waiter: Any) -> int:
@@ -481,7 +481,7 @@ class ThreadEngine:
 
     def drain(self, drain: Drain) -> None:
         """Start the queued items now; ``drain`` ends when all calls so far are answered. To close, refuse new ones."""
-        if self.reentered() or get_ident() in self.threads:
+        if self.reentered() or self._is_in_worker():
             # The caller would wait for itself.
             drain.set()
         if self.reentered():
@@ -506,7 +506,7 @@ class ThreadEngine:
 
     def end_workers(self) -> list[ThreadEnd]:
         """Ask the workers that run no batch to end, and return their ends. Inside a worker, return none."""
-        if self.reentered() or get_ident() in self.threads:
+        if self.reentered() or self._is_in_worker():
             return []
         with self.deferred, self._lock:
             self._mend_if_torn()

@@ -145,11 +145,6 @@ class Workers(Generic[E]):
         self.waker: E | None = None
         self.weak: ref[E] = ref(engine)
 
-    @property
-    def idents(self) -> list[int | None]:
-        """The identifiers of the threads."""
-        return [worker.thread.ident for worker in list(self.all)]
-
     def wake_one(self, engine: E, limit: int) -> None:
         """Wake an idle thread, or start one if there are fewer than ``limit``. This may raise a ``RuntimeError``."""
         if self.idle:
