@@ -26,7 +26,7 @@ from batchify._batcher.waiters import Failed
 from batchify._clock import monotonic
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
-from batchify._threads.waiters import FutureWaiter, kept, new_waiter
+from batchify._threads.waiters import FutureWaiter, held_lock, kept, new_waiter
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
@@ -188,7 +188,9 @@ class SyncMicrobatcher(Batcher[T, R]):
     def _submit_nowait(self, item: T) -> Future[R]:
         """Queue ``item`` at once and return the future of its result. Without room for the item, block."""
         engine = self._ensure_engine()
-        future = FutureWaiter(bounded=self._config.max_pending is not None)
+        future = FutureWaiter()
+        if self._config.max_pending is not None:
+            future.gate = held_lock()
         mark = engine.enter(item, future)
         try:
             future.add_done_callback(partial(_leave_if_cancelled, engine.workers.weak, mark))

@@ -54,7 +54,9 @@ class ThreadStreams(SyncMicrobatcher[Any, Any]):
 
     def _submit_nowait(self, item: Any) -> Any:
         """Queue ``item`` at once and return its stream. Without room for the item, block."""
-        channel = ThreadChannel(bounded=self._config.max_pending is not None)
+        channel = ThreadChannel()
+        if self._config.max_pending is not None:
+            channel.gate = held_lock()
         stream = Stream(partial(channel.enter, self, item), channel)
         stream.begin()
         if channel.gate is not None:
@@ -79,12 +81,9 @@ class ThreadChannel(Channel):
     _engine: ref[ThreadEngine] | None = None
     _mark: int | None = None
 
-    def __init__(self, *, bounded: bool = False) -> None:
+    def __init__(self) -> None:
         self._values: SimpleQueue[Any] = SimpleQueue()
         self.put = self._values.put
-        # The caller blocks until a bounded queue has room.
-        if bounded:
-            self.gate = held_lock()
 
     def enter(self, batcher: ThreadStreams, item: Any) -> Self:
         engine = batcher._ensure_engine()

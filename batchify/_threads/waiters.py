@@ -49,12 +49,6 @@ class FutureWaiter(Waiter, SafeFuture[Any]):
     # Whether the batch has not departed yet.
     _is_queued = True
 
-    def __init__(self, *, bounded: bool = False) -> None:
-        super().__init__()
-        # The caller blocks until a bounded queue has room.
-        if bounded:
-            self.gate = held_lock()
-
     def get_future(self) -> SafeFuture[Any]:
         return self
 
