@@ -46,20 +46,6 @@ class ThreadEnd(End):
 class Worker:
     """One thread of an engine, with the number of its slot: how it waits and is woken."""
 
-    __slots__ = (
-        "_acquire",
-        "_engine",
-        "_weak",
-        "batch",
-        "ended",
-        "kept",
-        "leaving",
-        "lifespan",
-        "release",
-        "slot",
-        "thread",
-    )
-
     thread: Thread
     # The end of the thread.
     ended: ThreadEnd
@@ -120,8 +106,6 @@ class Workers(Generic[E]):
     A step returns the seconds until it is due again, or ``None`` to end the thread. ``new_lifespan`` makes the lifespan
     of a thread.
     """
-
-    __slots__ = ("_ending", "_name", "_new_lifespan", "_step", "all", "idle", "wake_idle", "waker", "weak")
 
     def __init__(
         self,
