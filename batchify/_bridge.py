@@ -122,12 +122,8 @@ class Crossing:
     def waiting(self) -> int:
         return len(self.calls) // WIDTH
 
-    @property
-    def running_calls(self) -> int:
-        return 0
-
     # The engine has those.
-    slots = room = 0
+    running_calls = slots = room = 0
 
     def cross(self) -> None:
         """Queue the calls whose callers have not left. Any thread may do so before the loop does."""
