@@ -208,13 +208,6 @@ class Mailbox:
             self._put.popleft().deliver()
 
 
-def mailbox_of(loop: AbstractEventLoop) -> Mailbox:
-    mailbox = _mailboxes.get(loop)
-    if mailbox is None:
-        mailbox = _mailboxes[loop] = Mailbox(loop)
-    return mailbox
-
-
 # Held by channels only: the undelivered values of a closed loop must not keep that loop alive.
 _mailboxes: WeakValueDictionary[AbstractEventLoop, Mailbox] = WeakValueDictionary()
 
@@ -224,7 +217,7 @@ class BridgedChannel(TaskChannel):
 
     def __init__(self, engine: ThreadEngine, item: Any) -> None:
         super().__init__(engine.name, engine.line.queue)
-        self._mailbox = mailbox_of(self.loop)
+        self._mailbox = _mailboxes.setdefault(self.loop, Mailbox(self.loop))
         # Weak: a stream that is kept after its end must not keep the engine and its threads.
         self._engine = engine.workers.weak
         self._mark = engine.enter(item, self)

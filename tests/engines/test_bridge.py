@@ -9,7 +9,7 @@ import pytest
 from batchify import BatcherClosedError
 from batchify._asyncio.waiters import new_waiter
 from batchify._batcher.draining import Drain
-from batchify._bridge import BridgedWaiter, mailbox_of
+from batchify._bridge import BridgedWaiter, Mailbox
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from tests.kit.engines import HOUR, PATIENCE, wait_until
@@ -208,7 +208,7 @@ async def test_a_caller_leaves_a_batch_with_callers_of_each_kind(kit):
 def test_values_for_a_closed_loop_are_dropped():
     """The values of a stream whose loop is closed are not kept, and raise no error in the thread of the batch."""
     loop = asyncio.new_event_loop()
-    mailbox = mailbox_of(loop)
+    mailbox = Mailbox(loop)
     loop.close()
     for _ in range(2):
         mailbox.put("channel")
