@@ -127,7 +127,9 @@ class ThreadEngine:
         lifespan = None if config.lifespan is None else partial(Lifespan, config.lifespan, config.name)
         self.workers = Workers(self, ThreadEngine.run_batches, config.name, lifespan)
         self._deadline_workers = Workers(self, ThreadEngine.watch_deadlines, f"{config.name}-deadlines")
-        self.deferred = DeferredActions(self._lock, self.reentered, partial(_recover, self.workers.weak))
+        weak: Any = self.workers.weak
+        # After an error, the interrupted code still holds the engine.
+        self.deferred = DeferredActions(self._lock, self.reentered, lambda: weak().recover())
         self.line = Line(config, stats)
         self._prepare = entry_factory(config)
         self.started = self.closed = False
@@ -753,11 +755,6 @@ def _only_kind(waiters: list[Any]) -> Kind:
     types = {*map(type, waiters)}
     kinds = {*map(registered_kinds.get, types, types)}
     return kinds.pop() if len(kinds) == 1 else None
-
-
-def _recover(weak: ref[Any]) -> None:
-    # The interrupted code holds the engine.
-    cast("ThreadEngine", weak()).recover()
 
 
 def leave_soon(weak: ref[ThreadEngine], mark: int, waiter: Any) -> None:
