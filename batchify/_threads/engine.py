@@ -493,9 +493,11 @@ class ThreadEngine:
         with self.deferred, self._lock:
             self._mend_if_torn()
             if drain.reason == "close":
-                self.closed = True
+                self._is_torn = True
                 self._closed_at = self.line.queue.arrivals
+                self.closed = True
                 self._open_plain()
+                self._is_torn = False
         # This refuses calls that were made meanwhile, if the engine is closed now.
         self._enter_crossings()
         with self.deferred, self._lock:

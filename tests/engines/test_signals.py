@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import pytest
 
-from batchify import QueueFullError, SyncMicrobatcher, microbatch
+from batchify import BatcherClosedError, QueueFullError, SyncMicrobatcher, microbatch
 from tests.kit.columns import forget_batchers, settle
 from tests.kit.engines import HOUR, doubled
 
@@ -223,6 +223,9 @@ class Closed(Cancelled):
         self.batcher.close()
 
     def recover(self):
+        if self.batcher._is_closed:
+            with pytest.raises(BatcherClosedError):
+                self.call(9)
         self.batcher.start()
         super().recover()
 
