@@ -5,8 +5,10 @@ Must not know: batches, the core, how a thread pool works.
 
 from __future__ import annotations
 
+from _thread import start_new_thread
 from asyncio import CancelledError, current_task, get_running_loop, wait
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _global_shutdown_lock
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -95,7 +97,12 @@ class ThreadOffload:
 
     # The engine is gone, because its loop is, or because nothing refers to the function any more.
     def __del__(self) -> None:
-        self.end(lambda _: True)
+        end: Callable[[], Any] = partial(self.end, lambda _: True)
+        if _global_shutdown_lock.locked():
+            # The collector may have interrupted a submit(), which holds the lock that another submit() needs.
+            start_new_thread(end, ())
+        else:
+            end()
 
 
 class SlotThread:

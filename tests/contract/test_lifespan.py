@@ -7,12 +7,14 @@ import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _global_shutdown_lock
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, current_batch, microbatch
 from batchify.testing import inline
+from batchify.testing.virtual_time import closing_loop
 from tests.kit.columns import in_time
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 from tests.kit.processes import printed_by
@@ -217,6 +219,29 @@ def test_the_last_reference_ends_the_lifespan(kit, resource):
         return "exit" in resource.log
 
     wait_until(is_exited)
+
+
+def test_the_collector_ends_a_lifespan_in_the_middle_of_a_submit():
+    """The end of an engine does not wait for a lock that its own thread holds in ``ThreadPoolExecutor.submit()``."""
+    log = []
+
+    @contextmanager
+    def lifespan():
+        log.append("enter")
+        yield
+        log.append("exit")
+
+    batchers = [AsyncMicrobatcher(doubled, lifespan=lifespan)]
+    with closing_loop(asyncio.new_event_loop()) as loop:
+        assert 2 == loop.run_until_complete(batchers[0].submit(1))
+
+    def collect():
+        with _global_shutdown_lock:
+            batchers.clear()
+            gc.collect()
+
+    in_time(collect)
+    wait_until(lambda: log == ["enter", "exit"])
 
 
 def test_inline_enters_the_lifespan_around_each_call(kit, resource):
