@@ -12,7 +12,7 @@ from batchify._batcher.draining import Drain
 from batchify._bridge import BridgedWaiter, Mailbox
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
-from tests.kit.engines import HOUR, PATIENCE, wait_until
+from tests.kit.engines import HOUR, PATIENCE, await_queued, wait_until
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_answers_of_a_batch_with_callers_of_each_kind(kit):
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     there = kit.call(asyncio.run, gathered(fn, 7, 8, 9))
-    wait_until(lambda: fn.batch_stats.pending == 9)
+    await_queued(fn, 9)
     here[0].cancel()
     futures[1].cancel()
     await asyncio.wait(here[:1])

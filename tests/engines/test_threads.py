@@ -30,7 +30,7 @@ from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.waiters import ThreadWaiter
 from batchify._threads.workers import Worker
-from tests.kit.engines import PATIENCE, Gate, doubled, failing, wait_until
+from tests.kit.engines import PATIENCE, Gate, await_queued, doubled, failing, wait_until
 from tests.kit.processes import printed_by
 
 
@@ -580,8 +580,7 @@ def test_tasks_of_several_loops_and_threads_share_a_batch(kit):
         others.append(kit.call(asyncio.run, double.acall(n)))
         wait_until(lambda: double.batch_stats.pending == n)  # noqa: B023  # the function is called in the same iteration
     others += kit.call_waiting(double, 3)
-    # A call that is on its way from a loop is pending, but not yet in the queue. This moves it there.
-    assert 3 == len(double._self_route.find().waiting())
+    await_queued(double, 3)
     gate.open()
     assert [0, 2, 4, 6] == kit.results(first + others)
     # The calls of two loops may arrive in any order.
@@ -607,7 +606,7 @@ def test_threads_and_loops_share_batches_under_load(kit):
     gate.await_batch()
     callers = [kit.call(asyncio.run, call_on_loop(first)) for first in (0, 1000)]
     callers += [kit.call(call_in_thread, first) for first in range(2000, 2200, calls)]
-    wait_until(lambda: double.batch_stats.pending == 2 * tasks + blocked)
+    await_queued(double, 2 * tasks + blocked)
     gate.open()
     items = [*range(500), *range(1000, 1500), *range(2000, 2200)]
     assert (doubled(items), [-2]) == ([*chain(*kit.results(callers))], kit.results(held))

@@ -122,6 +122,11 @@ def counted_calls(stats):
     return stats.pending + stats.running + ended
 
 
+def await_queued(fn, number):
+    """Wait until this number of calls is queued; a call on its way from a loop is pending, but not in the queue yet."""
+    wait_until(lambda: len(fn._self_route.find().waiting()) == number)
+
+
 def wait_until(condition):
     """Wait for another thread to make ``condition()`` true."""
     # Tests may freeze the clock of the application.
