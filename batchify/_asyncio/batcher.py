@@ -34,7 +34,7 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 
     from typing_extensions import Self, Unpack
 
@@ -283,11 +283,6 @@ class AsyncMicrobatcher(Batcher[T, R]):
         if not call.cancel() and not call.cancelled():
             # An error is read, so that asyncio does not log it.
             call.exception()
-
-    def _cancel_all(self, calls: Sequence[Any]) -> None:
-        # In reverse order: otherwise each would make room for the next one.
-        for call in reversed(calls):
-            self._cancel(call)
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Apply validated option changes on every loop."""

@@ -16,7 +16,7 @@ from batchify._asyncio.batcher import AsyncMicrobatcher
 from batchify._asyncio.engine import ItemFuture, find_loop
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
-from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read, yielded
+from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read
 from batchify._core.outcome import translate_exception
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def run_async(
         try:
             async with ClosingGenerator(fn(items)) as generator:
                 async for values in generator:
-                    if not distribute(batch, yielded(batch, values)):
+                    if not distribute(batch, values):
                         break
         except CancelledError:
             # If some streams have ended and the readers of all others have left, the batch has an answer for each.

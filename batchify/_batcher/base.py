@@ -24,7 +24,7 @@ from batchify._stats.counters import Stats
 from batchify.errors import undrained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -206,6 +206,11 @@ class Batcher(Generic[T, R]):
     def _ahead(self, ahead: int | None) -> int:
         return 2 * self._config.max_size * self._config.concurrency if ahead is None else ahead
 
+    def _cancel_all(self, calls: Sequence[Any]) -> None:
+        # In reverse order: otherwise each would make room for the next one.
+        for call in reversed(calls):
+            self._cancel(call)
+
     # What the shells add.
 
     @property
@@ -241,6 +246,9 @@ class Batcher(Generic[T, R]):
         raise NotImplementedError
 
     def flush(self) -> None:
+        raise NotImplementedError
+
+    def _cancel(self, call: Any) -> None:
         raise NotImplementedError
 
     def _change(self, changes: dict[str, Any]) -> None:

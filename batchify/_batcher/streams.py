@@ -122,7 +122,7 @@ def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -
         try:
             with closing(fn(items)) as generator:
                 for values in generator:
-                    if not distribute(batch, yielded(batch, values)):
+                    if not distribute(batch, values):
                         break
         except Exception as error:
             if not fail_open_streams(batch, error):
@@ -133,14 +133,10 @@ def run(fn: Callable[[list[Any]], Generator[Any, Any, Any]], items: list[Any]) -
         del fn, items, batch
 
 
-def yielded(batch: Batch, values: Any) -> list[Any]:
-    """Return the values of a yield for the callers, without those of padding."""
-    return results(batch.name, batch.size + batch.padding, values, "yield")[: batch.size]
-
-
-def distribute(batch: Batch, values: list[Any]) -> bool:
-    """Put each value into the channel of its caller; return whether any stream is still read."""
-    for channel, value in zip(batch.waiters, with_own_exceptions(values), strict=True):
+def distribute(batch: Batch, values: Any) -> bool:
+    """Put each value of a yield into the channel of its caller; return whether any stream is still read."""
+    without_padding = results(batch.name, batch.size + batch.padding, values, "yield")[: batch.size]
+    for channel, value in zip(batch.waiters, with_own_exceptions(without_padding), strict=True):
         if channel.is_read:
             if value is DONE:
                 channel.end()

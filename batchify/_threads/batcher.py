@@ -30,7 +30,7 @@ from batchify._threads.waiters import FutureWaiter, held_lock, kept, new_waiter
 from batchify.errors import ReentrantCallError, interrupting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
     from threading import Lock
     from weakref import ref
@@ -253,11 +253,6 @@ class SyncMicrobatcher(Batcher[T, R]):
             # The traceback refers to this frame, which must not refer back.
             ended = None
             self._cancel_all(calls)
-
-    def _cancel_all(self, calls: Sequence[Any]) -> None:
-        # In reverse order: otherwise each would make room for the next one.
-        for call in reversed(calls):
-            self._cancel(call)
 
     def _wait_for_room(self, engine: ThreadEngine, gate: Lock, leave: Callable[[], object]) -> None:
         """Block until the item has room. After an error, call ``leave``."""
