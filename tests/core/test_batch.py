@@ -66,6 +66,23 @@ def test_a_dropped_caller_takes_its_item_along():
     )
 
 
+def test_a_dropped_caller_takes_its_context_along():
+    """The contexts of a batch are those of the remaining items."""
+    batch = new()
+    batch.contexts = tuple("1234")
+    batch.drop([False, True, False, True])
+    assert ("1", "3") == batch.contexts
+
+
+def test_callers_dropped_after_others_left_abandon_no_open_caller():
+    """A batch whose first callers have left, and are dropped only then, is not abandoned by the others."""
+    batch = new("abcd")
+    found = [batch.is_abandoned({"C", "D"}.__contains__)]
+    batch.drop([True, True, False, False])
+    found.append(batch.is_abandoned({"C", "D"}.__contains__))
+    assert [False, False] == found
+
+
 def test_a_shared_item_stays_until_its_last_caller_is_dropped():
     """An item that several callers share is dropped with the last of them."""
     batch = Batch(["a", "b"], ["A", "B", "C"], [0.0] * 3, "full", 8, 9.0, shares=[0, 1, 0])

@@ -796,6 +796,17 @@ def test_only_the_entries_up_to_a_place_are_listed():
     assert [0, 1] == [ticket for ticket, _ in queue.with_tickets(end)]
 
 
+def test_a_batch_without_callers_is_settled():
+    """A running batch that lost all of its callers does not hold up those that wait for earlier calls."""
+    queue = new(max_size=2)
+    arrive(queue, "a", 1.0)
+    batch = queue.take(1.0)
+    found = [queue.is_settled(1.0)]
+    batch.drop([True])
+    found.append(queue.is_settled(1.0))
+    assert [False, True] == found
+
+
 def test_a_queue_is_settled_when_no_earlier_call_waits_or_runs():
     """A queue is settled as of a time if all calls that arrived until then have left and are finished."""
     queue = new(max_size=2, concurrency=2)
