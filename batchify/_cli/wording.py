@@ -58,6 +58,8 @@ PREDICTED = ("load", "p50", "p99", "answered/s", "batch")
 UNEQUAL = 0.2
 # A function that uses this share of all cores leaves none to the loop that calls it.
 ALL_CORES = 0.8
+# Seconds below which waking up a thread and a loop takes a large part of the time of a call.
+SHORT = 0.001
 
 
 def cost_tables(costs: Sequence[Cost]) -> Iterator[Table]:
@@ -99,6 +101,12 @@ def verdict(costs: Sequence[Cost]) -> Iterator[str]:
         yield (
             f"The function keeps {cost.cores:.1f} of {cores} cores busy. The event loop that calls it has to wait for "
             "a core, so the predicted latencies may be wrong by more than 25%. Check them with: batchify bench"
+        )
+    if cost.unbatched < SHORT:
+        yield (
+            f"The function takes {_time(each.unbatched for each in costs)} for an item. How long a thread and an event "
+            "loop take to wake up matters as much, and depends on the load, so the predicted latencies may be wrong by "
+            "more than 25%. Check them with: batchify bench"
         )
     gain = Estimate.of(each.gain for each in costs)
     best = max(cost.loaded[1], key=lambda size: size / cost.loaded[1][size])

@@ -137,6 +137,10 @@ FUNCTIONS = dedent(
         return items
 
     stop = 40
+
+    async def brief(items):
+        await asyncio.sleep(0.0005)
+        return items
     """
 )
 
@@ -279,6 +283,14 @@ def test_tune_says_that_all_cores_are_busy(command, monkeypatch):
     monkeypatch.setattr("batchify._cli.measure.process_time", count(0, 1_000_000).__next__)
     _, output, _ = command(line)
     assert "cores busy. The event loop that calls it has to wait for a core, so the predicted latencies" in output
+
+
+@pytest.mark.parametrize(("function", "is_short"), [("brief", True), ("sleep", False)])
+def test_tune_says_that_wake_ups_matter(command, function, is_short):
+    """If a batch takes less time than wake-ups may take, the prediction is said to be uncertain."""
+    _, output, _ = command(f"tune shop:{function} --items shop:numbers --max-size 2 --seconds 0.2 --rate 100")
+    expected = "for an item. How long a thread and an event loop take to wake up matters as much"
+    assert is_short == (expected in output)
 
 
 @pytest.mark.parametrize(
