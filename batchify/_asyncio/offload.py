@@ -126,9 +126,10 @@ async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any
     # The future of the loop carries no outcome: it refuses StopIteration.
     loop = get_running_loop()
     done = loop.create_future()
-    future = executor.send(LocalCall(fn, cast("Batch", current())))
-    future.add_done_callback(lambda _: _notify(loop, done))
-    await _ended(done, future.cancel)
+    with LocalCall(fn, cast("Batch", current())) as call:
+        future = executor.send(call)
+        future.add_done_callback(lambda _: _notify(loop, done))
+        await _ended(done, future.cancel)
     return call_captured(executor.outcome, future)
 
 

@@ -228,7 +228,7 @@ class Batcher(Generic[T, R]):
         return self._config.takes_requests
 
     def _apply_changes(self) -> None:
-        """Wait until changed options apply to new calls. On an event loop, they do at once."""
+        """Wait until changed options apply to new calls. On an event loop, changes apply at once."""
 
     def submit(self, item: T, keep: object = None) -> Any:
         raise NotImplementedError

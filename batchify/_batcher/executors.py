@@ -4,8 +4,8 @@ Decides: the form in which a call of a batch function is sent, and the error if 
 Must not know: engines, the queue, the kinds of executors.
 
 1. An executor gets a call without arguments, which runs the batch function in the context of its batch.
-2. The batch starts when the executor runs this call, or pickles it. Until then, callers may leave and deadlines pass,
-   and their items are dropped.
+2. The batch starts when the executor runs this call, or pickles it. Until then, tasks may leave and deadlines pass, and
+   their items are dropped.
 3. Another process finds the batch function by its name. Pickle cannot do that, because the name stands for the
    decorated function, so the other process unwraps the object of that name. It must be importable there.
 4. Items never appear in a representation of a call, because an executor may log it.
@@ -31,6 +31,8 @@ from batchify.errors import BatchAbortedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor, Future
+
+    from typing_extensions import Self
 
     from batchify._batcher.current import CurrentBatch
     from batchify._core.batch import Batch
@@ -94,12 +96,8 @@ def run_in(
         return fn
 
     def run(_: list[Any]) -> Any:
-        call = LocalCall(fn, cast("Batch", current()), arguments)
-        try:
+        with LocalCall(fn, cast("Batch", current()), arguments) as call:
             return executor.outcome(executor.send(call))
-        finally:
-            # If the executor failed: the callers get its error now, whatever their deadlines.
-            call.start()
 
     return run
 
@@ -125,8 +123,15 @@ class LocalCall:
         self.has_started = False
         part.call = self
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # If the executor failed, so that no caller leaves the batch before it gets the error.
+        self.start()
+
     def start(self) -> list[Any]:
-        """Return the items to run, all of which have started now."""
+        """Mark the batch as started, and return its items."""
         with self.lock:
             self.has_started = True
         return self._part.given or self._part.items

@@ -17,7 +17,7 @@ An engine holds one ``Line`` and uses it in this way:
     line.seal(batch)                     no more callers may join the batch, because it is cancelled
     mark = line.add(data, waiter, now)   an item arrived
     line.admit()                         items may have room now: returns their waiters
-    line.leave(mark, waiter)             a caller left while its item was queued: returns its entry, or None
+    line.leave(mark, waiter)             a caller left: returns its entry if it was queued, otherwise None
     line.fail_all()                      no batch can run: returns all waiters of the queue, which then fail
     line.expire(now)                     the entries that missed their deadlines
     line.configure(config)               the options changed
@@ -197,7 +197,7 @@ class Line:
             self._count_left()
             dropped: list[Any] = []
             if entry is None:
-                for batch in _not_started(self.queue):
+                for batch in self.queue.running:
                     dropped += self._withdraw(batch, [waiter])
                 self.stats.left(len(dropped))
         return entry
@@ -240,18 +240,24 @@ class Line:
         with self.stats.lock:
             expired = self.queue.expire(now)
             self.departed += len(expired)
-            for batch in _not_started(self.queue):
-                late = [entry for entry, _ in batch.entries if entry.deadline <= now]
-                if self._withdraw(batch, [entry.waiter for entry in late]):
-                    expired += late
+            for batch in self.queue.running:
+                if batch.expires_at <= now:
+                    late = [entry for entry in batch.entries if entry.deadline <= now]
+                    if self._withdraw(batch, [entry.waiter for entry in late]):
+                        expired += late
+                    else:
+                        # All of its items have started.
+                        batch.expires_at = inf
             self.stats.expired(len(expired))
         return expired
 
     def _withdraw(self, batch: Batch, waiters: list[Any]) -> list[tuple[Any, Any]]:
-        """Remove callers from a batch unless its executor starts it now, and return their items and waiters."""
+        """Remove callers from a batch that waits in an executor, and return their items and waiters."""
+        dropped: list[tuple[Any, Any]] = []
+        if batch.call is None:
+            return dropped
         leaving = {*map(id, waiters)}
         gone = [id(waiter) in leaving for waiter in batch.waiters]
-        dropped: list[tuple[Any, Any]] = []
         with batch.call.lock:
             if True in gone and not batch.call.has_started:
                 callers = zip(batch.positions, batch.waiters, gone, strict=True)
@@ -259,7 +265,6 @@ class Line:
                 if self.joinable:
                     self.seal(batch)
                 batch.drop(gone)
-                batch.entries = [pair for pair in batch.entries if id(pair[0].waiter) not in leaving]
                 if batch.given is not None:
                     batch.copy_items(self.config.padding(batch.size))
         return dropped
@@ -309,19 +314,22 @@ class Line:
                 self.departed += len(batch.waiters)
         if batch is not None:
             batch.name = self.name
+            if self.plain is None and self.config.executor is None:
+                # The items start now.
+                batch.expires_at = inf
         return batch
 
     def drop(self, batch: Batch, gone: list[bool], now: float) -> bool:
         """Remove the callers that left before the run, and return whether any stays. If not, the batch ends."""
         if any(gone):
-            items = batch.items
+            held = batch.items, batch.entries
             with self.stats.lock:
                 batch.drop(gone)
                 self.stats.left(sum(gone))
                 if not batch.waiters:
                     self.queue.finish(batch, now)
             # Not before, because this may run the finalizer of an item.
-            del items
+            del held
         return bool(batch.waiters)
 
     def runs(self, batch: Batch) -> Iterable[Batch]:
@@ -364,17 +372,15 @@ class Line:
 
     def _unseal(self, batch: Batch) -> None:
         """Let callers of equal items join a batch that begins to run."""
-        entries = {id(entry.waiter): entry for entry, _ in batch.entries}
         with self.stats.lock:
-            for waiter, index in zip(batch.waiters, batch.positions, strict=True):
-                entry = entries[id(waiter)]
+            for entry, index in zip(batch.entries, batch.positions, strict=True):
                 if entry.duplicate_of is not None:
                     self.joinable[entry.group, entry.duplicate_of] = batch, index
 
     def seal(self, batch: Batch) -> None:
         """Let no more callers join a batch that has its answers, or is cancelled."""
         with self.stats.lock:
-            for entry, _ in batch.entries:
+            for entry in batch.entries:
                 key = entry.group, entry.duplicate_of
                 if key in self.joinable and self.joinable[key][0] is batch:
                     del self.joinable[key]
@@ -438,12 +444,7 @@ def _plan_with_deadlines(queue: GroupedQueue) -> float | None:
 
 
 def _next_deadline(queue: GroupedQueue) -> float | None:
-    handed_over = (entry.deadline for batch in _not_started(queue) for entry, _ in batch.entries)
     queued = queue.expires_at
-    at = min(inf if queued is None else queued, *handed_over, inf)
+    # A batch may also wait in an executor.
+    at = min(inf if queued is None else queued, *(batch.expires_at for batch in queue.running), inf)
     return None if at == inf else at
-
-
-def _not_started(queue: PlainQueue | GroupedQueue) -> list[Batch]:
-    """Return the batches that an executor has, but has not started."""
-    return [batch for batch in queue.running if batch.call is not None and not batch.call.has_started]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -38,15 +39,17 @@ class Batch:
     the index of each waiter's item. A part of a batch has that batch as its ``parent``.
     """
 
-    # The entries of a grouped queue with the indexes of their items. They keep items alive for which equal ones stand.
-    entries: Sequence[tuple[Entry, int]] = ()
+    # The entries of a grouped queue, one for each waiter. They keep items alive for which equal ones stand.
+    entries: Sequence[Entry] = ()
+    # The earliest deadline of an item, while the batch may wait in an executor.
+    expires_at = inf
     # The list that the batch function gets in place of ``items``, if these are needed after the run.
     given: list[Any] | None = None
     # The number of items by which that list is longer.
     padding = 0
     # Learns from the run time of the batch; ``None`` for a part, which is run again.
     run_cost: RunCost | None = None
-    # The call of an executor that runs the batch. Until it starts, callers may leave, and their items are dropped.
+    # The call of an executor that runs the batch. Until it starts, tasks may leave, and their items are dropped.
     call: Any = None
     # All waiters before this one are known not to want an answer any more.
     _first_open = 0
@@ -96,6 +99,9 @@ class Batch:
         stays = [not g for g in gone]
         waiters, arrived = list(compress(self.waiters, stays)), list(compress(self.arrived, stays))
         shares, calls = self.shares, len(waiters)
+        # A caller that joined while the batch ran has no entry.
+        entries = list(compress(self.entries, stays))
+        expires_at = inf if self.expires_at == inf else min((entry.deadline for entry in entries), default=inf)
         if shares is not None:
             shares = list(compress(shares, stays))
             wanted = set(shares)
@@ -108,6 +114,7 @@ class Batch:
         # No call in between: the exception of a signal handler leaves all of these changed, or none.
         self.waiters, self.arrived, self.shares = waiters, arrived, shares
         self.items, self.contexts, self.weights = items, contexts, weights
+        self.entries, self.expires_at = entries, expires_at
         self.unanswered, self.size, self.unfinished_items, self._first_open = calls, size, size, 0
 
     def join(self, waiter: Any, index: int) -> None:

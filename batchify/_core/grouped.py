@@ -176,7 +176,7 @@ class GroupedQueue(Slots):
             self._learner.departed(now)
         # Last, and without a call, which could fail in between.
         self.running += (batch,)
-        for entry, _ in batch.entries:
+        for entry in batch.entries:
             del self._admitted[entry.ticket]
         return batch
 
@@ -255,21 +255,22 @@ class GroupedQueue(Slots):
             taken = group.cut(self._max_size, self._max_weight)
         self._update_heaps(group)
         items = [duplicates[0].item for duplicates in taken]
-        entries = [(entry, index) for index, duplicates in enumerate(taken) for entry in duplicates]
-        for entry, _ in entries:
+        entries = [entry for duplicates in taken for entry in duplicates]
+        expires_at = min(entry.deadline for entry in entries) if self._deadlines.values else inf
+        for entry in entries:
             self._deadlines.drop(entry.ticket)
         batch = Batch(
             items,
-            [entry.waiter for entry, _ in entries],
-            [entry.arrived for entry, _ in entries],
+            [entry.waiter for entry in entries],
+            [entry.arrived for entry in entries],
             reason,
             self._max_size,
             now,
-            shares=None if len(entries) == len(items) else [index for _, index in entries],
+            shares=None if len(entries) == len(items) else [n for n, equal in enumerate(taken) for _ in equal],
             weights=[duplicates[0].weight for duplicates in taken],
         )
         # Dropping an entry here could run the finalizer of an item.
-        batch.entries = entries
+        batch.entries, batch.expires_at = entries, expires_at
         batch.run_cost = self._run_cost
         return batch
 

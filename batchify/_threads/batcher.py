@@ -207,7 +207,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         return (self._bridge or load_bridge()).acall(self, item, keep)
 
     def submit_many(self, items: Iterable[T], keep: object = None) -> list[R]:  # noqa: ARG002  # as above
-        """Return the results for ``items``, in order. After the first error, the items still queued are withdrawn.
+        """Return the results for ``items``, in order, or raise the first error and withdraw the items still queued.
 
         Args:
             items: any number of items.

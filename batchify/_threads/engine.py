@@ -273,10 +273,11 @@ class ThreadEngine:
             kind_of(waiter).admit(waiter)
             kind_of(waiter).is_open(waiter)
             return 0
-        now, expires_at = monotonic(), self.line.expires_at
-        time_limit = data.time_limit if isinstance(data, Entry) else None
-        if time_limit is not None and (expires_at is None or now + time_limit < expires_at):
-            self._deadline_workers.wake_one(self, 1)
+        now = monotonic()
+        if isinstance(data, Entry) and data.time_limit is not None:
+            expires_at = self.line.expires_at
+            if expires_at is None or now + data.time_limit < expires_at:
+                self._deadline_workers.wake_one(self, 1)
         mark = self.line.add(data, waiter, now)
         self._admit_waiting()
         return mark
@@ -385,12 +386,13 @@ class ThreadEngine:
         # calls that wait for them.
         self._expire()
         with self.deferred, self._lock:
-            workers = self._deadline_workers
-            if not workers.begin(worker, 1) or self._may_end(worker):
+            workers, expires_at = self._deadline_workers, self.line.expires_at
+            if not workers.begin(worker, 1) or (expires_at is None and self._may_end(worker)):
                 workers.remove(worker)
                 return None
+            if expires_at is not None:
+                worker.stay()
             workers.rest(worker)
-            expires_at = self.line.expires_at
             return inf if expires_at is None else expires_at - monotonic()
 
     def _expire(self) -> None:
@@ -433,6 +435,8 @@ class ThreadEngine:
                 entry = self.line.leave(mark, waiter)
                 if entry is None:
                     self._may_have_left = True
+                    # The last caller may have left a batch that waits in an executor.
+                    self._go_idle_if_done()
                 else:
                     kind = kind_of(waiter)
                     # A caller that waits for room stops waiting.
@@ -730,7 +734,7 @@ class ThreadEngine:
         """Count, answer the callers, report, and only then free the slot: an idle engine has nothing left to do."""
         now, waiters = monotonic(), part.waiters
         if part.shares is not None or part.call is not None:
-            # Callers of other kinds may have joined, or all of them left.
+            # Callers of other kinds may have joined, or all callers may have left.
             kind = _only_kind(waiters)
         gone = self._gone(waiters, kind)
         failed = 0

@@ -354,6 +354,23 @@ def test_calls_expire():
     assert 9.0 == line.expires_at
 
 
+@pytest.mark.parametrize(("executor", "expected"), [(object(), 2.0), (None, None)], ids=["executor", "no executor"])
+def test_the_deadline_of_a_batch_that_departs(executor, expected):
+    """The deadline of a batch stays the next one while its executor may not have started it."""
+    line = new(takes_requests=True, executor=executor)
+    urgent(line, "a", 2.0)
+    line.take(0.0)
+    assert expected == line.expires_at
+
+
+def test_a_deadline_that_passes_as_a_batch_is_handed_over():
+    """A batch whose deadline passes before its executor has it counts as started."""
+    line = new(takes_requests=True, executor=object())
+    urgent(line, "a", 2.0)
+    line.take(0.0)
+    assert ([], None, {"running": 1}) == ([*line.expire(2.0)], line.expires_at, counted(line))
+
+
 @KINDS
 def test_calls_without_deadlines_do_not_expire(options):
     """A call without a deadline does not expire, however long it waits."""

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future
 import pytest
 
 from batchify import AsyncMicrobatcher, DeadlineError, microbatch
+from tests.kit.columns import in_time
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
 
 # A deadline that passes in real time, in seconds.
@@ -31,6 +32,20 @@ class Busy(Executor):
             if future.set_running_or_notify_cancel():
                 future.set_result((pickle.loads(pickle.dumps(fn)) if pickled else fn)())  # noqa: S301  # our own bytes
         self.calls = []
+
+
+class Refusing(Executor):
+    """An executor that refuses its first call, and passes the others on."""
+
+    def __init__(self, executor):
+        self._executor = executor
+        self._has_refused = False
+
+    def submit(self, fn, /):
+        if not self._has_refused:
+            self._has_refused = True
+            raise OSError
+        return self._executor.submit(fn)
 
 
 class Recorded:
@@ -107,6 +122,32 @@ def test_a_batch_whose_items_all_expired_does_not_run(executor, pickled, options
     double.configure(executor=None)
 
 
+@pytest.mark.parametrize("end", ["close", "drain"])
+def test_deadlines_pass_while_a_function_drains(executor, end):
+    """A function that closes or drains waits until the deadlines of a batch in a busy executor have passed."""
+    double = microbatch(doubled, executor=executor, max_size=2, timeout=HOUR)
+    calls = [double.options(deadline=deadline).submit(1) for deadline in (SOON, 3 * SOON)]
+    in_time(getattr(double, end))
+    assert [DeadlineError] * 2 == [type(call.exception(0)) for call in calls]
+    executor.start()
+
+
+async def test_a_caller_leaves_a_batch_whose_submit_failed(executor):
+    """With ``isolate_errors``, the halves of a batch that the executor refused run with the callers that stay."""
+    batcher = AsyncMicrobatcher(doubled, 4, HOUR, executor=Refusing(executor), isolate_errors=True)
+    leaving, *staying = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3, 4)]
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    executor.start()
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    executor.start()
+    assert [4, 6, 8] == await asyncio.gather(*staying)
+    stats = batcher.stats
+    assert (1, 3, 0) == (stats.cancelled_items, stats.answered_items, stats.running)
+    await batcher.stop()
+
+
 def test_a_started_batch_has_met_its_deadlines(executor):
     """A batch that its executor has started is answered, although its deadlines pass meanwhile."""
     double = microbatch(doubled, executor=executor)
@@ -172,6 +213,6 @@ async def test_all_tasks_of_a_batch_in_a_thread_leave_before_it_starts(executor)
     await asyncio.to_thread(wait_until, lambda: executor.calls)
     call.cancel()
     await asyncio.wait([call])
-    executor.start()
     await double.adrain()
+    executor.start()
     assert ([], 1, 0) == (fn.batches, double.batch_stats.cancelled_items, double.batch_stats.total_batches)

@@ -657,6 +657,20 @@ def test_an_item_is_dropped_at_its_deadline():
     assert None is queue.expires_at
 
 
+def test_a_batch_has_the_earliest_deadline_of_its_callers():
+    """The deadline of a batch is the earliest of those whose callers stay, and infinite without any."""
+    queue = busy(max_size=9)
+    for item, time_limit in ("a", 2.0), ("b", None), ("c", 1.0):
+        urgent(queue, item, 0.0, time_limit=time_limit)
+    queue.finish(queue.running[0], 0.0)
+    batch = queue.take(0.0)
+    found = [batch.expires_at]
+    for gone in [False, False, True], [True, False]:
+        batch.drop(gone)
+        found.append(batch.expires_at)
+    assert ([1.0, 2.0, float("inf")], ["B"]) == (found, [entry.waiter for entry in batch.entries])
+
+
 def test_an_item_that_waits_for_room_is_dropped_at_its_deadline():
     """A deadline also holds for an item that waits for room, and the items behind it are admitted."""
     queue = new(max_pending=1, max_size=9, timeout=60.0)
