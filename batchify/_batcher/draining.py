@@ -69,13 +69,13 @@ class Drain(End):
             self.add_done_callback(lambda _: end_wait())
 
 
-def time_left(timeout: float | None) -> Callable[[], float | None]:
+def time_left(timeout: float | None, clock: Callable[[], float] = monotonic) -> Callable[[], float | None]:
     """Return a function that returns the seconds left of ``timeout``, a valid time limit."""
     limit = seconds("timeout", timeout)
     if limit is None:
         return lambda: None
-    until = monotonic() + limit
-    return lambda: max(0.0, until - monotonic())
+    until = clock() + limit
+    return lambda: max(0.0, until - clock())
 
 
 def wait_for(ends: Iterable[End], timeout: float | None) -> bool:

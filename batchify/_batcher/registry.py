@@ -94,7 +94,9 @@ async def for_each_async(
     step: Callable[[Batcher[Any, Any], float | None], Awaitable[None]],
     timeout: float | None,
 ) -> None:
-    left = time_left(timeout)
+    import asyncio  # noqa: PLC0415  # users of threads alone do not import it
+
+    left = time_left(timeout, asyncio.get_running_loop().time)
     errors: list[TimeoutError] = []
     for batcher in several:
         try:

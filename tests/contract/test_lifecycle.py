@@ -392,6 +392,23 @@ def test_all_batchers_drain(kit, drain_all):
     assert [6] == kit.results(late)
 
 
+async def test_functions_on_a_loop_share_one_time_limit(moment):
+    """``adrain_all()`` ends after its time limit by the clock of the loop, however many functions do not drain."""
+
+    async def stuck(items):
+        await asyncio.get_running_loop().create_future()
+
+    fns = [microbatch(stuck) for _ in range(3)]
+    calls = [asyncio.ensure_future(fn(1)) for fn in fns]
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        await batchify.adrain_all(timeout=5)
+    assert 5 == moment()
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+
+
 @pytest.mark.parametrize("close_all", [batchify.close_all, lambda timeout: asyncio.run(batchify.aclose_all(timeout))])
 def test_all_batchers_close_within_a_timeout(kit, close_all):
     """``close_all()`` takes a timeout for all batchers."""
