@@ -660,15 +660,27 @@ def test_an_item_is_dropped_at_its_deadline():
 def test_a_batch_has_the_earliest_deadline_of_its_callers():
     """The deadline of a batch is the earliest of those whose callers stay, and infinite without any."""
     queue = busy(max_size=9)
-    for item, time_limit in ("a", 2.0), ("b", None), ("c", 1.0):
+    for item, time_limit in ("a", 2.0), ("b", None), ("c", 1.0), ("d", 3.0):
         urgent(queue, item, 0.0, time_limit=time_limit)
     queue.finish(queue.running[0], 0.0)
     batch = queue.take(0.0)
-    found = [batch.expires_at]
-    for gone in [False, False, True], [True, False]:
+    found = [(batch.expires_at, "".join(entry.waiter for entry in batch.entries))]
+    for gone in [False, False, True, False], [True, False, False], [True, True]:
         batch.drop(gone)
-        found.append(batch.expires_at)
-    assert ([1.0, 2.0, float("inf")], ["B"]) == (found, [entry.waiter for entry in batch.entries])
+        found.append((batch.expires_at, "".join(entry.waiter for entry in batch.entries)))
+    assert [(1.0, "ABCD"), (2.0, "ABD"), (3.0, "BD"), (float("inf"), "")] == found
+
+
+def test_a_deadline_that_is_met_stays_met():
+    """A batch that has started has no deadline, whichever callers leave it."""
+    queue = busy(max_size=9)
+    for item in "ab":
+        urgent(queue, item, 0.0, time_limit=1.0)
+    queue.finish(queue.running[0], 0.0)
+    batch = queue.take(0.0)
+    batch.expires_at = float("inf")
+    batch.drop([True, False])
+    assert float("inf") == batch.expires_at
 
 
 def test_an_item_that_waits_for_room_is_dropped_at_its_deadline():
