@@ -225,7 +225,7 @@ class Batcher(Generic[T, R]):
     @property
     def _takes_requests(self) -> bool:
         """Whether calls may have priorities and deadlines."""
-        return self._config.takes_requests
+        raise NotImplementedError
 
     def _apply_changes(self) -> None:
         """Wait until changed options apply to new calls. On an event loop, changes apply at once."""

@@ -498,6 +498,8 @@ class ThreadEngine:
             self._mend_if_torn()
             if drain.reason == "close":
                 self._is_torn = True
+                # First, so that no call joins an engine that says it is closed.
+                self.plain = None
                 self._closed_at = self.line.queue.arrivals
                 self.closed = True
                 self._open_plain()

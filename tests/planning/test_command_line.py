@@ -476,6 +476,16 @@ def test_bench_counts_failures(command, monkeypatch):
     assert "At 1,500 calls/s, 3 of the calls failed: KeyError 2, ValueError 1." in output
 
 
+def test_bench_without_a_call_shows_nothing(command, monkeypatch):
+    """A load that made no call has neither figures nor failures."""
+
+    async def idle(load, calls, seed):
+        pass
+
+    monkeypatch.setattr("batchify._cli.commands.run_load", idle)
+    assert (0, "", "") == command("bench shop:sleep --items shop:numbers --seconds 1 --rate 100")
+
+
 def test_bench_without_an_answer_reports_only_failures(command, monkeypatch):
     """A load without any answer has no row in the table, but its failures are reported."""
 
