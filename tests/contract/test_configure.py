@@ -43,7 +43,6 @@ def test_adaptive_timing_applies_to_waiting_items(kit):
     callers = kit.call_waiting(double, 1, 2)
     double.configure(timeout=None)
     assert [2, 4] == kit.results(callers)
-    # One call may still be on its way from its loop, and then has a batch of its own.
     assert {"idle"} == {reason for reason, batches in double.batch_stats.reasons.items() if batches}
 
 

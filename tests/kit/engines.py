@@ -221,5 +221,11 @@ class Bridged(Tasks):
     def call(self, fn, *args, **kwargs):
         return super().call(fn.acall, *args, **kwargs)
 
+    def call_waiting(self, fn, *items):
+        callers = super().call_waiting(fn, *items)
+        # A call on its way from its loop is counted, but a later one may overtake it. This moves it to the queue.
+        fn._self_route.find().waiting()
+        return callers
+
     def inside(self, fn, item):
         return super().inside(fn.acall, item)
