@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from batchify._batcher.live import register_for_fork
 from batchify._batcher.registry import sources
-from batchify._stats.counters import BOUNDS, batch_sizes
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.sums import BOUNDS, batch_sizes
 from batchify._stats.totals import Totals
 from batchify.errors import needs
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from batchify._stats.counters import Counts
+    from batchify._stats.sums import Counts
     from batchify._stats.totals import Total
 
 # Powers of two, the same for every batcher at any time, so that the buckets of several processes can be added.

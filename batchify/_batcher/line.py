@@ -409,7 +409,7 @@ class Line:
         with stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
             # From the first arrival if nothing was counted yet, or since the last reset.
-            since = (stats.slot_time and self.counted_until) or part.arrived[0]
+            since = (not stats.is_new and self.counted_until) or part.arrived[0]
             self.counted_until = now
             overlap = stats.ended(part, run_time, failed, cancelled, self.config.concurrency * (now - since))
             # The counters of all instances have one lock, so they learn one at a time.

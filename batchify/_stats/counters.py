@@ -5,39 +5,30 @@ Must not know: engines, clocks. Engines pass durations.
 
 Rules
 -----
-1. An engine updates the counters once or twice a batch, never once an item. A reader computes wait times from the
-   arrival times that the core recorded.
+1. An engine notes a batch when it ends, and does nothing for each item. Many batches are added up together: when there
+   are enough of them, and before anything is read.
 2. The numbers of waiting and running calls are derived from the queues. A step that moves calls from there to the
    counters, or from waiting to running, holds the ``lock``. So waiting + running + answered + failed + cancelled +
    expired is the number of calls made, at any moment, read from any thread.
 3. The counters of an instance have those of the decorated function as their parent. Both share one lock, and one update
    counts in both, so the parent keeps the numbers of dropped instances. Only waiting calls are summed.
 4. ``reset()`` keeps all counts for exporters, which need numbers that never fall.
+5. A signal handler or a finalizer may read and count in the middle of any step, and an exception of it ends the step.
+   Numbers that belong together change without a call in between, where CPython runs neither.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, deque
-from itertools import islice
 from math import inf
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS, BatchStats, percentiles
+from batchify._stats.sums import CALLS, WIDTH, Counts, Sums, batch_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchify._core.batch import Batch
-
-# Numbers by field of a snapshot, by reason of a departure, by size of a batch (an int), and by bucket of a time (a pair
-# such as ``("run", 3)``). "capacity" is the sum of the ``max_size`` of all batches, "unanswered" counts the callers
-# that left a running batch, "dropped" the calls that failed in the queue, and "wait_time", "run_time" and "slot_time"
-# are sums in seconds. The numbers of the present are "pending", "running", "slots", and "room", the free places in the
-# queues.
-Counts: TypeAlias = Counter[Any]
 
 
 class Queue(Protocol):
@@ -57,16 +48,10 @@ class Departures(Protocol):
 
 
 FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
-# Percentiles cover this many of the newest items (wait times) and batches (run times).
-RECENT = 10_000
-# The upper bounds of the buckets of wait and run times, in seconds, with one more bucket above. They are the same for
-# every batcher at any time, so that the buckets of several processes can be added.
-BOUNDS = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
-    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
-)
 # After this many batches of one item, a hint is due.
 MANY_LONE_ITEMS = 1000
+# Batches are added up when there are so many values of them and arrivals of their calls.
+MANY = (WIDTH + 1) * MANY_LONE_ITEMS
 
 
 class Stats:
@@ -77,7 +62,7 @@ class Stats:
     def __init__(self, parent: Stats | None = None) -> None:
         # Each call counts in these too. They do not include the counters themselves: those of an instance that is gone,
         # with the queues that they follow, must not wait for the garbage collector.
-        self._parents = () if parent is None else (parent,)
+        self._parent = parent
         # It is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
         self.lock = RLock() if parent is None else parent.lock
         # Weak references. As for the queues, a dict is copied in one step while a finalizer changes it.
@@ -91,20 +76,14 @@ class Stats:
             parent._children[ref(self, parent._children.pop)] = None
 
     def _clear(self) -> None:
-        # By field of a snapshot: what does not follow from the next ones.
-        self._counts = dict.fromkeys((*FIELDS, "unanswered", "dropped"), 0)
-        # The number of batches of each size, reason and maximum size.
-        self._kinds: dict[tuple[int, str, int], int] = {}
-        self._wait_time = self._run_time = 0.0
-        # The time of all slots, whether a batch ran in them or not.
-        self.slot_time = 0.0
-        self._longest_wait = self._longest_run = 0.0
-        # The number of calls by wait time, and of batches by run time.
-        self._wait_buckets, self._run_buckets = ([0] * (len(BOUNDS) + 1) for _ in range(2))
-        # The departures of the newest batches, with their numbers of calls, and the arrivals of the newest calls.
-        self._departures: deque[tuple[float, int]] = deque(maxlen=RECENT)
-        self._arrivals: deque[float] = deque(maxlen=RECENT)
-        self._runs: deque[float] = deque(maxlen=RECENT)
+        # Whether no batch has ended since then.
+        self.is_new = True
+        # By field of a snapshot: what does not follow from batches.
+        self._counts = dict.fromkeys((*FIELDS, "dropped"), 0)
+        self._sums = Sums()
+        # The values of the batches that the sums do not include yet, and the arrivals of their calls in order.
+        self._notes: list[Any] = []
+        self._arrivals: list[float] = []
 
     def reset(self) -> None:
         """Set all counters to zero, also in the children, except those of waiting and running calls."""
@@ -145,12 +124,12 @@ class Stats:
 
     def _count(self, field: str, count: int, queue: Departures | None = None) -> None:
         with self.lock:
-            # No call in between: the exception of a signal handler leaves all of these counts changed, or none.
+            # Rule 5.
             if queue is not None:
                 queue.departed += count
             self._counts[field] += count
-            if self._parents:
-                self._parents[0]._counts[field] += count
+            if self._parent is not None:
+                self._parent._counts[field] += count
 
     def ended(self, batch: Batch, run_time: float, failed: int, cancelled: int, slot_time: float = 0.0) -> bool | None:
         """Count a batch or a part. ``failed`` calls got an error, and ``cancelled`` calls got no answer.
@@ -161,42 +140,43 @@ class Stats:
 
         The caller holds the lock, because these calls do not count as running any more.
         """
-        calls, size, departed, arrived = len(batch.waiters), batch.size, batch.departed, batch.arrived
-        wait_time = calls * departed - sum(arrived)
         # Only the grouped queue, which sets weights, changes the order of calls.
-        in_order = arrived if batch.weights is None else sorted(arrived)
-        longest_wait = departed - in_order[0]
-        waits = ((bisect_left(BOUNDS, longest_wait), 1),) if calls == 1 else _by_bucket(in_order, departed)
-        run_bucket = bisect_left(BOUNDS, run_time)
-        kind = size, batch.reason, batch.max_size
-        stats, batches = self, 0
-        for stats in (self, *self._parents):
-            stats._kinds[kind] = batches = stats._kinds.get(kind, 0) + 1
-            if failed or cancelled or calls > size or batch.padding:
-                counts = stats._counts
-                counts["failed_items"] += failed
-                counts["cancelled_items"] += cancelled
-                counts["unanswered"] += cancelled
-                counts["deduped_items"] += calls - size
-                counts["padded_items"] += batch.padding
-            stats._wait_time += wait_time
-            stats._run_time += run_time
-            stats._run_buckets[run_bucket] += 1
-            for bucket, count in waits:
-                stats._wait_buckets[bucket] += count
-            stats.slot_time += slot_time
-            if longest_wait > stats._longest_wait:  # noqa: PLR1730  # max() takes three times as long
-                stats._longest_wait = longest_wait
-            if run_time > stats._longest_run:  # noqa: PLR1730  # as above
-                stats._longest_run = run_time
-            stats._runs.append(run_time)
-            stats._departures.append((departed, calls))
-            stats._arrivals.extend(arrived)
-        # The last one counts for the whole function.
-        return stats._hint() if batches == MANY_LONE_ITEMS else None
+        arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
+        exceptions = (failed, cancelled, batch.padding) if failed or cancelled or batch.padding else None
+        note = batch.size, batch.reason, batch.max_size, batch.departed, len(arrived), run_time, slot_time, exceptions
+        function = self._parent or self
+        # Rule 5.
+        self.is_new = False
+        self._arrivals += arrived
+        self._notes += note
+        if function is not self:
+            function._arrivals += arrived
+            function._notes += note
+        elif len(self._notes) + len(self._arrivals) < MANY:
+            return None
+        for stats in {self, function}:
+            if len(stats._notes) + len(stats._arrivals) >= MANY:
+                stats._add_up()
+        return None if function._notes else function._hint()
+
+    def _add_up(self) -> None:
+        """Add the noted batches to the sums. The caller holds the lock."""
+        while self._notes:
+            before = self._sums
+            notes, arrivals = self._notes[:], self._arrivals[:]
+            calls = slice(sum(notes[CALLS::WIDTH]))
+            if self._sums is not before:
+                # A reader has added them up meanwhile.
+                continue
+            sums, added = before.plus(notes, arrivals[calls]), slice(len(notes))
+            if self._sums is before:
+                # Rule 5.
+                self._sums = sums
+                del self._notes[added], self._arrivals[calls]
 
     def _hint(self) -> bool | None:
-        if self._hinted or any(size > 1 or max_size == 1 for size, _, max_size in self._kinds):
+        counts = self._sums.counts
+        if self._hinted or not MANY_LONE_ITEMS <= counts["total_batches"] == counts["total_items"] < counts["capacity"]:
             return None
         self._hinted = True
         return any(queue.waiting or queue.running_calls for queue in self._all_queues())
@@ -209,33 +189,20 @@ class Stats:
         return counts  # noqa: RET504
 
     def _complete_counts(self) -> Counts:
-        """Return the counts with those that follow from the kinds of batches."""
-        # Rounding may take a sum of large times below 0.
-        times = {"wait_time": max(0.0, self._wait_time), "run_time": self._run_time, "slot_time": self.slot_time}
-        counts = Counts(times)
-        counts.update(self._counts)
-        for (size, reason, max_size), count in self._kinds.items():
-            counts.update({"total_items": count * size, "total_batches": count, "capacity": count * max_size})
-            counts.update({reason: count, size: count})
-        for kind, buckets in ("wait", self._wait_buckets), ("run", self._run_buckets):
-            counts.update({(kind, bucket): count for bucket, count in enumerate(buckets) if count})
+        """Return all counts since the last reset. The caller holds the lock."""
+        self._add_up()
+        counts = Counts(self._counts)
+        counts.update(self._sums.counts)
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
         counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
         counts["failed_items"] += counts["dropped"]
+        counts["cancelled_items"] += counts["unanswered"]
         return counts
-
-    def newest_waits(self) -> Iterator[float]:
-        """Yield the wait times of the newest calls in seconds, newest first."""
-        arrivals = reversed(self._arrivals)
-        for departed, calls in reversed(self._departures):
-            for arrived in islice(arrivals, calls):
-                yield departed - arrived
 
     def snapshot(self, name: str) -> BatchStats:
         with self.lock:
             counts = self._complete_counts()
-            waits, runs = [*self.newest_waits()], [*self._runs]
-            longest_wait, longest_run = self._longest_wait, self._longest_run
+            sums = self._sums
             queues = self._all_queues()
             running = sum(queue.running_calls for queue in queues)
             pending = sum(queue.waiting for queue in queues)
@@ -250,8 +217,8 @@ class Stats:
             max_batch_size_seen=max(sizes, default=0),
             pending=pending,
             running=running,
-            wait_ms=percentiles(waits, longest_wait),
-            run_ms=percentiles(runs, longest_run),
+            wait_ms=percentiles([*sums.newest_waits()], sums.longest_wait),
+            run_ms=percentiles([*sums.runs], sums.longest_run),
             size_histogram=sizes,
             reasons={reason: counts[reason] for reason in REASONS},
             fill_ratio=items / max(1, counts["capacity"]),
@@ -273,22 +240,3 @@ class Stats:
 
     def _live_children(self) -> list[Stats]:
         return [child for known in list(self._children) if (child := known()) is not None]
-
-
-def batch_sizes(counts: Counts) -> dict[int, int]:
-    return {size: counts[size] for size in sorted(key for key in counts if isinstance(key, int))}
-
-
-def _by_bucket(arrived: list[float], departed: float) -> list[tuple[int, int]]:
-    """Return the buckets of the wait times of calls, which are in order of arrival, with the number of calls in each.
-
-    It searches once for each bucket that is in use, mostly one or two, because a search for each call costs too much.
-    """
-    counts: list[tuple[int, int]] = []
-    first, bucket = 0, bisect_left(BOUNDS, departed - arrived[0])
-    while first < len(arrived):
-        # The first call that belongs to a lower bucket.
-        end = bisect_left(arrived, departed - BOUNDS[bucket - 1], first) if bucket else len(arrived)
-        counts.append((bucket, end - first))
-        first, bucket = end, bucket - 1
-    return counts

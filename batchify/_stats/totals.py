@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from batchify._stats.counters import Counts
+from batchify._stats.sums import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

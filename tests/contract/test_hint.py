@@ -19,6 +19,7 @@ BEGINNING = "double() gains nothing from batching so far, as each of its batches
 def _few(monkeypatch):
     """Let the hint come after a few batches."""
     monkeypatch.setattr(counters, "MANY_LONE_ITEMS", 5)
+    monkeypatch.setattr(counters, "MANY", 1)
 
 
 @pytest.fixture

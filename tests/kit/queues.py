@@ -54,11 +54,32 @@ def at_steps(act, other):
     return next(steps)
 
 
-def interrupted(new, act, other):
+def at_calls(act, other):
+    """Call ``other(number)`` at each call of ``act()`` in the package and each return, and return the number of these.
+
+    This is where CPython runs signal handlers, apart from loops.
+    """
+    steps = count()
+
+    def profile(frame, *_):
+        if frame.f_globals.get("__name__", "").startswith("batchify."):
+            other(next(steps))
+
+    gc.disable()
+    sys.setprofile(profile)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return next(steps)
+
+
+def interrupted(new, act, other, at=at_steps):
     """For each step of ``act(state)``, yield a ``new()`` state on which ``other(state)`` ran before this step."""
     for number in count():
         state = new()
-        steps = at_steps(partial(act, state), partial(_call_at, number, partial(other, state)))
+        steps = at(partial(act, state), partial(_call_at, number, partial(other, state)))
         if number == steps:
             assert steps
             return

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from batchify._batcher.config import Config
 from batchify._core.batch import Batch
 from batchify._core.queue import PlainQueue
-from batchify._stats.counters import BOUNDS, RECENT, Stats
+from batchify._stats import counters
+from batchify._stats.counters import Stats
 from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
+from batchify._stats.sums import BOUNDS, RECENT, WIDTH
+from tests.kit.queues import at_calls, interrupted
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.
@@ -136,7 +139,8 @@ def test_every_call_of_a_batch_has_one_outcome():
 
 def test_shared_items_are_counted():
     """A call whose item was sent for an equal one is answered, and counts in the totals as deduplicated."""
-    shared = Batch(["item"] * 2, ["caller"] * 5, [0.0] * 5, "full", 4, 2.0, shares=[0, 0, 0, 1, 1])
+    shared = Batch(["item"] * 2, ["caller"] * 5, [0.0] * 5, "full", 4, 2.0)
+    shared.shares = [0, 0, 0, 1, 1]
     seen = counted(shared)
     expected = (2, 3, 5, 2000.0, {2: 1})
     assert expected == (
@@ -285,7 +289,9 @@ def test_wait_times_in_any_order(weights):
     """A weighed batch may have its items in another order than that of their arrival."""
     arrived = [0.0, 1.0, 3.0] if weights is None else [3.0, 0.0, 1.0]
     stats = Stats()
-    over(stats, Batch([1, 2, 3], ["caller"] * 3, arrived, "full", 4, 4.0, weights=weights))
+    some = Batch([1, 2, 3], ["caller"] * 3, arrived, "full", 4, 4.0)
+    some.weights = weights
+    over(stats, some)
     assert {1.0: 1, 5.0: 2} == buckets("wait", stats)
 
 
@@ -300,6 +306,38 @@ def test_each_wait_is_in_its_bucket(departed, waits):
     over(stats, batch(*[departed - wait for wait in sorted(waits, reverse=True)], departed=departed))
     expected = Counter(next(bound for bound in (*BOUNDS, inf) if wait <= bound) for wait in waits)
     assert expected == buckets("wait", stats)
+
+
+def test_a_reader_at_any_step(monkeypatch):
+    """A signal handler may read while batches are counted and added up, and each batch still counts once."""
+    monkeypatch.setattr(counters, "MANY", 2 * (WIDTH + 1))
+    expected = {"total_batches": 3, "total_items": 4, "failed_items": 1, 1: 2, 2: 1, ("run", 0): 3, ("wait", 0): 4}
+
+    def count(stats):
+        for some, failed in ((batch(0.0), 0), (batch(0.0, 0.0), 1), (batch(0.0), 0)):
+            over(stats, some, failed=failed)
+
+    def read(stats):
+        return [stats.all_counts(), stats._parent.all_counts()]
+
+    steps = 0
+    for stats in interrupted(lambda: Stats(Stats()), count, read, at_calls):
+        assert [expected] * 2 == [{key: counts[key] for key in expected} for counts in read(stats)]
+        steps += 1
+    assert steps > 100
+
+
+def test_noted_batches_are_few(monkeypatch):
+    """An instance and its class each keep the notes of a few batches, however often the other is read."""
+    monkeypatch.setattr(counters, "MANY", 5 * (WIDTH + 1))
+    stats = Stats(parent := Stats())
+    notes = []
+    for read in (stats, parent):
+        for _ in range(20):
+            over(stats, batch(0.0))
+            read.all_counts()
+            notes += [len(stats._notes), len(parent._notes)]
+    assert max(notes) < 5 * WIDTH
 
 
 def test_reset_forgets_the_past():

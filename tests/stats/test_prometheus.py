@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchify import microbatch
 from batchify._core.batch import Batch
-from batchify._stats.counters import BOUNDS, Stats
+from batchify._stats.counters import Stats
 from batchify._stats.snapshot import CALL_OUTCOMES, REASONS
+from batchify._stats.sums import BOUNDS
 from batchify._stats.totals import Totals
 from batchify.prometheus import BatchCollector
 from tests.kit.examples import EXAMPLES

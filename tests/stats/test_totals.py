@@ -13,8 +13,9 @@ from batchify import microbatch
 from batchify._batcher import base
 from batchify._batcher.live import register
 from batchify._batcher.registry import sources
-from batchify._stats.counters import FIELDS, batch_sizes
+from batchify._stats.counters import FIELDS
 from batchify._stats.snapshot import REASONS
+from batchify._stats.sums import batch_sizes
 from batchify._stats.totals import Totals
 
 pytestmark = pytest.mark.usefixtures("no_others")
