@@ -21,7 +21,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, are_waiting, future_of
+from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, are_pending, future_of
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -85,7 +85,6 @@ class AsyncEngine:
         "_is_threaded",
         "_is_torn",
         "_starting",
-        "_tasks",
         "_timer",
         "clock",
         "future",
@@ -141,7 +140,6 @@ class AsyncEngine:
         self.item_future: Callable[..., ItemFuture] = ItemFuture
         # Returns whether a waiter still wants an answer.
         self.is_open: Callable[[Any], bool] = _is_open
-        self._tasks: dict[Batch, Task[None]] = {}
         # Whether an exception has interrupted a step of the queue.
         self._is_torn = False
         # The task that takes the next batch in its first step.
@@ -191,7 +189,7 @@ class AsyncEngine:
         """Complete a step that an exception such as a ``RecursionError`` has interrupted."""
         self.line.mend(self.line.config)
         for batch in self.line.queue.running:
-            if batch not in self._tasks:
+            if batch.task is None:
                 self._create_task(batch)
         self._is_torn = False
 
@@ -208,8 +206,7 @@ class AsyncEngine:
             self._mend()
         if line.drains:
             line.end_drains()
-        with line.stats.lock:
-            at = line.plan()
+        at = line.plan()
         if at is None:
             if self._starting is None and line.idle:
                 self._go_idle()
@@ -260,9 +257,9 @@ class AsyncEngine:
             self.start_or_schedule()
         else:
             # A copy, because a finalizer may call meanwhile.
-            for batch, task in [*self._tasks.items()]:
-                if batch.is_abandoned(self.is_open):
-                    task.cancel()
+            for batch in [*self.line.queue.running]:
+                if batch.is_abandoned(self.is_open) and batch.task is not None:
+                    batch.task.cancel()
 
     def flush(self, reason: str) -> None:
         if self.line.is_interrupted():
@@ -328,6 +325,11 @@ class AsyncEngine:
         if timer is not None:
             timer.cancel()
 
+    def _rest(self) -> None:
+        """Become idle if there is no work, after the callers of a batch had the time to call again."""
+        if self._starting is None and self.running_loop is not None and self.line.idle:
+            self._go_idle()
+
     def _go_idle(self) -> None:
         self._cancel_timer()
         # First, because a call that finds the loop there does not look it up.
@@ -358,7 +360,7 @@ class AsyncEngine:
         task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
         if batch is not None:
             # No call in between, which could fail.
-            self._tasks[batch] = task
+            batch.task = task
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -445,19 +447,19 @@ class AsyncEngine:
             # The task was cancelled before its first step.
             batch = self._take()
         # An interrupt may also have occurred outside of the batch function.
-        if batch is not None and batch in self._tasks:
+        if batch is not None and batch.task is not None:
             self._end(batch.unfinished, error)
         return not issubclass(type(error), (KeyboardInterrupt, SystemExit))
 
     def _take(self) -> Batch | None:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
         # Not ``_starting``: a finalizer that made a call while that task was created may have created another one.
-        task: Any = current_task()
+        task: Any = current_task(self.running_loop)
         self._starting = None
         try:
             batch = self._take_open()
             if batch is not None:
-                self._tasks[batch] = task
+                batch.task = task
         except BaseException:
             self._is_torn = True
             self._call_soon(self.start_or_schedule)
@@ -476,7 +478,8 @@ class AsyncEngine:
         while (batch := line.take(now := self.clock())) is not None:
             if line.plain is None:
                 line.admit()
-            if are_waiting(batch.waiters) or line.drop(batch, [waiter.done() for waiter in batch.waiters], now):
+            waiters = batch.waiters
+            if are_open(waiters) or are_pending(waiters) or line.drop(batch, [w.done() for w in waiters], now):
                 break
         if batch is not None and line.config.executor is None:
             batch.slot = 0 if line.config.concurrency == 1 else self._free_slot()
@@ -498,8 +501,8 @@ class AsyncEngine:
         if any_failed:
             self._answer_each(part, answers)
         elif are_open(part.waiters):
-            answer_all(self.running_loop, part.waiters, answers)
-            self._finish(part, 0, 0)
+            answer_all(self.running_loop, part.waiters, answers, self._rest)
+            self._release(part, 0, 0)
         elif not self._is_threaded or TASK_WAITERS.isdisjoint(map(type, part.waiters)):
             self._answer_futures(part, answers)
         else:
@@ -552,30 +555,42 @@ class AsyncEngine:
         self._finish(part, failed, cancelled, error)
 
     def _finish(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
+        self._release(part, failed, cancelled, error)
+        self._rest()
+
+    def _release(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
-        now, loop, root = self.clock(), self.running_loop, part.parent or part
+        now = self.clock()
         run_time = self.line.count(part, now, failed, cancelled)
-        if self.line.end(part, now):
-            del self._tasks[root]
+        batch = self.line.end(part, now)
+        if batch is not None:
+            batch.task = None
             if self.lifespans is not None:
                 self._end_lifespans(self.kept_slots)
-            self.start_or_schedule()
+            plain = self.line.plain
+            if plain is None or plain.places or self.line.drains or self._is_torn:
+                self.start_or_schedule()
+            else:
+                # Nothing is due before the next call.
+                self._fn = None
         config = self.line.config
         if config.on_batch is not None and part.size:
             try:
                 report(config.on_batch, config, part, run_time, error, on_loop=True)
             except BaseException as raised:  # noqa: BLE001  # the loop raises it, and the batch ends as usual
-                cast("AbstractEventLoop", loop).call_soon(_raise_in_loop, raised)
+                self._call_soon(_raise_in_loop, raised)
 
 
 class BatchTask(Task[None]):
     """The task of a batch. If it is cancelled while its loop is stopped, the loop ends, and starts no other batch."""
 
+    __slots__ = ("engine",)
+
     engine: AsyncEngine
     loop_ends = False
 
     def cancel(self, msg: Any = None) -> bool:
-        for batch in [batch for batch, task in [*self.engine._tasks.items()] if task is self]:
+        for batch in [batch for batch in self.engine.line.queue.running if batch.task is self]:
             self.engine.line.seal(batch)
         if not self.get_loop().is_running():
             # asyncio.run() does not cancel the task of the next batch, which this one would create at its end.

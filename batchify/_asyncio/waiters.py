@@ -240,28 +240,29 @@ def future_of(waiter: AsyncWaiter) -> Future[Any]:
 
 def are_open(waiters: list[Any]) -> bool:
     """Return whether all ``waiters`` are those of tasks, and without an error."""
-    return type(waiters[0]) is TaskWaiter and countOf(map(type, waiters), TaskWaiter) == len(waiters)
+    count = len(waiters)
+    return type(waiters[0]) is TaskWaiter and (count == 1 or countOf(map(type, waiters), TaskWaiter) == count)
 
 
-def are_waiting(waiters: list[Any]) -> bool:
-    """Return whether no caller has left before its answer; ``False`` if that takes a closer look."""
+def are_pending(waiters: list[Any]) -> bool:
+    """Return whether all ``waiters`` are futures without an answer."""
     try:
-        return are_open(waiters) or True not in map(is_done, waiters)
+        return True not in map(is_done, waiters)
     except TypeError:
         # One of them is a ``TaskWaiter``.
         return False
 
 
-def answer_all(loop: Any, waiters: list[TaskWaiter], answers: list[Any]) -> None:
-    """Give each waiter its answer, and wake the tasks in the next loop iteration."""
+def answer_all(loop: Any, waiters: list[TaskWaiter], answers: list[Any], go_on: Callable[[], object]) -> None:
+    """Give each waiter its answer. In the next loop iteration, wake the tasks, and then call ``go_on``."""
     # First, because an interrupt in between must leave no waiter with an answer asleep.
-    loop.call_soon(wake, iter(waiters))
-    for waiter, answer in zip(waiters, answers, strict=True):
+    loop.call_soon(wake, iter(waiters), go_on)
+    for waiter, answer in zip(waiters, answers):  # noqa: B905  # an option takes time
         waiter.answer = answer
 
 
-def wake(waiters: Iterator[TaskWaiter]) -> None:
-    """Let the tasks of all ``waiters`` run until they suspend or end."""
+def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object] | None = None) -> None:
+    """Let the tasks of all ``waiters`` run until they suspend or end, and then call ``go_on``."""
     try:
         for waiter in waiters:
             callback = waiter.callback
@@ -270,8 +271,10 @@ def wake(waiters: Iterator[TaskWaiter]) -> None:
                 waiter._context.run(callback, waiter)
     except BaseException:
         # Rule 3. The iterator is past the waiter whose callback raised.
-        get_running_loop().call_soon(wake, waiters)
+        get_running_loop().call_soon(wake, waiters, go_on)
         raise
+    if go_on is not None:
+        go_on()
 
 
 def _call_each_soon(calls: Iterable[tuple[Callback, Context]], waiter: TaskWaiter) -> None:

@@ -50,6 +50,7 @@ from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from threading import RLock
 
     from batchify._batcher.config import Config
     from batchify._batcher.draining import Drain
@@ -107,7 +108,7 @@ class Line:
     def _use(self, queue: PlainQueue | GroupedQueue) -> None:
         self.queue = queue
         self.plain = queue if isinstance(queue, PlainQueue) else None
-        self.plan = queue.plan if isinstance(queue, PlainQueue) else partial(_plan_with_deadlines, queue)
+        self.plan = queue.plan if isinstance(queue, PlainQueue) else partial(_plan_grouped, queue, self.stats.lock)
 
     @property
     def waiting(self) -> int:
@@ -355,9 +356,11 @@ class Line:
         """
         if self.joinable:
             self.seal(part)
-        is_list = type(returned) is list and len(returned) == part.size  # pyright: ignore[reportUnknownArgumentType]  # of anything
-        # A copy, which the batch function cannot change.
-        answers: list[Any] = [*returned] if is_list and part.given is None else self._results(part, returned)
+        if type(returned) is list and len(returned) == part.size and part.given is None:  # pyright: ignore[reportUnknownArgumentType]  # of anything
+            # A copy, which the batch function cannot change.
+            answers: list[Any] = [*returned]
+        else:
+            answers = self._results(part, returned)
         if part.shares is not None:
             answers = [answers[index] for index in part.shares]
         try:
@@ -421,23 +424,25 @@ class Line:
                 log.info(unshared(self.name, overlap=overlap))
         return run_time
 
-    def end(self, part: Batch, now: float) -> bool:
-        """Release the callers of a part, and the slot after the last one; return whether it was the last one."""
+    def end(self, part: Batch, now: float) -> Batch | None:
+        """Release the callers of a part, and the slot after the last one. Return the batch after the last part."""
         root = part.parent or part
         root.unfinished_items -= part.size
-        is_last = not root.unfinished_items
-        if is_last:
-            # Without the lock, because the calls are counted. Before the batch forgets its callers, because the queue
-            # learns no run time from a batch without callers.
-            self.queue.finish(root, now)
-            root.forget()
         if root is not part:
             part.forget()
-        return is_last
+        if root.unfinished_items:
+            return None
+        # Without the lock, because the calls are counted. Before the batch forgets its callers, because the queue
+        # learns no run time from a batch without callers.
+        self.queue.finish(root, now)
+        root.forget()
+        return root
 
 
-def _plan_with_deadlines(queue: GroupedQueue) -> float | None:
-    at, expires_at = queue.plan(), _next_deadline(queue)
+def _plan_grouped(queue: GroupedQueue, lock: RLock) -> float | None:
+    """Return the time of the next departure or deadline. Unlike that of a plain queue, this plan needs the lock."""
+    with lock:
+        at, expires_at = queue.plan(), _next_deadline(queue)
     if at is None or expires_at is None:
         return expires_at if at is None else at
     return min(at, expires_at)

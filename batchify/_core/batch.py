@@ -39,6 +39,10 @@ class Batch:
     the index of each waiter's item. A part of a batch has that batch as its ``parent``.
     """
 
+    shares: list[int] | None = None
+    # The weight of each item.
+    weights: list[float] | None = None
+    parent: Batch | None = None
     # The entries of a grouped queue, one for each waiter. They keep items alive for which equal ones stand.
     entries: Sequence[Entry] = ()
     # The earliest deadline of an item, while the batch may wait in an executor.
@@ -53,9 +57,10 @@ class Batch:
     call: Any = None
     # All waiters before this one are known not to want an answer any more.
     _first_open = 0
-    # A shell sets these: the name of the batcher, the context of each item's caller if contexts are captured, and the
-    # number of the slot with the state of its lifespan.
+    # A shell sets these: the name of the batcher, the task that runs the batch on a loop, the context of each item's
+    # caller if contexts are captured, and the number of the slot with the state of its lifespan.
     name = ""
+    task: Any = None
     contexts: tuple[Any, ...] = ()
     slot: int | None = None
     state: Any = None
@@ -68,9 +73,6 @@ class Batch:
         reason: str,
         max_size: int,
         now: float,
-        shares: list[int] | None = None,
-        weights: list[float] | None = None,
-        parent: Batch | None = None,
     ) -> None:
         self.items = items
         self.waiters = waiters
@@ -78,9 +80,6 @@ class Batch:
         self.reason = reason
         self.max_size = max_size
         self.departed = now
-        self.shares = shares
-        self.weights = weights
-        self.parent = parent
         # The number of items, and the number of those that have neither a result nor an error yet.
         self.size = self.unfinished_items = len(items)
         # The number of calls that are not counted yet.
@@ -161,10 +160,12 @@ class Batch:
             self.reason,
             self.max_size,
             self.departed,
-            None if self.shares is None else [index - start for index in compress(self.shares, chosen)],
-            None if self.weights is None else self.weights[start:end],
-            self.root,
         )
+        if self.shares is not None:
+            part.shares = [index - start for index in compress(self.shares, chosen)]
+        if self.weights is not None:
+            part.weights = self.weights[start:end]
+        part.parent = self.root
         part.name = self.name
         part.contexts = self.contexts[start:end]
         return part
@@ -184,8 +185,5 @@ class Batch:
 
     def forget(self) -> None:
         """Release items and waiters, so that a frame in a traceback does not keep them alive."""
-        self.items = []
-        self.given = None
-        self.waiters = []
-        self.entries = ()
-        self.call = None
+        self.items, self.waiters, self.entries = [], [], ()
+        self.given = self.call = None

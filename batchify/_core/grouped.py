@@ -266,9 +266,10 @@ class GroupedQueue(Slots):
             reason,
             self._max_size,
             now,
-            shares=None if len(entries) == len(items) else [n for n, equal in enumerate(taken) for _ in equal],
-            weights=[duplicates[0].weight for duplicates in taken],
         )
+        if len(entries) > len(items):
+            batch.shares = [n for n, equal in enumerate(taken) for _ in equal]
+        batch.weights = [duplicates[0].weight for duplicates in taken]
         # Dropping an entry here could run the finalizer of an item.
         batch.entries, batch.expires_at = entries, expires_at
         batch.run_cost = self._run_cost

@@ -29,7 +29,8 @@ A shell uses a queue in this way:
 
 A shell repeats ``take()`` until it returns ``None``, at the time that ``plan()`` returns. It makes a new plan after
 each of the above, but of the arrivals only after one with which ``places`` reaches ``wake_length``. This is the first
-that can change the plan: the first in an empty queue, or the one that fills a batch.
+that can change the plan: the first in an empty queue, or the one that fills a batch. After the end of a batch, the next
+arrival can change it, so a shell needs no new plan if the queue is empty.
 """
 
 from __future__ import annotations
@@ -59,11 +60,9 @@ EMPTY = (None, NOBODY, 0.0)
 
 
 class PlainQueue(Slots):
-    __slots__ = ("_first_ticket", "_gone", "_head", "closed", "mark", "places", "wake_length")
+    __slots__ = ("_first_ticket", "_gone", "_head", "closed", "mark", "places")
 
     mark: int
-    # The length of the list with which an arrival can change the answer of take().
-    wake_length: int
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -135,15 +134,18 @@ class PlainQueue(Slots):
         return at if len(places) == length else self.plan()
 
     def take(self, now: float) -> Batch | None:
-        places, head = self.places, self._head
-        waiting = (len(places) - head - self._gone) // WIDTH
+        places, head, max_size = self.places, self._head, self._max_size
+        end = len(places)
+        waiting = (end - head - self._gone) // WIDTH
         if not waiting or len(self.running) >= self._concurrency:
             return None
-        is_full = waiting >= self._max_size
-        reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
-        if reason is None:
-            return None
-        end = min(head + WIDTH * self._max_size, len(places))
+        if waiting >= max_size:
+            reason, end = "full", head + WIDTH * max_size
+        else:
+            due = self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
+            if due is None:
+                return None
+            reason = due
         if self._gone:
             end = self._stretch(end)
         items, waiters = places[head:end:WIDTH], places[head + 1 : end : WIDTH]
@@ -153,7 +155,7 @@ class PlainQueue(Slots):
             items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
             self._gone -= WIDTH * (len(stays) - len(waiters))
         self._advance(end)
-        batch = Batch(items, waiters, arrived, reason, self._max_size, now)
+        batch = Batch(items, waiters, arrived, reason, max_size, now)
         self.running.append(batch)
         if self._learner is not None:
             self._learner.departed(now)

@@ -49,6 +49,7 @@ class Slots:
         "_timing",
         "padding",
         "running",
+        "wake_length",
     )
 
     _max_size: int
@@ -60,6 +61,8 @@ class Slots:
     def __init__(self, limits: Limits) -> None:
         # The batches that have left and have not ended, oldest first.
         self.running: list[Batch] = []
+        # The length of a plain queue with which an arrival can change the answer of take(). At 0, each arrival can.
+        self.wake_length = 0
         self._apply(limits)
         # The time at which a slot was freed while all were taken, and the first ticket that had not arrived by then.
         self._freed_at = float("-inf")
@@ -127,6 +130,7 @@ class Slots:
             self._freed_at = now
             self._freed_before = self.arrivals
         self.running.remove(batch)
+        self.wake_length = 0
         # A batch that lost all its callers before it ran has no meaningful run time.
         if self._learner is not None and batch.waiters:
             self._learner.ended(now - batch.departed, batch.size + batch.padding)

@@ -46,7 +46,7 @@ class Call:
     defaults is queued as its bare item, any other call as a ``Request``.
     """
 
-    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "columns")
+    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_takes_rows", "columns")
 
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
@@ -70,6 +70,7 @@ class Call:
             )
             raise TypeError(msg)
         self._options = CallOptions(options, name)
+        self._takes_rows = not options and len(self.columns) == 1
         self._form = _compiled(self._parameters, self.columns, self._options)
 
     @property
@@ -129,10 +130,9 @@ class Call:
 
     def batch(self, fn: Callable[..., Any], executor: BatchExecutor | None = None) -> Callable[[list[Any]], Any]:
         """Return ``fn``, the batch function or a bound one, as a function of a list of rows, run in ``executor``."""
-        takes_rows = not self._options.parameters and len(self.columns) == 1
         if executor is not None:
-            return run_in(fn, executor, only_items if takes_rows else self._arguments)
-        return fn if takes_rows else partial(self._spread, fn)
+            return run_in(fn, executor, only_items if self._takes_rows else self._arguments)
+        return fn if self._takes_rows else partial(self._spread, fn)
 
     def _spread(self, fn: Callable[..., Any], rows: list[Any]) -> Any:
         args, kwargs = self._arguments(rows)

@@ -219,11 +219,11 @@ def test_the_slot_is_free_after_the_last_part():
     first = next(parts)
     line.count(first, 0.0, failed=1, cancelled=0)
     assert ([], 1, {"running": 1, "failed": 1}) == (ended, line.running_calls, counted(line))
-    assert (False, [], ["a", "b"]) == (line.end(first, 0.0), first.items, batch.items)
+    assert (None, [], ["a", "b"]) == (line.end(first, 0.0), first.items, batch.items)
     second = next(parts)
     line.count(second, 0.0, failed=0, cancelled=0)
     assert (0, {"answered": 1, "failed": 1}) == (line.running_calls, counted(line))
-    assert (True, [], []) == (line.end(second, 0.0), second.items, batch.items)
+    assert (batch, [], []) == (line.end(second, 0.0), second.items, batch.items)
     seen = line.stats.snapshot("embed")
     assert (2, 2, None) == (seen.isolation_runs, seen.total_batches, next(parts, None))
 
@@ -261,12 +261,14 @@ def test_a_batch_ends_with_its_last_part():
     """The slot is free after the last part, whether that is a half of a half or the whole batch."""
     line = new(max_size=3)
     arrive(line, "abcd")
-    first, rest = line.take(0.0).halves()
+    batch = line.take(0.0)
+    first, rest = batch.halves()
     parts = [first, *rest.halves()]
     seen = [(line.end(part, 0.0), len(line.queue.running)) for part in parts]
     line.queue.flush("flush")
-    assert [(False, 1), (False, 1), (True, 0)] == seen
-    assert (True, True) == (line.end(line.take(0.0), 0.0), line.idle)
+    assert [(None, 1), (None, 1), (batch, 0)] == seen
+    whole = line.take(0.0)
+    assert (whole, True) == (line.end(whole, 0.0), line.idle)
 
 
 # Answers.

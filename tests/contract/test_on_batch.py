@@ -124,7 +124,8 @@ def test_a_hook_may_stop_the_event_loop():
 
 def test_a_report_omits_callers_that_left_at_the_last_moment():
     """A report omits callers that left at the last moment, and lists waits in order of arrival."""
-    batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], "full", 9, 8.0, shares=[0, 0, 1], weights=[1.0, 2.0])
+    batch = Batch(["a", "b"], [1, 2, 3], [5.0, 7.0, 6.0], "full", 9, 8.0)
+    batch.shares, batch.weights = [0, 0, 1], [1.0, 2.0]
     reports = []
     options = {**dict.fromkeys(field.name for field in fields(Config)), "name": "double", "on_batch": reports.append}
     report(reports.append, Config(**options), batch, 1.0, None, on_loop=False)

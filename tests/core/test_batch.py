@@ -9,9 +9,12 @@ import pytest
 from batchify._core.batch import Batch
 
 
-def new(items="abcd", **options):
-    """Return a batch with an item for each letter, of the caller named by its capital."""
-    return Batch([*items], [*items.upper()], [float(n) for n in range(len(items))], "full", 8, 9.0, **options)
+def new(items="abcd", callers=None, reason="full", **others):
+    """Return a batch with an item for each letter, of callers named by capitals, and with other attributes."""
+    callers = callers or items.upper()
+    batch = Batch([*items], [*callers], [float(n) for n in range(len(callers))], reason, 8, 9.0)
+    vars(batch).update(others)
+    return batch
 
 
 def parts_of(batch):
@@ -85,7 +88,7 @@ def test_callers_dropped_after_others_left_abandon_no_open_caller():
 
 def test_a_shared_item_stays_until_its_last_caller_is_dropped():
     """An item that several callers share is dropped with the last of them."""
-    batch = Batch(["a", "b"], ["A", "B", "C"], [0.0] * 3, "full", 8, 9.0, shares=[0, 1, 0])
+    batch = new("ab", "ABC", shares=[0, 1, 0])
     batch.drop([True, False, False])
     assert (["a", "b"], [1, 0]) == (batch.items, batch.shares)
     batch.drop([False, True])
@@ -100,10 +103,10 @@ def test_a_batch_has_two_halves():
 
 def test_a_part_has_the_options_of_its_items():
     """A part has times, weights, contexts and shares of its own items, and the name, reason and departure of all."""
-    batch = Batch(["a", "b"], ["A", "B", "C"], [1.0, 2.0, 3.0], "weight", 8, 9.0, shares=[0, 1, 1], weights=[1.0, 2.0])
+    batch = new("ab", "ABC", "weight", shares=[0, 1, 1], weights=[1.0, 2.0])
     batch.name, batch.contexts = "embed", ("context of a", "context of b")
     _, part = batch.halves()
-    expected = (["B", "C"], [2.0, 3.0], [0, 0], 2.0, ("context of b",), "embed", "weight", 8, 9.0)
+    expected = (["B", "C"], [1.0, 2.0], [0, 0], 2.0, ("context of b",), "embed", "weight", 8, 9.0)
     found = (part.waiters, part.arrived, part.shares, part.weight, part.contexts)
     assert expected == (*found, part.name, part.reason, part.max_size, part.departed)
 
@@ -132,7 +135,7 @@ def test_a_caller_joins_a_running_batch():
 
 def test_a_batch_that_shares_items_takes_more_callers():
     """The callers that share items keep theirs when another one joins."""
-    batch = Batch([*"ab"], [*"ABC"], [0.0, 1.0, 2.0], "full", 8, 9.0, shares=[1, 0, 1])
+    batch = new("ab", "ABC", shares=[1, 0, 1])
     batch.join("D", 0)
     assert [1, 0, 1, 0] == [*batch.positions]
 

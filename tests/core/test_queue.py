@@ -484,6 +484,15 @@ def test_a_free_slot_changes_the_plan():
     assert len(queue.places) + 2 * WIDTH == queue.wake_length
 
 
+def test_the_first_arrival_after_a_batch_matters():
+    """When a slot becomes free, the next arrival matters without another plan."""
+    queue = busy(timeout=50.0)
+    queue.plan()
+    free(queue, 1.0)
+    arrive(queue, "a")
+    assert (True, 50.0) == (matters(queue), queue.plan())
+
+
 def test_a_caller_that_leaves_changes_the_plan():
     """After a caller left, one more arrival is needed to fill a batch."""
     queue = new(timeout=5.0, max_size=3)

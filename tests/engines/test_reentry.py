@@ -134,6 +134,7 @@ async def test_a_call_as_the_engine_becomes_idle(monkeypatch):
 
     monkeypatch.setattr(AsyncEngine, "_cancel_timer", call_first)
     assert 1 == await batcher.submit(1)
+    await asyncio.sleep(0)
     assert 2 == await calls[0]
 
 

@@ -156,8 +156,12 @@ def test_a_task_that_raises_when_it_wakes_does_not_stop_the_others(error, throug
 
 @pytest.mark.untraced
 def test_an_interrupt_at_any_step_while_tasks_are_answered():
-    """If Ctrl-C interrupts the answering of a batch, every task still wakes, with its answer or with an error."""
+    """If Ctrl-C interrupts the answering of a batch, every task still wakes, with its answer or with an error.
+
+    Without an interrupt, what is to happen after the tasks have woken happens after all of them.
+    """
     number = steps = 0
+    woken = []
     while number <= steps:
         loop = VirtualLoop()
         calls = [waiters.new_waiter(loop) for _ in range(3)]
@@ -169,9 +173,9 @@ def test_an_interrupt_at_any_step_while_tasks_are_answered():
             if step == number:
                 raise KeyboardInterrupt
 
-        def answer(loop=loop, calls=calls):
+        def answer(loop=loop, calls=calls, seen=seen):
             try:
-                waiters.answer_all(loop, calls, [1, 2, 3])
+                waiters.answer_all(loop, calls, [1, 2, 3], lambda: woken.append(len(seen)))
             except KeyboardInterrupt:
                 for call in calls:
                     if not call.done():
@@ -184,6 +188,7 @@ def test_an_interrupt_at_any_step_while_tasks_are_answered():
         loop.close()
         number += 1
     assert number > 10
+    assert 3 == woken[-1]
 
 
 async def test_a_coroutine_driven_by_hand():

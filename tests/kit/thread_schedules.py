@@ -33,6 +33,7 @@ from batchify import BatcherClosedError, DeadlineError, SyncMicrobatcher, batche
 from batchify._batcher.futures import SafeFuture
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
+from batchify._core.slots import Slots
 from batchify._threads.engine import DeferredActions, ThreadEngine
 from batchify._threads.waiters import ThreadWaiter
 from batchify._threads.workers import Worker
@@ -44,7 +45,8 @@ ENDLESS = 10_000
 PATIENCE = 30
 # The attributes that threads read or write without the lock of the engine.
 SHARED = {
-    PlainQueue: ["mark", "wake_length"],
+    PlainQueue: ["mark"],
+    Slots: ["wake_length"],
     SyncMicrobatcher: ["_engine"],
     ThreadEngine: ["_config", "_fn", "_may_have_left", "plain"],
     ThreadWaiter: ["value"],
@@ -389,8 +391,10 @@ class Run:
         """Check that all work is done, when all threads wait and the first of them wakes at ``until``."""
         was_over, self._schedule.is_over = self._schedule.is_over, True
         for engine in [engine for batcher in self.batchers for engine in batcher._engines()]:
-            queue, due = engine.line.queue, engine.line.plan()
-            self._expect(None, due if due is not None and (due <= self._schedule.now or due < until) else None)
+            queue = engine.line.queue
+            # Not ``line.plan()``, whose lock would be another step.
+            due = min(at for at in (queue.plan(), engine.line.expires_at, inf) if at is not None)
+            self._expect(inf, due if due <= self._schedule.now or due < until else inf)
             self._expect(engine._config, engine.line.config)
             if isinstance(queue, GroupedQueue):
                 self._expect(True, queue._is_full or not queue._overflow)
