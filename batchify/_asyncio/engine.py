@@ -326,7 +326,7 @@ class AsyncEngine:
             timer.cancel()
 
     def _rest(self) -> None:
-        """Become idle if there is no work, after the callers of a batch had the time to call again."""
+        """Become idle if there is no work, now that the callers of a batch have had the chance to call again."""
         if self._starting is None and self.running_loop is not None and self.line.idle:
             self._go_idle()
 
@@ -571,7 +571,7 @@ class AsyncEngine:
             if plain is None or plain.places or self.line.drains or self._is_torn:
                 self.start_or_schedule()
             else:
-                # Nothing is due before the next call.
+                # Nothing is due before the next call, and an instance may go before that.
                 self._fn = None
         config = self.line.config
         if config.on_batch is not None and part.size:

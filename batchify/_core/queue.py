@@ -139,13 +139,12 @@ class PlainQueue(Slots):
         waiting = (end - head - self._gone) // WIDTH
         if not waiting or len(self.running) >= self._concurrency:
             return None
-        if waiting >= max_size:
-            reason, end = "full", head + WIDTH * max_size
-        else:
-            due = self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
-            if due is None:
-                return None
-            reason = due
+        is_full = waiting >= max_size
+        reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
+        if reason is None:
+            return None
+        if is_full:
+            end = head + WIDTH * max_size
         if self._gone:
             end = self._stretch(end)
         items, waiters = places[head:end:WIDTH], places[head + 1 : end : WIDTH]
