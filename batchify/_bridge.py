@@ -90,7 +90,7 @@ def _answer(waiters: list[AsyncWaiter], answers: list[Any]) -> None:
             answered.append(waiter)
         elif not waiter.done():
             waiter.set_result(answer)
-    wake(iter(answered))
+    wake(iter(answered), tuple)
 
 
 class Crossing:

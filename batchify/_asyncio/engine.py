@@ -208,8 +208,7 @@ class AsyncEngine:
             line.end_drains()
         at = line.plan()
         if at is None:
-            if self._starting is None and line.idle:
-                self._go_idle()
+            self._go_idle_if_done()
             return
         if self._fn is None:
             self._fn = self.source()
@@ -325,9 +324,8 @@ class AsyncEngine:
         if timer is not None:
             timer.cancel()
 
-    def _rest(self) -> None:
-        """Become idle if there is no work, now that the callers of a batch have had the chance to call again."""
-        if self._starting is None and self.running_loop is not None and self.line.idle:
+    def _go_idle_if_done(self) -> None:
+        if self._starting is None and self.line.idle:
             self._go_idle()
 
     def _go_idle(self) -> None:
@@ -386,7 +384,10 @@ class AsyncEngine:
                     if self._ends_task(runs, part, error):
                         raise
                 else:
-                    self._answer(part, answers, any_failed=any_failed)
+                    if any_failed:
+                        self._answer_each(part, answers)
+                    else:
+                        self._answer(part, answers)
         except BaseException as error:
             if self._is_raised_by_task(batch, error):
                 raise
@@ -455,19 +456,22 @@ class AsyncEngine:
         """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
         # Not ``_starting``: a finalizer that made a call while that task was created may have created another one.
         task: Any = current_task(self.running_loop)
-        self._starting = None
+        self._starting = batch = None
+        line = self.line
         try:
             batch = self._take_open()
             if batch is not None:
                 batch.task = task
+            # After a departure from the only slot of a plain queue, nothing is due before the batch ends.
+            if batch is None or line.plain is None or line.config.concurrency > 1 or line.drains:
+                self.start_or_schedule()
         except BaseException:
             self._is_torn = True
+            if batch is not None:
+                # Another task will run it.
+                batch.task = None
             self._call_soon(self.start_or_schedule)
             raise
-        line = self.line
-        # After a departure from the only slot of a plain queue, nothing is due before the batch ends.
-        if batch is None or line.plain is None or line.config.concurrency > 1 or line.drains:
-            self.start_or_schedule()
         return batch
 
     def _take_open(self) -> Batch | None:
@@ -497,11 +501,10 @@ class AsyncEngine:
         self._fail(runs, part, error)
         return issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit))
 
-    def _answer(self, part: Batch, answers: list[Any], *, any_failed: bool) -> None:
-        if any_failed:
-            self._answer_each(part, answers)
-        elif are_open(part.waiters):
-            answer_all(self.running_loop, part.waiters, answers, self._rest)
+    def _answer(self, part: Batch, answers: list[Any]) -> None:
+        if are_open(part.waiters):
+            # The engine becomes idle only if none of the callers calls again at once.
+            answer_all(self.running_loop, part.waiters, answers, self._go_idle_if_done)
             self._release(part, 0, 0)
         elif not self._is_threaded or TASK_WAITERS.isdisjoint(map(type, part.waiters)):
             self._answer_futures(part, answers)
@@ -556,7 +559,7 @@ class AsyncEngine:
 
     def _finish(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         self._release(part, failed, cancelled, error)
-        self._rest()
+        self._go_idle_if_done()
 
     def _release(self, part: Batch, failed: int, cancelled: int, error: BaseException | None = None) -> None:
         """Count the answers, and free the slot after the last part. The callers wake in the next loop iteration."""
@@ -571,7 +574,7 @@ class AsyncEngine:
             if plain is None or plain.places or self.line.drains or self._is_torn:
                 self.start_or_schedule()
             else:
-                # Nothing is due before the next call, and an instance may go before that.
+                # Nothing is due before the next call, so the engine need not hold the batch function.
                 self._fn = None
         config = self.line.config
         if config.on_batch is not None and part.size:

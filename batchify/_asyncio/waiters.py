@@ -257,11 +257,11 @@ def answer_all(loop: Any, waiters: list[TaskWaiter], answers: list[Any], go_on: 
     """Give each waiter its answer. In the next loop iteration, wake the tasks, and then call ``go_on``."""
     # First, because an interrupt in between must leave no waiter with an answer asleep.
     loop.call_soon(wake, iter(waiters), go_on)
-    for waiter, answer in zip(waiters, answers):  # noqa: B905  # an option takes time
+    for waiter, answer in zip(waiters, answers):  # noqa: B905  # checking the lengths takes time
         waiter.answer = answer
 
 
-def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object] | None = None) -> None:
+def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object]) -> None:
     """Let the tasks of all ``waiters`` run until they suspend or end, and then call ``go_on``."""
     try:
         for waiter in waiters:
@@ -272,9 +272,10 @@ def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object] | None = Non
     except BaseException:
         # Rule 3. The iterator is past the waiter whose callback raised.
         get_running_loop().call_soon(wake, waiters, go_on)
-        raise
-    if go_on is not None:
+        # Also now, because this may be the last step of the loop.
         go_on()
+        raise
+    go_on()
 
 
 def _call_each_soon(calls: Iterable[tuple[Callback, Context]], waiter: TaskWaiter) -> None:

@@ -411,7 +411,7 @@ class Line:
             return run_time
         with stats.lock:
             (part.parent or part).unanswered -= len(part.waiters)
-            # From the first arrival if nothing was counted yet, or since the last reset.
+            # From the first arrival if nothing was counted before, or since the last reset.
             since = (not stats.is_new and self.counted_until) or part.arrived[0]
             self.counted_until = now
             overlap = stats.ended(part, run_time, failed, cancelled, self.config.concurrency * (now - since))
@@ -425,7 +425,7 @@ class Line:
         return run_time
 
     def end(self, part: Batch, now: float) -> Batch | None:
-        """Release the callers of a part, and the slot after the last one. Return the batch after the last part."""
+        """Release the callers of a part, and the slot after the last one. Return the batch if this was its end."""
         root = part.parent or part
         root.unfinished_items -= part.size
         if root is not part:

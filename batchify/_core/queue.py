@@ -29,8 +29,8 @@ A shell uses a queue in this way:
 
 A shell repeats ``take()`` until it returns ``None``, at the time that ``plan()`` returns. It makes a new plan after
 each of the above, but of the arrivals only after one with which ``places`` reaches ``wake_length``. This is the first
-that can change the plan: the first in an empty queue, or the one that fills a batch. After the end of a batch, the next
-arrival can change it, so a shell needs no new plan if the queue is empty.
+that can change the plan: the first in an empty queue, or the one that fills a batch. After the end of a batch,
+``wake_length`` is 0, so the next arrival asks for a plan, and a shell need not make one while the queue is empty.
 """
 
 from __future__ import annotations
@@ -115,22 +115,28 @@ class PlainQueue(Slots):
         Without any other, it is the one after which the mark must be renewed.
         """
         places = self.places
-        length = len(places)
+        length, running = len(places), len(self.running)
+        # No call until the wake length is set: a signal handler that changes the queue makes a plan of its own, whose
+        # wake length this one must not replace.
         self.mark = self._first_ticket + length // WIDTH
-        needed, at = SPAN, None
-        if len(self.running) < self._concurrency:
-            if not length:
+        needed = SPAN
+        at: float | None = None
+        window: float | None = 0.0
+        if running < self._concurrency:
+            if not places:
                 needed = 1
             else:
                 head = self._head
                 at, missing = places[head + 2], self._max_size - (length - head - self._gone) // WIDTH
                 if missing > 0:
-                    needed = min(missing, SPAN)
+                    if missing < SPAN:
+                        needed = missing
                     if self._first_ticket + head // WIDTH >= self._flush_before:
                         window = self._timing.window
-                        at = self._timing.due(at, len(self.running)) if window is None else at + window
         self.wake_length = 0 if self.closed else length + WIDTH * needed
-        # A call of another thread that arrived meanwhile may have compared itself with the previous wake length.
+        if at is not None:
+            at = self._timing.due(at, running) if window is None else at + window
+        # A call that arrived meanwhile may have compared itself with the previous wake length.
         return at if len(places) == length else self.plan()
 
     def take(self, now: float) -> Batch | None:

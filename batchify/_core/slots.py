@@ -61,7 +61,7 @@ class Slots:
     def __init__(self, limits: Limits) -> None:
         # The batches that have left and have not ended, oldest first.
         self.running: list[Batch] = []
-        # The length of a plain queue with which an arrival can change the answer of take(). At 0, each arrival can.
+        # The length of ``places`` from which an arrival may change the answer of take(). At 0, every arrival may.
         self.wake_length = 0
         self._apply(limits)
         # The time at which a slot was freed while all were taken, and the first ticket that had not arrived by then.

@@ -5,7 +5,7 @@ Must not know: engines, clocks. Engines pass durations.
 
 Rules
 -----
-1. An engine notes a batch when it ends, and does nothing for each item. Many batches are added up together: when there
+1. An engine notes each batch when it ends, and does nothing for each item. The notes are added up together: when there
    are enough of them, and before anything is read.
 2. The numbers of waiting and running calls are derived from the queues. A step that moves calls from there to the
    counters, or from waiting to running, holds the ``lock``. So waiting + running + answered + failed + cancelled +
@@ -13,8 +13,8 @@ Rules
 3. The counters of an instance have those of the decorated function as their parent. Both share one lock, and one update
    counts in both, so the parent keeps the numbers of dropped instances. Only waiting calls are summed.
 4. ``reset()`` keeps all counts for exporters, which need numbers that never fall.
-5. A signal handler or a finalizer may read and count in the middle of any step, and an exception of it ends the step.
-   Numbers that belong together change without a call in between, where CPython runs neither.
+5. A signal handler or a finalizer may read and count in the middle of any step, and a handler that raises ends the
+   step. So numbers that belong together change without a call in between, which leaves CPython no chance to run them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,11 @@ class Departures(Protocol):
 
 
 FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
+# The counts that do not follow from batches, or not alone.
+DIRECT: tuple[str, ...] = ("cancelled_items", "expired_items", "rejected_items", "isolation_runs", "dropped")
 # After this many batches of one item, a hint is due.
 MANY_LONE_ITEMS = 1000
-# Batches are added up when there are so many values of them and arrivals of their calls.
+# Notes are added up when their values and the arrivals of their calls are as many as those of so many lone items.
 MANY = (WIDTH + 1) * MANY_LONE_ITEMS
 
 
@@ -68,28 +70,31 @@ class Stats:
         # Weak references. As for the queues, a dict is copied in one step while a finalizer changes it.
         self._children: dict[ref[Any], None] = {}
         self._queues: dict[Queue, None] = {}
+        # All counts until the last reset.
         self._before = Counts()
-        # Whether the hint was given.
-        self._hinted = False
-        self._clear()
-        if parent is not None:
-            parent._children[ref(self, parent._children.pop)] = None
-
-    def _clear(self) -> None:
         # Whether no batch has ended since then.
         self.is_new = True
         # By field of a snapshot: what does not follow from batches.
-        self._counts = dict.fromkeys((*FIELDS, "dropped"), 0)
+        self._counts = dict.fromkeys(DIRECT, 0)
         self._sums = Sums()
         # The values of the batches that the sums do not include yet, and the arrivals of their calls in order.
         self._notes: list[Any] = []
         self._arrivals: list[float] = []
+        # With so many of both, the next batch adds them up.
+        self._limit = MANY
+        # Whether the hint was given. It is about a function, not about an instance.
+        self._hinted = parent is not None
+        if parent is not None:
+            parent._children[ref(self, parent._children.pop)] = None
 
     def reset(self) -> None:
         """Set all counters to zero, also in the children, except those of waiting and running calls."""
         with self.lock:
-            self._before.update(self._complete_counts())
-            self._clear()
+            before = Counts(self._before)
+            before.update(self._complete_counts())
+            counts, sums = dict.fromkeys(DIRECT, 0), Sums()
+            # Rule 5.
+            self._before, self._counts, self._sums, self.is_new = before, counts, sums, True
             for child in self._live_children():
                 child.reset()
 
@@ -140,24 +145,32 @@ class Stats:
 
         The caller holds the lock, because these calls do not count as running any more.
         """
+        parent, hint = self._parent, None
+        # First, because an exception of a signal handler must not come after the batch has been noted.
+        if len(self._notes) + len(self._arrivals) >= self._limit:
+            hint = self._add_many()
+        if parent is not None and len(parent._notes) + len(parent._arrivals) >= parent._limit:
+            hint = parent._add_many()
         # Only the grouped queue, which sets weights, changes the order of calls.
         arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
         exceptions = (failed, cancelled, batch.padding) if failed or cancelled or batch.padding else None
         note = batch.size, batch.reason, batch.max_size, batch.departed, len(arrived), run_time, slot_time, exceptions
-        function = self._parent or self
         # Rule 5.
         self.is_new = False
         self._arrivals += arrived
         self._notes += note
-        if function is not self:
-            function._arrivals += arrived
-            function._notes += note
-        elif len(self._notes) + len(self._arrivals) < MANY:
+        if parent is not None:
+            parent._arrivals += arrived
+            parent._notes += note
+        return hint
+
+    def _add_many(self) -> bool | None:
+        """Add up the notes, and return the hint if it is due."""
+        self._add_up()
+        if self._limit:
             return None
-        for stats in {self, function}:
-            if len(stats._notes) + len(stats._arrivals) >= MANY:
-                stats._add_up()
-        return None if function._notes else function._hint()
+        self._limit, self._hinted = MANY, True
+        return any(queue.waiting or queue.running_calls for queue in self._all_queues())
 
     def _add_up(self) -> None:
         """Add the noted batches to the sums. The caller holds the lock."""
@@ -173,13 +186,13 @@ class Stats:
                 # Rule 5.
                 self._sums = sums
                 del self._notes[added], self._arrivals[calls]
-
-    def _hint(self) -> bool | None:
         counts = self._sums.counts
-        if self._hinted or not MANY_LONE_ITEMS <= counts["total_batches"] == counts["total_items"] < counts["capacity"]:
-            return None
-        self._hinted = True
-        return any(queue.waiting or queue.running_calls for queue in self._all_queues())
+        if (
+            MANY_LONE_ITEMS <= counts["total_batches"] == counts["total_items"] < counts["capacity"]
+            and not self._hinted
+        ):
+            # The next batch gives the hint.
+            self._limit = 0
 
     def all_counts(self) -> Counts:
         """Return all counts since the start, which never fall."""
@@ -193,6 +206,8 @@ class Stats:
         self._add_up()
         counts = Counts(self._counts)
         counts.update(self._sums.counts)
+        # Rounding may take a sum of large times below 0, and a call may arrive just as its batch departs.
+        counts["wait_time"] = max(0, counts["wait_time"])
         counts["answered_items"] = counts["total_items"] + counts["deduped_items"]
         counts["answered_items"] -= counts["failed_items"] + counts["unanswered"]
         counts["failed_items"] += counts["dropped"]

@@ -3,8 +3,8 @@
 Decides: what is counted for each batch, and for how many of the newest ones each time is kept.
 Must not know: queues, locks, and calls that did not depart in a batch.
 
-A ``Sums`` object never changes: many batches are added to it at once, which makes a new one. So it can be replaced in
-one step, and adding up takes a fraction of the time of a step for each batch.
+A ``Sums`` object never changes: adding batches returns a new one. So it is replaced in one step, and adding many
+batches at once takes a fraction of the time of one step for each.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ BOUNDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
 )
-# The number of values of a batch: size, reason, maximum size, departure, number of calls, run time and slot time; and
-# the numbers of failed calls, unanswered calls and padded items, or ``None`` if these are zero.
+# The number of values in the note of a batch: size, reason, maximum size, departure, number of calls, run time and slot
+# time; and the numbers of failed calls, unanswered calls and padded items, or ``None`` if these are zero.
 WIDTH = 8
-# The place of the number of calls.
+# The index of the number of calls in a note.
 CALLS = 4
 
 
@@ -49,10 +49,10 @@ class Sums:
     longest_wait: float = 0.0
     longest_run: float = 0.0
     # The departures, numbers of calls and run times of the newest batches, and the arrivals of the newest calls.
-    departures: list[float] = field(default_factory=list)
-    calls: list[int] = field(default_factory=list)
-    runs: list[float] = field(default_factory=list)
-    arrivals: list[float] = field(default_factory=list)
+    departures: list[float] = field(default_factory=list[float])
+    calls: list[int] = field(default_factory=list[int])
+    runs: list[float] = field(default_factory=list[float])
+    arrivals: list[float] = field(default_factory=list[float])
 
     def plus(self, batches: list[Any], arrivals: list[float]) -> Sums:
         """Return the sums with more batches, each as ``WIDTH`` values, and the arrivals of their calls in order."""
@@ -99,8 +99,7 @@ def _wait_times(departures: list[float], calls: list[int], arrivals: list[float]
         wait, end = departed - arrivals[first], first + count
         if wait > longest:  # noqa: PLR1730  # max() takes three times as long
             longest = wait
-        # Rounding may take a sum of large times below 0.
-        total += wait if count == 1 else max(0.0, count * departed - sum(arrivals[first:end]))
+        total += wait if count == 1 else count * departed - sum(arrivals[first:end])
         bucket = bisect_left(BOUNDS, wait)
         while first < end:
             # The first call that belongs to a lower bucket.

@@ -46,6 +46,16 @@ def test_one_call_after_the_other(kit, hints):
     assert hint.startswith(f"{BEGINNING}each call came after the answer of the one before")
 
 
+def test_statistics_that_are_read_often(kit, hints, monkeypatch):
+    """The hint comes also if the statistics are read after each batch."""
+    monkeypatch.setattr(counters, "MANY", 1000)
+    fn, _ = kit.decorate()
+    for _ in range(8):
+        call_each(kit, fn, 1)
+        assert fn.batch_stats.total_batches
+    assert 1 == len(hints())
+
+
 def test_calls_that_overlap(kit, hints):
     """If calls overlap without sharing a batch, the hint says that they differ."""
     numbers = count()

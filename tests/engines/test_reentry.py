@@ -13,7 +13,7 @@ from batchify._asyncio.engine import AsyncEngine
 from batchify._core.grouped import GroupedQueue
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
-from tests.kit.queues import at_steps
+from tests.kit.queues import at_calls, at_steps
 
 # A run is interrupted once in so many steps.
 STRIDE = 997
@@ -83,6 +83,70 @@ def test_an_interruption_at_any_step(options, other):
         assert [] == errors
 
 
+class Scene:
+    """Two calls that fill a batch, and one that waits for its window while another slot is free."""
+
+    def __init__(self):
+        self.loop = VirtualLoop()
+        self.errors = []
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        self.fn = microbatch(echo, max_size=2, timeout=1, concurrency=2)
+        self.calls = []
+
+    def run(self):
+        self.loop.run_until_complete(self.call())
+
+    async def call(self):
+        for item in range(3):
+            self.calls.append(self.fn.submit(item))
+        await asyncio.sleep(2)
+
+    def end(self):
+        """Return whether all calls have ended."""
+        self.loop.run_until_complete(asyncio.sleep(2))
+        self.loop.close()
+        stats = self.fn.batch_stats
+        return all(call.done() for call in self.calls) and (0, 0) == (stats.pending, stats.running)
+
+
+SIGNALS = {
+    "cancel": lambda scene: [call.cancel() for call in scene.calls[-1:]],
+    "configure": lambda scene: scene.fn.configure(max_size=1),
+}
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_a_signal_at_any_call(signal, monkeypatch):
+    """Whatever a signal handler does at a call of the engine, or at its return, every call ends."""
+    number = steps = 0
+    while number <= steps:
+        scene = Scene()
+        # An idle engine uses the clock of asyncio's own loops.
+        monkeypatch.setattr("batchify._asyncio.engine.monotonic", scene.loop.time)
+        steps = at_calls(scene.run, lambda step, scene=scene, number=number: step == number and SIGNALS[signal](scene))
+        assert (True, []) == (scene.end(), scene.errors)
+        number += 1
+    assert number > 100
+
+
+def test_an_interrupt_just_after_a_departure(monkeypatch):
+    """If Ctrl-C interrupts the plan that follows a departure, another task runs the batch."""
+    scene = Scene()
+    start_or_schedule = AsyncEngine.start_or_schedule
+
+    def interrupt(engine):
+        if engine.line.queue.running:
+            monkeypatch.setattr(AsyncEngine, "start_or_schedule", start_or_schedule)
+            raise KeyboardInterrupt
+        start_or_schedule(engine)
+
+    monkeypatch.setattr(AsyncEngine, "start_or_schedule", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        scene.run()
+    assert scene.end()
+    assert [0, 1, 2] == [call.result() for call in scene.calls]
+
+
 @pytest.mark.untraced
 async def test_a_finalizer_at_each_allocation():
     """Finalizers that call while the collector runs at each allocation hang no call."""
@@ -136,6 +200,21 @@ async def test_a_call_as_the_engine_becomes_idle(monkeypatch):
     assert 1 == await batcher.submit(1)
     await asyncio.sleep(0)
     assert 2 == await calls[0]
+
+
+def test_an_exit_just_after_an_answer():
+    """An engine becomes idle, and so releases its loop, even if its last caller ends the program."""
+    batcher = AsyncMicrobatcher(echo, 2, None)
+
+    async def call_and_exit():
+        await batcher.submit(1)
+        raise SystemExit
+
+    with closing_loop(VirtualLoop()) as loop:
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(call_and_exit())
+        (engine,) = batcher._by_loop.values()
+        assert engine.running_loop is None
 
 
 @pytest.mark.parametrize("size", [1, 9], ids=["the next call", "the end of the window"])

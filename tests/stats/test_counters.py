@@ -327,6 +327,29 @@ def test_a_reader_at_any_step(monkeypatch):
     assert steps > 100
 
 
+def test_an_interrupt_while_batches_are_added_up(monkeypatch):
+    """If a signal handler raises while batches are added up, the batch that just ended is not counted yet."""
+    monkeypatch.setattr(counters, "MANY", WIDTH + 1)
+    stats = Stats()
+    over(stats, batch(0.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(counters.Sums, "plus", raising)
+        with pytest.raises(KeyboardInterrupt):
+            over(stats, batch(0.0))
+    before = stats.all_counts()["total_batches"]
+    over(stats, batch(0.0))
+    assert (1, 2) == (before, stats.all_counts()["total_batches"])
+
+
+def raising(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_call_that_arrives_as_its_batch_departs():
+    """A call may arrive after the time of its departure was read; the average wait is not negative."""
+    assert 0.0 == counted(batch(0.002, departed=0.0)).avg_wait_time_ms
+
+
 def test_noted_batches_are_few(monkeypatch):
     """An instance and its class each keep the notes of a few batches, however often the other is read."""
     monkeypatch.setattr(counters, "MANY", 5 * (WIDTH + 1))
@@ -337,7 +360,7 @@ def test_noted_batches_are_few(monkeypatch):
             over(stats, batch(0.0))
             read.all_counts()
             notes += [len(stats._notes), len(parent._notes)]
-    assert max(notes) < 5 * WIDTH
+    assert max(notes) <= 5 * WIDTH
 
 
 def test_reset_forgets_the_past():
