@@ -384,10 +384,8 @@ class AsyncEngine:
                     if self._ends_task(runs, part, error):
                         raise
                 else:
-                    if any_failed:
-                        self._answer_each(part, answers)
-                    else:
-                        self._answer(part, answers)
+                    answer = self._answer_each if any_failed else self._answer
+                    answer(part, answers)
         except BaseException as error:
             if self._is_raised_by_task(batch, error):
                 raise
