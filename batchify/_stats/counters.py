@@ -72,7 +72,7 @@ class Stats:
         self._queues: dict[Queue, None] = {}
         # All counts until the last reset.
         self._before = Counts()
-        # Whether no batch has ended since then.
+        # Whether no batch has ended since the start or the last reset.
         self.is_new = True
         # By field of a snapshot: what does not follow from batches.
         self._counts = dict.fromkeys(DIRECT, 0)
