@@ -140,17 +140,15 @@ class PlainQueue(Slots):
         return at if len(places) == length else self.plan()
 
     def take(self, now: float) -> Batch | None:
-        places, head, max_size = self.places, self._head, self._max_size
-        end = len(places)
-        waiting = (end - head - self._gone) // WIDTH
+        places, head = self.places, self._head
+        waiting = (len(places) - head - self._gone) // WIDTH
         if not waiting or len(self.running) >= self._concurrency:
             return None
-        is_full = waiting >= max_size
+        is_full = waiting >= self._max_size
         reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
         if reason is None:
             return None
-        if is_full:
-            end = head + WIDTH * max_size
+        end = min(head + WIDTH * self._max_size, len(places))
         if self._gone:
             end = self._stretch(end)
         items, waiters = places[head:end:WIDTH], places[head + 1 : end : WIDTH]
@@ -160,7 +158,7 @@ class PlainQueue(Slots):
             items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
             self._gone -= WIDTH * (len(stays) - len(waiters))
         self._advance(end)
-        batch = Batch(items, waiters, arrived, reason, max_size, now)
+        batch = Batch(items, waiters, arrived, reason, self._max_size, now)
         self.running.append(batch)
         if self._learner is not None:
             self._learner.departed(now)
