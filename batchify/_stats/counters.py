@@ -62,8 +62,7 @@ class Stats:
     lock: RLock
 
     def __init__(self, parent: Stats | None = None) -> None:
-        # Each call counts in these too. They do not include the counters themselves: those of an instance that is gone,
-        # with the queues that they follow, must not wait for the garbage collector.
+        # Each call counts in these too.
         self._parent = parent
         # It is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
         self.lock = RLock() if parent is None else parent.lock

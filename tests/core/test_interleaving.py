@@ -163,3 +163,22 @@ def test_a_plan_catches_up_with_many_arrivals(pace, items, max_size):
     is_heard = heard[-1] and matters(queue)
     assert (plan() == queue.plan()) or is_heard
     assert [*items.upper(), *["X"] * len(heard)] == drained(queue)
+
+
+def test_a_batch_with_gaps_is_not_too_large():
+    """Calls that arrive while a batch closes the gaps of callers that left do not make it larger than its maximum."""
+
+    def with_gaps():
+        queue = new("abcdefgh", max_size=4)()
+        for _, waiter, _ in queue.entries[1:-1]:
+            assert queue.withdraw(0, waiter)
+        return queue
+
+    def arrive_many(queue):
+        for _ in range(6):
+            arrive(queue)
+
+    taken = []
+    for _ in interrupted(with_gaps, lambda queue: taken.append(queue.take(5.0)), arrive_many):
+        pass
+    assert {2, 4} >= {batch.size for batch in taken}
