@@ -249,11 +249,12 @@ class ThreadEngine:
                 self._is_torn = True
                 if queue is not self.plain:
                     # Meanwhile the engine was closed, or calls need another queue. An item queued before remains.
-                    entry = queue.withdraw(max(mark, self._closed_at) if self.closed else mark, waiter)
-                    if entry is not None:
-                        # If the queue is still that of the line, the item moves within it.
-                        self.line.departed += queue is self.line.queue
-                        self._add(entry[0], waiter)
+                    with self.line.stats.lock:
+                        entry = queue.withdraw(max(mark, self._closed_at) if self.closed else mark, waiter)
+                        if entry is not None:
+                            # If the queue is still that of the line, the item moves within it.
+                            self.line.departed += queue is self.line.queue
+                            self._add(entry[0], waiter)
                 self.started = True
                 seconds = self._start_or_schedule(keeps_time=True)
                 self._is_torn = False

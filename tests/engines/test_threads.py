@@ -23,6 +23,7 @@ from batchify import (
     batchers,
     microbatch,
 )
+from batchify._batcher.line import Line
 from batchify._batcher.waiters import Failed
 from batchify._core.grouped import GroupedQueue
 from batchify._core.timing import Adaptive
@@ -100,6 +101,21 @@ def test_a_call_that_joins_a_queue_that_was_replaced():
     batcher._change({"takes_requests": True})
     assert late.join(1)
     assert -1 == late.tell()
+    assert (2, 1) == (late.result(), batcher.stats.answered_items)
+
+
+def test_a_call_that_moves_to_another_queue_is_counted_meanwhile(monkeypatch):
+    """A call that joins as another thread begins to change the queue moves in one step for readers of statistics."""
+    batcher = SyncMicrobatcher(doubled)
+    late = Late(batcher)
+    late.join(1)
+    assert 1 == batcher.stats.pending
+    # The first step of ``configure()``.
+    late.engine.plain = None
+    add, readers_wait = Line.add, []
+    monkeypatch.setattr(Line, "add", lambda line, *call: readers_wait.append(line.is_interrupted()) or add(line, *call))
+    late.tell()
+    assert [True] == readers_wait
     assert (2, 1) == (late.result(), batcher.stats.answered_items)
 
 

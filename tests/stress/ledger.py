@@ -274,7 +274,7 @@ class Trial:
     def _compare(self, subject, stats, ends):
         taken = sum(ends[end] for end in TAKEN)
         # A call that a closed batcher refuses counts nowhere, and may be cancelled before its caller knows.
-        uncounted = ends["cancelled"] if ends["refused"] else 0
+        uncounted = ends["cancelled"] if subject.closings else 0
         if not taken - uncounted <= accounted(stats) <= taken + ends["interrupted"]:
             self.report_fault(
                 "broken", f"{subject} took {taken} calls, and counts {accounted(stats)}: {ends}, {stats!r}"
