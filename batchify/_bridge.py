@@ -11,6 +11,7 @@ from _thread import get_ident
 from asyncio import BaseEventLoop, Future, _get_running_loop
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
@@ -133,24 +134,40 @@ class Crossing:
         engine.enter_all(self)
 
     def _finish(self) -> None:
-        self.cross()
-        if self.calls:
-            self._enter_each()
+        try:
+            self.cross()
+            if self.calls:
+                self._enter_each()
+        except BaseException:
+            # A signal handler has interrupted this, and the other calls are still on their way.
+            self.loop.call_soon(self._finish)
+            raise
         del self._engine.crossings[self]
         self._engine.line.stats.retire(self)
 
     def _enter_each(self) -> None:
         """Queue the calls one by one, because the engine needs more than their items by now."""
         # Weak, since a frame of a caller must not refer to its waiter.
-        engine, self._marks = self._engine, WeakKeyDictionary[Any, int]()
-        with engine.line.stats.lock:
-            # Another thread may let them cross together after all.
-            calls, self.calls[:] = self.calls[:], ()
+        engine, calls = self._engine, self.calls[:]
+        self._marks = self._marks or WeakKeyDictionary[Any, int]()
         for item, waiter in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
             try:
-                self._marks[waiter] = engine.enter(item, waiter)
-            except Exception as error:  # noqa: BLE001, PERF203  # it is for the caller
+                self._marks[waiter] = engine.enter(item, waiter, partial(self._remove, waiter))
+            except BaseException as error:  # noqa: PERF203  # it is for the caller
+                self._remove(waiter)
                 _answer([waiter], [Failed(error, engine.name)])
+                if not isinstance(error, Exception):
+                    raise
+
+    def _remove(self, waiter: AsyncWaiter, place: int = 0) -> bool:
+        """Remove a call that is at ``place`` or later. Return whether it was still on its way."""
+        calls = self.calls
+        with self._engine.line.stats.lock:
+            while place < len(calls) and calls[place + 1] is not waiter:
+                place += WIDTH
+            is_on_the_way = place < len(calls)
+            del calls[place : place + WIDTH]
+        return is_on_the_way
 
     def leave(self, length: int, waiter: AsyncWaiter) -> None:
         """Drop a caller that has no answer yet, with which the list of calls had this length."""
@@ -158,13 +175,10 @@ class Crossing:
             return
         engine, stats = self._engine, self._engine.line.stats
         # A call that left before the crossing moved the later ones forward.
-        place = first = max(0, length - WIDTH * (1 + self._dropped))
+        first = max(0, length - WIDTH * (1 + self._dropped))
         with stats.lock:
-            while place < len(self.calls) and self.calls[place + 1] is not waiter:
-                place += WIDTH
-            is_on_the_way = place < len(self.calls)
+            is_on_the_way = self._remove(waiter, first)
             if is_on_the_way:
-                del self.calls[place : place + WIDTH]
                 self._dropped += 1
                 stats.left()
         if not is_on_the_way:

@@ -179,8 +179,11 @@ class ThreadEngine:
         if self._is_in_worker():
             raise errors.ReentrantCallError(errors.reentrant(self.name))
 
-    def enter(self, item: Any, waiter: Any) -> int:
-        """Queue ``item`` for ``waiter`` and return the mark for ``leave()``."""
+    def enter(self, item: Any, waiter: Any, leave: Callable[[], bool] | None = None) -> int:
+        """Queue ``item`` for ``waiter`` and return the mark for ``leave()``.
+
+        If the call is counted elsewhere, ``leave`` removes it there, and returns whether its caller still waits.
+        """
         if current():
             self.line.check_reentrancy()
         if self.reentered() or self.line.is_interrupted():
@@ -193,7 +196,12 @@ class ThreadEngine:
             self.line.check_room(data)
             self._is_torn = True
             try:
-                mark = self._add(data, waiter)
+                if leave is None:
+                    mark = self._add(data, waiter)
+                else:
+                    # One step for a reader of the counters.
+                    with self.line.stats.lock:
+                        mark = self._add(data, waiter) if leave() else 0
                 self._start_or_schedule()
             except BaseException:
                 self.abandoned += (waiter,)

@@ -89,8 +89,8 @@ class CallerEngine(ThreadEngine):
         # Waiter -> its batch, between taking it from the queue and running it.
         self._taken: dict[Any, Batch] = {}
 
-    def enter(self, item: Any, waiter: Any) -> int:
-        mark = super().enter(item, waiter)
+    def enter(self, item: Any, waiter: Any, leave: Callable[[], bool] | None = None) -> int:
+        mark = super().enter(item, waiter, leave)
         with self.deferred:
             # The caller is a worker of its own.
             lifespan = self.line.config.lifespan

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 import pytest
 
-from batchify import BatcherClosedError
+from batchify import BatchAbortedError, BatcherClosedError
 from batchify._asyncio.waiters import new_waiter
 from batchify._batcher.draining import Drain
 from batchify._bridge import BridgedWaiter, Mailbox
@@ -92,6 +93,56 @@ async def test_calls_cross_to_a_queue_that_needs_more_than_items(kit):
     gate.open()
     assert [2, 6, 8] == [await early[0], await early[2], urgent.result(PATIENCE)]
     assert [[0], [4, 1, 3]] == gate.batches
+
+
+async def test_calls_on_their_way_to_a_changed_queue_are_counted(kit, monkeypatch):
+    """At every moment, the statistics count the calls that enter a changed queue one by one."""
+    double, gate = kit.held()
+    enter, pending = ThreadEngine.enter, []
+
+    def enter_between_readers(*call):
+        pending.append(double.batch_stats.pending)
+        mark = enter(*call)
+        pending.append(double.batch_stats.pending)
+        return mark
+
+    early = [asyncio.ensure_future(double.acall(item)) for item in (1, 2, 3)]
+    await asyncio.sleep(0)
+    urgent = double.options(priority=1).submit(4)
+    monkeypatch.setattr(ThreadEngine, "enter", enter_between_readers)
+    await asyncio.sleep(0)
+    assert [4] * 6 == pending
+    gate.open()
+    assert [2, 4, 6, 8] == [*await asyncio.gather(*early), urgent.result(PATIENCE)]
+
+
+def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch):
+    """Ctrl-C as a call enters a changed queue is the answer of this call. The others enter it later."""
+    double, gate = kit.held()
+    enter, calls, entered = ThreadEngine.enter, [], []
+
+    def enter_interrupted(self, item, *rest):
+        entered.append(item)
+        if entered == [1, 2]:
+            raise KeyboardInterrupt
+        return enter(self, item, *rest)
+
+    async def call():
+        calls.extend(asyncio.ensure_future(double.acall(item)) for item in (1, 2, 3))
+        await asyncio.sleep(0)
+        calls.append(asyncio.wrap_future(double.options(priority=1).submit(4)))
+        monkeypatch.setattr(ThreadEngine, "enter", enter_interrupted)
+        await asyncio.sleep(0)
+
+    async def answers():
+        gate.open()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    with closing(asyncio.new_event_loop()) as loop:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(call())
+        first, interrupted, *others = loop.run_until_complete(answers())
+    assert (2, BatchAbortedError, [6, 8]) == (first, type(interrupted), others)
 
 
 async def test_a_call_on_its_way_to_a_closed_engine_is_refused(kit, monkeypatch):
