@@ -1,0 +1,64 @@
+"""A signal handler that raises at every point where CPython runs handlers.
+
+CPython runs the handlers of signals in the main thread, at the start of a function, after a call and at a jump back,
+and inside calls that block. A trace function stands in for the handler here: it raises at the same points, one by one.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from functools import partial
+from pathlib import Path
+
+TESTS = str(Path(__file__).parents[1])
+# CPython handles signals after these instructions; after conditional jumps only if they jump.
+CHECKED = {
+    number
+    for name, number in dis.opmap.items()
+    if name.startswith(("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE"))
+    and "NO_INTERRUPT" not in name
+    and "INTRINSIC" not in name
+}
+CONDITIONAL = {
+    number
+    for name, number in dis.opmap.items()
+    if name.startswith("POP_JUMP" if sys.version_info < (3, 11) else "POP_JUMP_BACKWARD")
+}
+
+
+class Interrupted(BaseException):
+    """Raised as if by the handler of a signal."""
+
+
+class Interrupter:
+    """A trace function that raises at one of the points where CPython handles signals."""
+
+    def __init__(self, at):
+        self._at = at
+        self.points = 0
+        self.where = None
+
+    def __call__(self, frame, event, arg):
+        if frame.f_code.co_filename.startswith(TESTS) or "importlib" in frame.f_code.co_filename:
+            return None
+        # From Python 3.13 on, a frame that is traced already gets the opcodes.
+        frame.f_trace = trace = partial(self._trace, [None])
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self._pass(frame)
+        return trace
+
+    def _trace(self, last, frame, event, arg):
+        before, last[0] = last[0], None
+        if event == "opcode":
+            here = frame.f_lasti
+            if before is not None and (before[1] in CHECKED or (before[1] in CONDITIONAL and here != before[0] + 2)):
+                self._pass(frame)
+            last[0] = here, frame.f_code.co_code[here]
+        return partial(self._trace, last)
+
+    def _pass(self, frame):
+        self.points += 1
+        if self.points == self._at:
+            self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            raise Interrupted
