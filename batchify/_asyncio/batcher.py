@@ -384,9 +384,10 @@ class AsyncMicrobatcher(Batcher[T, R]):
                 lifespans = LoopLifespans(loop, config.lifespan, config.name)
             engine = self._engine_kind(loop, source, lifespans, config, self._counters)
             self._by_loop[ref(loop, partial(_forget, ref(self)))] = engine
-        self._engine = engine
         if engine.requested is not self._config:
             _reconfigure(engine, self._config)
+        # Last, because a call on this loop then skips the steps above.
+        self._engine = engine
         return engine
 
     def _engines(self) -> list[AsyncEngine]:
@@ -427,10 +428,11 @@ def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop])
 
 
 def _reconfigure(engine: AsyncEngine, config: Config) -> None:
-    engine.requested = config
     engine.configure(config)
     if isinstance(engine.source, ThreadOffload):
         engine.source.change(config)
+    # Last, because an interrupt must leave it for the next call.
+    engine.requested = config
 
 
 def _call_on(loop: AbstractEventLoop, function: Callable[[A], None], argument: A) -> None:

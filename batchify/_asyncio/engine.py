@@ -17,7 +17,6 @@ from contextvars import Context
 from functools import partial
 from itertools import count
 from math import ceil
-from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -180,10 +179,14 @@ class AsyncEngine:
             while self.line.has_full and (batch := self._take_open()) is not None:
                 self._create_task(batch)
         except BaseException:
-            self._is_torn = True
+            self._mend_soon()
             raise
         self.start_or_schedule()
         return mark
+
+    def _mend_soon(self) -> None:
+        self._is_torn = True
+        self._call_soon(self.start_or_schedule)
 
     def _mend(self) -> None:
         """Complete a step that an exception such as a ``RecursionError`` has interrupted."""
@@ -219,7 +222,7 @@ class AsyncEngine:
             self._starting = self._create_task()
 
     def _set_timer(self, loop: AbstractEventLoop, at: float, now: float) -> None:
-        if self._timer is not None and at >= self._due:
+        if self._timer is not None and now < self._due <= at:
             return
         self._cancel_timer()
         self._due = at
@@ -250,7 +253,7 @@ class AsyncEngine:
             entry = self.line.leave(mark, waiter)
             self.line.admit()
         except BaseException:
-            self._is_torn = True
+            self._mend_soon()
             raise
         if entry is not None:
             self.start_or_schedule()
@@ -315,9 +318,13 @@ class AsyncEngine:
         return loop is None or loop.is_closed()
 
     def _on_timer(self) -> None:
-        self._timer = None
-        self._expire()
-        self.start_or_schedule()
+        try:
+            self._timer = None
+            self._expire()
+            self.start_or_schedule()
+        except BaseException:
+            self._mend_soon()
+            raise
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -357,8 +364,7 @@ class AsyncEngine:
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
         task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
         if batch is not None:
-            # No call in between, which could fail.
-            batch.task = task
+            batch.slot, batch.task = self._free_slot(), task
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -366,9 +372,8 @@ class AsyncEngine:
 
     async def _run(self, fn: Any, loop: AbstractEventLoop, batch: Batch | None) -> None:
         try:
-            await _next_step()
-            if batch is None:
-                batch = self._take()
+            await NEXT_STEP
+            batch = self._take(batch)
             if batch is None or (self.lifespans is not None and not await self._enter(self.lifespans, batch)):
                 return
             runs = self.line.runs(batch)
@@ -387,13 +392,15 @@ class AsyncEngine:
                     answer = self._answer_each if any_failed else self._answer
                     answer(part, answers)
         except BaseException as error:
-            if self._is_raised_by_task(batch, error):
+            if self._is_raised_by_task(error):
                 raise
             # The loop raises it once the callers have woken. The task would log it too, since no code awaits the task.
             loop.call_soon(_raise_in_loop, error)
 
-    def _free_slot(self) -> int:
-        """Return the lowest slot that no running batch has."""
+    def _free_slot(self) -> int | None:
+        """Return the lowest slot that no running batch has; with an executor, batches have none."""
+        if self.line.config.executor is not None:
+            return None
         taken = {batch.slot for batch in self.line.queue.running}
         return next(slot for slot in count() if slot not in taken)
 
@@ -438,37 +445,43 @@ class AsyncEngine:
         for one in [*ends]:
             one.add_done_callback(one_ended)
 
-    def _is_raised_by_task(self, batch: Batch | None, error: BaseException) -> bool:
+    def _is_raised_by_task(self, error: BaseException) -> bool:
         """End the rest of the batch of a task that ends with ``error``. Return whether the task raises it."""
         if self.loop_is_closed:
             return True
-        if self._starting is not None and batch is None:
-            # The task was cancelled before its first step.
-            batch = self._take()
+        task: Any = current_task(self.loop())
         # An interrupt may also have occurred outside of the batch function.
-        if batch is not None and batch.task is not None:
+        self._call_soon(self.start_or_schedule)
+        if task is self._starting:
+            # The task was cancelled before its first step.
+            self._take(None)
+        for batch in [batch for batch in self.line.queue.running if batch.task is task]:
             self._end(batch.unfinished, error)
         return not issubclass(type(error), (KeyboardInterrupt, SystemExit))
 
-    def _take(self) -> Batch | None:
-        """Take the next batch that any caller still waits for, and prepare the start of the one after it."""
+    def _take(self, batch: Batch | None) -> Batch | None:
+        """Return ``batch``, or take the next one that any caller still waits for, and prepare the one after it."""
         # Not ``_starting``: a finalizer that made a call while that task was created may have created another one.
         task: Any = current_task(self.running_loop)
-        self._starting = batch = None
+        if batch is not None:
+            # Unless an interrupt has left it to another task.
+            return batch if batch.task is task else None
+        self._starting = None
         line = self.line
         try:
             batch = self._take_open()
             if batch is not None:
                 batch.task = task
+                has_one = line.config.concurrency == 1 and line.config.executor is None
+                batch.slot = 0 if has_one else self._free_slot()
             # After a departure from the only slot of a plain queue, nothing is due before the batch ends.
             if batch is None or line.plain is None or line.config.concurrency > 1 or line.drains:
                 self.start_or_schedule()
         except BaseException:
-            self._is_torn = True
             if batch is not None:
                 # Another task will run it.
                 batch.task = None
-            self._call_soon(self.start_or_schedule)
+            self._mend_soon()
             raise
         return batch
 
@@ -483,8 +496,6 @@ class AsyncEngine:
             waiters = batch.waiters
             if are_open(waiters) or are_pending(waiters) or line.drop(batch, [w.done() for w in waiters], now):
                 break
-        if batch is not None and line.config.executor is None:
-            batch.slot = 0 if line.config.concurrency == 1 else self._free_slot()
         return batch
 
     def _ends_task(self, runs: Iterable[Batch], part: Batch, error: BaseException) -> bool:
@@ -616,9 +627,20 @@ class ItemFuture(Future[Any]):
         return True
 
 
-@coroutine
-def _next_step() -> Generator[None, None, None]:
-    yield
+class NextStep:
+    """Awaited, it lets a coroutine wait for the next step of its task.
+
+    It is without Python code, in which a signal handler could raise before the coroutine has a task.
+    """
+
+    if TYPE_CHECKING:
+
+        def __await__(self) -> Generator[None, None, None]: ...
+    else:
+        __await__ = staticmethod(partial(iter, (None,)))
+
+
+NEXT_STEP = NextStep()
 
 
 def _is_open(waiter: AsyncWaiter) -> bool:

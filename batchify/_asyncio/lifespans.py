@@ -93,11 +93,13 @@ class LoopLifespans:
         if lifespan is None:
             lifespan = self._by_slot[slot] = self._make()
         # This does not cancel the future if the batch is cancelled.
-        await asyncio.wait([lifespan.entered])
-        if lifespan.entered.exception() is not None:
+        await asyncio.wait([lifespan.entered, lifespan.task], return_when=asyncio.FIRST_COMPLETED)
+        # An interrupt may have ended the task before it began.
+        outcome: Future[Any] = lifespan.entered if lifespan.entered.done() else lifespan.task
+        if outcome.cancelled() or outcome.exception() is not None:
             # The next batch tries again.
             del self._by_slot[slot]
-        return lifespan.entered.result(), is_new
+        return outcome.result(), is_new
 
     def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:
         """Exit the context managers of the ``chosen`` slots, and return the tasks that do it."""

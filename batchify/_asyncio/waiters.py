@@ -74,7 +74,7 @@ class TaskWaiter:
     get_loop: Callable[[], Any]
     # The result; ``PENDING`` until there is one, or if there is an error.
     answer: Any
-    # Wakes the task; ``None`` before the task suspends, and from the time that it is called or scheduled.
+    # Wakes the task; ``None`` before the task suspends, and from the time that it is called.
     callback: Callback | None
     # The context in which the callback runs.
     _context: Context
@@ -130,6 +130,9 @@ class TaskWaiter:
     def cancel(self, msg: Any = None) -> bool:
         """End the wait of the task, unless it has an answer. The coroutine of the call then removes its item."""
         if self.done():
+            # An interrupt may have lost the callback that was to wake the task. A closed loop wakes no task.
+            with suppress(RuntimeError):
+                self._wake_soon()
             return False
         self.set_exception(CancelledError() if msg is None else CancelledError(msg))
         return True
@@ -139,14 +142,13 @@ class TaskWaiter:
         self._wake_soon()
 
     def set_exception(self, error: BaseException) -> None:
-        self.__class__ = FailedWaiter  # pyright: ignore[reportAttributeAccessIssue]  # it has the same slots
         self._error = error
+        self.__class__ = FailedWaiter  # pyright: ignore[reportAttributeAccessIssue]  # it has the same slots
         self._wake_soon()
 
     def _wake_soon(self) -> None:
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            self._call_soon(callback, self._context)
+        if self.callback is not None:
+            self.get_loop().call_soon(wake, iter((self,)), tuple)
 
     def _call_soon(self, callback: Callback, context: Context) -> None:
         self.get_loop().call_soon(callback, self, context=context)
@@ -263,6 +265,7 @@ def answer_all(loop: Any, waiters: list[TaskWaiter], answers: list[Any], go_on: 
 
 def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object]) -> None:
     """Let the tasks of all ``waiters`` run until they suspend or end, and then call ``go_on``."""
+    waiter: TaskWaiter | None
     try:
         for waiter in waiters:
             callback = waiter.callback
@@ -275,6 +278,9 @@ def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object]) -> None:
         # Also now, because this may be the last step of the loop.
         go_on()
         raise
+    finally:
+        # Rule 4: an exception of the task may refer to this frame.
+        waiter = None
     go_on()
 
 

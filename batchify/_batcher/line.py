@@ -66,7 +66,6 @@ class Line:
     __slots__ = (
         "config",
         "counted_until",
-        "departed",
         "drains",
         "is_interrupted",
         "joinable",
@@ -76,6 +75,7 @@ class Line:
         "prepares",
         "queue",
         "stats",
+        "withdrawn",
     )
 
     queue: PlainQueue | GroupedQueue
@@ -90,8 +90,8 @@ class Line:
         self.stats = stats
         # The drains that have not ended.
         self.drains: list[Drain] = []
-        # The number of calls that departed and are counted, or will be when their batch ends.
-        self.departed = 0
+        # The number of calls that left the queue without a batch, and are counted.
+        self.withdrawn = 0
         # Whether a batch is more than one run of its items as they were queued. ``configure()`` does not change these
         # options.
         joins = config.dedupe == "running"
@@ -240,7 +240,7 @@ class Line:
             return ()
         with self.stats.lock:
             expired = self.queue.expire(now)
-            self.departed += len(expired)
+            self.withdrawn += len(expired)
             for batch in self.queue.running:
                 if batch.expires_at <= now:
                     late = [entry for entry in batch.entries if entry.deadline <= now]
@@ -302,17 +302,17 @@ class Line:
             self._use(mended(self.queue, config))
             self.configure(config)
             self._count_left()
+            for batch in self.queue.running:
+                batch.name = self.name
 
     def _count_left(self) -> None:
         """Count the callers that have left the queue since the last count."""
-        self.stats.left(self.queue.departures - self.departed, self)
+        self.stats.left(self.queue.withdrawn - self.withdrawn, self)
 
     def take(self, now: float) -> Batch | None:
         # Readers of the counters see the calls wait or run, and never neither.
         with self.stats.lock:
             batch = self.queue.take(now)
-            if batch is not None:
-                self.departed += len(batch.waiters)
         if batch is not None:
             batch.name = self.name
             if self.plain is None and self.config.executor is None:
@@ -410,7 +410,6 @@ class Line:
             # All left before the executor started the batch.
             return run_time
         with stats.lock:
-            (part.parent or part).unanswered -= len(part.waiters)
             # From the first arrival if nothing was counted before, or since the last reset.
             since = (not stats.is_new and self.counted_until) or part.arrived[0]
             self.counted_until = now
@@ -427,7 +426,6 @@ class Line:
     def end(self, part: Batch, now: float) -> Batch | None:
         """Release the callers of a part, and the slot after the last one. Return the batch if this was its end."""
         root = part.parent or part
-        root.unfinished_items -= part.size
         if root is not part:
             part.forget()
         if root.unfinished_items:

@@ -26,7 +26,7 @@ deadlines, and of calls that overtake others. The memory is proportional to the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -104,8 +104,8 @@ class GroupedQueue(Slots):
         return next(iter(waiting.values())).arrived if waiting else inf
 
     @property
-    def departures(self) -> int:
-        return self._arrivals - self.waiting
+    def withdrawn(self) -> int:
+        return self._arrivals - self.waiting - self.taken
 
     @property
     def has_full(self) -> bool:
@@ -174,10 +174,12 @@ class GroupedQueue(Slots):
         batch = self._cut(*departure, now)
         if self._learner is not None:
             self._learner.departed(now)
-        # Last, and without a call, which could fail in between.
+        calls = len(batch.entries)
+        leaving = map(self._admitted.__delitem__, [entry.ticket for entry in batch.entries])
+        # No jump in between: the exception of a signal handler leaves all of these changed, or none.
         self.running += (batch,)
-        for entry in batch.entries:
-            del self._admitted[entry.ticket]
+        self.taken += calls
+        deque(leaving, maxlen=0)
         return batch
 
     def expire(self, now: float) -> list[Entry]:
@@ -214,7 +216,7 @@ class GroupedQueue(Slots):
     def adopt(self, queue: Slots, entries: list[Entry]) -> None:
         """Replace ``queue``, whose waiting calls are ``entries``. They have arrived already."""
         self.adopt_slots(queue)
-        self._arrivals = self._adopted = queue.departures + len(entries)
+        self._arrivals = self._adopted = queue.withdrawn + queue.taken + len(entries)
         for entry in entries:
             self._enqueue(entry)
         self.admit_waiting()

@@ -102,8 +102,8 @@ class PlainQueue(Slots):
         return self.places[self._head + 2] if self.waiting else inf
 
     @property
-    def departures(self) -> int:
-        return self._first_ticket + (self._head + self._gone) // WIDTH
+    def withdrawn(self) -> int:
+        return self._first_ticket + (self._head + self._gone) // WIDTH - self.taken
 
     @property
     def has_full(self) -> bool:
@@ -153,13 +153,13 @@ class PlainQueue(Slots):
             end = self._stretch(end)
         items, waiters = places[head:end:WIDTH], places[head + 1 : end : WIDTH]
         arrived = places[head + 2 : end : WIDTH]
+        gone = 0
         if self._gone:
             stays = [waiter is not NOBODY for waiter in waiters]
             items, waiters, arrived = (list(compress(column, stays)) for column in (items, waiters, arrived))
-            self._gone -= WIDTH * (len(stays) - len(waiters))
-        self._advance(end)
+            gone = self._gone - WIDTH * (len(stays) - len(waiters))
         batch = Batch(items, waiters, arrived, reason, self._max_size, now)
-        self.running.append(batch)
+        self._advance(end, gone, (batch,), batch.size)
         if self._learner is not None:
             self._learner.departed(now)
         return batch
@@ -172,7 +172,7 @@ class PlainQueue(Slots):
                 entry = places[place], waiter, places[place + 2]
                 places[place : place + WIDTH] = EMPTY
                 self._gone += WIDTH
-                self._advance(self._head)
+                self._advance(self._head, self._gone)
                 return entry
         return None
 
@@ -180,8 +180,7 @@ class PlainQueue(Slots):
         """Withdraw all entries, and return them with their tickets."""
         end = len(self.places)
         entries = [*self.with_tickets(end)]
-        self._gone = 0
-        self._advance(end)
+        self._advance(end, 0)
         # A call of another thread that arrived meanwhile may not know that it matters.
         return entries if self.plan() is None else entries + self.withdraw_all()
 
@@ -194,8 +193,7 @@ class PlainQueue(Slots):
 
     def mend(self) -> None:
         """Derive the number of empty places again, after an exception interrupted a method."""
-        self._gone = WIDTH * self.places[self._head + 1 :: WIDTH].count(NOBODY)
-        self._advance(self._head)
+        self._advance(self._head, WIDTH * self.places[self._head + 1 :: WIDTH].count(NOBODY))
 
     @property
     def _head_ticket(self) -> int:
@@ -210,20 +208,27 @@ class PlainQueue(Slots):
             end += WIDTH
         return end
 
-    def _advance(self, head: int) -> None:
-        """Move the head to the first call at or after ``head``, and cut the list if more than half of it is empty."""
+    def _advance(self, head: int, gone: int, batches: tuple[Batch, ...] = (), calls: int = 0) -> None:
+        """Move the head to the first call at or after ``head``, behind which ``gone`` places are empty.
+
+        The calls before it depart in ``batches``. The list is cut if more than half of it is empty.
+        """
         places = self.places
         end = len(places)
         while head < end and places[head + 1] is NOBODY:
             head += WIDTH
-            self._gone -= WIDTH
-        if head == end or head > max(SHORT, end // 2):
-            del places[:head]
-            self._first_ticket += head // WIDTH
-            # The cut does not change how many arrivals precede the next plan.
-            self.wake_length -= head
-            head = 0
-        else:
-            # Until then, the list must not keep departed items alive.
-            places[self._head : head] = EMPTY * ((head - self._head) // WIDTH)
-        self._head = head
+            gone -= WIDTH
+        filling: tuple[Any, ...]
+        cut, start, filling = head, 0, ()
+        if head < end and head <= max(SHORT, end // 2):
+            # Until the cut, the list must not keep departed items alive.
+            cut, start, filling = 0, self._head, EMPTY * ((head - self._head) // WIDTH)
+        # No call or jump in between: the exception of a signal handler leaves all of these changed, or none.
+        places[start:head] = filling
+        self._gone = gone
+        self._head = head - cut
+        self._first_ticket += cut // WIDTH
+        # The cut does not change how many arrivals precede the next plan.
+        self.wake_length -= cut
+        self.running += batches
+        self.taken += calls

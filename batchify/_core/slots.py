@@ -49,9 +49,11 @@ class Slots:
         "_timing",
         "padding",
         "running",
+        "taken",
         "wake_length",
     )
 
+    taken: int
     _max_size: int
     _concurrency: int
     _timing: Policy
@@ -61,6 +63,8 @@ class Slots:
     def __init__(self, limits: Limits) -> None:
         # The batches that have left and have not ended, oldest first.
         self.running: list[Batch] = []
+        # The number of calls that ever left in a batch.
+        self.taken = 0
         # The length of ``places`` from which an arrival may change the answer of take(). At 0, every arrival may.
         self.wake_length = 0
         self._apply(limits)
@@ -97,8 +101,8 @@ class Slots:
         return self.oldest_arrival > since and all(min(batch.arrived, default=inf) > since for batch in self.running)
 
     @property
-    def departures(self) -> int:
-        """The number of items that ever left the queue, in a batch or without one."""
+    def withdrawn(self) -> int:
+        """The number of calls that ever left the queue without a batch."""
         raise NotImplementedError
 
     @property
@@ -119,7 +123,7 @@ class Slots:
         self._apply(limits)
 
     def adopt_slots(self, other: Slots) -> None:
-        self.running = other.running
+        self.running, self.taken = other.running, other.taken
         self._freed_at, self._freed_before = other._freed_at, other._freed_before
         self._flush_reason, self._flush_before = other._flush_reason, other._flush_before
         if self._learner and other._learner and self._concurrency == other._concurrency:

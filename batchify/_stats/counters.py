@@ -42,9 +42,9 @@ class Queue(Protocol):
     def room(self) -> float: ...
 
 
-class Departures(Protocol):
-    # The number of calls that departed and are counted, or will be when their batch ends.
-    departed: int
+class Withdrawals(Protocol):
+    # The number of calls that left the queue without a batch, and are counted.
+    withdrawn: int
 
 
 FIELDS = ("total_items", "total_batches", *CALL_OUTCOMES, "isolation_runs")
@@ -108,11 +108,11 @@ class Stats:
             self.left(queue.waiting + queue.running_calls)
             del self._queues[queue]
 
-    def left(self, count: int = 1, queue: Departures | None = None) -> None:
+    def left(self, count: int = 1, queue: Withdrawals | None = None) -> None:
         """Count callers that left while their items were queued, and which ``queue`` has not counted yet."""
         self._count("cancelled_items", count, queue)
 
-    def dropped(self, count: int, queue: Departures | None = None) -> None:
+    def dropped(self, count: int, queue: Withdrawals | None = None) -> None:
         """Count calls that failed while their items were queued."""
         self._count("dropped", count, queue)
 
@@ -126,11 +126,11 @@ class Stats:
         # The two halves of the failed batch run again.
         self._count("isolation_runs", 2)
 
-    def _count(self, field: str, count: int, queue: Departures | None = None) -> None:
+    def _count(self, field: str, count: int, queue: Withdrawals | None = None) -> None:
         with self.lock:
             # Rule 5.
             if queue is not None:
-                queue.departed += count
+                queue.withdrawn += count
             self._counts[field] += count
             if self._parent is not None:
                 self._parent._counts[field] += count
@@ -147,14 +147,18 @@ class Stats:
         parent, hint = self._parent, None
         # First, because an exception of a signal handler must not come after the batch has been noted.
         if len(self._notes) + len(self._arrivals) >= self._limit:
-            hint = self._add_many()
+            hint = self._add_many(len(batch.waiters))
         if parent is not None and len(parent._notes) + len(parent._arrivals) >= parent._limit:
-            hint = parent._add_many()
+            hint = parent._add_many(len(batch.waiters))
+        root = batch.root
         # Only the grouped queue, which sets weights, changes the order of calls.
         arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
         exceptions = (failed, cancelled, batch.padding) if failed or cancelled or batch.padding else None
-        note = batch.size, batch.reason, batch.max_size, batch.departed, len(arrived), run_time, slot_time, exceptions
+        size, calls = batch.size, len(arrived)
+        note = size, batch.reason, batch.max_size, batch.departed, calls, run_time, slot_time, exceptions
         # Rule 5.
+        root.unanswered -= calls
+        root.unfinished_items -= size
         self.is_new = False
         self._arrivals += arrived
         self._notes += note
@@ -163,13 +167,13 @@ class Stats:
             parent._notes += note
         return hint
 
-    def _add_many(self) -> bool | None:
-        """Add up the notes, and return the hint if it is due."""
+    def _add_many(self, ending: int) -> bool | None:
+        """Add up the notes, and return the hint if it is due. ``ending`` calls still count as running."""
         self._add_up()
         if self._limit:
             return None
         self._limit, self._hinted = MANY, True
-        return any(queue.waiting or queue.running_calls for queue in self._all_queues())
+        return sum(queue.waiting + queue.running_calls for queue in self._all_queues()) > ending
 
     def _add_up(self) -> None:
         """Add the noted batches to the sums. The caller holds the lock."""

@@ -261,7 +261,7 @@ class ThreadEngine:
                         entry = queue.withdraw(max(mark, self._closed_at) if self.closed else mark, waiter)
                         if entry is not None:
                             # If the queue is still that of the line, the item moves within it.
-                            self.line.departed += queue is self.line.queue
+                            self.line.withdrawn += queue is self.line.queue
                             self._add(entry[0], waiter)
                 self.started = True
                 seconds = self._start_or_schedule(keeps_time=True)

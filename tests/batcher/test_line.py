@@ -264,10 +264,14 @@ def test_a_batch_ends_with_its_last_part():
     batch = line.take(0.0)
     first, rest = batch.halves()
     parts = [first, *rest.halves()]
-    seen = [(line.end(part, 0.0), len(line.queue.running)) for part in parts]
+    seen = []
+    for part in parts:
+        line.count(part, 0.0, 0, 0)
+        seen.append((line.end(part, 0.0), len(line.queue.running)))
     line.queue.flush("flush")
     assert [(None, 1), (None, 1), (batch, 0)] == seen
     whole = line.take(0.0)
+    line.count(whole, 0.0, 0, 0)
     assert (whole, True) == (line.end(whole, 0.0), line.idle)
 
 

@@ -628,15 +628,17 @@ def test_a_departed_item_cannot_be_withdrawn_while_others_wait():
     assert [None, None, ("c", "C", 0.0)] == [queue.withdraw(mark, waiter) for waiter in ("A", "B", "C")]
 
 
-def test_callers_that_left_have_departed():
-    """The departures count the items of batches and the callers that left, also from the middle of the queue."""
+def test_calls_that_left_are_counted_by_the_way_they_left():
+    """The queue counts the calls that left in batches, and those without one, also from the middle of the queue."""
     queue = new(max_size=1)
     mark = arrive(queue, "abcd")
-    found = [queue.departures]
+    found = [(queue.taken, queue.withdrawn)]
     queue.take(0.0)
     queue.withdraw(mark, "C")
-    found.append(queue.departures)
-    assert [0, 2] == found
+    found.append((queue.taken, queue.withdrawn))
+    queue.withdraw(mark, "B")
+    found.append((queue.taken, queue.withdrawn))
+    assert [(0, 0), (1, 1), (1, 2)] == found
 
 
 @pytest.mark.parametrize("gone", ["A", "B", "AB"])
@@ -648,7 +650,7 @@ def test_an_interrupted_departure_of_callers_is_mended(gone):
         queue.places[queue.places.index(waiter)] = NOBODY
     queue.mend()
     stay = [item for item in "abc" if caller(item) not in gone]
-    assert (len(stay), len(gone)) == (queue.waiting, queue.departures)
+    assert (len(stay), len(gone)) == (queue.waiting, queue.withdrawn)
     assert stay == queue.take(1.0).items
 
 

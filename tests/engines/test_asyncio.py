@@ -16,7 +16,7 @@ import pytest
 
 import batchify
 from batchify import AsyncMicrobatcher, BatchAbortedError, BatcherClosedError, DeadlineError, microbatch
-from batchify._asyncio.engine import AsyncEngine
+from batchify._asyncio.engine import AsyncEngine, BatchTask
 from batchify._batcher.line import Line
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
@@ -556,6 +556,41 @@ async def test_an_interrupted_departure(options, monkeypatch, caplog):
     assert [[1, 2]] == [items for _, items in batches]
     gc.collect()
     assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
+
+
+async def test_an_interrupted_timer(monkeypatch, caplog):
+    """A batch whose window has ended just before an exception, as of a signal handler, still runs."""
+    echo, batches = recorder(timeout=1)
+    expire = Line.expire
+
+    def interrupted(line, now):
+        monkeypatch.undo()
+        expire(line, now)
+        raise MemoryError
+
+    monkeypatch.setattr(Line, "expire", interrupted)
+    assert [1, 2] == await asyncio.gather(echo(1), echo(2))
+    assert [[1, 2]] == [items for _, items in batches]
+    assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
+
+
+async def test_an_interrupt_as_a_task_is_created(monkeypatch):
+    """A batch runs once if an exception, as of a signal handler, comes between the creation of its task and its use."""
+    echo, batches = recorder(max_size=2, timeout=5, dedupe=True)
+
+    class Interrupted(BatchTask):
+        def __init__(self, *arguments, **options):
+            monkeypatch.undo()
+            super().__init__(*arguments, **options)
+            raise MemoryError
+
+    monkeypatch.setattr("batchify._asyncio.engine.BatchTask", Interrupted)
+    first = asyncio.ensure_future(echo(1))
+    await asyncio.sleep(0)
+    with pytest.raises(MemoryError):
+        await echo(2)
+    assert (1, 3) == (await first, await echo(3))
+    assert [[1, 2], [3]] == [items for _, items in batches]
 
 
 async def test_sentry():

@@ -34,31 +34,43 @@ class Interrupted(BaseException):
 class Interrupter:
     """A trace function that raises at one of the points where CPython handles signals."""
 
+    error = Interrupted
+
     def __init__(self, at):
         self._at = at
         self.points = 0
         self.where = None
 
     def __call__(self, frame, event, arg):
-        if frame.f_code.co_filename.startswith(TESTS) or "importlib" in frame.f_code.co_filename:
+        if not self.interrupts(frame):
             return None
         # From Python 3.13 on, a frame that is traced already gets the opcodes.
         frame.f_trace = trace = partial(self._trace, [None])
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        self._pass(frame)
+        # In Python 3.10, what a trace function raises as a coroutine goes on would pass its ``except`` clauses.
+        if sys.version_info >= (3, 11) or frame.f_lasti < 0:
+            self.enter(frame)
         return trace
+
+    def interrupts(self, frame):
+        """Return whether the points of a function count."""
+        return not frame.f_code.co_filename.startswith(TESTS) and "importlib" not in frame.f_code.co_filename
+
+    def enter(self, frame):
+        """Pass the point at the start of a function."""
+        self.pass_point(frame)
 
     def _trace(self, last, frame, event, arg):
         before, last[0] = last[0], None
         if event == "opcode":
             here = frame.f_lasti
             if before is not None and (before[1] in CHECKED or (before[1] in CONDITIONAL and here != before[0] + 2)):
-                self._pass(frame)
+                self.pass_point(frame)
             last[0] = here, frame.f_code.co_code[here]
         return partial(self._trace, last)
 
-    def _pass(self, frame):
+    def pass_point(self, frame):
         self.points += 1
         if self.points == self._at:
             self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-            raise Interrupted
+            raise self.error

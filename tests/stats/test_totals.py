@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from batchify import microbatch
 from batchify._batcher import base
 from batchify._batcher.live import register
 from batchify._batcher.registry import sources
+from batchify._core.batch import Batch
 from batchify._stats.counters import FIELDS
 from batchify._stats.snapshot import REASONS
 from batchify._stats.sums import batch_sizes
@@ -47,16 +47,7 @@ class Queue:
 
 def batch(size, wait, reason):
     """Return a batch that departed after each of its items had waited so many seconds."""
-    return SimpleNamespace(
-        waiters=["caller"] * size,
-        padding=0,
-        arrived=[0.0] * size,
-        weights=None,
-        size=size,
-        max_size=4,
-        reason=reason,
-        departed=wait,
-    )
+    return Batch(["item"] * size, ["caller"] * size, [0.0] * size, reason, 4, wait)
 
 
 def live(name="embed"):
