@@ -540,6 +540,24 @@ async def test_an_interrupted_call(step, monkeypatch):
     assert [0] == batches[0][1]
 
 
+async def test_a_departure_just_after_an_interrupted_call(monkeypatch):
+    """A batch departs in the loop iteration of an exception, as of a signal handler, without the caller that left."""
+    echo, batches = recorder(dedupe=True, timeout=0)
+    first, leaving = echo.submit(1), echo.submit(2)
+    leave = Line.leave
+
+    def interrupted(line, *arguments):
+        monkeypatch.undo()
+        leave(line, *arguments)
+        raise MemoryError
+
+    monkeypatch.setattr(Line, "leave", interrupted)
+    with pytest.raises(MemoryError):
+        leaving.cancel()
+    assert 1 == await first
+    assert [[1]] == [items for _, items in batches]
+
+
 @pytest.mark.parametrize("options", [{}, {"dedupe": True}])
 async def test_an_interrupted_departure(options, monkeypatch, caplog):
     """A batch that has departed before an exception, as of a signal handler, still runs."""
