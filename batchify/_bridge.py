@@ -8,7 +8,7 @@ together, and the answers of a batch return together, so both ways cost one wake
 from __future__ import annotations
 
 from _thread import get_ident
-from asyncio import BaseEventLoop, Future, _get_running_loop
+from asyncio import BaseEventLoop, Future, _get_running_loop, get_running_loop
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -80,18 +80,24 @@ class BridgedWaiter(Waiter):
 registered_kinds[TaskWaiter] = registered_kinds[FailedWaiter] = registered_kinds[Future] = BridgedWaiter
 
 
-def _answer(waiters: list[AsyncWaiter], answers: list[Any]) -> None:
+def _answer(waiters: list[AsyncWaiter], answers: list[Any], *, is_first: bool = True) -> None:
     answered: list[TaskWaiter] = []
-    for waiter, answer in zip(waiters, answers, strict=True):
-        if type(answer) is Failed:
-            if not waiter.done():
-                waiter.set_exception(translate_exception(answer.error, answer.name, on_loop=True))
-        elif type(waiter) is TaskWaiter:
-            waiter.answer = answer
-            answered.append(waiter)
-        elif not waiter.done():
-            waiter.set_result(answer)
-    wake(iter(answered), tuple)
+    try:
+        for waiter, answer in zip(waiters, answers, strict=True):
+            if type(answer) is Failed:
+                if not waiter.done():
+                    waiter.set_exception(translate_exception(answer.error, answer.name, on_loop=True))
+            elif type(waiter) is TaskWaiter:
+                waiter.answer = answer
+                answered.append(waiter)
+            elif not waiter.done():
+                waiter.set_result(answer)
+        wake(iter(answered), tuple)
+    except BaseException:
+        if is_first:
+            # A signal handler has interrupted this. A second answer changes nothing.
+            get_running_loop().call_soon(partial(_answer, waiters, answers, is_first=False))
+        raise
 
 
 class Crossing:
@@ -114,10 +120,11 @@ class Crossing:
         self._dropped = 0
         # The marks of the calls that entered one by one.
         self._marks: MutableMapping[AsyncWaiter, int] = {}
-        engine.crossing = self
-        engine.crossings[self] = None
-        engine.line.stats.follow(self)
+        # First, because an interrupt must leave no crossing that nothing finishes.
         loop.call_soon(self._finish)
+        engine.line.stats.follow(self)
+        engine.crossings[self] = None
+        engine.crossing = self
 
     @property
     def waiting(self) -> int:
@@ -133,16 +140,17 @@ class Crossing:
             engine.crossing = None
         engine.enter_all(self)
 
-    def _finish(self) -> None:
+    def _finish(self, *, is_first: bool = True) -> None:
         try:
             self.cross()
             if self.calls:
                 self._enter_each()
         except BaseException:
-            # A signal handler has interrupted this, and the other calls are still on their way.
-            self.loop.call_soon(self._finish)
+            if is_first:
+                # A signal handler has interrupted this, and the other calls are still on their way.
+                self.loop.call_soon(partial(self._finish, is_first=False))
             raise
-        del self._engine.crossings[self]
+        self._engine.crossings.pop(self, None)
         self._engine.line.stats.retire(self)
 
     def _enter_each(self) -> None:
@@ -218,8 +226,14 @@ class Mailbox:
     def _deliver(self) -> None:
         # Reset first: a channel that arrives meanwhile is either delivered here or wakes the loop again.
         self._woken = False
-        while self._put:
-            self._put.popleft().deliver()
+        try:
+            while self._put:
+                self._put[0].deliver()
+                self._put.popleft()
+        except BaseException:
+            # A signal handler has interrupted this.
+            self._loop.call_soon(self._deliver)
+            raise
 
 
 # Held by channels only: the undelivered values of a closed loop must not keep that loop alive.

@@ -237,7 +237,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         keep: object = None,  # noqa: ARG002  # as above
     ) -> AsyncGenerator[Any]:
         room, ready = Semaphore(self._ahead(ahead)), Semaphore(0)
-        # ``None`` follows the last call.
+        # The task that starts them follows the last call.
         calls: deque[Any] = deque()
 
         async def start_each() -> None:
@@ -249,19 +249,21 @@ class AsyncMicrobatcher(Batcher[T, R]):
                     ready.release()
                     await room.acquire()
             finally:
-                calls.append(None)
-                ready.release()
                 aclose: Any = getattr(rows, "aclose", None)
                 if aclose is not None:
                     await aclose()
 
         # A task, so that the results of earlier items do not wait for a slow input.
         starter = find_loop(self.name).create_task(start_each())
+        # Not in the task, which may end before it begins.
+        starter.add_done_callback(calls.append)
+        starter.add_done_callback(lambda _: ready.release())
         try:
             while True:
-                await ready.acquire()
+                while not calls:
+                    await ready.acquire()
                 call = calls.popleft()
-                if call is None:
+                if call is starter:
                     break
                 yield await self._result_of(call)
                 room.release()
@@ -269,7 +271,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             await starter
         finally:
             starter.cancel()
-            self._cancel_all([call for call in calls if call is not None])
+            self._cancel_all([call for call in calls if call is not starter])
             await asyncio.wait([starter])
             if not starter.cancelled():
                 # As in ``_cancel()``.

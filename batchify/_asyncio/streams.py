@@ -119,7 +119,12 @@ class LoopChannel(TaskChannel, ItemFuture):
         self.deliver()
 
     def _resolved(self) -> None:
-        self.put(EndOfStream(None if self.cancelled() else self.exception()))
+        try:
+            self.put(EndOfStream(None if self.cancelled() else self.exception()))
+        except BaseException:
+            # A signal handler has interrupted this. A second end changes nothing.
+            self.loop.call_soon(self._resolved)
+            raise
 
     def leave(self) -> None:
         self.left = True
@@ -183,11 +188,12 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         return super()._from_source(lambda: partial(run_async, source()), config)
 
     def _active_engine(self, loop: AbstractEventLoop) -> AsyncEngine:
-        engine = super()._active_engine(loop)
+        # First, because later calls skip these steps while the engine is active.
+        engine = self._engine_of(loop)
         # An empty context for the callbacks of the channels, which would otherwise each keep a copy of their caller's.
         engine.item_future = partial(LoopChannel, engine, Context())
         engine.is_open = LoopChannel.is_awaited
-        return engine
+        return super()._active_engine(loop)
 
     def submit(self, item: Any, keep: object = None) -> Any:
         """Return a stream that is queued when it is first read."""

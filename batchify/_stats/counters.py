@@ -106,7 +106,7 @@ class Stats:
         """Stop following ``queue``, and count its calls as cancelled."""
         with self.lock:
             self.left(queue.waiting + queue.running_calls)
-            del self._queues[queue]
+            self._queues.pop(queue, None)
 
     def left(self, count: int = 1, queue: Withdrawals | None = None) -> None:
         """Count callers that left while their items were queued, and which ``queue`` has not counted yet."""

@@ -187,7 +187,7 @@ def test_cancelling_a_future_ends_its_wait_for_room(threads):
 def test_an_interrupt_ends_a_wait_for_room():
     """Ctrl-C while ``submit`` waits for room removes its item, and the other calls are answered."""
     script = """
-    import signal, sys, threading
+    import linecache, signal, sys, threading
     from batchify import microbatch
 
     opened = threading.Event()
@@ -210,8 +210,12 @@ def test_an_interrupt_ends_a_wait_for_room():
         pass
     waiting = echo.submit(1)
 
+    def line_of_main():
+        frame = sys._current_frames()[main]
+        return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+
     def interrupt():
-        while sys._current_frames()[main].f_code.co_name != "_wait_for_room":
+        while line_of_main() != "gate.acquire()":
             pass
         # Python misses a signal that comes just before the thread blocks on a lock, until the next one.
         while signal.getsignal(signal.SIGINT) is interrupt_once:

@@ -54,6 +54,19 @@ async def test_calls_made_together_share_a_batch():
     assert (2.0, [["a", "b"], "closed"]) == (asyncio.get_running_loop().time(), log)
 
 
+async def test_an_interrupted_end(monkeypatch, caplog):
+    """An exception, as of a signal handler, as a stream ends only delays the end."""
+    stream = microbatch(Log().generator(2))("a")
+
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr("batchify._asyncio.streams.EndOfStream", interrupted)
+    assert ["a0", "a1"] == await values(stream)
+    assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
+
+
 async def test_two_readers_of_one_stream():
     """A second task that waits for the same stream is refused, and the first is not disturbed."""
     stream = microbatch(Log().generator(1))("a")

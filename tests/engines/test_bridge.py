@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from batchify import BatchAbortedError, BatcherClosedError
-from batchify._asyncio.waiters import new_waiter
+from batchify import BatchAbortedError, BatcherClosedError, microbatch
+from batchify._asyncio.waiters import new_waiter, wake
 from batchify._batcher.draining import Drain
-from batchify._bridge import BridgedWaiter, Mailbox
+from batchify._bridge import BridgedChannel, BridgedWaiter, Mailbox
 from batchify._threads import workers as _workers
 from batchify._threads.engine import ThreadEngine
 from tests.kit.engines import HOUR, PATIENCE, await_queued, wait_until
@@ -116,21 +116,22 @@ async def test_calls_on_their_way_to_a_changed_queue_are_counted(kit, monkeypatc
     assert [2, 4, 6, 8] == [*await asyncio.gather(*early), urgent.result(PATIENCE)]
 
 
-def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch):
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch, interrupts):
     """Ctrl-C as a call enters a changed queue is the answer of this call. The others enter it later."""
     double, gate = kit.held()
     enter, calls, entered = ThreadEngine.enter, [], []
 
     def enter_interrupted(self, item, *rest):
         entered.append(item)
-        if entered == [1, 2]:
+        if 1 < len(entered) <= 1 + interrupts:
             raise KeyboardInterrupt
         return enter(self, item, *rest)
 
     async def call():
-        calls.extend(asyncio.ensure_future(double.acall(item)) for item in (1, 2, 3))
+        calls.extend(asyncio.ensure_future(double.acall(item)) for item in range(1, 2 + interrupts))
         await asyncio.sleep(0)
-        calls.append(asyncio.wrap_future(double.options(priority=1).submit(4)))
+        calls.append(asyncio.wrap_future(double.options(priority=1).submit(9)))
         monkeypatch.setattr(ThreadEngine, "enter", enter_interrupted)
         await asyncio.sleep(0)
 
@@ -138,11 +139,61 @@ def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch):
         gate.open()
         return await asyncio.gather(*calls, return_exceptions=True)
 
+    raised = 0
     with closing(asyncio.new_event_loop()) as loop:
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(call())
-        first, interrupted, *others = loop.run_until_complete(answers())
-    assert (2, BatchAbortedError, [6, 8]) == (first, type(interrupted), others)
+        for main in (call(), *(asyncio.sleep(0.01) for _ in range(interrupts))):
+            try:
+                loop.run_until_complete(main)
+            except KeyboardInterrupt:
+                raised += 1
+        first, *interrupted, urgent = loop.run_until_complete(answers())
+    assert (2, [BatchAbortedError] * interrupts, 18) == (first, [*map(type, interrupted)], urgent)
+    assert interrupts == raised
+
+
+@pytest.mark.parametrize(("interrupts", "end"), [(1, 2), (2, asyncio.CancelledError)])
+def test_an_interrupt_as_answers_return(kit, monkeypatch, interrupts, end):
+    """Ctrl-C as the answers of a batch reach their loop delays them. After another one, a call can be cancelled."""
+    double, _ = kit.decorate()
+    raised = []
+
+    def wake_interrupted(*arguments):
+        if len(raised) < interrupts:
+            raised.append(KeyboardInterrupt)
+            raise KeyboardInterrupt
+        wake(*arguments)
+
+    monkeypatch.setattr("batchify._bridge.wake", wake_interrupted)
+    with closing(asyncio.new_event_loop()) as loop:
+        call = loop.create_task(double.acall(1))
+        for _ in range(interrupts):
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait([call], timeout=PATIENCE))
+        if interrupts == 1:
+            assert end == loop.run_until_complete(call)
+        else:
+            call.cancel()
+            with pytest.raises(end):
+                loop.run_until_complete(call)
+
+
+async def test_an_interrupt_as_values_return(kit, monkeypatch, caplog):
+    """An exception, as of a signal handler, as values of streams reach their loop only delays them."""
+
+    @microbatch(timeout=0)
+    def values(items):
+        for number in range(2):
+            yield [(item, number) for item in items]
+
+    deliver = BridgedChannel.deliver
+
+    def deliver_interrupted(channel):
+        monkeypatch.setattr(BridgedChannel, "deliver", deliver)
+        raise MemoryError
+
+    monkeypatch.setattr(BridgedChannel, "deliver", deliver_interrupted)
+    assert [("a", 0), ("a", 1)] == [value async for value in values.acall("a")]
+    assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
 
 
 async def test_a_call_on_its_way_to_a_closed_engine_is_refused(kit, monkeypatch):
