@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import get_ident
-from asyncio import Semaphore, get_running_loop
+from asyncio import Event, Semaphore, get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable
 from contextlib import suppress
@@ -236,7 +236,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         ahead: int | None,
         keep: object = None,  # noqa: ARG002  # as above
     ) -> AsyncGenerator[Any]:
-        room, ready = Semaphore(self._ahead(ahead)), Semaphore(0)
+        room, ready = Semaphore(self._ahead(ahead)), Event()
         # The task that starts them follows the last call.
         calls: deque[Any] = deque()
 
@@ -246,7 +246,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
                 await room.acquire()
                 async for item in rows:
                     calls.append(self._submit_nowait(self._patient(convert(item))))
-                    ready.release()
+                    ready.set()
                     await room.acquire()
             finally:
                 aclose: Any = getattr(rows, "aclose", None)
@@ -257,11 +257,12 @@ class AsyncMicrobatcher(Batcher[T, R]):
         starter = find_loop(self.name).create_task(start_each())
         # Not in the task, which may end before it begins.
         starter.add_done_callback(calls.append)
-        starter.add_done_callback(lambda _: ready.release())
+        starter.add_done_callback(lambda _: ready.set())
         try:
             while True:
                 while not calls:
-                    await ready.acquire()
+                    ready.clear()
+                    await ready.wait()
                 call = calls.popleft()
                 if call is starter:
                     break

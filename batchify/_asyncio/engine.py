@@ -447,9 +447,10 @@ class AsyncEngine:
 
     def _is_raised_by_task(self, error: BaseException) -> bool:
         """End the rest of the batch of a task that ends with ``error``. Return whether the task raises it."""
-        if self.loop_is_closed:
+        task: Any = None if self.loop_is_closed else current_task(self.loop())
+        if task is None:
+            # The coroutine is torn down.
             return True
-        task: Any = current_task(self.loop())
         # An interrupt may also have occurred outside of the batch function.
         self._call_soon(self.start_or_schedule)
         if task is self._starting:

@@ -576,17 +576,16 @@ async def test_an_interrupted_departure(options, monkeypatch, caplog):
     assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
 
 
-async def test_an_interrupted_timer(monkeypatch, caplog):
+@pytest.mark.parametrize("step", ["_batcher.line.Line.expire", "_asyncio.engine.BatchTask"])
+async def test_an_interrupted_timer(step, monkeypatch, caplog):
     """A batch whose window has ended just before an exception, as of a signal handler, still runs."""
     echo, batches = recorder(timeout=1)
-    expire = Line.expire
 
-    def interrupted(line, now):
+    def interrupted(*_, **__):
         monkeypatch.undo()
-        expire(line, now)
         raise MemoryError
 
-    monkeypatch.setattr(Line, "expire", interrupted)
+    monkeypatch.setattr(f"batchify.{step}", interrupted)
     assert [1, 2] == await asyncio.gather(echo(1), echo(2))
     assert [[1, 2]] == [items for _, items in batches]
     assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
