@@ -13,6 +13,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from itertools import compress
+from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -95,7 +96,7 @@ def _answer(waiters: list[AsyncWaiter], answers: list[Any], *, is_first: bool = 
         wake(iter(answered), tuple)
     except BaseException:
         if is_first:
-            # A signal handler has interrupted this. A second answer changes nothing.
+            # A signal handler has interrupted this. Answering twice is harmless.
             get_running_loop().call_soon(partial(_answer, waiters, answers, is_first=False))
         raise
 
@@ -140,15 +141,16 @@ class Crossing:
             engine.crossing = None
         engine.enter_all(self)
 
-    def _finish(self, *, is_first: bool = True) -> None:
+    def _finish(self, most: float = inf) -> None:
+        """Queue the calls at the end of their loop iteration, and again after interrupts while that leaves fewer."""
         try:
             self.cross()
             if self.calls:
                 self._enter_each()
         except BaseException:
-            if is_first:
-                # A signal handler has interrupted this, and the other calls are still on their way.
-                self.loop.call_soon(partial(self._finish, is_first=False))
+            if self.waiting < most:
+                # The other calls are still on their way.
+                self.loop.call_soon(self._finish, self.waiting)
             raise
         self._engine.crossings.pop(self, None)
         self._engine.line.stats.retire(self)

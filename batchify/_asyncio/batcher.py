@@ -207,8 +207,13 @@ class AsyncMicrobatcher(Batcher[T, R]):
         future.mark = queue.mark
         places = queue.places
         places += (data, future, engine.clock())
-        if len(places) >= queue.wake_length:
-            engine.start_or_schedule()
+        try:
+            if len(places) >= queue.wake_length:
+                engine.start_or_schedule()
+        except BaseException:
+            # The caller gets no future, and calls that came before wait for this step too.
+            future.cancel()
+            raise
         return future
 
     def _acall(self, item: T, keep: object = None) -> Any:
@@ -387,10 +392,12 @@ class AsyncMicrobatcher(Batcher[T, R]):
                 lifespans = LoopLifespans(loop, config.lifespan, config.name)
             engine = self._engine_kind(loop, source, lifespans, config, self._counters)
             self._by_loop[ref(loop, partial(_forget, ref(self)))] = engine
-        if engine.requested is not self._config:
-            _reconfigure(engine, self._config)
-        # Last, because a call on this loop then skips the steps above.
+        # Before the check, because another thread may change the options between them.
         self._engine = engine
+        if engine.requested is not self._config:
+            # The next call comes here again, also after an interrupt.
+            self._engine = None
+            _reconfigure(engine, self._config)
         return engine
 
     def _engines(self) -> list[AsyncEngine]:

@@ -178,10 +178,10 @@ class AsyncEngine:
             # At once, so that the items of a full batch make room for the next call.
             while self.line.has_full and (batch := self._take_open()) is not None:
                 self._create_task(batch)
+            self.start_or_schedule()
         except BaseException:
             self._mend_soon()
             raise
-        self.start_or_schedule()
         return mark
 
     def _mend_soon(self) -> None:
@@ -364,7 +364,7 @@ class AsyncEngine:
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
         task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
         if batch is not None:
-            batch.slot, batch.task = self._free_slot(), task
+            batch.slot, batch.task = self._free_slot() if batch.slot is None else batch.slot, task
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -447,10 +447,10 @@ class AsyncEngine:
 
     def _is_raised_by_task(self, error: BaseException) -> bool:
         """End the rest of the batch of a task that ends with ``error``. Return whether the task raises it."""
-        task: Any = None if self.loop_is_closed else current_task(self.loop())
-        if task is None:
-            # The coroutine is torn down.
+        if self.loop_is_closed or type(error) is GeneratorExit:
+            # The coroutine is torn down, perhaps without a task of its own.
             return True
+        task: Any = current_task(self.loop())
         # An interrupt may also have occurred outside of the batch function.
         self._call_soon(self.start_or_schedule)
         if task is self._starting:
@@ -465,7 +465,7 @@ class AsyncEngine:
         # Not ``_starting``: a finalizer that made a call while that task was created may have created another one.
         task: Any = current_task(self.running_loop)
         if batch is not None:
-            # Unless an interrupt has left it to another task.
+            # Unless an interrupt has handed it to another task.
             return batch if batch.task is task else None
         self._starting = None
         line = self.line
@@ -631,7 +631,7 @@ class ItemFuture(Future[Any]):
 class NextStep:
     """Awaited, it lets a coroutine wait for the next step of its task.
 
-    It is without Python code, in which a signal handler could raise before the coroutine has a task.
+    It runs no Python code, where a signal handler could raise before the coroutine has a task.
     """
 
     if TYPE_CHECKING:

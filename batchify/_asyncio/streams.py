@@ -122,7 +122,7 @@ class LoopChannel(TaskChannel, ItemFuture):
         try:
             self.put(EndOfStream(None if self.cancelled() else self.exception()))
         except BaseException:
-            # A signal handler has interrupted this. A second end changes nothing.
+            # A signal handler has interrupted this. Ending twice is harmless.
             self.loop.call_soon(self._resolved)
             raise
 

@@ -209,7 +209,7 @@ class PlainQueue(Slots):
         return end
 
     def _advance(self, head: int, gone: int, batches: tuple[Batch, ...] = (), calls: int = 0) -> None:
-        """Move the head to the first call at or after ``head``, behind which ``gone`` places are empty.
+        """Move the head to the first call at or after ``head``, after which ``gone`` places are empty.
 
         The calls before it depart in ``batches``. The list is cut if more than half of it is empty.
         """

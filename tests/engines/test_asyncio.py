@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -21,6 +22,7 @@ from batchify._batcher.line import Line
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
 from tests.kit.engines import wait_until
+from tests.kit.queues import interrupted as interrupted_at_steps
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):
@@ -608,6 +610,74 @@ async def test_an_interrupt_as_a_task_is_created(monkeypatch):
         await echo(2)
     assert (1, 3) == (await first, await echo(3))
     assert [[1, 2], [3]] == [items for _, items in batches]
+
+
+async def test_a_task_that_cannot_be_created_in_a_callback(monkeypatch):
+    """If the task of a batch cannot be created in a callback of the loop, its call fails, and the next one works."""
+    echo, batches = recorder(timeout=0)
+
+    def fail(*_, **__):
+        monkeypatch.undo()
+        raise MemoryError
+
+    def submit():
+        with pytest.raises(MemoryError):
+            echo.submit(1)
+
+    monkeypatch.setattr("batchify._asyncio.engine.BatchTask", fail)
+    asyncio.get_running_loop().call_soon(submit)
+    await asyncio.sleep(1)
+    assert 2 == await echo.submit(2)
+    assert [[2]] == [items for _, items in batches]
+
+
+async def test_an_interrupted_departure_keeps_its_slot(monkeypatch, caplog):
+    """A batch that another task runs after an exception has the context manager of its slot, and not a new one."""
+    entered = []
+
+    @asynccontextmanager
+    async def lifespan():
+        entered.append("state")
+        yield
+
+    echo, batches = recorder(lifespan=lifespan, dedupe=True)
+    start_or_schedule = AsyncEngine.start_or_schedule
+
+    def interrupted(engine):
+        if engine.line.queue.running:
+            monkeypatch.undo()
+            raise MemoryError
+        start_or_schedule(engine)
+
+    assert 0 == await echo(0)
+    monkeypatch.setattr(AsyncEngine, "start_or_schedule", interrupted)
+    assert 1 == await echo(1)
+    assert ([[0], [1]], ["state"]) == ([items for _, items in batches], entered)
+    gc.collect()
+    assert [MemoryError] == [record.exc_info[0] for record in caplog.records]
+
+
+@pytest.mark.untraced
+async def test_options_that_another_thread_changes_as_a_call_looks_up_its_engine():
+    """A call has the new options or the old ones, at whichever step of the lookup they change."""
+    loop = asyncio.get_running_loop()
+
+    async def echo(items):
+        return list(items)
+
+    def new():
+        batcher = AsyncMicrobatcher(echo, batch_wait_timeout_s=0)
+        batcher._engine_of(loop)
+        batcher._engine = None
+        return batcher
+
+    def change(batcher):
+        thread = threading.Thread(target=batcher._change, args=[{"takes_requests": True}])
+        thread.start()
+        thread.join()
+
+    for batcher in interrupted_at_steps(new, lambda batcher: batcher._engine_of(loop), change):
+        assert [1, 2] == await asyncio.gather(batcher.submit(1), batcher.submit(2))
 
 
 async def test_sentry():

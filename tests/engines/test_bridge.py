@@ -116,7 +116,7 @@ async def test_calls_on_their_way_to_a_changed_queue_are_counted(kit, monkeypatc
     assert [2, 4, 6, 8] == [*await asyncio.gather(*early), urgent.result(PATIENCE)]
 
 
-@pytest.mark.parametrize("interrupts", [1, 2])
+@pytest.mark.parametrize("interrupts", [1, 2, 3])
 def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch, interrupts):
     """Ctrl-C as a call enters a changed queue is the answer of this call. The others enter it later."""
     double, gate = kit.held()
@@ -129,7 +129,7 @@ def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch, interrupts):
         return enter(self, item, *rest)
 
     async def call():
-        calls.extend(asyncio.ensure_future(double.acall(item)) for item in range(1, 2 + interrupts))
+        calls.extend(asyncio.ensure_future(double.acall(item)) for item in range(1, 4 + interrupts))
         await asyncio.sleep(0)
         calls.append(asyncio.wrap_future(double.options(priority=1).submit(9)))
         monkeypatch.setattr(ThreadEngine, "enter", enter_interrupted)
@@ -146,9 +146,28 @@ def test_an_interrupt_as_calls_enter_one_by_one(kit, monkeypatch, interrupts):
                 loop.run_until_complete(main)
             except KeyboardInterrupt:
                 raised += 1
-        first, *interrupted, urgent = loop.run_until_complete(answers())
-    assert (2, [BatchAbortedError] * interrupts, 18) == (first, [*map(type, interrupted)], urgent)
+        first, *others, before_last, last, urgent = loop.run_until_complete(answers())
+    assert [2, 2 * (2 + interrupts), 2 * (3 + interrupts), 18] == [first, before_last, last, urgent]
+    assert [BatchAbortedError] * interrupts == [*map(type, others)]
     assert interrupts == raised
+
+
+async def test_a_crossing_that_fails_again_is_given_up(kit, monkeypatch, caplog):
+    """A crossing that fails twice without progress is not tried again, and its call can leave."""
+    double, _ = kit.decorate()
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ThreadEngine, "enter_all", fail)
+    call = asyncio.ensure_future(double.acall(1))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert [MemoryError] * 2 == [record.exc_info[0] for record in caplog.records]
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (0, 1) == counts(double)
 
 
 @pytest.mark.parametrize(("interrupts", "end"), [(1, 2), (2, asyncio.CancelledError)])
