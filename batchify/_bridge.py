@@ -157,8 +157,8 @@ class Crossing:
 
     def _enter_each(self) -> None:
         """Queue the calls one by one, because the engine needs more than their items by now."""
-        # Weak, since a frame of a caller must not refer to its waiter.
         engine, calls = self._engine, self.calls[:]
+        # Weak, since a frame of a caller must not refer to its waiter.
         self._marks = self._marks or WeakKeyDictionary[Any, int]()
         for item, waiter in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
             try:

@@ -302,6 +302,7 @@ class Line:
             self._use(mended(self.queue, config))
             self.configure(config)
             self._count_left()
+            # The interrupt may have come before ``take()`` did this.
             for batch in self.queue.running:
                 batch.name = self.name
 

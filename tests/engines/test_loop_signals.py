@@ -34,7 +34,7 @@ class LoopInterrupter(Interrupter):
 
     def interrupts(self, frame):
         module = frame.f_globals.get("__name__", "")
-        # A task that is interrupted there is lost as it suspends. This is so for awaitables of any library.
+        # A task that is interrupted there is lost as it suspends. This is so for any awaitable in Python code.
         is_suspending = frame.f_code.co_name == "add_done_callback"
         return module.startswith("batchify.") and not module.startswith("batchify.testing.") and not is_suspending
 
