@@ -23,10 +23,10 @@ from batchify._asyncio.waiters import (
     PENDING,
     FailedWaiter,
     TaskWaiter,
-    are_open,
     future_factory,
     future_of,
     new_waiter,
+    only_kind,
     wake,
 )
 from batchify._batcher.current import current
@@ -56,7 +56,7 @@ class BridgedWaiter(Waiter):
 
     @classmethod
     def gone(cls, waiters: list[Any]) -> list[bool]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        return [] if are_open(waiters) else [waiter.done() for waiter in waiters]
+        return [] if only_kind(waiters) is TaskWaiter else [waiter.done() for waiter in waiters]
 
     @staticmethod
     def get_future(waiter: AsyncWaiter) -> Future[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above

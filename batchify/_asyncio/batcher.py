@@ -199,7 +199,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         if current():
             engine.line.check_reentrancy()
         future = engine.item_future(loop=engine.running_loop)
-        future.engine = engine
+        future.engine, future.callback = engine, None
         queue = engine.plain
         if queue is None:
             future.mark = engine.enter(data, future)

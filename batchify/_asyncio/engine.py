@@ -20,7 +20,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._asyncio.waiters import TASK_WAITERS, answer_all, are_open, are_pending, future_of
+from batchify._asyncio.waiters import ItemFuture, TaskWaiter, answer_all, are_pending, call_back, future_of, only_kind
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -240,7 +240,8 @@ class AsyncEngine:
         """Drop a caller that has no answer yet."""
         if self.loop_is_closed:
             return
-        waiter.cancel()
+        if not waiter.done():
+            waiter.cancel()
         if not waiter.cancelled():
             # The caller has an answer, which is counted.
             return
@@ -495,7 +496,9 @@ class AsyncEngine:
             if line.plain is None:
                 line.admit()
             waiters = batch.waiters
-            if are_open(waiters) or are_pending(waiters) or line.drop(batch, [w.done() for w in waiters], now):
+            if only_kind(waiters) is TaskWaiter or are_pending(waiters):
+                break
+            if line.drop(batch, [waiter.done() for waiter in waiters], now):
                 break
         return batch
 
@@ -512,11 +515,16 @@ class AsyncEngine:
         return issubclass(type(error), (CancelledError, KeyboardInterrupt, SystemExit))
 
     def _answer(self, part: Batch, answers: list[Any]) -> None:
-        if are_open(part.waiters):
+        kind = only_kind(part.waiters)
+        if kind is TaskWaiter:
             # The engine becomes idle only if none of the callers calls again at once.
             answer_all(self.running_loop, part.waiters, answers, self._go_idle_if_done)
             self._release(part, 0, 0)
-        elif not self._is_threaded or TASK_WAITERS.isdisjoint(map(type, part.waiters)):
+        elif kind is ItemFuture:
+            # First, as in ``answer_all()``.
+            self._call_soon(call_back, iter(part.waiters))
+            self._answer_futures(part, answers)
+        elif kind is Future:
             self._answer_futures(part, answers)
         else:
             self._answer_each(part, answers)
@@ -610,22 +618,6 @@ class BatchTask(Task[None]):
             self.engine.abort()
             self.loop_ends = True
         return super().cancel(msg)
-
-
-class ItemFuture(Future[Any]):
-    """The future of ``submit()``. Its item leaves the queue as soon as the future is cancelled."""
-
-    __slots__ = ("engine", "mark")
-
-    engine: AsyncEngine
-    mark: int
-
-    def cancel(self, msg: Any = None) -> bool:
-        """Cancel the future, and drop its item."""
-        if not super().cancel(msg):
-            return False
-        self.engine.leave(self.mark, self)
-        return True
 
 
 class NextStep:

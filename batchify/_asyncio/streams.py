@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._asyncio.batcher import AsyncMicrobatcher
-from batchify._asyncio.engine import ItemFuture, find_loop
+from batchify._asyncio.engine import find_loop
+from batchify._asyncio.waiters import ItemFuture
 from batchify._batcher.current import current
 from batchify._batcher.cycles import Wait
 from batchify._batcher.streams import BaseStream, Channel, EndOfStream, distribute, fail_open_streams, is_read
@@ -109,7 +110,8 @@ class LoopChannel(TaskChannel, ItemFuture):
 
     def __init__(self, engine: AsyncEngine, context: Context, loop: AbstractEventLoop) -> None:  # noqa: ARG002  # the running one
         super().__init__(engine.line.name, engine.line.queue)
-        self.add_done_callback(LoopChannel._resolved, context=context)
+        # Not its own ``callback``, because the code that creates it sets that afterwards.
+        super(ItemFuture, self).add_done_callback(LoopChannel._resolved, context=context)
 
     def is_awaited(self) -> bool:
         return not (self.ended or self.done())

@@ -24,6 +24,9 @@ Rules
 4. An exception must not refer to its waiter through a frame, because the waiter refers to the exception.
 
 Other loops, such as uvloop, call their callbacks without Python code. There a plain future takes less time.
+
+``submit()`` returns an ``ItemFuture`` on any loop. It keeps the callback of the code that waits for it, so that one
+callback of the loop calls those of a whole batch.
 """
 
 from __future__ import annotations
@@ -181,6 +184,61 @@ class FailedWaiter(TaskWaiter):
         return self.result() if self.cancelled() else self._error
 
 
+class ItemFuture(Future[Any]):
+    """The future of ``submit()``. It keeps its first callback, and drops its item as soon as it is cancelled."""
+
+    __slots__ = ("callback", "engine", "mark")
+
+    # The engine and the mark for its ``leave()``.
+    engine: Any
+    mark: int
+    # The first callback and its context, in one slot to save memory. The code that creates the future sets it to None.
+    callback: tuple[Callback, Context] | None
+
+    def add_done_callback(self, callback: Callback, *, context: Context | None = None) -> None:
+        """Call ``callback`` soon after the future has its answer."""
+        if context is None:
+            context = copy_context()
+        if self.callback is None and not self.done():
+            self.callback = callback, context
+        else:
+            super().add_done_callback(callback, context=context)
+
+    def remove_done_callback(self, callback: Callback) -> int:
+        """Remove a callback, and return how often it was there."""
+        removed = super().remove_done_callback(callback)
+        if self.callback is not None and self.callback[0] == callback and not self.done():
+            # Any function, so that later callbacks come after those that there are.
+            self.callback = id, self.callback[1]
+            removed += 1
+        return removed
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the future, and drop its item."""
+        if self.done():
+            if not self.get_loop().is_closed():
+                # As for a ``TaskWaiter``.
+                self._wake_soon()
+            return False
+        self._wake_soon()
+        super().cancel(msg)
+        self.engine.leave(self.mark, self)
+        return True
+
+    def set_result(self, result: Any) -> None:
+        self._wake_soon()
+        super().set_result(result)
+
+    def set_exception(self, error: Any) -> None:
+        self._wake_soon()
+        super().set_exception(error)
+
+    def _wake_soon(self) -> None:
+        """Call the callback in the next loop iteration. As in ``answer_all()``, this precedes the answer."""
+        if self.callback is not None:
+            self.get_loop().call_soon(call_back, iter((self,)))
+
+
 class WaiterFuture(Future[Any]):
     """The future of a call that a task awaits. Cancelling it cancels the call."""
 
@@ -215,7 +273,6 @@ class WaiterFuture(Future[Any]):
 # A function of C, which ``map()`` calls without a frame.
 is_done: Callable[[Future[Any]], bool] = Future[Any].done
 AsyncWaiter: TypeAlias = TaskWaiter | Future[Any]
-TASK_WAITERS = {TaskWaiter, FailedWaiter}
 
 
 def future_factory(loop: AbstractEventLoop) -> Callable[[], Future[Any]] | None:
@@ -240,10 +297,10 @@ def future_of(waiter: AsyncWaiter) -> Future[Any]:
     return waiter.future
 
 
-def are_open(waiters: list[Any]) -> bool:
-    """Return whether all ``waiters`` are those of tasks, and without an error."""
-    count = len(waiters)
-    return type(waiters[0]) is TaskWaiter and (count == 1 or countOf(map(type, waiters), TaskWaiter) == count)
+def only_kind(waiters: list[object]) -> type[object] | None:
+    """Return the type of all ``waiters``, or ``None`` if they are of several."""
+    kind, count = type(waiters[0]), len(waiters)
+    return kind if count == 1 or countOf(map(type, waiters), kind) == count else None
 
 
 def are_pending(waiters: list[Any]) -> bool:
@@ -282,6 +339,19 @@ def wake(waiters: Iterator[TaskWaiter], go_on: Callable[[], object]) -> None:
         # Rule 4: an exception of the task may refer to this frame.
         waiter = None
     go_on()
+
+
+def call_back(futures: Iterator[ItemFuture]) -> None:
+    """Call the callbacks that ``futures`` keep."""
+    try:
+        for future in futures:
+            if future.callback is not None:
+                (callback, context), future.callback = future.callback, None
+                context.run(callback, future)
+    except BaseException:
+        # As in ``wake()``.
+        get_running_loop().call_soon(call_back, futures)
+        raise
 
 
 def _call_each_soon(calls: Iterable[tuple[Callback, Context]], waiter: TaskWaiter) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.untraced
 # Longer than this many seconds, virtual ones on most loops, is a hang.
 PATIENCE = 5
 # A loop loses a callback that is interrupted at its start. This is so for callbacks of asyncio too.
-CALLBACKS = {"_answer", "_deliver", "_finish", "_on_timer", "_resolved", "wake"}
+CALLBACKS = {"_answer", "_deliver", "_finish", "_on_timer", "_resolved", "call_back", "wake"}
 
 
 class LoopInterrupter(Interrupter):

@@ -12,6 +12,8 @@ from contextlib import suppress
 import anyio
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchify import microbatch
 from batchify._asyncio import waiters
@@ -346,3 +348,80 @@ def test_other_loops_have_futures():
     loop.run_until_complete(main())
     loop.close()
     assert ([[1, 2, 4]], (2, 1, 1, 0)) == (batches, counts(echo))
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "set_result", "set_exception", "cancel", "wait"]), st.integers(0, 2)),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_a_future_of_submit_is_a_future_of_asyncio(steps):
+    """The future of ``submit()`` calls the callbacks of one of asyncio, in the same order, context and iteration."""
+
+    def log_of(make_future):
+        log = []
+        variable = contextvars.ContextVar("variable", default=None)
+
+        def callback(number):
+            return lambda future: log.append((number, variable.get(), future.done()))
+
+        callbacks = [callback(number) for number in range(3)]
+        others = {
+            "add": lambda future, number: future.add_done_callback(callbacks[number]),
+            "remove": lambda future, number: future.remove_done_callback(callbacks[number]),
+            "set_result": lambda future, number: future.set_result(number),
+            "set_exception": lambda future, number: future.set_exception(KeyError(number)),
+            "cancel": lambda future, number: future.cancel(f"message {number}"),
+        }
+
+        async def run():
+            future = make_future()
+            for position, (step, number) in enumerate(steps):
+                variable.set(position)
+                if step == "wait":
+                    await asyncio.sleep(0)
+                    log.append("waited")
+                    continue
+                try:
+                    log.append((step, others[step](future, number)))
+                except InvalidStateError:
+                    log.append((step, "too late"))
+            await asyncio.sleep(0)
+            log.append((future.done(), future.cancelled()))
+            future.cancel()
+            log.append(future.cancelled() or repr(future.exception() or future.result()))
+
+        loop = VirtualLoop()
+        loop.run_until_complete(run())
+        loop.close()
+        return log
+
+    echo, batches = echo_of(timeout=HOUR)
+    assert log_of(lambda: asyncio.get_running_loop().create_future()) == log_of(lambda: echo.submit(1))
+    assert [] == batches
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_callbacks_of_a_batch_of_futures(leaves, caplog):
+    """All callbacks of a batch run in the same iteration, except that one that raises ends it. None is lost."""
+    echo, batches = echo_of()
+    iterations, seen, calls = [], [], [echo.submit(item) for item in range(4)]
+
+    def called(future):
+        seen.append((calls.index(future), len(iterations)))
+        if future is calls[1]:
+            raise KeyError
+
+    for call in calls:
+        call.add_done_callback(called)
+    if leaves:
+        calls[2].cancel()
+    while len(seen) < 4:
+        await asyncio.sleep(0)
+        iterations.append(None)
+    assert seen == ([(2, 0), (0, 1), (1, 1), (3, 2)] if leaves else [(0, 1), (1, 1), (2, 2), (3, 2)])
+    assert [KeyError] == [record.exc_info[0] for record in caplog.records]
+    assert [[0, 1, 3] if leaves else [0, 1, 2, 3]] == batches
+    assert (4 - leaves, 0, leaves, 0) == counts(echo)
