@@ -564,7 +564,12 @@ class ThreadEngine:
                 if self._is_torn or self.abandoned or self._config is not self.line.config:
                     self._mend()
                 workers = self.workers
-                if not workers.begin(worker, line.config.concurrency):
+                limit = line.config.concurrency
+                if worker.batch is not None and self._fn is None and worker.slot < limit and workers.waker is None:
+                    # It has just run the last batch, and the next call makes a plan.
+                    worker.batch = None
+                    return self._rest(worker, None)
+                if not workers.begin(worker, limit):
                     # Items may wait that this worker was woken for.
                     self._wake_another()
                     return None
@@ -580,17 +585,17 @@ class ThreadEngine:
                     if at is not None:
                         self._wake_another()
                     return batch
-                if self._may_end(worker):
-                    workers.remove(worker)
-                    return None
                 return self._rest(worker, None if at is None else at - now)
         finally:
             # As in ``arrived()``.
             if self.deferred:
                 self.deferred.run()
 
-    def _rest(self, worker: Worker, seconds: float | None) -> float:
-        """Let a worker rest until the next decision, and return for how long. Needs the lock."""
+    def _rest(self, worker: Worker, seconds: float | None) -> float | None:
+        """Let a worker rest until the next decision, and return for how long, or ``None`` to end it. Needs the lock."""
+        if self._may_end(worker):
+            self.workers.remove(worker)
+            return None
         self.workers.rest(worker)
         if self.abandoned or self.workers.waker is not None:
             # A call that was interrupted just before found no idle worker to wake.
@@ -641,7 +646,12 @@ class ThreadEngine:
             self._open_plain()
 
     def _go_idle_if_done(self) -> None:
-        """Without work, release everything that only work needs. Needs the lock."""
+        # Dropped without the lock: it may be the last reference to an instance with a finalizer.
+        self.deferred.append([self._fn].clear)
+        self._release_if_done()
+
+    def _release_if_done(self) -> None:
+        """Without work, release everything that only work needs. Needs the lock, and the caller holds the function."""
         if self._notifying:
             return
         if self.line.drains:
@@ -649,8 +659,6 @@ class ThreadEngine:
         queue = self.line.queue
         if queue.running or queue.waiting:
             return
-        # Dropped without the lock: it may be the last reference to an instance with a finalizer.
-        self.deferred.append([self._fn].clear)
         self._fn = None
         if self.closed:
             self.workers.wake_all(self)
@@ -762,7 +770,7 @@ class ThreadEngine:
             report(config.on_batch, config, part, run_time, error, on_loop=False)
         with self._lock:
             if self.line.end(part, now):
-                self._go_idle_if_done()
+                self._release_if_done()
         if self.deferred:
             self.deferred.run()
 
