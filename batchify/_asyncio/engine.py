@@ -474,10 +474,8 @@ class AsyncEngine:
             batch = self._take_open()
             if batch is not None:
                 batch.task = task
-                has_one = line.config.concurrency == 1 and line.config.executor is None
-                batch.slot = 0 if has_one else self._free_slot()
-            # After a departure from the only slot of a plain queue, nothing is due before the batch ends.
-            if batch is None or line.plain is None or line.config.concurrency > 1 or line.drains:
+                batch.slot = 0 if line.is_serial else self._free_slot()
+            if batch is None or not line.is_serial or line.drains:
                 self.start_or_schedule()
         except BaseException:
             if batch is not None:

@@ -68,6 +68,7 @@ class Line:
         "counted_until",
         "drains",
         "is_interrupted",
+        "is_serial",
         "joinable",
         "name",
         "plain",
@@ -81,6 +82,8 @@ class Line:
     queue: PlainQueue | GroupedQueue
     # The queue, if calls can join it without ``add()``.
     plain: PlainQueue | None
+    # Whether a batch that departs takes the only slot of a plain queue, so that nothing is due before it ends.
+    is_serial: bool
     # Returns the time of the next decision, if it is known: a batch may leave, or an entry expires.
     plan: Callable[[], float | None]
 
@@ -108,6 +111,7 @@ class Line:
     def _use(self, queue: PlainQueue | GroupedQueue) -> None:
         self.queue = queue
         self.plain = queue if isinstance(queue, PlainQueue) else None
+        self.is_serial = self.plain is not None and self.config.concurrency == 1 and self.config.executor is None
         self.plan = queue.plan if isinstance(queue, PlainQueue) else partial(_plan_grouped, queue, self.stats.lock)
 
     @property

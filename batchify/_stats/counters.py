@@ -150,7 +150,7 @@ class Stats:
             hint = self._add_many(len(batch.waiters))
         if parent is not None and len(parent._notes) + len(parent._arrivals) >= parent._limit:
             hint = parent._add_many(len(batch.waiters))
-        root = batch.root
+        root = batch.parent or batch
         # Only the grouped queue, which sets weights, changes the order of calls.
         arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
         exceptions = (failed, cancelled, batch.padding) if failed or cancelled or batch.padding else None
