@@ -392,11 +392,12 @@ def test_a_future_of_submit_is_a_future_of_asyncio(steps):
             log.append((future.done(), future.cancelled()))
             future.cancel()
             log.append(future.cancelled() or repr(future.exception() or future.result()))
+            return future
 
         loop = VirtualLoop()
-        loop.run_until_complete(run())
+        future = loop.run_until_complete(run())
         loop.close()
-        return log
+        return [*log, future.cancel()]
 
     echo, batches = echo_of(timeout=HOUR)
     assert log_of(lambda: asyncio.get_running_loop().create_future()) == log_of(lambda: echo.submit(1))

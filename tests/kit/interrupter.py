@@ -42,10 +42,10 @@ class Interrupter:
         self.where = None
 
     def __call__(self, frame, event, arg):
-        if not self.interrupts(frame):
+        if self.where is not None or not self.interrupts(frame):
             return None
         # From Python 3.13 on, a frame that is traced already gets the opcodes.
-        frame.f_trace = trace = partial(self._trace, [None])
+        frame.f_trace = trace = partial(self._trace, [None], frame.f_code.co_code)
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         # In Python 3.10, what a trace function raises as a coroutine goes on would pass its ``except`` clauses.
         if sys.version_info >= (3, 11) or frame.f_lasti < 0:
@@ -60,14 +60,14 @@ class Interrupter:
         """Pass the point at the start of a function."""
         self.pass_point(frame)
 
-    def _trace(self, last, frame, event, arg):
+    def _trace(self, last, opcodes, frame, event, arg):
         before, last[0] = last[0], None
         if event == "opcode":
             here = frame.f_lasti
             if before is not None and (before[1] in CHECKED or (before[1] in CONDITIONAL and here != before[0] + 2)):
                 self.pass_point(frame)
-            last[0] = here, frame.f_code.co_code[here]
-        return partial(self._trace, last)
+            last[0] = here, opcodes[here]
+        return frame.f_trace
 
     def pass_point(self, frame):
         self.points += 1

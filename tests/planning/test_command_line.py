@@ -273,7 +273,7 @@ def test_tune_reports_items_of_unequal_cost(command):
 
 def test_tune_says_that_padding_depends_on_the_load(command):
     """With lengths, the output says in which direction a prediction of a high load is wrong."""
-    _, output, _ = command("tune shop:pad --items shop:few --max-size 2 --seconds 2")
+    _, output, _ = command("tune shop:pad --items shop:few --max-size 2 --seconds 0.5 --rate 10")
     assert "Items share batches by length. The more calls are queued, the less padding a batch has" in output
 
 
