@@ -13,10 +13,11 @@ from batchify._asyncio.engine import AsyncEngine
 from batchify._core.grouped import GroupedQueue
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
-from tests.kit.queues import at_calls, at_steps
+from tests.kit.interrupter import at_points
+from tests.kit.queues import at_calls
 
-# A run is interrupted once in so many steps.
-STRIDE = 997
+# A run is interrupted once in so many points.
+STRIDE = 199
 
 
 async def use(fn, calls):
@@ -49,12 +50,12 @@ OTHERS = {
 @pytest.mark.untraced
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("options", [{}, {"group_by": type}], ids=["plain", "grouped"])
-def test_an_interruption_at_any_step(options, other):
-    """If the function is used before any instruction of the engine, every call is answered or refused."""
+def test_an_interruption_at_any_point(options, other):
+    """If the function is used wherever CPython runs signal handlers, every call is answered or refused."""
     with closing_loop(VirtualLoop()) as loop:
         errors = []
         loop.set_exception_handler(lambda _, context: errors.append(context))
-        for first in range(0, STRIDE, 125):
+        for first in range(0, STRIDE, 25):
 
             @microbatch(max_size=2, timeout=1, **options)
             async def echo(items):
@@ -68,7 +69,7 @@ def test_an_interruption_at_any_step(options, other):
                     with suppress(ReentrantCallError):
                         OTHERS[other](fn, calls)
 
-            at_steps(lambda calls=calls, fn=echo: loop.run_until_complete(use(fn, calls)), interrupt)
+            at_points(lambda calls=calls, fn=echo: loop.run_until_complete(use(fn, calls)), interrupt)
 
             async def end(fn=echo, calls=calls):
                 with suppress(asyncio.TimeoutError):

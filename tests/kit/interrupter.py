@@ -7,6 +7,7 @@ and inside calls that block. A trace function stands in for the handler here: it
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 from functools import partial
 from pathlib import Path
@@ -74,3 +75,32 @@ class Interrupter:
         if self.points == self._at:
             self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             raise self.error
+
+
+class Visitor(Interrupter):
+    """A trace function that calls ``visit(number)`` at each of these points in the package, in place of a handler."""
+
+    def __init__(self, visit):
+        super().__init__(at=None)
+        self._visit = visit
+
+    def interrupts(self, frame):
+        return frame.f_globals.get("__name__", "").startswith("batchify.")
+
+    def pass_point(self, frame):
+        self._visit(self.points)
+        self.points += 1
+
+
+def at_points(act, visit):
+    """Call ``visit(number)`` at each point of ``act()`` where CPython runs signal handlers."""
+    # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
+    sys._getframe().f_trace_opcodes = True
+    # Garbage of earlier tests, collected at any of the points, would add its own.
+    gc.disable()
+    sys.settrace(Visitor(visit))
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+        gc.enable()
