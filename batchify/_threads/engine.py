@@ -646,12 +646,13 @@ class ThreadEngine:
             self._open_plain()
 
     def _go_idle_if_done(self) -> None:
+        """Without work, release everything that only work needs. Needs the lock."""
         # Dropped without the lock: it may be the last reference to an instance with a finalizer.
         self.deferred.append([self._fn].clear)
         self._release_if_done()
 
     def _release_if_done(self) -> None:
-        """Without work, release everything that only work needs. Needs the lock, and the caller holds the function."""
+        """Do the same for a caller that holds the batch function itself."""
         if self._notifying:
             return
         if self.line.drains:

@@ -358,7 +358,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_a_future_of_submit_is_a_future_of_asyncio(steps):
-    """The future of ``submit()`` calls the callbacks of one of asyncio, in the same order, context and iteration."""
+    """A future of ``submit()`` calls its callbacks in the order, context and iteration in which one of asyncio does."""
 
     def log_of(make_future):
         log = []
@@ -406,7 +406,7 @@ def test_a_future_of_submit_is_a_future_of_asyncio(steps):
 
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_callbacks_of_a_batch_of_futures(leaves, caplog):
-    """All callbacks of a batch run in the same iteration, except that one that raises ends it. None is lost."""
+    """All callbacks of a batch run in one iteration. If one raises, the others run in the next."""
     echo, batches = echo_of()
     iterations, seen, calls = [], [], [echo.submit(item) for item in range(4)]
 
