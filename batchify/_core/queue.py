@@ -60,17 +60,15 @@ EMPTY = (None, NOBODY, 0.0)
 
 
 class PlainQueue(Slots):
-    __slots__ = ("_first_ticket", "_gone", "_head", "closed", "mark", "places")
+    __slots__ = ("_gone", "_head", "_head_ticket", "closed", "mark", "places")
 
     mark: int
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.places: list[Any] = []
-        # The ticket of the first places.
-        self._first_ticket = 0
-        # The index of the first waiting call. It is empty only if the queue is empty.
-        self._head = 0
+        # The index of the first waiting call, and its ticket. That place is empty only if the queue is empty.
+        self._head = self._head_ticket = 0
         # The number of empty places behind the head.
         self._gone = 0
         # Whether every arrival matters, because no call should join this queue any more.
@@ -95,7 +93,7 @@ class PlainQueue(Slots):
 
     @property
     def arrivals(self) -> int:
-        return self._first_ticket + len(self.places) // WIDTH
+        return self._head_ticket + (len(self.places) - self._head) // WIDTH
 
     @property
     def oldest_arrival(self) -> float:
@@ -103,7 +101,7 @@ class PlainQueue(Slots):
 
     @property
     def withdrawn(self) -> int:
-        return self._first_ticket + (self._head + self._gone) // WIDTH - self.taken
+        return self._head_ticket + self._gone // WIDTH - self.taken
 
     @property
     def has_full(self) -> bool:
@@ -115,10 +113,10 @@ class PlainQueue(Slots):
         Without any other, it is the one after which the mark must be renewed.
         """
         places = self.places
-        length, running = len(places), len(self.running)
+        length, head, running = len(places), self._head, len(self.running)
         # No call until the wake length is set: a signal handler that changes the queue makes a plan of its own, whose
         # wake length this one must not replace.
-        self.mark = self._first_ticket + length // WIDTH
+        self.mark = self._head_ticket + (length - head) // WIDTH
         needed = SPAN
         at: float | None = None
         window: float | None = 0.0
@@ -126,12 +124,11 @@ class PlainQueue(Slots):
             if not places:
                 needed = 1
             else:
-                head = self._head
                 at, missing = places[head + 2], self._max_size - (length - head - self._gone) // WIDTH
                 if missing > 0:
                     if missing < SPAN:
                         needed = missing
-                    if self._first_ticket + head // WIDTH >= self._flush_before:
+                    if self._head_ticket >= self._flush_before:
                         window = self._timing.window
         self.wake_length = 0 if self.closed else length + WIDTH * needed
         if at is not None:
@@ -145,7 +142,7 @@ class PlainQueue(Slots):
         if not waiting or len(self.running) >= self._concurrency:
             return None
         is_full = waiting >= self._max_size
-        reason = "full" if is_full else self._reason(self._first_ticket + head // WIDTH, places[head + 2], now)
+        reason = "full" if is_full else self._reason(self._head_ticket, places[head + 2], now)
         if reason is None:
             return None
         end = min(head + WIDTH * self._max_size, len(places))
@@ -166,7 +163,7 @@ class PlainQueue(Slots):
 
     def withdraw(self, mark: int, waiter: Any) -> PlainEntry | None:
         # The shell drops the entry when it holds no lock, because that may run the finalizer of an item.
-        places, start = self.places, max(self._head, WIDTH * (mark - self._first_ticket))
+        places, start = self.places, self._head + WIDTH * max(0, mark - self._head_ticket)
         for place in range(start, min(start + WIDTH * SPAN, len(places)), WIDTH):
             if places[place + 1] is waiter:
                 entry = places[place], waiter, places[place + 2]
@@ -195,10 +192,6 @@ class PlainQueue(Slots):
         """Derive the number of empty places again, after an exception interrupted a method."""
         self._advance(self._head, WIDTH * self.places[self._head + 1 :: WIDTH].count(NOBODY))
 
-    @property
-    def _head_ticket(self) -> int:
-        return self._first_ticket + self._head // WIDTH
-
     def _stretch(self, end: int) -> int:
         """Move ``end`` behind enough calls for a full batch, or to the end of the list."""
         places = self.places
@@ -226,8 +219,8 @@ class PlainQueue(Slots):
         # No call or jump in between: the exception of a signal handler leaves all of these changed, or none.
         places[start:head] = filling
         self._gone = gone
+        self._head_ticket += (head - self._head) // WIDTH
         self._head = head - cut
-        self._first_ticket += cut // WIDTH
         # The cut does not change how many arrivals precede the next plan.
         self.wake_length -= cut
         self.running += batches
