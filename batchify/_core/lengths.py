@@ -92,11 +92,11 @@ class LengthGroup(Group):
         """Return the classes whose items fill the batch of a head of length ``own``, and how many items of each."""
         max_size = len(padded_sizes) - 1
         at = bisect_left(self._lengths, own)
-        near = self._lengths[max(at - max_size, 0) : at + max_size]
+        near = [*reversed(self._lengths[max(at - max_size, 0) : at]), *self._lengths[at : at + max_size]]
         # The head has already left its class.
         window = {own: 1}
         total, longest = 1, own
-        # On a tie, the shorter length comes first, because the order of equal keys remains.
+        # On a tie, the order remains: a shorter length comes first, and the nearer of two that differ by a rounding.
         for length in sorted(near, key=lambda length: abs(length - own)):
             if total == max_size:
                 break

@@ -9,7 +9,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchify._core.entries import Entry
@@ -57,6 +57,8 @@ def leave(queue, now=0.0):
     st.integers(1, 20),
     st.sampled_from([None, 300.0, 1000.0, 4000.0]),
 )
+# The last two lengths are as far from the first, after rounding.
+@example([8.0, 2, 6, 15, 0, 4e-188], 30.0, 5, None)
 def test_each_batch_has_the_head_and_its_neighbours_within_all_limits(lengths, padding_per_run, max_size, max_padded):
     """Each batch has the oldest item, in order of arrival; no split would save enough, and no neighbour is left out."""
     queue = new(padding_per_run, max_size=max_size, max_padded=max_padded)
