@@ -433,7 +433,7 @@ class Line:
         root = part.parent or part
         if root is not part:
             part.forget()
-        if root.unfinished_items:
+        if root.unanswered:
             return None
         # Without the lock, because the calls are counted. Before the batch forgets its callers, because the queue
         # learns no run time from a batch without callers.

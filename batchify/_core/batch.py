@@ -80,9 +80,8 @@ class Batch:
         self.reason = reason
         self.max_size = max_size
         self.departed = now
-        # The number of items, and the number of those that have neither a result nor an error yet.
-        self.size = self.unfinished_items = len(items)
-        # The number of calls that are not counted yet.
+        self.size = len(items)
+        # The number of calls that are not counted yet. Each item has at least one.
         self.unanswered = len(waiters)
 
     def __repr__(self) -> str:
@@ -114,7 +113,7 @@ class Batch:
         self.waiters, self.arrived, self.shares = waiters, arrived, shares
         self.items, self.contexts, self.weights = items, contexts, weights
         self.entries, self.expires_at = entries, expires_at
-        self.unanswered, self.size, self.unfinished_items, self._first_open = calls, size, size, 0
+        self.unanswered, self.size, self._first_open = calls, size, 0
 
     def join(self, waiter: Any, index: int) -> None:
         """Let another caller share the item at ``index`` while the batch runs."""
@@ -148,8 +147,9 @@ class Batch:
 
     @property
     def unfinished(self) -> Batch:
-        """The part that is not finished: the end of the batch, because parts run in order."""
-        return self if self.unfinished_items == self.size else self._part(self.size - self.unfinished_items, self.size)
+        """The part whose calls are not counted: the end of the batch, because parts run in order."""
+        start = sorted([*self.positions, self.size])[-1 - self.unanswered]
+        return self._part(start, self.size) if start else self
 
     def _part(self, start: int, end: int) -> Batch:
         chosen = [start <= index < end for index in self.positions]

@@ -150,15 +150,13 @@ class Stats:
             hint = self._add_many(len(batch.waiters))
         if parent is not None and len(parent._notes) + len(parent._arrivals) >= parent._limit:
             hint = parent._add_many(len(batch.waiters))
-        root = batch.parent or batch
         # Only the grouped queue, which sets weights, changes the order of calls.
         arrived = batch.arrived if batch.weights is None else sorted(batch.arrived)
         exceptions = (failed, cancelled, batch.padding) if failed or cancelled or batch.padding else None
-        size, calls = batch.size, len(arrived)
-        note = size, batch.reason, batch.max_size, batch.departed, calls, run_time, slot_time, exceptions
+        root, calls = batch.parent or batch, len(arrived)
+        note = batch.size, batch.reason, batch.max_size, batch.departed, calls, run_time, slot_time, exceptions
         # Rule 5.
         root.unanswered -= calls
-        root.unfinished_items -= size
         self.is_new = False
         self._arrivals += arrived
         self._notes += note

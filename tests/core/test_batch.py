@@ -121,7 +121,7 @@ def test_the_unfinished_part_is_the_end():
     """Parts run in order, so the end of the batch is unfinished; before the first part, it is the batch itself."""
     batch = new()
     whole = batch.unfinished
-    batch.unfinished_items -= batch.halves()[0].size
+    batch.unanswered -= len(batch.halves()[0].waiters)
     assert (batch, ["C", "D"]) == (whole, batch.unfinished.waiters)
 
 
