@@ -19,7 +19,8 @@ from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 from batchify._stats.counters import Stats
 from batchify.errors import BatchResultError, QueueFullError, ReentrantCallError
-from tests.kit.queues import at_steps, caller, interrupted
+from tests.kit.queues import caller
+from tests.kit.steps import at_steps, interrupted
 
 OFF = {
     **dict.fromkeys(field.name for field in fields(Config)),

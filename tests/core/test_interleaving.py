@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchify._core.queue import PlainQueue
-from tests.kit.queues import at_steps, caller, interrupted, limits
+from tests.kit.queues import caller, limits
+from tests.kit.steps import at_steps, interrupted
 
 pytestmark = pytest.mark.untraced
 

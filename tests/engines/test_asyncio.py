@@ -22,7 +22,7 @@ from batchify._batcher.line import Line
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
 from tests.kit.engines import wait_until
-from tests.kit.queues import interrupted as interrupted_at_steps
+from tests.kit.steps import interrupted as interrupted_at_steps
 
 
 def recorder(moment=lambda: None, seconds=0.0, **options):

@@ -14,7 +14,7 @@ from batchify._core.grouped import GroupedQueue
 from batchify.testing import VirtualLoop
 from batchify.testing.virtual_time import closing_loop
 from tests.kit.interrupter import at_points
-from tests.kit.queues import at_calls
+from tests.kit.steps import at_calls
 
 # A run is interrupted once in so many points.
 STRIDE = 199

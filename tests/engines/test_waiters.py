@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batchify import microbatch
 from batchify._asyncio import waiters
 from batchify.testing import VirtualLoop
-from tests.kit.queues import at_steps
+from tests.kit.steps import at_steps
 
 HOUR = 3600
 

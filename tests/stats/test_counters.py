@@ -20,7 +20,7 @@ from batchify._stats import counters
 from batchify._stats.counters import Stats
 from batchify._stats.snapshot import REASONS, BatchStats, Percentiles
 from batchify._stats.sums import BOUNDS, RECENT, WIDTH
-from tests.kit.queues import at_calls, interrupted
+from tests.kit.steps import at_calls, interrupted
 
 NOTHING = BatchStats("embed")
 # Options that are not under test are off.
