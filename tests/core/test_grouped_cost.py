@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
-import sys
 
 import pytest
 
@@ -12,6 +10,7 @@ from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import PlainQueue
 from tests.kit.queues import limits
+from tests.kit.steps import traced
 
 FEW, MANY = 250, 2000
 CALLER = "caller"
@@ -39,14 +38,7 @@ def steps(act):
         count += 1
         return trace
 
-    # A collection runs callbacks, which Hypothesis installs, and their steps would count too.
-    gc.disable()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(None)
-        gc.enable()
+    traced(act, trace)
     return count
 
 

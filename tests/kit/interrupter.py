@@ -7,10 +7,11 @@ and inside calls that block. A trace function stands in for the handler here: it
 from __future__ import annotations
 
 import dis
-import gc
 import sys
 from functools import partial
 from pathlib import Path
+
+from tests.kit.steps import traced
 
 TESTS = str(Path(__file__).parents[1])
 # CPython handles signals after these instructions; after conditional jumps only if they jump.
@@ -94,13 +95,4 @@ class Visitor(Interrupter):
 
 def at_points(act, visit):
     """Call ``visit(number)`` at each point of ``act()`` where CPython runs signal handlers."""
-    # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
-    sys._getframe().f_trace_opcodes = True
-    # Garbage of earlier tests, collected at any of the points, would add its own.
-    gc.disable()
-    sys.settrace(Visitor(visit))
-    try:
-        act()
-    finally:
-        sys.settrace(None)
-        gc.enable()
+    traced(act, Visitor(visit))

@@ -8,6 +8,20 @@ from functools import partial
 from itertools import count
 
 
+def traced(act, trace, install=sys.settrace):
+    """Run ``act()`` with a trace function."""
+    # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
+    sys._getframe().f_trace_opcodes = True
+    # Garbage of earlier tests, collected at any of the steps, would add its own.
+    gc.disable()
+    install(trace)
+    try:
+        act()
+    finally:
+        install(None)
+        gc.enable()
+
+
 def at_steps(act, other):
     """Call ``other(number)`` before each step of ``act()`` in the package, and return the number of steps.
 
@@ -23,16 +37,7 @@ def at_steps(act, other):
             other(next(steps))
         return trace
 
-    # Python 3.12 traces instructions only if some frame asked for it before the trace function is set.
-    sys._getframe().f_trace_opcodes = True
-    # Garbage of earlier tests, collected at any of the steps, would add its own.
-    gc.disable()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(None)
-        gc.enable()
+    traced(act, trace)
     return next(steps)
 
 
@@ -47,13 +52,7 @@ def at_calls(act, other):
         if frame.f_globals.get("__name__", "").startswith("batchify."):
             other(next(steps))
 
-    gc.disable()
-    sys.setprofile(profile)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
+    traced(act, profile, sys.setprofile)
     return next(steps)
 
 
