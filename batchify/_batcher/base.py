@@ -3,12 +3,13 @@
 Decides: when a batcher takes calls, and how it drains and closes.
 Must not know: how a call waits, how an engine runs batches.
 
-A subclass is a shell. It creates its engines, puts calls into them, and has these methods:
+A subclass is a shell. It creates its engines, puts calls into them, and has these members:
 
     _drains(reason)                  start the queued items of all engines; one ``Drain`` for each with unanswered calls
     _end_workers()                   let idle worker threads end; one ``End`` for each
     _drop_queued()                   fail the items that have not started
     _accept()                        take calls, also after the batcher was closed
+    _takes_requests                  whether calls may have priorities and deadlines
     _check_may_block(member, ...)    refuse to block an event loop that has to run the batches
 """
 
@@ -180,21 +181,6 @@ class Batcher(Generic[T, R]):
         stats = self.stats
         return undrained(self.name, stats.pending + stats.running)
 
-    def _drains(self, reason: str) -> list[Drain]:
-        raise NotImplementedError
-
-    def _end_workers(self) -> Iterable[End]:
-        raise NotImplementedError
-
-    def _drop_queued(self) -> None:
-        raise NotImplementedError
-
-    def _accept(self) -> None:
-        raise NotImplementedError
-
-    def _check_may_block(self, member: str, instead: str) -> None:
-        raise NotImplementedError
-
     def _patient(self, row: Any) -> Any:
         """Return the row of a call that waits for room, whatever ``on_full`` is."""
         if self._config.on_full != "raise":
@@ -211,48 +197,28 @@ class Batcher(Generic[T, R]):
         for call in reversed(calls):
             self._cancel(call)
 
-    # What the shells add.
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        raise NotImplementedError
-
-    @property
-    def _is_closed(self) -> bool:
-        raise NotImplementedError
-
-    @property
-    def _takes_requests(self) -> bool:
-        """Whether calls may have priorities and deadlines."""
-        raise NotImplementedError
-
     def _apply_changes(self) -> None:
         """Wait until changed options apply to new calls. On an event loop, changes apply at once."""
 
-    def submit(self, item: T, keep: object = None) -> Any:
-        raise NotImplementedError
-
-    def _submit_nowait(self, item: T) -> Any:
-        raise NotImplementedError
-
-    def _acall(self, item: T, keep: object = None) -> Any:
-        raise NotImplementedError
-
-    def submit_many(self, items: Iterable[T], keep: object = None) -> Any:
-        raise NotImplementedError
-
-    def _imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None, keep: object = None) -> Any:
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        raise NotImplementedError
-
-    def _cancel(self, call: Any) -> None:
-        raise NotImplementedError
-
-    def _change(self, changes: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _engines(self) -> list[Any]:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        # What the shells add.
+        @property
+        def is_running(self) -> bool: ...
+        @property
+        def _is_closed(self) -> bool: ...
+        @property
+        def _takes_requests(self) -> bool: ...
+        def submit(self, item: T, keep: object = None) -> Any: ...
+        def _submit_nowait(self, item: T) -> Any: ...
+        def _acall(self, item: T, keep: object = None) -> Any: ...
+        def submit_many(self, items: Iterable[T], keep: object = None) -> Any: ...
+        def _imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None, keep: object = None) -> Any: ...
+        def flush(self) -> None: ...
+        def _cancel(self, call: Any) -> None: ...
+        def _change(self, changes: dict[str, Any]) -> None: ...
+        def _engines(self) -> list[Any]: ...
+        def _drains(self, reason: str) -> list[Drain]: ...
+        def _end_workers(self) -> Iterable[End]: ...
+        def _drop_queued(self) -> None: ...
+        def _accept(self) -> None: ...
+        def _check_may_block(self, member: str, instead: str) -> None: ...
