@@ -48,14 +48,6 @@ class BatchExecutor:
         self._executor = executor
         self._process = getpid()
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, BatchExecutor) and self._executor is other._executor and self._process == other._process
-        )
-
-    def __hash__(self) -> int:
-        return hash((id(self._executor), self._process))
-
     @property
     def type(self) -> type[Executor]:
         return type(self._executor)

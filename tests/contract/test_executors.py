@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from textwrap import dedent
@@ -652,15 +652,6 @@ def test_a_broken_pool_fails_all_calls_on_a_loop(tmp_path):
             asyncio.run(main())
     """
     assert (0, ["BrokenProcessPool"], "") == run_script(tmp_path, source)
-
-
-def test_references_to_one_executor_are_equal(pool):
-    """Two references to one executor are equal, so ``configure()`` with the same executor changes nothing."""
-    one, same = (BatchExecutor(pool) for _ in range(2))
-    other = BatchExecutor(Refusing())
-    assert (one, hash(one)) == (same, hash(same))
-    assert one != other
-    assert ProcessPoolExecutor is not type(other)
 
 
 def test_the_exit_hook_is_registered_once(monkeypatch):
