@@ -15,7 +15,7 @@ several slots is not followed: its items may start while one batch waits. A drai
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from batchify._batcher.current import local_batch
@@ -45,9 +45,9 @@ class Wait:
         batch = local_batch()
         if batch in queue.running:
             raise ReentrantCallError(reentrant(name))
-        end = _begin(batch, (queue, False))
+        end = begin_wait(queue)
         if end is None:
-            raise ReentrantCallError(circular(name, "" if batch is None else batch.name))
+            raise ReentrantCallError(circular(name, cast("Batch", batch).name))
         self.end = end
 
     def __enter__(self) -> Self:
@@ -57,29 +57,19 @@ class Wait:
         self.end()
 
 
-def begin_drain(queue: Slots) -> Callable[[], object] | None:
-    """Let the running batch, if any, wait until ``queue`` is empty.
+def begin_wait(queue: Slots, *, is_drained: bool = False) -> Callable[[], object] | None:
+    """Let the running batch, if any, wait for a slot of ``queue``, or for all batches there if it ``is_drained``.
 
     Return the function that ends the wait, or ``None`` if the batch would wait for itself.
     """
-    batch = local_batch()
-    return None if batch in queue.running else _begin(batch, (queue, True))
-
-
-def _begin(batch: Batch | None, step: Step) -> Callable[[], object] | None:
-    if batch is None:
-        return _no_wait
-    steps = _steps.setdefault(batch, [])
+    batch, step = local_batch(), (queue, is_drained)
+    steps = [] if batch is None else _steps.setdefault(batch, [])
     # Noted before the search: of two waits that close a cycle at the same time, at least one sees the other.
     steps.append(step)
-    if _leads_to(step, batch):
+    if batch is not None and _leads_to(step, batch):
         steps.remove(step)
         return None
     return partial(steps.remove, step)
-
-
-def _no_wait() -> None:
-    """End the wait of code that belongs to no batch."""
 
 
 def _leads_to(step: Step, batch: Batch) -> bool:

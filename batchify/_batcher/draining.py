@@ -16,7 +16,7 @@ from math import inf
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING
 
-from batchify._batcher.cycles import begin_drain
+from batchify._batcher.cycles import begin_wait
 from batchify._batcher.futures import SafeFuture
 from batchify._clock import monotonic
 from batchify._core.limits import seconds
@@ -62,7 +62,7 @@ class Drain(End):
         self.reason = reason
         self.loop = loop
         self.since = inf
-        end_wait = begin_drain(queue)
+        end_wait = begin_wait(queue, is_drained=True)
         if end_wait is None:
             self.set()
         else:
