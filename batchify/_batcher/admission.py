@@ -22,10 +22,9 @@ from batchify._core.queue import PlainQueue
 from batchify._core.run_cost import LONGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from batchify._batcher.config import Config
-    from batchify._core.queue import PlainEntry
 
 # The group of all calls without options and without ``group_by``.
 _UNGROUPED = InternedKey(None)
@@ -45,7 +44,12 @@ def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> tuple[Plai
         return queue, 0
     grouped = GroupedQueue(config)
     entries, places = queue.retire()
-    grouped.adopt(queue, [*_adopted(entries)])
+    adopted: list[Entry] = []
+    for ticket, (data, waiter, arrived) in entries:
+        entry = as_entry(data)
+        entry.arrive(ticket, waiter, arrived)
+        adopted.append(entry)
+    grouped.adopt(queue, adopted)
     return grouped, places
 
 
@@ -62,13 +66,6 @@ def mended(queue: PlainQueue | GroupedQueue, config: Config) -> PlainQueue | Gro
 def as_entry(data: Any) -> Entry:
     # An item that was prepared for a plain queue is not an entry yet.
     return data if isinstance(data, Entry) else Entry(data, _UNGROUPED, 0.0, None)
-
-
-def _adopted(entries: Iterable[tuple[int, PlainEntry]]) -> Iterator[Entry]:
-    for ticket, (data, waiter, arrived) in entries:
-        entry = as_entry(data)
-        entry.arrive(ticket, waiter, arrived)
-        yield entry
 
 
 def entry_factory(config: Config) -> Callable[[Any], Any] | None:
