@@ -112,8 +112,3 @@ def closed(name: str) -> str:
 def dropped(name: str) -> str:
     """Return the message for a call whose item had not started when the timeout of ``close()`` ended."""
     return f"{name} was closed before it could start this item; allow close() a longer timeout"
-
-
-def undrained(name: str, calls: int) -> str:
-    """Return the message for a drain that took too long."""
-    return f"{name} still had {calls} unanswered calls at the end of its timeout; allow drain() more time"

@@ -22,7 +22,6 @@ from batchify._batcher.live import register
 from batchify._batcher.requests import Request
 from batchify._core.limits import seconds
 from batchify._stats.counters import Stats
-from batchify.errors import undrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -179,7 +178,8 @@ class Batcher(Generic[T, R]):
 
     def _undrained(self) -> str:
         stats = self.stats
-        return undrained(self.name, stats.pending + stats.running)
+        calls = stats.pending + stats.running
+        return f"{self.name} still had {calls} unanswered calls at the end of its timeout; allow drain() more time"
 
     def _patient(self, row: Any) -> Any:
         """Return the row of a call that waits for room, whatever ``on_full`` is."""
