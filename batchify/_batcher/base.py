@@ -43,7 +43,7 @@ class Batcher(Generic[T, R]):
     # Returns the batch function, which an engine holds only while there is work.
     _source: Callable[..., Callable[[list[T]], Any]]
     # The end of the latest ``close()``.
-    _closing: End | None = None
+    _closing: End | None
     # Empty until first use. A dict, because the first of several threads that add counters must win.
     _own_counters: dict[None, Stats]
 
@@ -62,6 +62,7 @@ class Batcher(Generic[T, R]):
     # The child of a fork has the items and locks of its parent, but none of its threads and loops.
     def _reset_after_fork(self) -> None:
         self._own_counters = {}
+        self._closing = None
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"

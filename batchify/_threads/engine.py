@@ -317,6 +317,9 @@ class ThreadEngine:
         """Fail all calls whose items have not started."""
         with self.deferred, self._lock:
             self._mend_if_torn()
+            if not self.closed:
+                # It has been opened since.
+                return
             self._is_torn = True
             self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
             self._go_idle_if_done()

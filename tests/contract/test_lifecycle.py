@@ -231,6 +231,31 @@ def test_opening_waits_for_a_close_in_progress(kit):
     assert 4 == kit.call(double, 2).result(PATIENCE)
 
 
+def test_a_child_of_a_fork_does_not_wait_for_a_close_of_its_parent(kit):
+    """In the child, a ``close()`` that was in progress has no thread that would end it, and ``open()`` returns."""
+    double, gate = kit.held()
+    closing = begin(double.close)
+    wait_until(lambda: not double._self_route.find().is_running)
+    double._self_route.find()._reset_after_fork()
+    in_time(double.open)
+    assert not closing.done()
+    gate.open()
+    closing.result(PATIENCE)
+
+
+def test_a_close_harms_no_call_after_a_later_close(kit):
+    """If a second ``close()`` ends first and the function is opened, the timeout of the first one fails no call."""
+    double, gate = kit.held()
+    closing = begin(lambda: double.close(0.2))
+    wait_until(lambda: not double._self_route.find().is_running)
+    double.close(0)
+    double.open()
+    call = kit.call(double, 1)
+    closing.result(PATIENCE)
+    gate.open()
+    assert 2 == call.result(PATIENCE)
+
+
 def test_a_function_as_a_context_manager_opens_and_closes(kit):
     """``with fn:`` opens the function and closes it at the end, any number of times; ``async with`` too."""
     double, _ = kit.decorate()
