@@ -34,10 +34,8 @@ from batchify.testing.virtual_time import closing_loop
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from batchify._cli.loading import Target
     from batchify._cli.wording import Part
     from batchify._planning.cost import Round
     from batchify._planning.simulation import Simulation
@@ -143,7 +141,8 @@ def _bench(args: Namespace) -> int:
         for rate in rates:
             load, rounds = Load(arrivals(rate, args.seconds, args.seed)), before
             try:
-                output.progress(f"{rate:,.0f} calls/s", _run_load(loop, load, target, args.seed))
+                output.progress(f"{rate:,.0f} calls/s", [0.0])
+                loop.run_until_complete(run_load(load, target.calls, args.seed))
                 before = _measured(meter, setting)
                 rounds += before
             finally:
@@ -161,11 +160,6 @@ def _measured(meter: Meter, setting: Setting) -> list[Round]:
     meter.rounds = []
     output.progress("measuring batches", meter.measure(MEASURE_SECONDS, setting.max_size))
     return meter.rounds
-
-
-def _run_load(loop: AbstractEventLoop, load: Load, target: Target, seed: int) -> Iterator[float]:
-    yield 0.0
-    loop.run_until_complete(run_load(load, target.calls, seed))
 
 
 def _about(args: Namespace) -> str:
