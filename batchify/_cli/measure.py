@@ -200,14 +200,14 @@ class Meter:
 
     def _explain(self, error: Exception, chosen: Iterable[int]) -> str:
         self._call.configure(max_size=1, concurrency=1)
-        one_by_one = sorted(chosen)
-        calls = (self._after_pause([index]) for index in one_by_one)
-        failures = self.loop.run_until_complete(_outcomes(calls))
-        for index, failure in zip(one_by_one, failures, strict=True):
-            if isinstance(failure, Exception):
-                return f"items[{index}] makes {self._target.name}() fail: {_describe(failure)}"
-        batch = f"a batch with items[{one_by_one[0]}]"
-        return f"{batch} makes {self._target.name}() fail, but no item of it does alone: {_describe(error)}"
+        name = self._target.name
+        for index in sorted(chosen):
+            try:
+                self.loop.run_until_complete(self._after_pause([index]))
+            except Exception as failure:  # noqa: BLE001, PERF203  # as above
+                return f"items[{index}] makes {name}() fail: {_describe(failure)}"
+        batch = f"a batch with items[{min(chosen)}]"
+        return f"{batch} makes {name}() fail, but no item of it does alone: {_describe(error)}"
 
     def _timed(self, rows: list[Any]) -> Any:
         start = self.loop.time()
@@ -232,10 +232,6 @@ async def _gather(calls: Iterable[Coroutine[Any, Any, Any]]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-async def _outcomes(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    return [outcome for call in calls for outcome in await asyncio.gather(call, return_exceptions=True)]
 
 
 def _describe(error: Exception) -> str:
