@@ -52,20 +52,18 @@ class Figures:
     wait: Mapping[str, float]
     run: Mapping[str, float]
 
+    def as_text(self) -> str:
+        """Return an aligned table with bars of block characters."""
+        lines = [_rule(_printable(self.title)), *_number_rows(self), ""]
+        if not self.sizes:
+            return "\n".join([*lines, NO_BATCHES])
+        reasons, sizes = _chart("left because", self.reasons), _chart("batch size", _sizes(self.sizes))
+        return "\n".join([*lines, *_time_rows(self), "", *reasons, "", *sizes])
 
-def as_text(figures: Figures) -> str:
-    """Return an aligned table with bars of block characters."""
-    lines = [_rule(_printable(figures.title)), *_number_rows(figures), ""]
-    if not figures.sizes:
-        return "\n".join([*lines, NO_BATCHES])
-    reasons, sizes = _chart("left because", figures.reasons), _chart("batch size", _sizes(figures.sizes))
-    return "\n".join([*lines, *_time_rows(figures), "", *reasons, "", *sizes])
-
-
-def as_html(figures: Figures) -> str:
-    """Return an HTML fragment without external resources: a table, and charts as inline SVG."""
-    below = _summary(figures) + _svg(figures) if figures.sizes else _paragraph(NO_BATCHES)
-    return f'<div style="overflow-x:auto">{_table(figures)}{below}</div>'
+    def as_html(self) -> str:
+        """Return an HTML fragment without external resources: a table, and charts as inline SVG."""
+        below = _summary(self) + _svg(self) if self.sizes else _paragraph(NO_BATCHES)
+        return f'<div style="overflow-x:auto">{_table(self)}{below}</div>'
 
 
 def _printable(name: str) -> str:

@@ -109,14 +109,10 @@ class BatchStats:
         return plain
 
     def __str__(self) -> str:
-        from batchify._stats.drawing import as_text  # noqa: PLC0415  # only a drawn snapshot pays for the import
-
-        return as_text(_figures(self))
+        return _figures(self).as_text()
 
     def _repr_html_(self) -> str:
-        from batchify._stats.drawing import as_html  # noqa: PLC0415  # as above
-
-        return as_html(_figures(self))
+        return _figures(self).as_html()
 
 
 def percentiles(measured: list[float], highest: float) -> Percentiles:
@@ -129,7 +125,7 @@ def percentiles(measured: list[float], highest: float) -> Percentiles:
 
 
 def _figures(stats: BatchStats) -> Figures:
-    from batchify._stats.drawing import Figures  # noqa: PLC0415  # as above
+    from batchify._stats.drawing import Figures  # noqa: PLC0415  # only a drawn snapshot pays for the import
 
     exceptional = {
         "failed": stats.failed_items,
