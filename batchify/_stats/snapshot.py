@@ -127,17 +127,11 @@ def percentiles(measured: list[float], highest: float) -> Percentiles:
 def _figures(stats: BatchStats) -> Figures:
     from batchify._stats.drawing import Figures  # noqa: PLC0415  # only a drawn snapshot pays for the import
 
-    exceptional = {
-        "failed": stats.failed_items,
-        "cancelled": stats.cancelled_items,
-        "expired": stats.expired_items,
-        "rejected": stats.rejected_items,
-        "deduped": stats.deduped_items,
-        "padded": stats.padded_items,
-        "isolation runs": stats.isolation_runs,
-    }
-    nonzero = {label: number for label, number in exceptional.items() if number}
-    calls = {"pending": stats.pending, "running": stats.running, **nonzero}
+    calls = {"pending": stats.pending, "running": stats.running}
+    for name in (*CALL_OUTCOMES, "isolation_runs"):
+        # Most calls are answered, and the other numbers are mostly zero.
+        if name != "answered_items" and (number := getattr(stats, name)):
+            calls[name.removesuffix("_items").replace("_", " ")] = number
     return Figures(
         title=stats.name,
         totals={

@@ -109,7 +109,7 @@ def test_text_before_any_call() -> None:
 
 
 def test_calls_without_an_answer_are_listed_before_any_batch_ends() -> None:
-    """Failed, cancelled, expired, rejected, deduped and padded items have a row if there are any."""
+    """Failed, cancelled, expired, rejected, deduped and padded items and isolation runs have a row if there are any."""
     stats = BatchStats(
         "f",
         failed_items=1,
@@ -118,9 +118,11 @@ def test_calls_without_an_answer_are_listed_before_any_batch_ends() -> None:
         rejected_items=4_000,
         deduped_items=5,
         padded_items=6,
+        isolation_runs=7,
     )
-    rows = dict(line.split()[-2:] for line in str(stats).splitlines()[3:9])
-    assert {"failed": "1", "cancelled": "2", "expired": "3", "rejected": "4,000", "deduped": "5", "padded": "6"} == rows
+    rows = dict(line[32:].rsplit(maxsplit=1) for line in str(stats).splitlines()[3:10])
+    calls = {"failed": "1", "cancelled": "2", "expired": "3", "rejected": "4,000", "deduped": "5"}
+    assert calls | {"padded": "6", "isolation runs": "7"} == rows
 
 
 def test_text_of_large_numbers_fits_a_terminal() -> None:
