@@ -54,11 +54,16 @@ class Figures:
 
     def as_text(self) -> str:
         """Return an aligned table with bars of block characters."""
-        lines = [_rule(_printable(self.title)), *_number_rows(self), ""]
+        lines = [_rule(_printable(self.title))]
+        for left, right in zip_longest(self.totals.items(), self.calls.items(), fillvalue=("", "")):
+            lines.append(f"{_cell(*left)}{GAP}{_cell(*right)}".rstrip())
         if not self.sizes:
-            return "\n".join([*lines, NO_BATCHES])
+            return "\n".join([*lines, "", NO_BATCHES])
+        lines += ["", _grid_row("", self.wait)]
+        for label, times in ("wait", self.wait), ("run", self.run):
+            lines.append(_grid_row(label, map(as_time, times.values())))
         reasons, sizes = _chart("left because", self.reasons), _chart("batch size", _sizes(self.sizes))
-        return "\n".join([*lines, *_time_rows(self), "", *reasons, "", *sizes])
+        return "\n".join([*lines, "", *reasons, "", *sizes])
 
     def as_html(self) -> str:
         """Return an HTML fragment without external resources: a table, and charts as inline SVG."""
@@ -126,21 +131,8 @@ def _rule(title: str) -> str:
     return f"{shown} ".ljust(WIDTH, "─")
 
 
-def _number_rows(figures: Figures) -> list[str]:
-    pairs = zip_longest(figures.totals.items(), figures.calls.items(), fillvalue=("", ""))
-    return [f"{_cell(*left)}{GAP}{_cell(*right)}".rstrip() for left, right in pairs]
-
-
 def _cell(label: str, figure: str) -> str:
     return f"{label:<{LABEL}}{figure:>{(WIDTH - len(GAP)) // 2 - LABEL}}"
-
-
-def _time_rows(figures: Figures) -> list[str]:
-    return [
-        _grid_row("", figures.wait),
-        _grid_row("wait", map(as_time, figures.wait.values())),
-        _grid_row("run", map(as_time, figures.run.values())),
-    ]
 
 
 def _grid_row(label: str, cells: Iterable[str]) -> str:
