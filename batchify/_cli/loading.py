@@ -54,14 +54,21 @@ class Target:
 
 def load_function(named: str, *, plain: bool = False) -> Batched:
     """Return the decorated function ``module:name``. With ``plain``, decorate an undecorated one."""
-    found = _resolve(named)
-    if not isinstance(found, Batched):
-        found = _decorate(named, found, plain=plain)
-    if isinstance(found, UnboundMethod):
+    fn = _resolve(named)
+    if not isinstance(fn, Batched):
+        if not plain:
+            msg = f"{named} is not decorated with microbatch; put @microbatch above it, or run: batchify tune {named}"
+            raise CommandError(msg)
+        try:
+            fn = cast("Batched", cast("Any", microbatch)(fn))
+        except TypeError as error:
+            msg = f"{named} is not a batch function: {error}"
+            raise CommandError(msg) from None
+    if isinstance(fn, UnboundMethod):
         example = f"module:instance.{named.rpartition('.')[2]}"
         msg = f"{named} is a method; name the method of an instance, for example {example}"
         raise CommandError(msg)
-    return found
+    return fn
 
 
 def make_target(fn: Batched, items: list[Any]) -> Target:
@@ -116,18 +123,6 @@ def _entry(admission: Admission, index: int, row: Any) -> Entry:
     except Exception as error:  # noqa: BLE001  # the functions of the options may raise anything
         msg = f"items[{index}] cannot be queued: {type(error).__name__}{location_of(error) or f': {error}'}"
         raise CommandError(msg) from None
-
-
-def _decorate(named: str, found: Any, *, plain: bool) -> Batched:
-    if not plain:
-        msg = f"{named} is not decorated with microbatch; put @microbatch above it, or run: batchify tune {named}"
-        raise CommandError(msg)
-    try:
-        made: Batched = cast("Any", microbatch)(found)
-    except TypeError as error:
-        msg = f"{named} is not a batch function: {error}"
-        raise CommandError(msg) from None
-    return made
 
 
 def _resolve(named: str) -> Any:
