@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from batchify._batcher.base import Batcher
+    from batchify._stats.counters import Stats
 
 
 def batchers() -> list[Batcher[Any, Any]]:
@@ -25,12 +26,12 @@ def batchers() -> list[Batcher[Any, Any]]:
     return [batcher for batcher, listed in registered() if listed]
 
 
-def sources() -> list[Batcher[Any, Any]]:
-    """Return the batchers whose counters together count every call once."""
+def sources() -> list[tuple[str, Stats]]:
+    """Return names of batchers and their counters, which together count every call once."""
     live = [batcher for batcher, _ in registered()]
     for batcher in live:
         batcher._settle()
-    return [batcher for batcher in live if batcher._parent is None]
+    return [(batcher.name, batcher._counters) for batcher in live if batcher._parent is None]
 
 
 def close_all(timeout: float | None = None) -> None:

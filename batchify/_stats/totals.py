@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from batchify._stats.sums import Counts
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from batchify._stats.counters import Stats
-
-
-class Source(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def _counters(self) -> Stats: ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +33,9 @@ class Total:
 
 
 class Totals:
-    """Adds up the statistics of ``sources``, which together count every call once. Any thread may read."""
+    """Adds up the counters of ``sources`` by name, which together count every call once. Any thread may read."""
 
-    def __init__(self, sources: Callable[[], Iterable[Source]]) -> None:
+    def __init__(self, sources: Callable[[], Iterable[tuple[str, Stats]]]) -> None:
         self._sources = sources
         self._reset_after_fork()
 
@@ -58,8 +51,7 @@ class Totals:
         """Return the totals of all names since the start."""
         with self._lock:
             levels: defaultdict[str, Counts] = defaultdict(Counts)
-            for source in self._sources():
-                name, counters = source.name, source._counters
+            for name, counters in self._sources():
                 counts = counters.all_counts()
                 self._counts[name] += counts - self._last.get(counters, Counts())
                 self._last[counters] = counts

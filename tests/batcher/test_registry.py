@@ -116,7 +116,7 @@ def test_sources_have_no_parent():
     parent = Batcher("parent", log, listed=False)
     made = [parent, Batcher("alone", log)]
     child = Batcher("child", log, parent)
-    assert made == sources()
+    assert [(batcher.name, batcher._counters) for batcher in made] == sources()
     assert ["parent settled", "alone settled", "child settled"] == log
     child._counters.left()
     assert [1, 1] == [batcher._counters.snapshot("").cancelled_items for batcher in (parent, child)]

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from math import ceil, inf
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -291,7 +290,7 @@ def replica(waits):
     for wait in waits:
         counters.ended(Batch(["item"], ["caller"], [0.0], "full", 1, wait), 0.0, failed=0, cancelled=0)
     collector, registry = BatchCollector(), CollectorRegistry()
-    collector._totals = Totals(lambda: [SimpleNamespace(name="embed", _counters=counters)])
+    collector._totals = Totals(lambda: [("embed", counters)])
     registry.register(collector)
     return registry
 
