@@ -131,7 +131,7 @@ def _bench(args: Namespace) -> int:
         args.concurrency or config.concurrency,
     )
     loads: list[tuple[float, float, Sequence[Simulation], Load]] = []
-    with closing_loop(PreciseLoop()) as loop, _shown(args, lambda: wording.comparison(loads) if loads else []) as parts:
+    with closing_loop(PreciseLoop()) as loop, _shown(args, lambda: wording.comparison(loads)) as parts:
         target = loading.make_target(fn, loading.load_items(args.items, loop))
         meter = Meter(target, loop, setting.concurrency)
         output.progress("trying items", meter.try_items(MEASURE_SECONDS))
@@ -152,7 +152,7 @@ def _bench(args: Namespace) -> int:
                     costs = Cost.resampled(rounds, target.workload)
                     predictions = forecast(costs, setting, rate, trace)
                     loads.append((rate, costs[0].capacity(setting), predictions, load))
-        parts.extend(wording.comparison(loads) if loads else [])
+        parts.extend(wording.comparison(loads))
     return 0
 
 
