@@ -104,9 +104,7 @@ class BatchStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain dicts, strings and numbers, ready for JSON. Batch sizes become strings."""
-        plain = asdict(self)
-        plain["size_histogram"] = {str(size): count for size, count in self.size_histogram.items()}
-        return plain
+        return asdict(self) | {"size_histogram": {str(size): count for size, count in self.size_histogram.items()}}
 
     def __str__(self) -> str:
         return _figures(self).as_text()
