@@ -80,27 +80,19 @@ def _sizes(histogram: Mapping[int, int]) -> dict[str, int]:
     """Return the number of batches of each size, or of each range of sizes if there are many sizes."""
     if len(histogram) <= MOST_BARS:
         return {str(size): histogram[size] for size in sorted(histogram)}
-    largest = max(histogram)
-    width = _bin_width(min(histogram), largest)
-    bins: Counter[int] = Counter()
-    for size, count in histogram.items():
-        bins[(size - 1) // width] += count
-    return {
-        _range(index * width + 1, min((index + 1) * width, largest)): bins[index]
-        for index in range(min(bins), max(bins) + 1)
-    }
-
-
-def _bin_width(smallest: int, largest: int) -> int:
+    smallest, largest = min(histogram), max(histogram)
     # A power of two, because most values of max_size are powers of two. So a full batch is the end of a range.
     width = 2
     while (largest - 1) // width - (smallest - 1) // width >= MOST_BARS:
         width *= 2
-    return width
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
+    bins: Counter[int] = Counter()
+    for size, count in histogram.items():
+        bins[(size - 1) // width] += count
+    ranges: dict[str, int] = {}
+    for index in range(min(bins), max(bins) + 1):
+        first, last = index * width + 1, min((index + 1) * width, largest)
+        ranges[str(first) if first == last else f"{first}-{last}"] = bins[index]
+    return ranges
 
 
 def _count(number: float) -> str:
