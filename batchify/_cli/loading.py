@@ -134,13 +134,13 @@ def _resolve(named: str) -> Any:
         # As with ``python file.py``, the folder of the file is the first to be searched.
         sys.path.insert(0, str(path.parent.resolve()))
         module = path.stem
-    found = _import_module(module)
-    for name in names.split("."):
+    found, steps = _import_module(module), names.split(".")
+    for index, name in enumerate(steps):
         owner = found
         try:
             found = getattr(owner, name)
         except AttributeError:
-            where = module if inspect.ismodule(owner) else f"{module}:{names[: names.index(name) - 1]}"
+            where = module if inspect.ismodule(owner) else f"{module}:{'.'.join(steps[:index])}"
             msg = f"{where} has no {name!r}"
             raise CommandError(msg) from None
     return found
@@ -180,9 +180,11 @@ def _call_for_items(named: str, loop: AbstractEventLoop) -> list[Any]:
         raise CommandError(msg) from None
 
 
-def _read(path: Path, read: Callable[[list[str]], Iterable[Any]]) -> list[Any]:
+def _read(path: Path, read: Callable[[Iterable[str]], Iterable[Any]]) -> list[Any]:
     try:
-        return [*read(path.read_text(encoding="utf-8").splitlines())]
+        # The lines keep their ends, because a field of a CSV file may have several lines.
+        with path.open(encoding="utf-8", newline="") as lines:
+            return [*read(lines)]
     except OSError as error:
         msg = f"--items {path} cannot be read: {error.strerror}"
     except UnicodeDecodeError:
@@ -192,7 +194,7 @@ def _read(path: Path, read: Callable[[list[str]], Iterable[Any]]) -> list[Any]:
     raise CommandError(msg)
 
 
-def _json_lines(lines: list[str]) -> Iterator[Any]:
+def _json_lines(lines: Iterable[str]) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
@@ -202,17 +204,18 @@ def _json_lines(lines: list[str]) -> Iterator[Any]:
                 raise ValueError(msg) from None
 
 
-def _csv_rows(lines: list[str]) -> Iterator[Any]:
+def _csv_rows(lines: Iterable[str]) -> Iterator[Any]:
     """Yield the rows below the header: a string each if there is one column, else a list of strings."""
-    _, *rows = csv.reader(lines) if lines else [[]]
+    rows = csv.reader(lines)
+    next(rows, None)
     return (row[0] if len(row) == 1 else row for row in rows if row)
 
 
 # How to read items, by suffix.
-READERS: dict[str, Callable[[list[str]], Iterable[Any]]] = {
+READERS: dict[str, Callable[[Iterable[str]], Iterable[Any]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json_lines,
     ".csv": _csv_rows,
-    ".txt": lambda lines: filter(None, lines),
+    ".txt": lambda lines: filter(None, (line.rstrip("\r\n") for line in lines)),
 }

@@ -527,6 +527,7 @@ MEASURED = "argument --measured: must be pairs of size and seconds, at least two
         ("tune shop.no:f --items x:y", "there is no module 'shop.no' in {here} or on the module search path of Python"),
         ("tune shop:slep --items x:y", "shop has no 'slep'"),
         ("tune shop:model.slep --items x:y", "shop:model has no 'slep'"),
+        ("tune shop:model.e --items x:y", "shop:model has no 'e'"),
         ("tune other:f --items x:y", "module other needs 'missing_one', which is not installed"),
         ("tune other2:f --items x:y", "module other2 cannot be imported: ValueError: no at other2.py, line 1"),
         (
@@ -686,7 +687,11 @@ def test_items_are_read_from_a_file(command):
     ("name", "content", "expected"),
     [
         ("items.txt", "one\n\ntwo words\n", ["one", "two words"]),
+        # Only these ends of lines, which are those of some system, end an item.
+        ("items.txt", "one\r\ntwo\rthree\u2028four\x0cfive", ["one", "two", "three\u2028four\x0cfive"]),
+        ("items.jsonl", '"one\u2028two"\r\n3', ["one\u2028two", 3]),
         ("items.csv", 'text\none\n"two, words"\n', ["one", "two, words"]),
+        ("items.csv", 'text\r\none\r\n"two\r\nlines"\r\n', ["one", "two\r\nlines"]),
         ("items.csv", "left,right\n1,2\n\n3,4\n", [["1", "2"], ["3", "4"]]),
     ],
 )
