@@ -75,6 +75,23 @@ class Slots:
         self._flush_before = 0
         self._flush_reason = ""
 
+    if TYPE_CHECKING:
+        # What the queues add. The number of calls that wait:
+        @property
+        def waiting(self) -> int: ...
+        # The number of items that ever arrived, which is the next ticket.
+        @property
+        def arrivals(self) -> int: ...
+        # The first arrival of a waiting call; infinite if none waits.
+        @property
+        def oldest_arrival(self) -> float: ...
+        # The number of calls that ever left the queue without a batch.
+        @property
+        def withdrawn(self) -> int: ...
+        # The next time at which a batch may leave, if it is known. A shell calls this after each change that can make a
+        # batch due, and before it waits.
+        def plan(self) -> float | None: ...
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.waiting} waiting, {len(self.running)} of {self._concurrency} running>"
 
@@ -82,41 +99,15 @@ class Slots:
     def has_one_slot(self) -> bool:
         return self._concurrency == 1
 
-    @property
-    def waiting(self) -> int:
-        raise NotImplementedError
-
-    @property
-    def arrivals(self) -> int:
-        """The number of items that ever arrived: the next ticket."""
-        raise NotImplementedError
-
-    @property
-    def oldest_arrival(self) -> float:
-        """The first arrival of a waiting call; infinite if none waits."""
-        raise NotImplementedError
-
     def is_settled(self, since: float) -> bool:
         """Return whether no call that arrived until ``since`` waits or runs."""
         return self.oldest_arrival > since and all(min(batch.arrived, default=inf) > since for batch in self.running)
-
-    @property
-    def withdrawn(self) -> int:
-        """The number of calls that ever left the queue without a batch."""
-        raise NotImplementedError
 
     @property
     def running_calls(self) -> int:
         """The number of calls that have left and have no answer yet."""
         # Of a copy, made in one step, because any thread may ask.
         return sum(batch.unanswered for batch in [*self.running])
-
-    def plan(self) -> float | None:
-        """Return the next time at which a batch may leave, if it is known.
-
-        A shell calls this after each change that can make a batch due, and before it waits.
-        """
-        raise NotImplementedError
 
     def change(self, limits: Limits) -> None:
         """Apply new limits. Running batches keep the old ones, and the policy forgets the learnt run times."""
