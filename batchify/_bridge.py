@@ -17,9 +17,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from batchify._asyncio.engine import LOOKUP_IS_SLOW, UnknownThread, find_loop
+from batchify._asyncio.engine import UnknownThread, find_loop
 from batchify._asyncio.streams import AsyncStream, TaskChannel
 from batchify._asyncio.waiters import (
+    LOOKUP_IS_SLOW,
     PENDING,
     FailedWaiter,
     TaskWaiter,

@@ -18,10 +18,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import ref
 
-from batchify._asyncio.engine import LOOKUP_IS_SLOW, AsyncEngine, find_loop
+from batchify._asyncio.engine import AsyncEngine, find_loop
 from batchify._asyncio.lifespans import LoopLifespans
 from batchify._asyncio.offload import ThreadOffload
-from batchify._asyncio.waiters import PENDING, TaskWaiter, new_waiter
+from batchify._asyncio.waiters import LOOKUP_IS_SLOW, PENDING, TaskWaiter, new_waiter
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
@@ -198,7 +198,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             raise
         if current():
             engine.line.check_reentrancy()
-        future = engine.item_future(loop=engine.running_loop)
+        future = engine.item_future(loop=engine.running_loop) if LOOKUP_IS_SLOW else engine.item_future()
         future.engine, future.callback = engine, None
         queue = engine.plain
         if queue is None:

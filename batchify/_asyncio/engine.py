@@ -10,7 +10,6 @@ queued by then.
 
 from __future__ import annotations
 
-import sys
 from asyncio import BaseEventLoop, CancelledError, Future, InvalidStateError, Task, current_task, get_running_loop
 from collections import deque
 from contextvars import Context
@@ -20,7 +19,16 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from batchify._asyncio.waiters import ItemFuture, TaskWaiter, answer_all, are_pending, call_back, future_of, only_kind
+from batchify._asyncio.waiters import (
+    ItemFuture,
+    TaskWaiter,
+    answer_all,
+    are_pending,
+    call_back,
+    future_factory,
+    future_of,
+    only_kind,
+)
 from batchify._batcher.current import set_current
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -49,10 +57,6 @@ if TYPE_CHECKING:
     from batchify._stats.counters import Stats
 
     BatchFunction = Callable[[list[Any]], Awaitable[Any]]
-
-
-# Until Python 3.12, the lookup of the running loop is a system call, which a loop that knows its thread can save.
-LOOKUP_IS_SLOW = sys.version_info < (3, 12)
 
 
 # A function of C, which ``map()`` calls without a frame.
@@ -151,8 +155,7 @@ class AsyncEngine:
         """Hold ``loop`` until the engine is idle again, with shortcuts to its clock and its futures."""
         if not self._is_monotonic:
             self.clock = loop.time
-        if not self._is_threaded:
-            self.future = partial(Future, loop=loop)
+        self.future = future_factory(loop)
         # Last, because an interrupted call leaves an idle engine.
         self.running_loop = loop
         if self._is_threaded:

@@ -108,7 +108,7 @@ class ReaderFuture(Future[None]):
 class LoopChannel(TaskChannel, ItemFuture):
     """A channel on the loop of its batch: the future that the engine resolves."""
 
-    def __init__(self, engine: AsyncEngine, context: Context, loop: AbstractEventLoop) -> None:  # noqa: ARG002  # the running one
+    def __init__(self, engine: AsyncEngine, context: Context, **_: AbstractEventLoop) -> None:
         super().__init__(engine.line.name, engine.line.queue)
         # Not its own ``callback``, because the code that creates it sets that afterwards.
         super(ItemFuture, self).add_done_callback(LoopChannel._resolved, context=context)
