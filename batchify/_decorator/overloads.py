@@ -102,36 +102,28 @@ Required: TypeAlias = Callable[Concatenate[list[T], P], B]
 RequiredM: TypeAlias = Callable[Concatenate[Never, list[T], P], B]
 OfClass: TypeAlias = Callable[Concatenate[type[Any], list[T], P], B]
 
-# Editors show these names: the class with the number of columns, or 0 if any options are taken.
-SyncFunction0: TypeAlias = SyncFunction[Concatenate[T, ...], R, T, ...]
+# Each name ends with the number of columns. The options ``P`` are ``...`` if any are taken.
 SyncFunction1: TypeAlias = SyncFunction[Concatenate[T, P], R, T, P]
 SyncFunction2: TypeAlias = SyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
 SyncFunction3: TypeAlias = SyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-SyncMethod0: TypeAlias = SyncMethod[Concatenate[T, ...], R, T, ...]
 SyncMethod1: TypeAlias = SyncMethod[Concatenate[T, P], R, T, P]
 SyncMethod2: TypeAlias = SyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
 SyncMethod3: TypeAlias = SyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-AsyncFunction0: TypeAlias = AsyncFunction[Concatenate[T, ...], R, T, ...]
 AsyncFunction1: TypeAlias = AsyncFunction[Concatenate[T, P], R, T, P]
 AsyncFunction2: TypeAlias = AsyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
 AsyncFunction3: TypeAlias = AsyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-AsyncMethod0: TypeAlias = AsyncMethod[Concatenate[T, ...], R, T, ...]
 AsyncMethod1: TypeAlias = AsyncMethod[Concatenate[T, P], R, T, P]
 AsyncMethod2: TypeAlias = AsyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
 AsyncMethod3: TypeAlias = AsyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-SyncStreams0: TypeAlias = SyncStreams[Concatenate[T, ...], R, T, ...]
 SyncStreams1: TypeAlias = SyncStreams[Concatenate[T, P], R, T, P]
 SyncStreams2: TypeAlias = SyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
 SyncStreams3: TypeAlias = SyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-SyncStreamMethod0: TypeAlias = SyncStreamMethod[Concatenate[T, ...], R, T, ...]
 SyncStreamMethod1: TypeAlias = SyncStreamMethod[Concatenate[T, P], R, T, P]
 SyncStreamMethod2: TypeAlias = SyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
 SyncStreamMethod3: TypeAlias = SyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-AsyncStreams0: TypeAlias = AsyncStreams[Concatenate[T, ...], R, T, ...]
 AsyncStreams1: TypeAlias = AsyncStreams[Concatenate[T, P], R, T, P]
 AsyncStreams2: TypeAlias = AsyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
 AsyncStreams3: TypeAlias = AsyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
-AsyncStreamMethod0: TypeAlias = AsyncStreamMethod[Concatenate[T, ...], R, T, ...]
 AsyncStreamMethod1: TypeAlias = AsyncStreamMethod[Concatenate[T, P], R, T, P]
 AsyncStreamMethod2: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
 AsyncStreamMethod3: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
@@ -175,7 +167,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: One[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptions[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction0[T, R]: ...
+    def __call__(self, fn: AnyOptions[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
@@ -191,7 +183,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: One[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptions[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction0[T, R]: ...
+    def __call__(self, fn: AnyOptions[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
@@ -207,7 +199,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: One[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptions[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams0[T, R]: ...
+    def __call__(self, fn: AnyOptions[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
@@ -223,7 +215,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: One[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptions[T, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams0[T, R]: ...
+    def __call__(self, fn: AnyOptions[T, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
@@ -239,7 +231,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: OneM[T, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptionsM[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod0[T, R]: ...
+    def __call__(self, fn: AnyOptionsM[T, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
@@ -251,7 +243,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: OneM[T, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptionsM[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod0[T, R]: ...
+    def __call__(self, fn: AnyOptionsM[T, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
@@ -263,7 +255,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: OneM[T, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptionsM[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod0[T, R]: ...
+    def __call__(self, fn: AnyOptionsM[T, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreamMethod1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
@@ -277,7 +269,9 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: OneM[T, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreamMethod1[T, P, R]: ...
     @overload
-    def __call__(self, fn: AnyOptionsM[T, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreamMethod0[T, R]: ...
+    def __call__(
+        self, fn: AnyOptionsM[T, AsyncValues[R]], /, **_: Unpack[Options]
+    ) -> AsyncStreamMethod1[T, ..., R]: ...
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
