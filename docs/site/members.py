@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PROXY = "_decorator.proxy.Batched"
 SHARED = "_decorator.types.Decorated"
-FORMS = ("_decorator.types.SyncFunction", "_decorator.types.AsyncFunction")
+FORMS = ("_decorator.types.Sync{}", "_decorator.types.Async{}")
 
 
 class Members(Extension):
@@ -32,7 +32,7 @@ class Members(Extension):
         for name, text in ast.literal_eval(str(proxy.members["__slots__"].value)).items():
             docstring = Docstring(inspect.cleandoc(text), parser="google")
             proxy.set_member(name, Function(name, docstring=docstring))
-        forms = [pkg[form].members for form in FORMS]
+        forms = [pkg[form.format("Maps")].members | pkg[form.format("Function")].members for form in FORMS]
         for name, member in proxy.members.items():
             typed = [form[name] for form in (*forms, pkg[SHARED].members) if name in form]
             if typed and isinstance(member, Function):
