@@ -40,8 +40,8 @@ class BatchedFunction(Batched):
         self_ways: Ways = (
             # Without a route, because there is nothing to find.
             call.bind(batcher.submit, requests.submit),
-            call.bind(batcher._submit_nowait, requests.submit_nowait),
-            call.bind(batcher._acall, requests.acall),
+            call.bind(batcher._submit_nowait, requests._submit_nowait),
+            call.bind(batcher._acall, requests._acall),
         )
         if kind is None and len(call.columns) > 1 and _is_in_class(function):
             self_ways = tuple(

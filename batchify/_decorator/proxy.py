@@ -120,7 +120,7 @@ class Batched(Proxy):
         """
         convert = self._self_call.converter(options, args)
         route = self._self_route.requests() if args or options else self._self_route
-        return route.imap(items, convert, None if ahead is None else whole("ahead", ahead))
+        return route._imap(items, convert, None if ahead is None else whole("ahead", ahead))
 
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
         """Return a view with the same members, whose calls have a priority and a deadline.

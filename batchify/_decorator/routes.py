@@ -33,16 +33,16 @@ class Route:
     def submit(self, row: Any) -> Any:
         return self.find().submit(row, self.instance)
 
-    def submit_nowait(self, row: Any) -> Any:
+    def _submit_nowait(self, row: Any) -> Any:
         return self.find()._submit_nowait(row)
 
-    def acall(self, row: Any) -> Any:
+    def _acall(self, row: Any) -> Any:
         return self.find()._acall(row, self.instance)
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return self.find().submit_many(rows, self.instance)
 
-    def imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
+    def _imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
         return self.find()._imap(items, convert, ahead, self.instance)
 
     def requests(self) -> RequestRoute:
@@ -62,17 +62,17 @@ class RequestRoute(Route):
     def submit(self, row: Any) -> Any:
         return super().submit(self._request(row))
 
-    def submit_nowait(self, row: Any) -> Any:
-        return super().submit_nowait(self._request(row))
+    def _submit_nowait(self, row: Any) -> Any:
+        return super()._submit_nowait(self._request(row))
 
-    def acall(self, row: Any) -> Any:
-        return super().acall(self._request(row))
+    def _acall(self, row: Any) -> Any:
+        return super()._acall(self._request(row))
 
     def submit_many(self, rows: Iterable[Any]) -> Any:
         return super().submit_many(map(self._request, rows))
 
-    def imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
-        return super().imap(items, lambda item: self._request(convert(item)), ahead)
+    def _imap(self, items: Any, convert: Callable[[Any], Any], ahead: int | None) -> Any:
+        return super()._imap(items, lambda item: self._request(convert(item)), ahead)
 
     def requests(self) -> RequestRoute:
         return self
@@ -99,6 +99,6 @@ def ways(call: Call, route: Route) -> Ways:
     requests = route.requests()
     return (
         call.bind(route.submit, requests.submit),
-        call.bind(route.submit_nowait, requests.submit_nowait),
-        call.bind(route.acall, requests.acall),
+        call.bind(route._submit_nowait, requests._submit_nowait),
+        call.bind(route._acall, requests._acall),
     )
