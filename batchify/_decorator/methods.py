@@ -36,13 +36,8 @@ class BatchedFunction(Batched):
         batcher = make_batcher(partial(call.batch, function), call.for_items(config))
         scope = Instances(function, config, make_batcher, batcher)
         route = Route(lambda: batcher)
-        requests = route.requests()
-        self_ways: Ways = (
-            # Without a route, because there is nothing to find.
-            call.bind(batcher.submit, requests.submit),
-            call.bind(batcher._submit_nowait, requests._submit_nowait),
-            call.bind(batcher._acall, requests._acall),
-        )
+        # Plain calls take no route, because there is nothing to find.
+        self_ways = ways(call, batcher, route)
         if kind is None and len(call.columns) > 1 and _is_in_class(function):
             self_ways = tuple(
                 partial(_passed_on, self, name, way) for name, way in zip(_WAY_NAMES, self_ways, strict=True)
@@ -106,7 +101,7 @@ class BatchedMethod(Batched):
         instances = function._self_instances
         route = Route(partial(instances.of, instance), instance)
         fn, scope = function.__wrapped__.__get__(instance), InstanceScope(instances, instance)
-        super().__init__(fn, function._self_config, instances.call, scope, route, ways(instances.call, route))
+        super().__init__(fn, function._self_config, instances.call, scope, route, ways(instances.call, route, route))
         self._self_function = function
         self._self_instance = instance
 

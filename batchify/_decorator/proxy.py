@@ -82,7 +82,7 @@ class Batched(Proxy):
             set_slot(self, way)
 
     def _self_ways(self, route: RequestRoute) -> Ways:
-        return ways(self._self_call, route)
+        return ways(self._self_call, route, route)
 
     def map(self, items: Iterable[Any], /, *args: Any, **options: Any) -> Any:
         """Return the results for ``items`` in order: a list, or for an ``async def`` function an awaitable of a list.

@@ -95,10 +95,10 @@ def _find_for_requests(find: Callable[[], Batcher[Any, Any]]) -> Batcher[Any, An
     return batcher
 
 
-def ways(call: Call, route: Route) -> Ways:
+def ways(call: Call, plain: Batcher[Any, Any] | Route, route: Route) -> Ways:
     requests = route.requests()
     return (
-        call.bind(route.submit, requests.submit),
-        call.bind(route._submit_nowait, requests._submit_nowait),
-        call.bind(route._acall, requests._acall),
+        call.bind(plain.submit, requests.submit),
+        call.bind(plain._submit_nowait, requests._submit_nowait),
+        call.bind(plain._acall, requests._acall),
     )
