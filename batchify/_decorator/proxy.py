@@ -78,8 +78,8 @@ class Batched(Proxy):
         self._self_call = call
         self._self_scope = scope
         self._self_route = route
-        for set_slot, way in zip(_set_slots, ways, strict=True):
-            set_slot(self, way)
+        for name, way in zip(Batched.__slots__, ways, strict=True):
+            self.__self_setattr__(name, way)
 
     def _self_ways(self, route: RequestRoute) -> Ways:
         return ways(self._self_call, route, route)
@@ -274,10 +274,6 @@ class Batched(Proxy):
         return f"<microbatch {self._self_config.name}>"
 
     __str__ = __repr__
-
-
-# A plain assignment would go through the proxy and set the attribute of the batch function.
-_set_slots = [vars(Batched)[name].__set__ for name in Batched.__slots__]
 
 
 class BatchedView(Batched):
