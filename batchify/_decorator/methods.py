@@ -40,7 +40,7 @@ class BatchedFunction(Batched):
         self_ways = ways(call, batcher, route)
         if kind is None and len(call.columns) > 1 and _is_in_class(function):
             self_ways = tuple(
-                partial(_passed_on, self, name, way) for name, way in zip(_WAY_NAMES, self_ways, strict=True)
+                partial(_passed_on, self, name, way) for name, way in zip(Batched.__slots__, self_ways, strict=True)
             )
         super().__init__(function, config, call, scope, route, self_ways)
         self._self_instances = scope
@@ -117,11 +117,8 @@ class BatchedMethod(Batched):
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
 
-_WAY_NAMES = ("__call__", "submit", "acall")
-
-
 def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
-    return tuple(partial(_call_bound, bind, name) for name in _WAY_NAMES)
+    return tuple(partial(_call_bound, bind, name) for name in Batched.__slots__)
 
 
 def _call_bound(bind: Callable[[Any], Batched], name: str, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
