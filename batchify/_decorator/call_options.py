@@ -38,9 +38,14 @@ class CallOptions:
             values = (*values[:-1], tuple(sorted(values[-1].items())))
         try:
             key = self._interner.get(values)
-        except TypeError:
+        except TypeError as error:
             for name, value in self._named(values):
-                _check_hashable(self._name, name, value)
+                if not is_hashable(value):
+                    msg = (
+                        f"{self._name}() compares options to find the calls that may share a batch, so they must be "
+                        f"hashable; {name} is a {type(value).__name__}"
+                    )
+                    raise TypeError(msg) from error
             raise
         return None if key is self._all_defaults else key
 
@@ -71,12 +76,3 @@ class UnhashableDefault:
 
 def _hashable(default: Any) -> Any:
     return default if is_hashable(default) else UnhashableDefault(default)
-
-
-def _check_hashable(function: str, option: str, value: Any) -> None:
-    if not is_hashable(value):
-        msg = (
-            f"{function}() compares options to find the calls that may share a batch, so they must be hashable; "
-            f"{option} is a {type(value).__name__}"
-        )
-        raise TypeError(msg)
