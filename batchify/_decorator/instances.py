@@ -51,10 +51,6 @@ class Instances:
         known = self._known.get(id(instance))
         return self._make(instance) if known is None else known[1]
 
-    def known(self, instance: Any) -> list[Batcher[Any, Any]]:
-        known = self._known.get(id(instance))
-        return [] if known is None else [known[1]]
-
     def batchers(self) -> list[Batcher[Any, Any]]:
         return [self._own, *(batcher for _, batcher in list(self._known.values()))]
 
@@ -124,14 +120,14 @@ class InstanceScope:
         self._instance = instance
 
     def batchers(self) -> list[Batcher[Any, Any]]:
-        return self._instances.known(self._instance)
+        known = self._instances._known.get(id(self._instance))
+        return [] if known is None else [known[1]]
 
     def close(self) -> list[Batcher[Any, Any]]:
         return self.batchers() if self._instances.closed else [self._instances.of(self._instance)]
 
-    def open(self) -> list[Batcher[Any, Any]]:
-        # A new instance remains closed with its class.
-        return self.close()
+    # A new instance remains closed with its class.
+    open = close
 
     def change(self, changes: dict[str, Any]) -> None:
         self._instances.of(self._instance)._change(changes)
