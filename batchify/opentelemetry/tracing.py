@@ -80,20 +80,16 @@ def traced(fn: Any = None, /, *, provider: TracerProvider | None = None) -> Any:
         return partial(traced, provider=provider)
     if isinstance(fn, METHOD_KINDS):
         return type(fn)(traced(fn.__func__, provider=provider))
-    _check(fn)
-    form = _form(fn)(fn, _Spans(provider))
-    # A partial or an object has no name.
-    form.__name__ = form.__qualname__ = name_of(fn)
-    return wraps(fn)(form)
-
-
-def _check(fn: object) -> None:
     if isinstance(fn, Batched):
         msg = f"traced stands below microbatch, got {fn!r}: decorate the batch function before it is batched"
         raise TypeError(msg)
     if not callable(fn):
         msg = f"traced decorates a batch function, got {fn!r} of type {type(fn).__name__}"
         raise TypeError(msg)
+    form = _form(fn)(fn, _Spans(provider))
+    # A partial or an object has no name.
+    form.__name__ = form.__qualname__ = name_of(fn)
+    return wraps(fn)(form)
 
 
 def _form(fn: Function) -> Callable[[Any, _Spans], Function]:
