@@ -25,13 +25,10 @@ from batchify._threads.engine import ThreadEngine
 from batchify._threads.workers import Worker
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Container, Generator
 
-    from batchify._asyncio.lifespans import Lifespans
     from batchify._asyncio.waiters import AsyncWaiter
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
     from batchify._stats.counters import Stats
 
@@ -82,9 +79,7 @@ def _alone(config: Config) -> Config:
 class CallerEngine(ThreadEngine):
     """An engine without workers: the caller that enters an item runs it."""
 
-    def __init__(
-        self, source: Callable[[BatchExecutor | None], Callable[[list[Any]], Any]], config: Config, stats: Stats
-    ) -> None:
+    def __init__(self, source: Any, config: Config, stats: Stats) -> None:
         super().__init__(source, _alone(config), stats)
         # Waiter -> its batch, between taking it from the queue and running it.
         self._taken: dict[Any, Batch] = {}
@@ -139,14 +134,7 @@ class TaskEngine(AsyncEngine):
             data.duplicate_of = data.time_limit = None
         return super().enter(data, waiter)
 
-    def __init__(
-        self,
-        loop: AbstractEventLoop,
-        source: Callable[[], Any],
-        lifespans: Lifespans | None,
-        config: Config,
-        stats: Stats,
-    ) -> None:
+    def __init__(self, loop: Any, source: Any, lifespans: Any, config: Config, stats: Stats) -> None:
         super().__init__(loop, source, lifespans, _alone(config), stats)
 
     @property
