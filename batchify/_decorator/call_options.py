@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class CallOptions:
     """The options of one batch function, in the order of its signature."""
 
-    __slots__ = ("_all_defaults", "_interner", "_name", "defaults", "parameters")
-
     def __init__(self, parameters: list[Parameter], name: str) -> None:
         self.parameters = parameters
         self._name = name
@@ -67,8 +65,6 @@ class CallOptions:
 
 class UnhashableDefault:
     """Wraps a default that is not hashable, so that calls that do not pass the option are equal."""
-
-    __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -46,8 +46,6 @@ class Call:
     defaults is queued as its bare item, any other call as a ``Request``.
     """
 
-    __slots__ = ("_fn", "_form", "_name", "_options", "_parameters", "_takes_rows", "columns")
-
     def __init__(self, fn: Callable[..., Any], name: str, *, bound: bool = False) -> None:
         self._fn = fn
         self._name = name
