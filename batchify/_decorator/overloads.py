@@ -105,28 +105,20 @@ OfClass: TypeAlias = Callable[Concatenate[type[Any], list[T], P], B]
 # Each name ends with the number of columns. The options ``P`` are ``...`` if any are taken.
 SyncFunction1: TypeAlias = SyncFunction[Concatenate[T, P], R, T, P]
 SyncFunction2: TypeAlias = SyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
-SyncFunction3: TypeAlias = SyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 SyncMethod1: TypeAlias = SyncMethod[Concatenate[T, P], R, T, P]
 SyncMethod2: TypeAlias = SyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
-SyncMethod3: TypeAlias = SyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 AsyncFunction1: TypeAlias = AsyncFunction[Concatenate[T, P], R, T, P]
 AsyncFunction2: TypeAlias = AsyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
-AsyncFunction3: TypeAlias = AsyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 AsyncMethod1: TypeAlias = AsyncMethod[Concatenate[T, P], R, T, P]
 AsyncMethod2: TypeAlias = AsyncMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
-AsyncMethod3: TypeAlias = AsyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 SyncStreams1: TypeAlias = SyncStreams[Concatenate[T, P], R, T, P]
 SyncStreams2: TypeAlias = SyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
-SyncStreams3: TypeAlias = SyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 SyncStreamMethod1: TypeAlias = SyncStreamMethod[Concatenate[T, P], R, T, P]
 SyncStreamMethod2: TypeAlias = SyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
-SyncStreamMethod3: TypeAlias = SyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 AsyncStreams1: TypeAlias = AsyncStreams[Concatenate[T, P], R, T, P]
 AsyncStreams2: TypeAlias = AsyncStreams[Concatenate[T, T2, P], R, tuple[T, T2], P]
-AsyncStreams3: TypeAlias = AsyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 AsyncStreamMethod1: TypeAlias = AsyncStreamMethod[Concatenate[T, P], R, T, P]
 AsyncStreamMethod2: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, P], R, tuple[T, T2], P]
-AsyncStreamMethod3: TypeAlias = AsyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]
 
 
 class SyncIdentity(Protocol[Q]):
@@ -171,7 +163,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
-    ) -> SyncFunction3[T, T2, T3, P, R]: ...
+    ) -> SyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: Two[T, T2, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncFunction2[T, T2, P, R]: ...
     @overload
@@ -187,7 +179,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
-    ) -> AsyncFunction3[T, T2, T3, P, R]: ...
+    ) -> AsyncFunction[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: Two[T, T2, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncFunction2[T, T2, P, R]: ...
     @overload
@@ -203,7 +195,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
-    ) -> SyncStreams3[T, T2, T3, P, R]: ...
+    ) -> SyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: Two[T, T2, P, SyncValues[R]], /, **_: Unpack[Options]) -> SyncStreams2[T, T2, P, R]: ...
     @overload
@@ -219,7 +211,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: Three[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
-    ) -> AsyncStreams3[T, T2, T3, P, R]: ...
+    ) -> AsyncStreams[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: Two[T, T2, P, AsyncValues[R]], /, **_: Unpack[Options]) -> AsyncStreams2[T, T2, P, R]: ...
     @overload
@@ -235,7 +227,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, SyncResults[R]], /, **_: Unpack[Options]
-    ) -> SyncMethod3[T, T2, T3, P, R]: ...
+    ) -> SyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: TwoM[T, T2, P, SyncResults[R]], /, **_: Unpack[Options]) -> SyncMethod2[T, T2, P, R]: ...
     @overload
@@ -247,7 +239,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, AsyncResults[R]], /, **_: Unpack[Options]
-    ) -> AsyncMethod3[T, T2, T3, P, R]: ...
+    ) -> AsyncMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(self, fn: TwoM[T, T2, P, AsyncResults[R]], /, **_: Unpack[Options]) -> AsyncMethod2[T, T2, P, R]: ...
     @overload
@@ -259,7 +251,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, SyncValues[R]], /, **_: Unpack[Options]
-    ) -> SyncStreamMethod3[T, T2, T3, P, R]: ...
+    ) -> SyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(
         self, fn: TwoM[T, T2, P, SyncValues[R]], /, **_: Unpack[Options]
@@ -275,7 +267,7 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, fn: ThreeM[T, T2, T3, P, AsyncValues[R]], /, **_: Unpack[Options]
-    ) -> AsyncStreamMethod3[T, T2, T3, P, R]: ...
+    ) -> AsyncStreamMethod[Concatenate[T, T2, T3, P], R, tuple[T, T2, T3], P]: ...
     @overload
     def __call__(
         self, fn: TwoM[T, T2, P, AsyncValues[R]], /, **_: Unpack[Options]
