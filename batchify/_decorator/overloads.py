@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 B = TypeVar("B")
-T_inv = TypeVar("T_inv")
 
 
 class AFunctionOfAListThatReturnsOneResultForEachItem:
@@ -73,19 +72,19 @@ Untyped: TypeAlias = Callable[Concatenate[list[Only[Any]], P], Results[NoBatchFu
 
 # A batch function of one column. It fits both overloads only if all its other parameters have defaults: a second list
 # without a default is a column.
-class One(Protocol[T_inv, P, R_co]):
+class One(Protocol[T, P, R_co]):
     @overload
-    def __call__(self, items: list[T_inv], /) -> R_co: ...
+    def __call__(self, items: list[T], /) -> R_co: ...
     @overload
-    def __call__(self, items: list[T_inv], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, items: list[T], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 # Names that end with ``M`` are those of methods.
-class OneM(Protocol[T_inv, P, R_co]):
+class OneM(Protocol[T, P, R_co]):
     @overload
-    def __call__(self, instance: Never, items: list[T_inv], /) -> R_co: ...
+    def __call__(self, instance: Never, items: list[T], /) -> R_co: ...
     @overload
-    def __call__(self, instance: Never, items: list[T_inv], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, instance: Never, items: list[T], /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 SyncMapping: TypeAlias = Mapping[T, R | Failure]
