@@ -113,7 +113,7 @@ class BatchedMethod(Batched):
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedMethod:
         return BatchedMethod(self._self_function, copy.deepcopy(self._self_instance, memo))
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, _: object) -> Any:
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
 

@@ -261,11 +261,8 @@ class Batched(Proxy):
     def __deepcopy__(self, memo: dict[int, Any]) -> Batched:
         return self
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, _: object) -> Any:
         return name_of(self.__wrapped__)
-
-    def __reduce_ex__(self, protocol: object) -> Any:
-        return self.__reduce__()
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(type(self)), *dir(self.__wrapped__)})
@@ -299,7 +296,7 @@ class BatchedView(Batched):
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchedView:
         return BatchedView(copy.deepcopy(self._self_base, memo), *self._self_urgency)
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, _: object) -> Any:
         return BatchedView, (self._self_base, *self._self_urgency)
 
     def __repr__(self) -> str:
