@@ -20,6 +20,7 @@ time. All other entries are in a heap by rank, so they take logarithmic time.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import inf
 from operator import attrgetter
@@ -41,47 +42,24 @@ LEAD = 0.1
 LEAST_LEAD = 0.005
 
 
+# An entry equals only itself, and its repr() must not show the item, which may be private.
+@dataclass(slots=True, eq=False, repr=False)
 class Entry:
     """A waiting call. ``time_limit`` is in seconds from its arrival to its deadline. ``waits`` means it is not refused.
 
     ``group`` and ``duplicate_of`` are compared by identity. ``duplicate_of`` is ``None`` for an item never shared.
     """
 
-    __slots__ = (
-        "arrived",
-        "duplicate_of",
-        "group",
-        "item",
-        "priority",
-        "ticket",
-        "time_limit",
-        "waiter",
-        "waits",
-        "weight",
-    )
-
-    ticket: int
-    waiter: Any
-    arrived: float
-
-    def __init__(
-        self,
-        item: Any,
-        group: Any,
-        weight: float,
-        duplicate_of: Any,
-        priority: float = 0.0,
-        time_limit: float | None = None,
-        *,
-        waits: bool = False,
-    ) -> None:
-        self.item = item
-        self.group = group
-        self.weight = weight
-        self.duplicate_of = duplicate_of
-        self.priority = priority
-        self.time_limit = time_limit
-        self.waits = waits
+    item: Any
+    group: Any
+    weight: float
+    duplicate_of: Any
+    priority: float = 0.0
+    time_limit: float | None = None
+    waits: bool = field(default=False, kw_only=True)
+    ticket: int = field(init=False)
+    waiter: Any = field(init=False)
+    arrived: float = field(init=False)
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack like an entry of the plain queue: item, waiter, time of arrival."""
