@@ -12,6 +12,7 @@ import sys
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ulp
 from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchify._core.run_cost import RunCost
+
+# Typed as Any, because a type checker knows no comparison of a Real with a float.
+NUMBERS: Any = (int, float, Real)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +62,7 @@ def check_sizes(limits: Limits) -> None:
 
 
 def number(option: str, value: Any) -> float:
-    _check_type(option, value, "a number")
-    if not abs(value) <= sys.float_info.max:
-        msg = f"{option} must be a finite number, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
+    return _checked(option, value, "a number", "a finite number", -sys.float_info.max)
 
 
 def whole(option: str, value: Any) -> int:
@@ -96,22 +96,14 @@ def seconds(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite float of at least 0, or ``None`` for ``None``."""
     if value is None:
         return None
-    _check_type(option, value, "a number of seconds, or None")
-    if not 0 <= value <= sys.float_info.max:
-        msg = f"{option} must be a finite number of seconds, at least 0, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
+    return _checked(option, value, "a number of seconds, or None", "a finite number of seconds, at least 0", 0)
 
 
 def positive(option: str, value: Any) -> float | None:
     """Return ``value`` as a finite float above 0, or ``None`` for ``None``."""
     if value is None:
         return None
-    _check_type(option, value, "a number, or None")
-    if not 0 < value <= sys.float_info.max:
-        msg = f"{option} must be a finite number above 0, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
+    return _checked(option, value, "a number, or None", "a finite number above 0", ulp(0.0))
 
 
 def wrong_type(option: str, expected: str, value: object) -> str:
@@ -119,6 +111,10 @@ def wrong_type(option: str, expected: str, value: object) -> str:
     return f"{option} must be {expected}, got {value!r} of type {type(value).__name__}"
 
 
-def _check_type(option: str, value: object, expected: str) -> None:
-    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
-        raise TypeError(wrong_type(option, expected, value))
+def _checked(option: str, value: Any, kind: str, rule: str, least: float) -> float:
+    if not isinstance(value, NUMBERS) or isinstance(value, bool):
+        raise TypeError(wrong_type(option, kind, value))
+    if not least <= value <= sys.float_info.max:
+        msg = f"{option} must be {rule}, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
