@@ -145,11 +145,6 @@ def drop_engine_frame(error: BaseException) -> None:
     BaseException.with_traceback(error, traceback and traceback.tb_next)
 
 
-def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
-    translated = translate_exception(error, name, on_loop=on_loop)
-    return copy_exception(error, name, position, size) if translated is error else translated
-
-
 def with_own_exceptions(answers: list[Any]) -> list[Any]:
     """Return ``answers`` with a copy in place of each repeated exception object."""
     if len({*map(id, answers)}) == len(answers):
@@ -162,8 +157,11 @@ def with_own_exceptions(answers: list[Any]) -> list[Any]:
     return own
 
 
-def copy_exception(error: BaseException, name: str, position: int, size: int) -> BaseException:
-    """Return a copy of ``error``, with it as the cause and a note of the position; or ``error`` if it has no copy."""
+def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
+    """Return a wrapper of ``error``, a copy with it as the cause and a note of the position, or ``error`` itself."""
+    wrapper = translate_exception(error, name, on_loop=on_loop)
+    if wrapper is not error:
+        return wrapper
     twin = copied(error)
     if twin is error:
         return error

@@ -17,7 +17,6 @@ from batchify._core.outcome import (
     RaisedInThread,
     call_captured,
     copied,
-    copy_exception,
     drop_engine_frame,
     exception_for,
     keyed_results,
@@ -386,7 +385,7 @@ def kind_of(error):
 
 def copy_for(error, position=0, size=2):
     """Return the exception for one caller of a batch of ``embed()``."""
-    return copy_exception(error, "embed", position, size)
+    return exception_for(error, "embed", position, size, on_loop=False)
 
 
 @pytest.mark.parametrize("error", COPIED, ids=kind_of)
