@@ -16,7 +16,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, cast
 
-from batchify._batcher.admission import Admission, make_queue
+from batchify._batcher.admission import Admission
 from batchify._batcher.functions import is_async
 from batchify._decorator.methods import BatchedMethod, UnboundMethod
 from batchify._decorator.microbatch import microbatch
@@ -83,7 +83,7 @@ def make_target(fn: Batched, items: list[Any]) -> Target:
         lifespan = partial(lifespan, fn._self_instance)
     admission = Admission(config)
     entries = [_entry(admission, index, row) for index, row in enumerate(rows)]
-    workload = Workload(entries, config, make_queue)
+    workload = Workload(entries, config.is_grouped, config)
     return Target(config.name, is_async(function), call.batch(function), lifespan, rows, calls, workload)
 
 

@@ -17,10 +17,9 @@ from itertools import product
 from math import fsum, inf, sqrt
 from random import Random
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchify._core.limits import Limits
-from batchify._core.queue import PlainQueue
 from batchify._core.run_cost import RunCost
 from batchify._planning.loop_delay import LoopDelay
 from batchify._planning.simulation import interpolate, poisson_arrivals, run_simulation
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from batchify._core.batch import Batch
     from batchify._core.entries import Entry
-    from batchify._core.grouped import GroupedQueue
     from batchify._planning.simulation import Simulation
 
 # The least gain at which batching pays.
@@ -133,11 +131,11 @@ class Round:
 class Workload:
     """The calls of a function whose options, such as a group or a weight, make items different for the queue."""
 
-    # One for each item.
+    # One for each item, and whether the queue needs them.
     entries: Sequence[Entry] = ()
+    is_grouped: bool = False
     # All other options that the queue needs.
     limits: Limits = field(default_factory=Limits)
-    make_queue: Callable[[Any], PlainQueue | GroupedQueue] = PlainQueue
 
 
 @dataclass(frozen=True)
@@ -221,10 +219,9 @@ class Cost:
         if limits.run_cost is not None:
             # The cost is learnt anew, as the first batches of a process learn it.
             limits = replace(limits, run_cost=RunCost())
-        queue = partial(workload.make_queue, limits)
-        entries = rng.choices(workload.entries, k=len(due)) if workload.entries else ()
+        entries = rng.choices(workload.entries, k=len(due)) if workload.is_grouped else ()
         run_time = partial(self._run_time, setting, rng)
-        return run_simulation(due, queue, run_time, setting.concurrency, self.loop_delay, entries)
+        return run_simulation(due, limits, run_time, entries, self.loop_delay)
 
     def _run_time(self, setting: Setting, rng: Random) -> Callable[[Batch], float]:
         """Return a function that returns the seconds for a batch, and draws the same variation every time."""

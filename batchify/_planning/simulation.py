@@ -150,6 +150,7 @@ def simulate(
     else:
         due = _checked_trace(trace)
     chosen: list[float] | None = None
+    entries: list[Entry] = []
     if lengths is None:
         # The run time of a size that no batch has must be valid too.
         largest = min(limits.max_size, len(due))
@@ -163,6 +164,7 @@ def simulate(
         chosen = [rng.choice(choices) for _ in due]
         if by_length:
             limits = replace(limits, max_padded=longest, run_cost=RunCost())
+            entries = [Entry(length, None, length, None) for length in chosen]
     typical = line_through(run_time)
 
     def new_run_time() -> Callable[[Batch], float]:
@@ -177,26 +179,24 @@ def simulate(
 
         return seconds_of
 
-    kind = PlainQueue if limits.run_cost is None else GroupedQueue
-    entries = [Entry(length, None, length, None) for length in chosen or ()]
-    return run_simulation(due, partial(kind, limits), new_run_time, limits.concurrency, entries=entries)
+    return run_simulation(due, limits, new_run_time, entries)
 
 
 def run_simulation(
     due: Sequence[float],
-    new_queue: Callable[[], PlainQueue | GroupedQueue],
+    limits: Limits,
     new_run_time: Callable[[], Callable[[Batch], float]],
-    concurrency: int,
-    loop_delay: LoopDelay | None = None,
     entries: Sequence[Entry] = (),
+    loop_delay: LoopDelay | None = None,
 ) -> Simulation:
     """Return the outcome for calls that are due at the given times; the other arguments as in ``departures``."""
 
     def run(arrivals: Iterable[float]) -> Iterator[tuple[Batch, float]]:
-        return departures(new_queue(), arrivals, new_run_time(), entries)
+        queue = GroupedQueue(limits) if entries else PlainQueue(limits)
+        return departures(queue, arrivals, new_run_time(), entries)
 
     answered = ((batch, end, end) for batch, end in run(due)) if loop_delay is None else loop_delay.apply(due, run)
-    return _summarize(answered, due[0], concurrency)
+    return _summarize(answered, due[0], limits.concurrency)
 
 
 def departures(

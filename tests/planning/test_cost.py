@@ -9,7 +9,6 @@ import pytest
 
 from batchify import simulate
 from batchify._core.entries import Entry
-from batchify._core.grouped import GroupedQueue
 from batchify._core.limits import Limits
 from batchify._planning.cost import Cost, Estimate, LinearCost, Round, Run, Setting, Workload
 from tests.kit.costs import SIZES, linear_cost
@@ -152,14 +151,14 @@ def test_a_batch_that_follows_another_takes_its_time_at_overload():
 def test_only_items_of_a_group_share_a_batch():
     """Two calls of different groups are two batches."""
     entries = [Entry(None, group, 0.0, None) for group in "ab"]
-    cost = replace(linear_cost(1.0, 0.0), workload=Workload(entries, Limits(), GroupedQueue))
+    cost = replace(linear_cost(1.0, 0.0), workload=Workload(entries, is_grouped=True))
     found = cost.predict(Setting(32), 1.0, trace=[0.0] * 8)
     assert 2 == found.batches
 
 
 def test_weights_limit_a_batch():
     """Two items of weight 2 fill a batch of at most 5."""
-    workload = Workload([Entry(None, None, 2.0, None)], Limits(max_weight=5.0), GroupedQueue)
+    workload = Workload([Entry(None, None, 2.0, None)], is_grouped=True, limits=Limits(max_weight=5.0))
     cost = replace(linear_cost(1.0, 0.0), workload=workload)
     assert {2: 4} == cost.predict(Setting(32), 1.0, trace=[0.0] * 8).size_histogram
 
