@@ -30,6 +30,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Config(Limits):
     """The valid options of one batcher."""
 
+    on_full: str = "wait"
     # These three take the item of a call, a tuple if there are several columns.
     weigh: Callable[[Any], Any] | None = None
     length: Callable[[Any], Any] | None = None

@@ -43,7 +43,6 @@ from batchify._batcher import requests
 from batchify._batcher.admission import as_entry, item_of, make_queue, mended, reconfigured
 from batchify._batcher.current import local_batch
 from batchify._core import outcome
-from batchify._core.grouped import GroupedQueue
 from batchify._core.queue import EMPTY, WIDTH, PlainQueue
 from batchify._core.reruns import Reruns
 from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant, unshared
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from batchify._batcher.draining import Drain
     from batchify._core.batch import Batch
     from batchify._core.entries import Entry
+    from batchify._core.grouped import GroupedQueue
     from batchify._stats.counters import Stats
 
 
@@ -168,8 +168,8 @@ class Line:
         return mark  # noqa: RET504  # an exception of a signal handler at a return would leave the lock held
 
     def check_room(self, data: Any) -> None:
-        queue = self.queue
-        if isinstance(queue, GroupedQueue) and queue.refuses and not (data.waits or self._running_equal(data)):
+        refuses = self.config.on_full == "raise" and cast("GroupedQueue", self.queue).is_full
+        if refuses and not (data.waits or self._running_equal(data)):
             self.stats.refused()
             raise QueueFullError(full(self.name, cast("int", self.config.max_pending)))
 

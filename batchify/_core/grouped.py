@@ -53,7 +53,6 @@ class GroupedQueue(Slots):
         "_max_weight",
         "_overflow",
         "_padded_sizes",
-        "_refuses",
         "_room",
         "_run_cost",
     )
@@ -63,7 +62,6 @@ class GroupedQueue(Slots):
         self._max_weight = inf if limits.max_weight is None else limits.max_weight
         self._max_padded = inf if limits.max_padded is None else limits.max_padded
         self._room = inf if limits.max_pending is None else limits.max_pending
-        self._refuses = limits.on_full == "raise"
         self._arrivals = 0
         # The number of calls that arrived in another queue.
         self._adopted = 0
@@ -110,7 +108,7 @@ class GroupedQueue(Slots):
     @property
     def has_full(self) -> bool:
         # With lengths, more items fill a batch better, so a full batch leaves at once only to make room.
-        is_full = self._is_full or (self._full.first is not None and self._run_cost is None)
+        is_full = self.is_full or (self._full.first is not None and self._run_cost is None)
         return is_full and len(self.running) < self._concurrency
 
     def plan(self) -> float | None:
@@ -118,7 +116,7 @@ class GroupedQueue(Slots):
             return None
         oldest = self._oldest
         full = self._full.first
-        if self._is_full or full is not None:
+        if self.is_full or full is not None:
             return oldest.arrived if full is None else full.oldest.arrived
         due = self._leaves_at(oldest.ticket, oldest.arrived)
         urgent = self._deadlines.first
@@ -130,9 +128,9 @@ class GroupedQueue(Slots):
         return None if urgent is None else urgent.deadline
 
     @property
-    def refuses(self) -> bool:
-        """Whether a new call finds no room and must not wait for it."""
-        return self._refuses and self._is_full
+    def is_full(self) -> bool:
+        """Whether a new call finds no room."""
+        return len(self._admitted) >= self._room
 
     def _apply(self, limits: Limits) -> None:
         super()._apply(limits)
@@ -153,7 +151,7 @@ class GroupedQueue(Slots):
 
     def admit_waiting(self) -> list[Any]:
         waiters: list[Any] = []
-        while self._overflow and not self._is_full:
+        while self._overflow and not self.is_full:
             ticket, entry = next(iter(self._overflow.items()))
             # At any moment it is in one of them.
             self._admitted[ticket] = entry
@@ -225,10 +223,6 @@ class GroupedQueue(Slots):
     def _oldest(self) -> Entry:
         return next(iter(self._admitted.values()))
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._admitted) >= self._room
-
     def _enqueue(self, entry: Entry) -> None:
         self._overflow[entry.ticket] = entry
         if entry.time_limit is not None:
@@ -244,7 +238,7 @@ class GroupedQueue(Slots):
         return None
 
     def _departure_reason(self, group: Group, now: float) -> str | None:
-        if group.full_reason is not None or self._is_full:
+        if group.full_reason is not None or self.is_full:
             return group.full_reason or "full"
         oldest = group.oldest
         return self._reason(oldest.ticket, oldest.arrived, now)

@@ -28,7 +28,7 @@ NUMBERS: Any = (int, float, Real)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The options that a queue needs. ``timeout`` is in seconds; ``on_full`` is ``"wait"`` or ``"raise"``.
+    """The options that a queue needs. ``timeout`` is in seconds.
 
     ``None`` means no limit, but a ``timeout`` of ``None`` adapts to the load. With ``run_cost``, the weights of entries
     are lengths, and decide which of them share a batch.
@@ -38,7 +38,6 @@ class Limits:
     timeout: float | None = None
     concurrency: int = 1
     max_pending: int | None = None
-    on_full: str = "wait"
     max_weight: float | None = None
     max_padded: float | None = None
     run_cost: RunCost | None = None

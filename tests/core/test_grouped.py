@@ -357,14 +357,13 @@ def test_a_cancelled_item_makes_room():
     assert ["bd"] == leave(queue)
 
 
-@pytest.mark.parametrize(("on_full", "expected"), [("raise", True), ("wait", False)])
-def test_a_full_queue_refuses_items_or_lets_them_wait(on_full, expected):
-    """A full queue refuses an item or lets it wait, depending on ``on_full``."""
-    queue = bounded(on_full=on_full)
+def test_a_queue_is_full_without_room_for_another_item():
+    """A queue with room for two items is full with the second one."""
+    queue = bounded()
     arrive(queue, "a")
-    assert not queue.refuses
+    assert not queue.is_full
     arrive(queue, "b")
-    assert expected is queue.refuses
+    assert queue.is_full
 
 
 def test_a_flush_reaches_items_that_wait_for_room():

@@ -106,7 +106,7 @@ def test_a_call_that_fails_loses_no_action_of_an_interrupt(interrupt):
     running, queued = batcher._submit_nowait(1), None
     gate.await_batch()
     queued = batcher._submit_nowait(2)
-    interrupt(GroupedQueue, "refuses", queued.cancel)
+    interrupt(GroupedQueue, "is_full", queued.cancel)
     with pytest.raises(QueueFullError):
         in_time(lambda: batcher._submit_nowait(3))
     assert {queued} == wait([queued], PATIENCE).done
