@@ -255,14 +255,9 @@ class GroupedQueue(Slots):
         expires_at = min(entry.deadline for entry in entries) if self._deadlines.values else inf
         for entry in entries:
             self._deadlines.drop(entry.ticket)
-        batch = Batch(
-            items,
-            [entry.waiter for entry in entries],
-            [entry.arrived for entry in entries],
-            reason,
-            self._max_size,
-            now,
-        )
+        waiters = [entry.waiter for entry in entries]
+        arrived = [entry.arrived for entry in entries]
+        batch = Batch(items, waiters, arrived, reason, self._max_size, now)
         if len(entries) > len(items):
             batch.shares = [n for n, equal in enumerate(taken) for _ in equal]
         batch.weights = [duplicates[0].weight for duplicates in taken]
