@@ -166,20 +166,15 @@ def simulate(
             limits = replace(limits, max_padded=longest, run_cost=RunCost())
             entries = [Entry(length, None, length, None) for length in chosen]
     typical = line_through(run_time)
+    factor = noise_source(rng, noise)
 
-    def new_run_time() -> Callable[[Batch], float]:
-        # Of a copy, so that every run draws the same noise.
-        factor = noise_source(copy(rng), noise)
+    def seconds_of(batch: Batch) -> float:
+        size: float = batch.size + batch.padding
+        if chosen is not None:
+            size *= max(map(chosen.__getitem__, batch.waiters))
+        return typical(size) * factor()
 
-        def seconds_of(batch: Batch) -> float:
-            size: float = batch.size + batch.padding
-            if chosen is not None:
-                size *= max(map(chosen.__getitem__, batch.waiters))
-            return typical(size) * factor()
-
-        return seconds_of
-
-    return run_simulation(due, limits, new_run_time, entries)
+    return run_simulation(due, limits, lambda: seconds_of, entries)
 
 
 def run_simulation(
