@@ -47,7 +47,7 @@ def reconfigured(queue: PlainQueue | GroupedQueue, config: Config) -> tuple[Plai
     adopted: list[Entry] = []
     for ticket, (data, waiter, arrived) in entries:
         entry = as_entry(data)
-        entry.arrive(ticket, waiter, arrived)
+        entry.ticket, entry.waiter, entry.arrived = ticket, waiter, arrived
         adopted.append(entry)
     grouped.adopt(queue, adopted)
     return grouped, places

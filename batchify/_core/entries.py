@@ -65,9 +65,6 @@ class Entry:
         """Unpack like an entry of the plain queue: item, waiter, time of arrival."""
         return iter((self.item, self.waiter, self.arrived))
 
-    def arrive(self, ticket: int, waiter: Any, now: float) -> None:
-        self.ticket, self.waiter, self.arrived = ticket, waiter, now
-
     @property
     def rank(self) -> Key:
         return self.arrived - SECONDS_PER_PRIORITY * self.priority, self.ticket

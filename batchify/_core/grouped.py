@@ -144,7 +144,7 @@ class GroupedQueue(Slots):
 
     def add(self, entry: Entry, waiter: Any, now: float) -> int:
         """Put ``entry`` into the overflow and return its ticket, the mark for ``withdraw()``."""
-        entry.arrive(self._arrivals, waiter, now)
+        entry.ticket, entry.waiter, entry.arrived = self._arrivals, waiter, now
         self._arrivals += 1
         self._enqueue(entry)
         return entry.ticket

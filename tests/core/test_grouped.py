@@ -460,7 +460,7 @@ def adopted(items, now=0.0, *, leave=0, push=None, timeout=None, **options):
     entries = []
     for ticket, (item, waiter, arrived) in plain.retire()[0]:
         entry = Entry(item, "g", 0.0, None)
-        entry.arrive(ticket, waiter, arrived)
+        entry.ticket, entry.waiter, entry.arrived = ticket, waiter, arrived
         entries.append(entry)
     queue = new(timeout=timeout, **options)
     queue.adopt(plain, entries)

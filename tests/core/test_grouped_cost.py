@@ -175,7 +175,7 @@ def test_the_steps_after_a_replacement_do_not_grow_with_earlier_arrivals():
             plain.finish(plain.take(0.0), 0.0)
         plain.places += ("item", CALLER, 0.0)
         entry = Entry("item", "g", 0.0, None)
-        entry.arrive(number * 2, CALLER, 0.0)
+        entry.ticket, entry.waiter, entry.arrived = number * 2, CALLER, 0.0
         queue = GroupedQueue(limits())
         queue.adopt(plain, [entry])
         return steps(lambda: queue.take(0.0))
