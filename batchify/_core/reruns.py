@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 class Reruns:
     """Iterates over the parts of ``batch`` to run, in order. ``padding`` returns the padding for a size."""
 
-    __slots__ = ("_padding", "_part", "_todo")
-
     def __init__(self, batch: Batch, padding: Callable[[int], int]) -> None:
         self._padding = padding
         self._todo = [batch]

@@ -36,8 +36,6 @@ SHORTEST, LONGEST = 1e-99, 1e99
 class RunCost:
     """The learnt cost, which all batchers of one decorated function share. Runs are learnt one at a time."""
 
-    __slots__ = ("_costs", "_moments", "_runs", "_targets", "_was_fast")
-
     def __init__(self) -> None:
         # The coefficients a, d, c, b.
         self._costs: list[float] = []

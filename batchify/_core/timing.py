@@ -25,8 +25,6 @@ NEWEST = 0.2
 class Window:
     """A fixed window: the head of the queue waits at most ``timeout`` seconds from its arrival."""
 
-    __slots__ = ("when_idle", "window")
-
     def __init__(self, timeout: float, when_idle: str = "timeout") -> None:
         self.window = timeout
         self.when_idle = when_idle
@@ -47,8 +45,6 @@ class Adaptive:
     exponential forgetting (T. Finch, "Incremental calculation of weighted mean and variance", 2009). While all batches
     have one size, the two costs cannot be separated, and the whole run time counts as fixed.
     """
-
-    __slots__ = ("_concurrency", "_covariance", "_distance", "_last", "_run_time", "_size", "_variance")
 
     when_idle = "idle"
     window = None
