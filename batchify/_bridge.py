@@ -207,8 +207,6 @@ def _cancelled(waiter: AsyncWaiter) -> bool:
 class Mailbox:
     """Values on their way to one loop, which is woken once for all that arrive before it runs."""
 
-    __slots__ = ("__weakref__", "_loop", "_put", "_woken")
-
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._put: deque[BridgedChannel] = deque()

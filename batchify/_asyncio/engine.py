@@ -80,29 +80,6 @@ class UnknownThread:
 class AsyncEngine:
     """The line of one batcher on one event loop, and the tasks that run its batches."""
 
-    __slots__ = (
-        "_due",
-        "_fn",
-        "_is_coarse",
-        "_is_monotonic",
-        "_is_threaded",
-        "_is_torn",
-        "_starting",
-        "_timer",
-        "clock",
-        "future",
-        "is_open",
-        "item_future",
-        "lifespans",
-        "line",
-        "loop",
-        "plain",
-        "requested",
-        "running_loop",
-        "source",
-        "threaded",
-    )
-
     # The clock of the loop; an idle engine, which must not hold the loop, may have another one.
     clock: Callable[[], float]
 

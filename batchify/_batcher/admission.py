@@ -89,8 +89,6 @@ def captured(item: Any) -> tuple[Any, Context]:
 
 
 class Admission:
-    __slots__ = ("_config", "_groups", "_items")
-
     def __init__(self, config: Config) -> None:
         self._config = config
         self._groups = Interner()

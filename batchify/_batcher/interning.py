@@ -27,8 +27,6 @@ class InternedKey:
 
 
 class Interner:
-    __slots__ = ("_known",)
-
     def __init__(self) -> None:
         self._known: WeakValueDictionary[Any, InternedKey] = WeakValueDictionary()
 

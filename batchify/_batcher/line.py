@@ -63,22 +63,6 @@ log = logging.getLogger("batchify")
 
 
 class Line:
-    __slots__ = (
-        "config",
-        "counted_until",
-        "drains",
-        "is_interrupted",
-        "is_serial",
-        "joinable",
-        "name",
-        "plain",
-        "plan",
-        "prepares",
-        "queue",
-        "stats",
-        "withdrawn",
-    )
-
     queue: PlainQueue | GroupedQueue
     # The queue, if calls can join it without ``add()``.
     plain: PlainQueue | None

@@ -41,22 +41,6 @@ if TYPE_CHECKING:
 
 
 class GroupedQueue(Slots):
-    __slots__ = (
-        "_admitted",
-        "_adopted",
-        "_arrivals",
-        "_deadlines",
-        "_full",
-        "_groups",
-        "_heads",
-        "_max_padded",
-        "_max_weight",
-        "_overflow",
-        "_padded_sizes",
-        "_room",
-        "_run_cost",
-    )
-
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._max_weight = inf if limits.max_weight is None else limits.max_weight

@@ -60,8 +60,6 @@ EMPTY = (None, NOBODY, 0.0)
 
 
 class PlainQueue(Slots):
-    __slots__ = ("_gone", "_head", "_head_ticket", "closed", "mark", "places")
-
     mark: int
 
     def __init__(self, limits: Limits) -> None:

@@ -38,21 +38,6 @@ SPAN = 1024
 class Slots:
     """The base of both queues: the batches that run, and the rules for the departure of the next one."""
 
-    __slots__ = (
-        "_concurrency",
-        "_flush_before",
-        "_flush_reason",
-        "_freed_at",
-        "_freed_before",
-        "_learner",
-        "_max_size",
-        "_timing",
-        "padding",
-        "running",
-        "taken",
-        "wake_length",
-    )
-
     taken: int
     _max_size: int
     _concurrency: int

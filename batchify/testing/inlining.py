@@ -126,8 +126,6 @@ class OnLoop(ThreadOffload):
 class TaskEngine(AsyncEngine):
     """An engine that runs each item in a task of its own."""
 
-    __slots__ = ()
-
     def enter(self, data: Any, waiter: AsyncWaiter) -> int:
         # Each call runs by itself, and at once, so it meets any deadline.
         if isinstance(data, Entry):

@@ -47,16 +47,12 @@ WINDOWS = (0.0, *(0.05 * 1.6**step for step in range(11)))
 class NoDistance(Adaptive):
     """A batch leaves whenever a slot is free."""
 
-    __slots__ = ()
-
     def due(self, arrived, running):
         return arrived
 
 
 class WholeRun(Adaptive):
     """Departures keep a distance of the whole run time, divided by the number of slots."""
-
-    __slots__ = ()
 
     def due(self, arrived, running):
         if not running or self._run_time is None:
@@ -67,8 +63,6 @@ class WholeRun(Adaptive):
 class WokenQueue(PlainQueue):
     """A queue that is asked for a batch at each arrival, for policies that depend on the number of waiting items."""
 
-    __slots__ = ()
-
     def plan(self):
         at = super().plan()
         self.wake_length = 0
@@ -77,8 +71,6 @@ class WokenQueue(PlainQueue):
 
 class ControlLimit(NoDistance):
     """A batch leaves when a slot is free and enough items wait, which is optimal for one slot and a known rate."""
-
-    __slots__ = ("_limit", "_queue")
 
     def __init__(self, concurrency, limit):
         super().__init__(concurrency)
@@ -98,8 +90,6 @@ class WaitByRegression(Adaptive):
     Another item would save the fixed cost, which is learnt by regression. Model servers have similar policies.
     """
 
-    __slots__ = ("_queue",)
-
     attach = ControlLimit.attach
 
     def due(self, arrived, running):
@@ -113,8 +103,6 @@ class Aimd(NoDistance):
     After a batch that misses it, the maximum size shrinks by a tenth. The target is the run time of a full batch: any
     other target that can be met is worse.
     """
-
-    __slots__ = ("_queue", "_size_limit", "_target")
 
     def __init__(self, concurrency, target):
         super().__init__(concurrency)
