@@ -22,7 +22,7 @@ from batchify._core.outcome import translate_exception
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from typing_extensions import Self
 
@@ -207,12 +207,8 @@ class LoopStreams(AsyncMicrobatcher[Any, Any]):
         stream.begin()
         return stream
 
-    def _result_of(self, call: Any) -> Awaitable[Any]:
-        return _values(call)
+    async def _result_of(self, call: Any) -> list[Any]:
+        return [value async for value in call]
 
     def _cancel(self, call: Any) -> None:
         call.leave()
-
-
-async def _values(stream: AsyncStream) -> list[Any]:
-    return [value async for value in stream]
