@@ -396,7 +396,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             if self._is_async and config.lifespan is not None:
                 lifespans = LoopLifespans(loop, config.lifespan, config.name)
             engine = self._engine_kind(loop, source, lifespans, config, self._counters)
-            self._by_loop[ref(loop, partial(_forget, ref(self)))] = engine
+            self._by_loop[ref(loop, partial(_settle, ref(self)))] = engine
         # Before the check, because another thread may change the options between them.
         self._engine = engine
         if engine.requested is not self._config:
@@ -416,18 +416,13 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return [(loop, engine) for loop, engine in self._present() if loop.is_running()]
 
     def _settle(self) -> None:
-        """Forget the loops that are closed, and count the calls on them as cancelled."""
+        """Forget the loops that are closed or gone, and count the calls on them as cancelled."""
         for key, engine in list(self._by_loop.items()):
-            if engine.loop_is_closed:
-                self._forget(key)
-
-    def _forget(self, key: ref[AbstractEventLoop]) -> None:
-        engine = self._by_loop.pop(key, None)
-        if engine is None:
-            return
-        if self._engine is engine:
-            self._engine = None
-        engine.count_lost_calls()
+            # Another thread may find the same loop, and the first one counts its calls.
+            if engine.loop_is_closed and self._by_loop.pop(key, None) is not None:
+                if self._engine is engine:
+                    self._engine = None
+                engine.count_lost_calls()
 
 
 async def _each(items: Iterable[Any]) -> AsyncGenerator[Any]:
@@ -436,10 +431,10 @@ async def _each(items: Iterable[Any]) -> AsyncGenerator[Any]:
 
 
 # The batcher is held weakly, so that it needs no garbage collector to be freed.
-def _forget(weak: ref[AsyncMicrobatcher[Any, Any]], key: ref[AbstractEventLoop]) -> None:
+def _settle(weak: ref[AsyncMicrobatcher[Any, Any]], _: object) -> None:
     batcher = weak()
     if batcher is not None:
-        batcher._forget(key)
+        batcher._settle()
 
 
 def _reconfigure(engine: AsyncEngine, config: Config) -> None:
