@@ -15,12 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.current import current
+from batchify._batcher.draining import wake
 from batchify._batcher.executors import LocalCall
 from batchify._batcher.lifespan import Lifespan
 from batchify._core.outcome import call_captured
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import Future
     from collections.abc import Awaitable, Callable
 
     from batchify._asyncio.engine import BatchTask
@@ -128,7 +129,7 @@ async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any
     done = loop.create_future()
     with LocalCall(fn, cast("Batch", current())) as call:
         future = executor.send(call)
-        future.add_done_callback(lambda _: _notify(loop, done))
+        future.add_done_callback(partial(wake, loop, done))
         await _ended(done, future.cancel)
     return call_captured(executor.outcome, future)
 
@@ -155,9 +156,3 @@ async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
 def _read(done: Future[Any]) -> None:
     with suppress(CancelledError):
         done.exception()
-
-
-def _notify(loop: AbstractEventLoop, done: Future[None]) -> None:
-    # The loop may be closed by now.
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(done.set_result, None)

@@ -100,7 +100,7 @@ async def wait_for_async(ends: Iterable[End], timeout: float | None) -> bool:
     until = inf if timeout is None else here.time() + timeout
     for end in ends:
         woken = here.create_future()
-        end.add_done_callback(partial(_wake, here, woken))
+        end.add_done_callback(partial(wake, here, woken))
         while not (woken.done() or end.is_over):
             left = until - here.time()
             if left <= 0:
@@ -116,7 +116,8 @@ def _next_look(left: float, loop: AbstractEventLoop | None) -> float | None:
     return None if left == inf else min(left, TIMEOUT_MAX)
 
 
-def _wake(loop: AbstractEventLoop, woken: AsyncFuture[None], _: object) -> None:
+def wake(loop: AbstractEventLoop, woken: AsyncFuture[None], _: object) -> None:
+    """Resolve a future of ``loop`` from any thread."""
     # The loop may be closed by now, and then nothing waits on it.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(woken.set_result, None)
