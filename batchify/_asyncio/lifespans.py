@@ -9,7 +9,7 @@ that. So the end of ``asyncio.run()``, which cancels all tasks, exits it too.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, Task
+from asyncio import CancelledError, Event, Task
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -41,7 +41,8 @@ class LoopLifespan:
     def __init__(self, loop: AbstractEventLoop, function: Callable[[], Any], name: str) -> None:
         self._name = name
         self.entered: Future[Any] = loop.create_future()
-        self._end: Future[None] = loop.create_future()
+        self._ended = Event()
+        self.end = self._ended.set
         # In an empty context, and as a plain task, like those of batches.
         self.task = Context().run(Task, self._run(function), loop=loop, name=name)
         # A loop that closes without the end of its tasks leaves it pending for good.
@@ -55,7 +56,7 @@ class LoopLifespan:
                 self.entered.set_result(state)
                 # The end of ``asyncio.run()`` is a usual end.
                 with suppress(CancelledError):
-                    await self._end
+                    await self._ended.wait()
         except GeneratorExit:
             # The loop was closed without the end of its tasks.
             raise
@@ -68,10 +69,6 @@ class LoopLifespan:
                 self.entered.exception()
             if not isinstance(error, Exception):
                 raise
-
-    def end(self) -> None:
-        if not self._end.done():
-            self._end.set_result(None)
 
 
 class LoopLifespans:
