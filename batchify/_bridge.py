@@ -15,7 +15,7 @@ from functools import partial
 from itertools import compress
 from math import inf
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+from weakref import WeakValueDictionary, ref
 
 from batchify._asyncio.engine import UnknownThread, find_loop
 from batchify._asyncio.streams import AsyncStream, TaskChannel
@@ -40,7 +40,6 @@ from batchify._threads.engine import leave_soon
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import MutableMapping
 
     from batchify._asyncio.waiters import AsyncWaiter
     from batchify._threads.batcher import SyncMicrobatcher
@@ -120,8 +119,8 @@ class Crossing:
         # The mark of the first call in the queue, and the number of calls that left before they were there.
         self.mark: int | None = None
         self._dropped = 0
-        # The marks of the calls that entered one by one.
-        self._marks: MutableMapping[AsyncWaiter, int] = {}
+        # The marks of the calls that entered one by one. By id, since a frame of a caller must not refer to its waiter.
+        self._marks: dict[int, int] = {}
         # First, because an interrupt must leave no crossing that nothing finishes.
         loop.call_soon(self._finish)
         engine.line.stats.follow(self)
@@ -159,11 +158,9 @@ class Crossing:
     def _enter_each(self) -> None:
         """Queue the calls one by one, because the engine needs more than their items by now."""
         engine, calls = self._engine, self.calls[:]
-        # Weak, since a frame of a caller must not refer to its waiter.
-        self._marks = self._marks or WeakKeyDictionary[Any, int]()
         for item, waiter in zip(calls[::WIDTH], calls[1::WIDTH], strict=True):
             try:
-                self._marks[waiter] = engine.enter(item, waiter, partial(self._remove, waiter))
+                self._marks[id(waiter)] = engine.enter(item, waiter, partial(self._remove, waiter))
             except BaseException as error:  # noqa: PERF203  # it is for the caller
                 self._remove(waiter)
                 _answer([waiter], [Failed(error, engine.name)])
@@ -193,7 +190,7 @@ class Crossing:
                 self._dropped += 1
                 stats.left()
         if not is_on_the_way:
-            engine.leave(self._marks.get(waiter, (self.mark or 0) + first // WIDTH), waiter)
+            engine.leave(self._marks.get(id(waiter), (self.mark or 0) + first // WIDTH), waiter)
         elif self.loop.is_closed() and not self.calls:
             self._finish()
 
