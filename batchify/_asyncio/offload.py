@@ -68,10 +68,8 @@ class ThreadOffload:
 
     def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:
         """End the threads of the ``chosen`` slots after their batches, and return the ends of their lifespans."""
-        ends: list[EndOfLifespan] = []
-        for slot in [slot for slot in self._threads if chosen(slot)]:
-            ends += self._threads.pop(slot).end()
-        return ends
+        ended = [self._threads.pop(slot) for slot in [*self._threads] if chosen(slot)]
+        return [end for thread in ended for end in thread.end()]
 
     def change(self, config: Config) -> None:
         self._config = config
@@ -145,14 +143,9 @@ async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
             await wait([done])
         except CancelledError as error:  # noqa: PERF203  # most calls end in the first round
             # No code reads an error that the call raises now.
-            done.add_done_callback(_read)
+            done.add_done_callback(lambda done: done.cancelled() or done.exception())
             if cancel() or cast("BatchTask", current_task()).loop_ends:
                 raise
             cancelled = error
     if cancelled is not None:
         raise cancelled
-
-
-def _read(done: Future[Any]) -> None:
-    with suppress(CancelledError):
-        done.exception()
