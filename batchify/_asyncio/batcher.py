@@ -440,7 +440,7 @@ def _settle(weak: ref[AsyncMicrobatcher[Any, Any]], _: object) -> None:
 def _reconfigure(engine: AsyncEngine, config: Config) -> None:
     engine.configure(config)
     if isinstance(engine.source, ThreadOffload):
-        engine.source.change(config)
+        engine.source.config = config
     # Last, because an interrupt must leave it for the next call.
     engine.requested = config
 

@@ -39,14 +39,14 @@ class ThreadOffload:
 
     def __init__(self, source: Callable[[], Callable[[list[Any]], Any]], config: Config) -> None:
         self._source = source
-        self._config = config
+        self.config = config
         self._threads: dict[int, SlotThread] = {}
 
     def __call__(self) -> Callable[[list[Any]], Awaitable[Any]]:
         return partial(self._run, self._source())
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-        executor = self._config.executor
+        executor = self.config.executor
         if executor is not None:
             return await _await_executor(executor, fn)
         # The context of the batch, in which ``current_batch()`` works.
@@ -56,7 +56,7 @@ class ThreadOffload:
 
     @property
     def are_entered(self) -> bool:
-        return self._config.lifespan is not None and bool(self._threads)
+        return self.config.lifespan is not None and bool(self._threads)
 
     async def enter(self, slot: int) -> tuple[Any, bool]:
         """Return the value of the context manager of ``slot``, and whether it was entered only now."""
@@ -71,12 +71,9 @@ class ThreadOffload:
         ended = [self._threads.pop(slot) for slot in [*self._threads] if chosen(slot)]
         return [end for thread in ended for end in thread.end()]
 
-    def change(self, config: Config) -> None:
-        self._config = config
-
     def _thread_of(self, slot: int) -> SlotThread:
         if slot not in self._threads:
-            self._threads[slot] = SlotThread(self._config, slot)
+            self._threads[slot] = SlotThread(self.config, slot)
         return self._threads[slot]
 
     async def _in_thread(self, slot: Any, call: Callable[[], Any]) -> Any:
