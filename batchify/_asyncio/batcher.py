@@ -394,7 +394,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             source: Any = self._source if self._is_async else self._offload_kind(self._source, config)
             lifespans = None if self._is_async else source
             if self._is_async and config.lifespan is not None:
-                lifespans = LoopLifespans(loop, config.lifespan, config.name)
+                lifespans = LoopLifespans(config.lifespan, config.name)
             engine = self._engine_kind(loop, source, lifespans, config, self._counters)
             self._by_loop[ref(loop, partial(_settle, ref(self)))] = engine
         # Before the check, because another thread may change the options between them.

@@ -9,7 +9,7 @@ that. So the end of ``asyncio.run()``, which cancels all tasks, exits it too.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, Event, Task
+from asyncio import CancelledError, Event, Future, Task
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -19,7 +19,6 @@ from batchify._batcher.lifespan import log_exit, manager_of
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Sequence
 
     # Ends with the exit of a context manager.
@@ -38,13 +37,13 @@ class Lifespans(Protocol):
 class LoopLifespan:
     """The context manager of one slot. All methods are for the thread of the loop."""
 
-    def __init__(self, loop: AbstractEventLoop, function: Callable[[], Any], name: str) -> None:
+    def __init__(self, function: Callable[[], Any], name: str) -> None:
         self._name = name
-        self.entered: Future[Any] = loop.create_future()
+        self.entered: Future[Any] = Future()
         self._ended = Event()
         self.end = self._ended.set
         # In an empty context, and as a plain task, like those of batches.
-        self.task = Context().run(Task, self._run(function), loop=loop, name=name)
+        self.task = Context().run(Task, self._run(function), name=name)
         # A loop that closes without the end of its tasks leaves it pending for good.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         # The loop itself raises a ``SystemExit``, so asyncio need not log it.
@@ -74,8 +73,8 @@ class LoopLifespan:
 class LoopLifespans:
     """The lifespans of all slots of an engine, made as batches need them."""
 
-    def __init__(self, loop: AbstractEventLoop, function: Callable[[], Any], name: str) -> None:
-        self._make: Callable[[], LoopLifespan] = partial(LoopLifespan, loop, function, name)
+    def __init__(self, function: Callable[[], Any], name: str) -> None:
+        self._make: Callable[[], LoopLifespan] = partial(LoopLifespan, function, name)
         self._by_slot: dict[int, LoopLifespan] = {}
 
     @property
