@@ -58,9 +58,7 @@ class BridgedWaiter(Waiter):
     def gone(cls, waiters: list[Any]) -> list[bool]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         return [] if only_kind(waiters) is TaskWaiter else [waiter.done() for waiter in waiters]
 
-    @staticmethod
-    def get_future(waiter: AsyncWaiter) -> Future[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        return future_of(waiter)
+    get_future = staticmethod(future_of)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # as above
 
     @staticmethod
     def admit(waiter: AsyncWaiter) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
