@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from batchify._asyncio.engine import BatchTask
     from batchify._asyncio.lifespans import EndOfLifespan
     from batchify._batcher.config import Config
-    from batchify._batcher.executors import BatchExecutor
     from batchify._core.batch import Batch
 
 
@@ -47,12 +46,19 @@ class ThreadOffload:
 
     async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
         executor = self.config.executor
-        if executor is not None:
-            return await _await_executor(executor, fn)
-        # The context of the batch, in which ``current_batch()`` works.
-        context = copy_context()
-        slot = cast("Batch", current()).root.slot
-        return await self._in_thread(slot, lambda: context.run(call_captured, fn, items))
+        if executor is None:
+            # The context of the batch, in which ``current_batch()`` works.
+            context = copy_context()
+            slot = cast("Batch", current()).root.slot
+            return await self._in_thread(slot, lambda: context.run(call_captured, fn, items))
+        # The future of the loop carries no outcome: it refuses StopIteration.
+        loop = get_running_loop()
+        done = loop.create_future()
+        with LocalCall(fn, cast("Batch", current())) as call:
+            future = executor.send(call)
+            future.add_done_callback(partial(wake, loop, done))
+            await _ended(done, future.cancel)
+        return call_captured(executor.outcome, future)
 
     @property
     def are_entered(self) -> bool:
@@ -116,17 +122,6 @@ class SlotThread:
                 ends = [self.pool.submit(self.lifespan.exit)]
         self.pool.shutdown(wait=False)
         return ends
-
-
-async def _await_executor(executor: BatchExecutor, fn: Callable[[list[Any]], Any]) -> Any:
-    # The future of the loop carries no outcome: it refuses StopIteration.
-    loop = get_running_loop()
-    done = loop.create_future()
-    with LocalCall(fn, cast("Batch", current())) as call:
-        future = executor.send(call)
-        future.add_done_callback(partial(wake, loop, done))
-        await _ended(done, future.cancel)
-    return call_captured(executor.outcome, future)
 
 
 async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
