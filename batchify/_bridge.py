@@ -132,17 +132,10 @@ class Crossing:
     # The engine has those.
     running_calls = slots = room = 0
 
-    def cross(self) -> None:
-        """Queue the calls whose callers have not left. Any thread may do so before the loop does."""
-        engine = self._engine
-        if engine.crossing is self:
-            engine.crossing = None
-        engine.enter_all(self)
-
     def _finish(self, most: float = inf) -> None:
         """Queue the calls at the end of their loop iteration, and again after interrupts while that leaves fewer."""
         try:
-            self.cross()
+            self._engine.enter_all(self)
             if self.calls:
                 self._enter_each()
         except BaseException:

@@ -212,8 +212,10 @@ class ThreadEngine:
     def enter_all(self, crossing: Any) -> None:
         """Move the calls of ``crossing`` to the plain queue, and set its mark, unless each call has to ``enter()``.
 
-        A closed engine refuses them, from any thread: the loop may be slow to do so.
+        Any thread may do this before the loop does. A closed engine then refuses them, as the loop may be slow.
         """
+        if self.crossing is crossing:
+            self.crossing = None
         with self.deferred, self._lock:
             self._mend_if_torn()
             plain, calls = self.plain, crossing.calls
@@ -243,7 +245,7 @@ class ThreadEngine:
     def _enter_crossings(self) -> None:
         """Queue the calls that are on their way from a loop."""
         for crossing in list(self.crossings):
-            crossing.cross()
+            self.enter_all(crossing)
 
     def arrived(self, queue: PlainQueue, mark: int, waiter: Any) -> float:
         """React to an arrival in ``plain`` that matters, or to the end of the window that its blocked caller times.
