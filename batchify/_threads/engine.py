@@ -154,6 +154,14 @@ class ThreadEngine:
         # The number of callers with missed deadlines that are not notified yet.
         self._notifying = 0
 
+    # A step is ``with self.deferred, self._lock, self:``. The steps on the hot path do the same without these calls.
+    def __enter__(self) -> None:
+        self._mend_if_torn()
+        self._is_torn = True
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._is_torn = error is not None
+
     @property
     def name(self) -> str:
         return self.line.name
@@ -317,15 +325,11 @@ class ThreadEngine:
 
     def drop_queued(self) -> None:
         """Fail all calls whose items have not started."""
-        with self.deferred, self._lock:
-            self._mend_if_torn()
-            if not self.closed:
-                # It has been opened since.
-                return
-            self._is_torn = True
-            self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
-            self._go_idle_if_done()
-            self._is_torn = False
+        with self.deferred, self._lock, self:
+            # Unless it has been opened since.
+            if self.closed:
+                self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
+                self._go_idle_if_done()
 
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
@@ -411,8 +415,7 @@ class ThreadEngine:
 
     def _expire(self) -> None:
         """Drop overdue items and notify their callers."""
-        with self.deferred, self._lock:
-            self._mend_if_torn()
+        with self.deferred, self._lock, self:
             expired = self.line.expire(monotonic())
             self._notifying += len(expired)
             self._admit_waiting()
@@ -430,8 +433,7 @@ class ThreadEngine:
 
     def waiting(self) -> list[BatchItem]:
         self._enter_crossings()
-        with self.deferred, self._lock:
-            self._mend_if_torn()
+        with self.deferred, self._lock, self:
             entries = self.line.entries
         return [BatchItem(item, kind_of(waiter).get_future(waiter), arrived) for item, waiter, arrived in entries]
 
@@ -442,9 +444,7 @@ class ThreadEngine:
         if self.reentered():
             self.deferred.append(partial(self.leave, mark, waiter))
             return
-        with self.deferred, self._lock:
-            self._mend_if_torn()
-            self._is_torn = True
+        with self.deferred, self._lock, self:
             try:
                 entry = self.line.leave(mark, waiter)
                 if entry is None:
@@ -463,7 +463,6 @@ class ThreadEngine:
             except BaseException:
                 self.abandoned += (waiter,)
                 raise
-            self._is_torn = False
 
     def flush(self) -> None:
         """Start the queued items as soon as slots are free, without waiting for more."""
@@ -471,12 +470,9 @@ class ThreadEngine:
             self.deferred.append(self.flush)
             return
         self._enter_crossings()
-        with self.deferred, self._lock:
-            self._mend_if_torn()
-            self._is_torn = True
+        with self.deferred, self._lock, self:
             self.line.queue.flush("flush")
             self._wake_another()
-            self._is_torn = False
 
     def configure(self, config: Config) -> None:
         """Apply these options before the next step. Never wait: a signal handler may call this anywhere."""
@@ -492,8 +488,7 @@ class ThreadEngine:
             self._mend_if_torn()
 
     def open(self) -> None:
-        with self.deferred, self._lock:
-            self._mend_if_torn()
+        with self.deferred, self._lock, self:
             self.started, self.closed = True, False
             self._open_plain()
             # A call that arrived meanwhile may not have known that it matters.
@@ -508,32 +503,25 @@ class ThreadEngine:
             self.deferred.append(partial(self.drain, drain))
             return
         self._enter_crossings()
-        with self.deferred, self._lock:
-            self._mend_if_torn()
+        with self.deferred, self._lock, self:
             if drain.reason == "close":
-                self._is_torn = True
                 # First, so that no call joins an engine that says it is closed.
                 self.plain = None
                 self._closed_at = self.line.queue.arrivals
                 self.closed = True
                 self._open_plain()
-                self._is_torn = False
         # This refuses calls that were made meanwhile, if the engine is closed now.
         self._enter_crossings()
-        with self.deferred, self._lock:
-            self._mend_if_torn()
-            self._is_torn = True
+        with self.deferred, self._lock, self:
             self.line.drain(drain, monotonic())
             self._wake_another()
             self._go_idle_if_done()
-            self._is_torn = False
 
     def end_workers(self) -> list[ThreadEnd]:
         """Ask the workers that run no batch to end, and return their ends. Inside a worker, return none."""
         if self.reentered() or self._is_in_worker():
             return []
-        with self.deferred, self._lock:
-            self._mend_if_torn()
+        with self.deferred, self._lock, self:
             ends = self.workers.end_idle(self, self.line.queue.running)
             ends += self._deadline_workers.end_idle(self, ())
         return ends
