@@ -160,7 +160,9 @@ class ThreadEngine:
         self._is_torn = True
 
     def __exit__(self, error: object, *_: object) -> None:
-        self._is_torn = error is not None
+        if error is None:
+            self._go_idle_if_done()
+            self._is_torn = False
 
     @property
     def name(self) -> str:
@@ -329,7 +331,6 @@ class ThreadEngine:
             # Unless it has been opened since.
             if self.closed:
                 self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
-                self._go_idle_if_done()
 
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
@@ -427,9 +428,8 @@ class ThreadEngine:
             kind.admit(entry.waiter)
             if kind.is_open(entry.waiter):
                 kind.answer_all([entry.waiter], [Failed(error, self.name)])
-        with self.deferred, self._lock:
+        with self.deferred, self._lock, self:
             self._notifying -= len(expired)
-            self._go_idle_if_done()
 
     def waiting(self) -> list[BatchItem]:
         self._enter_crossings()
@@ -449,8 +449,6 @@ class ThreadEngine:
                 entry = self.line.leave(mark, waiter)
                 if entry is None:
                     self._may_have_left = True
-                    # The last caller may have left a batch that waits in an executor.
-                    self._go_idle_if_done()
                 else:
                     kind = kind_of(waiter)
                     # A caller that waits for room stops waiting.
@@ -459,7 +457,6 @@ class ThreadEngine:
                     kind.is_open(waiter)
                     self._admit_waiting()
                     self._recheck()
-                    self._go_idle_if_done()
             except BaseException:
                 self.abandoned += (waiter,)
                 raise
@@ -515,7 +512,6 @@ class ThreadEngine:
         with self.deferred, self._lock, self:
             self.line.drain(drain, monotonic())
             self._wake_another()
-            self._go_idle_if_done()
 
     def end_workers(self) -> list[ThreadEnd]:
         """Ask the workers that run no batch to end, and return their ends. Inside a worker, return none."""
@@ -712,13 +708,12 @@ class ThreadEngine:
 
     def _without(self, batch: Batch, gone: list[bool]) -> BatchFunction | None:
         """Drop the callers that left at the last moment; return the function to run for the others, if any."""
-        with self.deferred, self._lock:
+        with self.deferred, self._lock, self:
             if self.line.drop(batch, gone, monotonic()):
                 if self._fn is None:
                     # The items arrived just as the engine became idle.
                     self._fn = self._source(self.line.config.executor)
                 return self._fn
-            self._go_idle_if_done()
         return None
 
     def _gone(self, waiters: list[Any], kind: Kind) -> list[bool]:
