@@ -569,7 +569,7 @@ class ThreadEngine:
                 at = line.queue.plan()
                 worker.batch = batch
                 if batch is not None:
-                    if worker.leaving is not None:
+                    if worker.is_leaving:
                         worker.stay()
                     if at is not None:
                         self._wake_another()
@@ -600,7 +600,7 @@ class ThreadEngine:
         if self.line.queue.waiting:
             worker.stay()
             return False
-        return self.closed or worker.leaving is not None
+        return self.closed or worker.is_leaving
 
     def _admit_waiting(self) -> None:
         """Notify the callers whose items have room now. Needs the lock."""

@@ -47,7 +47,7 @@ class Worker:
     """One thread of an engine, with the number of its slot: how it waits and is woken."""
 
     thread: Thread
-    # The end of the thread.
+    # The end of the thread. After a refusal, it is another one.
     ended: ThreadEnd
 
     def __init__(self, engine: Any, slot: int, lifespan: Lifespan | None = None) -> None:
@@ -58,8 +58,8 @@ class Worker:
         self._engine: Any = None
         # The batch that the thread took last, while it runs.
         self.batch: Any = None
-        # The end of the thread, if it is asked to end when it has nothing to do.
-        self.leaving: ThreadEnd | None = None
+        # Whether the thread is asked to end when it has nothing to do.
+        self.is_leaving = False
         # Held until the thread is woken. A bare lock: the collector may drop the engine, and so wake the thread, in the
         # middle of a wait, where an Event would deadlock. No signal handler can interrupt a function of C.
         lock = Lock()
@@ -89,15 +89,16 @@ class Worker:
 
     def leave(self) -> ThreadEnd:
         """Ask the thread to end, and return its end."""
-        self.leaving = self.leaving or ThreadEnd(self.thread)
-        return self.leaving
+        self.is_leaving = True
+        return self.ended
 
     def stay(self) -> None:
         """Refuse to end: the thread has work."""
-        leaving, self.leaving = self.leaving, None
-        if leaving is not None:
-            leaving.thread = None
-            leaving.set()
+        if self.is_leaving:
+            self.is_leaving = False
+            refused, self.ended = self.ended, ThreadEnd(self.thread)
+            refused.thread = None
+            refused.set()
 
 
 class Workers(Generic[E]):
@@ -210,8 +211,6 @@ class Workers(Generic[E]):
                 worker.lifespan.exit()
             self._ending.pop(worker, None)
             worker.ended.set()
-            if worker.leaving is not None:
-                worker.leaving.set()
 
 
 def _run(unstarted: list[tuple[Workers[Any], Worker]]) -> None:
