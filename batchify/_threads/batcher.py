@@ -121,7 +121,7 @@ class SyncMicrobatcher(Batcher[T, R]):
     @property
     def is_running(self) -> bool:
         """Whether the batcher accepts items: from the first ``submit`` or ``start()`` until ``stop()``."""
-        return self._engine is not None and self._engine.started and not self._engine.closed
+        return self._engine is not None and not self._engine.closed
 
     def submit(self, item: T, keep: object = None) -> R:  # noqa: ARG002  # the frame keeps it alive
         """Return the result for ``item``, which shares a batch with other submitted items. Block until then.

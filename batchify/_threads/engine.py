@@ -132,7 +132,7 @@ class ThreadEngine:
         self.deferred = DeferredActions(self._lock, self.reentered, lambda: weak().recover())
         self.line = Line(config, stats)
         self._prepare = entry_factory(config)
-        self.started = self.closed = False
+        self.closed = False
         # Whether a step has begun and not ended. If no thread is in it, an exception has interrupted it.
         self._is_torn = False
         # The waiters of interrupted calls. A caller extends the list without a call, which nothing can interrupt.
@@ -238,7 +238,7 @@ class ThreadEngine:
                     self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
             if plain is None:
                 return
-            self.started = self._is_torn = True
+            self._is_torn = True
             with self.line.stats.lock:
                 if crossing.mark is None:
                     # Later calls of the same iteration are at least as far behind this mark as in the list.
@@ -275,7 +275,6 @@ class ThreadEngine:
                             # If the queue is still that of the line, the item moves within it.
                             self.line.withdrawn += queue is self.line.queue
                             self._add(entry[0], waiter)
-                self.started = True
                 seconds = self._start_or_schedule(keeps_time=True)
                 self._is_torn = False
                 return seconds
@@ -288,7 +287,6 @@ class ThreadEngine:
         """Queue ``data``, or let it wait for room. Needs the lock."""
         if self.closed:
             raise errors.BatcherClosedError(errors.closed(self.name))
-        self.started = True
         if self.line.joinable and self.line.join(data, waiter):
             # It has room, and counts as started.
             kind_of(waiter).admit(waiter)
@@ -486,7 +484,7 @@ class ThreadEngine:
 
     def open(self) -> None:
         with self.deferred, self._lock, self:
-            self.started, self.closed = True, False
+            self.closed = False
             self._open_plain()
             # A call that arrived meanwhile may not have known that it matters.
             self._wake_another()
