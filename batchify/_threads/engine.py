@@ -233,9 +233,7 @@ class ThreadEngine:
                 with self.line.stats.lock:
                     refused = calls[:]
                     del calls[: len(refused)]
-                for waiter in refused[1::WIDTH]:
-                    answer = Failed(errors.BatcherClosedError(errors.closed(self.name)), self.name)
-                    self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
+                self._fail_soon(refused[1::WIDTH], errors.BatcherClosedError(errors.closed(self.name)))
             if plain is None:
                 return
             self._is_torn = True
@@ -328,7 +326,7 @@ class ThreadEngine:
         with self.deferred, self._lock, self:
             # Unless it has been opened since.
             if self.closed:
-                self._fail_queued(errors.BatcherClosedError(errors.dropped(self.name)))
+                self._fail_soon(self.line.fail_all(), errors.BatcherClosedError(errors.dropped(self.name)))
 
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
@@ -390,9 +388,9 @@ class ThreadEngine:
         self.workers.waker = None
         self._is_torn = False
 
-    def _fail_queued(self, error: BaseException) -> None:
-        """Answer all callers in the queue with ``error``. Needs the lock."""
-        for waiter in self.line.fail_all():
+    def _fail_soon(self, waiters: list[Any], error: BaseException) -> None:
+        """Answer these callers with ``error``, once the lock is free. Needs the lock."""
+        for waiter in waiters:
             kind_of(waiter).admit(waiter)
             answer = Failed(outcome.copied(error), self.name)
             self.deferred.append(partial(kind_of(waiter).answer_all, [waiter], [answer]))
@@ -616,7 +614,7 @@ class ThreadEngine:
             raise
         except (RuntimeError, MemoryError) as error:
             if not self.workers.all:
-                self._fail_queued(error)
+                self._fail_soon(self.line.fail_all(), error)
 
     def _recheck(self) -> None:
         """Let workers check the queue again after an item was withdrawn. Needs the lock."""
