@@ -87,11 +87,6 @@ class Worker:
             self._engine = None
         return engine or kept or self._weak()
 
-    def leave(self) -> ThreadEnd:
-        """Ask the thread to end, and return its end."""
-        self.is_leaving = True
-        return self.ended
-
     def stay(self) -> None:
         """Refuse to end: the thread has work."""
         if self.is_leaving:
@@ -185,8 +180,10 @@ class Workers(Generic[E]):
 
     def end_idle(self, engine: E, running: Container[Any]) -> list[ThreadEnd]:
         """Ask the threads that run none of the ``running`` batches to end, and return the ends of all that do."""
-        ends = [worker.ended for worker in list(self._ending)]
-        ends += [worker.leave() for worker in self.all if worker.batch not in running]
+        leaving = [worker for worker in self.all if worker.batch not in running]
+        for worker in leaving:
+            worker.is_leaving = True
+        ends = [worker.ended for worker in (*self._ending, *leaving)]
         self.wake_all(engine)
         return ends
 
