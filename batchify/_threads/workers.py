@@ -13,7 +13,6 @@ belongs to the engine only from ``start()`` on, and one that does not belong to 
 
 from __future__ import annotations
 
-from itertools import count
 from math import inf
 from threading import TIMEOUT_MAX, Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -133,8 +132,9 @@ class Workers(Generic[E]):
             worker.wake(engine)
             self.idle.pop(worker, None)
         elif len(self.all) < limit:
-            worker = Worker(engine, self._free_slot(), self._new_lifespan and self._new_lifespan())
-            name = f"{self._name}-{worker.slot}"
+            slot = min({*range(len(self.all) + 1)} - {worker.slot for worker in self.all})
+            worker = Worker(engine, slot, self._new_lifespan and self._new_lifespan())
+            name = f"{self._name}-{slot}"
             unstarted = [(self, worker)]
             worker.thread = Thread(target=_run, args=(unstarted,), name=name, daemon=True)
             worker.ended = ThreadEnd(worker.thread)
@@ -145,10 +145,6 @@ class Workers(Generic[E]):
                 # No call: an exception could interrupt it. CPython may keep the thread for ever.
                 del self.all[worker], unstarted[:]
                 raise
-
-    def _free_slot(self) -> int:
-        taken = {worker.slot for worker in self.all}
-        return next(slot for slot in count() if slot not in taken)
 
     def wake_all(self, engine: E) -> None:
         for worker in list(self.idle):
