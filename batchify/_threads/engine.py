@@ -131,6 +131,7 @@ class ThreadEngine:
         # After an error, the interrupted code still holds the engine.
         self.deferred = DeferredActions(self._lock, self.reentered, lambda: weak().recover())
         self.line = Line(config, stats)
+        self.name = config.name
         self._prepare = entry_factory(config)
         self.closed = False
         # Whether a step has begun and not ended. If no thread is in it, an exception has interrupted it.
@@ -163,10 +164,6 @@ class ThreadEngine:
         if error is None:
             self._go_idle_if_done()
             self._is_torn = False
-
-    @property
-    def name(self) -> str:
-        return self.line.name
 
     def is_orphan(self) -> bool:
         """Return whether this is the child of a fork. Its threads are gone, and may have held any lock."""
