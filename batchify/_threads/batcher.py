@@ -363,12 +363,8 @@ def warn_on_loop(name: str, use: str) -> None:
     loop = None if running_loop is None else running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: {use}"
-        warnings.warn(msg, RuntimeWarning, stacklevel=_depth())
-
-
-def _depth() -> int:
-    """Return the number of frames from the caller up to the first frame outside of this package."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("batchify."):
-        depth, frame = depth + 1, frame.f_back
-    return depth
+        # The warning is about the first frame outside of this package.
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("batchify."):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(msg, RuntimeWarning, stacklevel=level)
