@@ -139,7 +139,7 @@ class Run:
             self._expect("due then", "due then" if due is None or now <= due else f"due at {due}")
             self._expect([], [batch for batch in queue.running if batch.is_abandoned(engine.is_open)])
             if isinstance(queue, GroupedQueue):
-                self._expect(True, queue._is_full or not queue._overflow)
+                self._expect(True, queue.is_full or not queue._overflow)
 
     @property
     def _engines(self):

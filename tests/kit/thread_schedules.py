@@ -397,7 +397,7 @@ class Run:
             self._expect(inf, due if due <= self._schedule.now or due < until else inf)
             self._expect(engine._config, engine.line.config)
             if isinstance(queue, GroupedQueue):
-                self._expect(True, queue._is_full or not queue._overflow)
+                self._expect(True, queue.is_full or not queue._overflow)
         self._schedule.is_over = was_over
 
     @property
