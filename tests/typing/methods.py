@@ -155,6 +155,24 @@ async def a_method_of_a_subclass(model: Better) -> None:
     assert_type(Better.tokenize(model, "x"), list[int])
 
 
+class Translator:
+    @microbatch
+    def translate(self, texts: list[str], *, language: str) -> list[int]:
+        return [len(text + language) for text in texts]
+
+    @microbatch
+    async def detect(self, texts: list[str], *, language: str) -> list[bool]:
+        return [text == language for text in texts]
+
+
+async def an_option_without_a_default(translator: Translator) -> None:
+    assert_type(translator.translate("x", language="en"), int)
+    assert_type(translator.translate.map(["x"], language="en"), list[int])
+    assert_type(await translator.detect("x", language="en"), bool)
+    translator.translate("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+    await translator.detect("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+
+
 class Base(ABC):
     @microbatch
     @abstractmethod

@@ -202,6 +202,38 @@ async def partials() -> None:
     assert_type(await anext(microbatch(partial(async_in_part, temperature=0.5))("x")), int)
 
 
+class Speaker:
+    @microbatch
+    def read(self, texts: list[str], *, voice: str) -> Iterator[list[int]]:
+        yield [len(text + voice) for text in texts]
+
+    @microbatch
+    async def speak(self, texts: list[str], *, voice: str) -> AsyncIterator[list[int]]:
+        yield [len(text + voice) for text in texts]
+
+
+@microbatch
+def read(texts: list[str], *, voice: str) -> Iterator[list[int]]:
+    yield [len(text + voice) for text in texts]
+
+
+@microbatch
+async def speak(texts: list[str], *, voice: str) -> AsyncIterator[list[int]]:
+    yield [len(text + voice) for text in texts]
+
+
+async def an_option_without_a_default(speaker: Speaker) -> None:
+    assert_type(next(read("x", voice="alto")), int)
+    assert_type(read.map(["x"], voice="alto"), list[list[int]])
+    assert_type(await anext(speak("x", voice="alto")), int)
+    assert_type(next(speaker.read("x", voice="alto")), int)
+    assert_type(await anext(speaker.speak("x", voice="alto")), int)
+    read("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+    speak("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+    speaker.read("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+    speaker.speak("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an option is missing
+
+
 @microbatch
 def untyped(items: list[Any]) -> Iterator[list[int]]:
     yield [len(item) for item in items]
