@@ -166,8 +166,12 @@ class SyncMicrobatcher(Batcher[T, R]):
             kept.waiter = None
             waiter.left = True
             engine.abandoned += (waiter,)
-            # Here too, because the stack may be too deep for the next call.
-            engine.workers.wake_idle(engine)
+            engine.workers.waker = engine
+            try:  # noqa: SIM105  # without a call, which may be too deep
+                engine.workers.wake_idle()
+            except RuntimeError:
+                # That worker is woken already.
+                pass
             engine.recover()
             raise
         finally:

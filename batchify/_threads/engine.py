@@ -328,7 +328,12 @@ class ThreadEngine:
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""
         if self.workers.all:
-            self.workers.wake_idle(self)
+            self.workers.waker = self
+            try:  # noqa: SIM105  # with fewer calls, in case of a RecursionError
+                self.workers.wake_idle()
+            except RuntimeError:
+                # That worker is woken already.
+                pass
         elif not self.reentered():
             with self._lock:
                 self._mend_if_torn()
@@ -377,6 +382,7 @@ class ThreadEngine:
         self.workers.wake_all(self)
         self._go_idle_if_done()
         del self.abandoned[: len(abandoned)]
+        self.workers.waker = None
         self._is_torn = False
 
     def _fail_soon(self, waiters: list[Any], error: BaseException) -> None:
@@ -541,7 +547,7 @@ class ThreadEngine:
                     self._mend()
                 workers = self.workers
                 limit = line.config.concurrency
-                if worker.batch is not None and self._fn is None and worker.slot < limit:
+                if worker.batch is not None and self._fn is None and worker.slot < limit and workers.waker is None:
                     # It has just run the last batch, and the next call makes a plan.
                     worker.batch = None
                     return self._rest(worker, None)
@@ -573,7 +579,7 @@ class ThreadEngine:
             self.workers.remove(worker)
             return None
         self.workers.rest(worker)
-        if self.abandoned:
+        if self.abandoned or self.workers.waker is not None:
             # A call that was interrupted just before found no idle worker to wake.
             return 0
         if seconds is None:

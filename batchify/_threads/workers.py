@@ -3,9 +3,9 @@
 Decides: which threads belong to an engine, which idle one wakes, and when another one starts.
 Must not know: batches, the core, deadlines.
 
-A thread repeats one step of its engine. Between two steps it waits at its own queue of signals and holds the engine
-weakly, so the signal that wakes it is the engine. When the engine is gone, the weak reference of each worker is the
-signal, and the thread ends.
+A thread repeats one step of its engine. Between two steps it waits at its own lock and holds the engine weakly, so the
+signal that wakes it passes the engine along. When the engine is gone, the weak reference of each worker wakes its
+thread, and the thread ends.
 
 An exception of a signal handler may leave ``Thread.start()`` at any point, before or after the thread runs. So a thread
 belongs to the engine only from ``start()`` on, and one that does not belong to it ends with its first step.
@@ -14,8 +14,7 @@ belongs to the engine only from ``start()`` on, and one that does not belong to 
 from __future__ import annotations
 
 from math import inf
-from queue import Empty, SimpleQueue
-from threading import TIMEOUT_MAX, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
@@ -53,27 +52,39 @@ class Worker:
     def __init__(self, engine: Any, slot: int, lifespan: Lifespan | None = None) -> None:
         self.slot = slot
         self.lifespan = lifespan
-        # The engine, if it must live until a wait is over.
-        self.kept: Any = None
+        # The engine, kept alive until the thread has stopped waiting, and until it has noticed a signal.
+        self.kept = engine
+        self._engine: Any = None
         # The batch that the thread took last, while it runs.
         self.batch: Any = None
         # Whether the thread is asked to end when it has nothing to do.
         self.is_leaving = False
-        # Each signal ends one wait. The collector may drop the engine, and so wake the thread, in the middle of a wait,
-        # where an Event would deadlock. No signal handler can interrupt a function of C.
-        signals: SimpleQueue[Any] = SimpleQueue()
-        self._get, self.wake = signals.get, signals.put
-        self.wake(engine)
-        self._weak: ref[Any] = ref(engine, self.wake)
+        # Held until the thread is woken. A bare lock: the collector may drop the engine, and so wake the thread, in the
+        # middle of a wait, where an Event would deadlock. No signal handler can interrupt a function of C.
+        lock = Lock()
+        lock.acquire()
+        self._acquire, self.release = lock.acquire, lock.release
+        on_gone: Any = lock.__exit__
+        self._weak: ref[Any] = ref(engine, on_gone)
+
+    def wake(self, engine: Any) -> None:
+        self._engine = engine
+        try:
+            self.release()
+        except RecursionError:
+            raise
+        except RuntimeError:
+            # A signal that arrives as a wait times out remains set, and the next wait returns at once.
+            return
 
     def wait(self, seconds: float) -> Any:
-        """Wait at most ``seconds`` to be woken, and return the engine, or ``None`` if it is gone."""
-        try:
-            signal = self._get(timeout=None if seconds == inf else min(max(seconds, 0), TIMEOUT_MAX))
-        except Empty:
-            signal = self.kept or self._weak()
-        self.kept = None
-        return None if signal is self._weak else signal
+        """Wait at most ``seconds`` to be woken, and return the engine that the signal passes along, if any."""
+        is_woken = self._acquire(timeout=-1 if seconds == inf else min(max(seconds, 0), TIMEOUT_MAX))
+        kept, self.kept = self.kept, None
+        engine = self._engine
+        if is_woken:
+            self._engine = None
+        return engine or kept or self._weak()
 
     def stay(self) -> None:
         """Refuse to end: the thread has work."""
@@ -85,7 +96,7 @@ class Worker:
 
 
 class Workers(Generic[E]):
-    """Threads that repeat one step of an engine. All but ``wake_idle`` need the engine's lock.
+    """Threads that repeat one step of an engine. All but ``wake_idle`` and ``waker`` need the engine's lock.
 
     A step returns the seconds until it is due again, or ``None`` to end the thread. ``new_lifespan`` makes the lifespan
     of a thread.
@@ -106,8 +117,11 @@ class Workers(Generic[E]):
         self.idle: dict[Worker, None] = {}
         # The threads that no longer belong to it, but may still be exiting their lifespans.
         self._ending: dict[Worker, None] = {}
-        # Wakes an idle thread, if there is one. A function of C: no signal handler can interrupt it.
-        self.wake_idle: Callable[[E], object] = id
+        # Wakes an idle thread, if there is one; raises a ``RuntimeError`` if it is woken already. A function of C:
+        # neither a signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
+        self.wake_idle: Callable[[], object] = tuple
+        # The engine, for the thread that was woken in this way.
+        self.waker: E | None = None
         self.weak: ref[E] = ref(engine)
 
     def wake_one(self, engine: E, limit: int) -> None:
@@ -142,8 +156,9 @@ class Workers(Generic[E]):
 
         Return whether it belongs to the engine.
         """
+        self.waker = None
         self.idle.pop(worker, None)
-        self.wake_idle = next(reversed(self.idle)).wake if self.idle else id
+        self.wake_idle = next(reversed(self.idle)).release if self.idle else tuple
         if worker.slot >= limit:
             self.remove(worker)
         return worker in self.all
@@ -151,7 +166,7 @@ class Workers(Generic[E]):
     def rest(self, worker: Worker) -> None:
         """Note that a thread is about to wait."""
         self.idle[worker] = None
-        self.wake_idle = worker.wake
+        self.wake_idle = worker.release
 
     def remove(self, worker: Worker) -> None:
         """Note that a thread is about to end."""

@@ -11,7 +11,6 @@ import math
 import threading
 from collections import Counter
 from functools import partial
-from queue import Empty
 from unittest.mock import patch
 
 import pytest
@@ -201,8 +200,8 @@ class Clock:
         with self:
             self.now = moment
 
-    def queue(self):
-        return Queue(self)
+    def lock(self):
+        return Lock(self)
 
     def thread(self, target, args, name, daemon):
         """Return a thread that this clock controls from its start to its end."""
@@ -243,26 +242,30 @@ class Thread(threading.Thread):
             self._clock._changed.notify_all()
 
 
-class Queue:
-    """A queue whose timeouts use a clock."""
+class Lock:
+    """A lock whose timeouts use a clock."""
 
     def __init__(self, clock):
         self._clock = clock
-        self._values = []
+        self._held = False
 
-    def get(self, timeout=None):
-        until = None if timeout is None else self._clock.now + timeout
+    def acquire(self, timeout=None):
+        until = None if timeout in {None, -1} else self._clock.now + timeout
         with self._clock._changed:
             has_timed_out = lambda: until is not None and self._clock.now >= until
-            self._clock.wait_for(Waits(lambda: self._values or has_timed_out(), until))
-            if not self._values:
-                raise Empty
-            return self._values.pop(0)
+            self._clock.wait_for(Waits(lambda: not self._held or has_timed_out(), until))
+            free, self._held = not self._held, True
+            return free
 
-    def put(self, value):
+    def release(self):
         with self._clock._changed:
-            self._values.append(value)
+            if not self._held:
+                raise RuntimeError
+            self._held = False
             self._clock._changed.notify_all()
+
+    def __exit__(self, *engine):
+        """Do nothing: no engine is dropped in virtual time."""
 
 
 class InThreads:
@@ -275,7 +278,7 @@ class InThreads:
         self._began = []
         self._ends = {}
         self._patches = [
-            patch.multiple(workers, SimpleQueue=self._clock.queue, Thread=self._clock.thread),
+            patch.multiple(workers, Lock=self._clock.lock, Thread=self._clock.thread),
             patch("batchify._threads.engine.monotonic", lambda: self._clock.now),
         ]
         for each in self._patches:

@@ -24,6 +24,9 @@ from tests.kit.columns import in_time
 from tests.kit.engines import HOUR, PATIENCE, Gate, doubled, wait_until
 from tests.kit.processes import printed, printed_by
 
+# How a worker is woken where an error occurs.
+WAKES = {RecursionError: (workers.Worker, "wake"), MemoryError: (workers.Workers, "wake_one")}
+
 
 class Spied:
     """A batch function that records the threads that run it."""
@@ -167,14 +170,14 @@ def test_an_interrupted_call_leaves_the_queue(monkeypatch, owner, name, act, is_
     wait_until(lambda: engine.workers.idle)
     wake_idle = engine.workers.wake_idle
 
-    def wake_twice(engine):
-        wake_idle(engine)
-        wake_idle(engine)
+    def already_woken():
+        wake_idle()
+        raise RuntimeError
 
     def interrupt(*args, **options):
         monkeypatch.undo()
         if is_woken:
-            engine.workers.wake_idle = wake_twice
+            engine.workers.wake_idle = already_woken
         raise Interrupted
 
     monkeypatch.setattr(owner, name, interrupt)
@@ -196,12 +199,13 @@ def test_a_call_that_is_interrupted_just_before_the_worker_rests(monkeypatch):
         # As in the call.
         engine = batcher._engine
         engine.abandoned += (new_waiter(),)
-        idle.wake_idle(engine)
+        idle.waker = engine
+        idle.wake_idle()
         rest(idle, worker)
 
     monkeypatch.setattr(workers.Workers, "rest", interrupted)
     assert 2 == batcher.submit(1)
-    wait_until(lambda: not batcher._engine.abandoned)
+    wait_until(lambda: not batcher._engine.abandoned and batcher._engine.workers.waker is None)
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
@@ -215,7 +219,8 @@ def test_a_worker_that_cannot_be_woken_at_once(monkeypatch, error):
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(workers.Workers, "wake_one", fail)
+    owner, name = WAKES[error]
+    monkeypatch.setattr(owner, name, fail)
     if error is RecursionError:
         with pytest.raises(RecursionError):
             batcher.flush()
@@ -223,6 +228,18 @@ def test_a_worker_that_cannot_be_woken_at_once(monkeypatch, error):
         batcher.flush()
         batcher.flush()
     assert 2 == first.result(PATIENCE)
+
+
+def test_a_signal_at_the_limit_of_recursion():
+    """It is not lost without notice."""
+    worker = workers.Worker(Gate(doubled), 0)
+
+    def fail():
+        raise RecursionError
+
+    worker.release = fail
+    with pytest.raises(RecursionError):
+        worker.wake(None)
 
 
 @pytest.mark.parametrize("has_taken", [True, False])

@@ -12,7 +12,6 @@ import threading
 from concurrent.futures import as_completed, wait
 from itertools import chain
 from math import inf
-from queue import SimpleQueue
 from time import monotonic
 
 import pytest
@@ -240,34 +239,40 @@ def test_a_function_dropped_before_its_thread_begins(monkeypatch):
 
 def test_a_function_dropped_before_its_thread_wakes(monkeypatch):
     """A submitted item is answered, although the function is dropped before its idle thread wakes."""
-    queues = []
+    locks = []
 
-    class Slow(SimpleQueue):
-        """A queue whose ``get()`` returns late."""
+    class Slow:
+        """A lock whose ``acquire()`` returns late."""
 
         def __init__(self):
+            self._lock = threading.Lock()
             self.go_on = threading.Event()
             self.go_on.set()
-            queues.append(self)
+            locks.append(self)
 
-        def get(self, **options):
-            try:
-                return super().get(**options)
-            finally:
-                assert self.go_on.wait(PATIENCE)
+        def acquire(self, **options):
+            taken = self._lock.acquire(**options)
+            assert self.go_on.wait(PATIENCE)
+            return taken
 
-    monkeypatch.setattr("batchify._threads.workers.SimpleQueue", Slow)
+        def release(self):
+            self._lock.release()
+
+        def __exit__(self, *engine):
+            self._lock.release()
+
+    monkeypatch.setattr("batchify._threads.workers.Lock", Slow)
     double = microbatch(doubled)
     assert 2 == double(1)
     idle = double._self_route.find()._engine.workers.idle
     wait_until(lambda: idle)
-    for queue in queues:
-        queue.go_on.clear()
+    for lock in locks:
+        lock.go_on.clear()
     future = double.submit(2)
     del double
     gc.collect()
-    for queue in queues:
-        queue.go_on.set()
+    for lock in locks:
+        lock.go_on.set()
     assert 4 == future.result(PATIENCE)
 
 
@@ -777,17 +782,18 @@ def test_a_signal_handler_that_raises():
 
 
 def test_a_signal_that_is_set_as_its_wait_times_out():
-    """Such a signal remains set, and the next wait returns at once."""
+    """Such a signal remains set, even if it is set again, and only the next wait returns at once."""
 
     class Engine:
         pass
 
-    engine = Engine()
-    worker = Worker(engine, 0)
-    assert [engine, engine] == [worker.wait(0), worker.wait(0)]
-    worker.wake(engine)
-    assert engine is worker.wait(inf)
-    del engine
+    first, second = Engine(), Engine()
+    worker = Worker(first, 0)
+    assert first is worker.wait(0)
+    worker.wake(first)
+    worker.wake(second)
+    assert second is worker.wait(inf)
+    del first
     assert worker.wait(inf) is None
 
 

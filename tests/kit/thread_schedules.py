@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from functools import partial
 from math import inf
 from operator import attrgetter
-from queue import Empty
 from threading import Thread, current_thread
 
 import pytest
@@ -37,6 +36,7 @@ from batchify._core.queue import PlainQueue
 from batchify._core.slots import Slots
 from batchify._threads.engine import DeferredActions, ThreadEngine
 from batchify._threads.waiters import ThreadWaiter
+from batchify._threads.workers import Worker
 from tests.kit.engines import counted_calls
 
 # A run with so many decisions does not end.
@@ -50,6 +50,7 @@ SHARED = {
     SyncMicrobatcher: ["_engine"],
     ThreadEngine: ["_config", "_fn", "_may_have_left", "plain"],
     ThreadWaiter: ["value"],
+    Worker: ["_engine"],
 }
 # The methods of containers that threads use so.
 PLACES = ("__delitem__", "__iadd__", "__len__")
@@ -251,24 +252,6 @@ class ControlledLock:
         self.release()
 
 
-class ControlledQueue:
-    """A queue with a point before each use."""
-
-    def __init__(self, schedule):
-        self._schedule = schedule
-        self._values = deque()
-
-    def put(self, value):
-        self._schedule.point()
-        self._values.append(value)
-
-    def get(self, timeout=None):
-        self._schedule.wait(lambda: self._values, -1 if timeout is None else timeout)
-        if not self._values:
-            raise Empty
-        return self._values.popleft()
-
-
 class ControlledCondition(ControlledLock):
     """The condition of a future."""
 
@@ -333,10 +316,7 @@ def controlled(schedule):
         "_threads.batcher": {"configure_lock": reentrant_lock(), "monotonic": schedule.monotonic},
         "_threads.engine": {"RLock": reentrant_lock, "monotonic": schedule.monotonic, "sleep": schedule.sleep},
         "_threads.waiters": {"Lock": lock},
-        "_threads.workers": {
-            "SimpleQueue": partial(ControlledQueue, schedule),
-            "Thread": partial(ControlledThread, schedule),
-        },
+        "_threads.workers": {"Lock": lock, "Thread": partial(ControlledThread, schedule)},
     }
     init_queue = PlainQueue.__init__
     places = type("Places", (list,), with_points(schedule, list, PLACES))
