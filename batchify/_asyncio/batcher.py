@@ -357,13 +357,9 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return ends
 
     def _drop_queued(self) -> None:
-        for loop, engine in self._reachable():
-            _call_on(loop, self._drop_queued_of, engine)
-
-    def _drop_queued_of(self, engine: AsyncEngine) -> None:
-        # Unless the batcher has been opened since.
-        if self._closed:
-            engine.drop_queued()
+        # Drop nothing if the batcher was opened again in the meantime. Asked here, because a loop may be slow.
+        for loop, engine in self._reachable() if self._closed else ():
+            _call_on(loop, AsyncEngine.drop_queued, engine)
 
     def _check_may_block(self, member: str, instead: str) -> None:
         here = asyncio._get_running_loop()

@@ -15,6 +15,7 @@ A subclass is a shell. It creates its engines, puts calls into them, and has the
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from batchify._batcher.draining import Drain, End, wait_for, wait_for_async
@@ -24,7 +25,7 @@ from batchify._core.limits import seconds
 from batchify._stats.counters import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from typing_extensions import Self
 
@@ -131,14 +132,18 @@ class Batcher(Generic[T, R]):
         """
         limit = seconds("timeout", timeout)
         self._check_may_block("close", "await aclose()")
-        if not wait_for(self._ends("close"), limit):
-            self._drop_queued()
+        with closing(self._ends("close")) as ends:
+            # Inside, because ``open()`` waits until the ends are closed.
+            if not wait_for(ends, limit):
+                self._drop_queued()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Close the batcher without blocking the event loop."""
         limit = seconds("timeout", timeout)
-        if not await wait_for_async(self._ends("close"), limit):
-            self._drop_queued()
+        with closing(self._ends("close")) as ends:
+            # As in ``close()``.
+            if not await wait_for_async(ends, limit):
+                self._drop_queued()
 
     def _open(self) -> None:
         """Take calls again after ``close()``; wait for one in progress."""
@@ -152,7 +157,7 @@ class Batcher(Generic[T, R]):
             await wait_for_async([self._closing], None)
         self._accept()
 
-    def _ends(self, reason: str) -> Iterator[End]:
+    def _ends(self, reason: str) -> Generator[End]:
         """Start the queued items, and yield the ends that a drain or, for ``"close"``, the closing waits for."""
         done, drains = End(), list[Drain]()
         if reason == "close":

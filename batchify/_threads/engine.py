@@ -321,7 +321,7 @@ class ThreadEngine:
     def drop_queued(self) -> None:
         """Fail all calls whose items have not started."""
         with self.deferred, self._lock, self:
-            # Unless it has been opened since.
+            # Drop nothing if the engine was opened again in the meantime.
             if self.closed:
                 self._fail_soon(self.line.fail_all(), errors.BatcherClosedError(errors.dropped(self.name)))
 

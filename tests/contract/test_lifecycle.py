@@ -243,6 +243,16 @@ def test_a_child_of_a_fork_does_not_wait_for_a_close_of_its_parent(kit):
     closing.result(PATIENCE)
 
 
+def test_opening_right_after_a_timeout_does_not_keep_the_dropped_items(kit):
+    """The items that ``close()`` fails at the end of its timeout fail even if ``open()`` follows at once."""
+    double, gate = kit.held()
+    queued = kit.call_waiting(double, 1, 2)
+    double.close(0)
+    double.open()
+    gate.open()
+    assert [BatcherClosedError] * 2 == [*map(type, kit.errors(queued))]
+
+
 def test_a_close_harms_no_call_after_a_later_close(kit):
     """If a second ``close()`` ends first and the function is opened, the timeout of the first one fails no call."""
     double, gate = kit.held()
