@@ -74,8 +74,8 @@ class ThreadOffload:
 
     def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:
         """End the threads of the ``chosen`` slots after their batches, and return the ends of their lifespans."""
-        ended = [self._threads.pop(slot) for slot in [*self._threads] if chosen(slot)]
-        return [end for thread in ended for end in thread.end()]
+        # One by one, so that an interrupt loses the end of one thread at most.
+        return [end for slot in [*self._threads] if chosen(slot) for end in self._threads.pop(slot).end()]
 
     def _thread_of(self, slot: int) -> SlotThread:
         if slot not in self._threads:

@@ -12,7 +12,7 @@ import sys
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ulp
+from math import inf, ulp
 from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchify._core.run_cost import RunCost
-
-# Typed as Any, because a type checker knows no comparison of a Real with a float.
-NUMBERS: Any = (int, float, Real)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +108,14 @@ def wrong_type(option: str, expected: str, value: object) -> str:
 
 
 def _checked(option: str, value: Any, kind: str, rule: str, least: float) -> float:
-    if not isinstance(value, NUMBERS) or isinstance(value, bool):
+    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
         raise TypeError(wrong_type(option, kind, value))
-    if not least <= value <= sys.float_info.max:
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = inf
+    # Not the value itself: NumPy would round the bounds to its precision.
+    if not least <= converted <= sys.float_info.max:
         msg = f"{option} must be {rule}, got {value!r}"
         raise ValueError(msg)
-    return float(value)
+    return converted

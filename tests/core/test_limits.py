@@ -31,8 +31,16 @@ def test_an_infinite_number_is_refused(value):
     assert expected == message_of(ValueError, number, "priority", value)
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan], ids=repr)
+@pytest.mark.parametrize(
+    "value", [0, -1.0, math.inf, math.nan, Fraction(1, 2**2000)], ids=["0", "-1", "inf", "nan", "tiny"]
+)
 def test_a_number_that_is_not_positive_is_refused(value):
     """The error names the option, the rule and the value."""
     expected = f"max_weight must be a finite number above 0, got {value!r}"
     assert expected == message_of(ValueError, positive, "max_weight", value)
+
+
+def test_a_zero_of_numpy_is_not_positive():
+    """NumPy compares a number of few digits with one that it has rounded to as few."""
+    zero = pytest.importorskip("numpy").float32(0)
+    assert "max_weight must be a finite number above 0" in message_of(ValueError, positive, "max_weight", zero)
