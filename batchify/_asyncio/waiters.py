@@ -271,8 +271,8 @@ class WaiterFuture(Future[Any]):
             self.set_result(waiter.result())
 
 
-# Up to Python 3.11, looking up the running loop is a system call, which a loop that knows its thread can save. Since
-# then, it takes less time than passing the loop to a future.
+# Up to Python 3.11, looking up the running loop is a system call, which a loop that knows its thread can save. From
+# 3.12 on, the lookup takes less time than passing the loop to a future.
 LOOKUP_IS_SLOW = sys.version_info < (3, 12)
 
 # A function of C, which ``map()`` calls without a frame.

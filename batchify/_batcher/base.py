@@ -207,7 +207,7 @@ class Batcher(Generic[T, R]):
         """Wait until changed options apply to new calls. On an event loop, changes apply at once."""
 
     if TYPE_CHECKING:
-        # What the shells add.
+        # Members that the shells define.
         @property
         def is_running(self) -> bool: ...
         @property

@@ -27,7 +27,7 @@ def batchers() -> list[Batcher[Any, Any]]:
 
 
 def sources() -> list[tuple[str, Stats]]:
-    """Return names of batchers and their counters, which together count every call once."""
+    """Return the names and the counters of batchers. Together, they count every call once."""
     live = [batcher for batcher, _ in registered()]
     for batcher in live:
         batcher._settle()

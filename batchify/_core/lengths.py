@@ -96,7 +96,8 @@ class LengthGroup(Group):
         # The head has already left its class.
         window = {own: 1}
         total, longest = 1, own
-        # On a tie, the order remains: a shorter length comes first, and the nearer of two that differ by a rounding.
+        # On a tie, the order remains: shorter lengths come first, and of two whose distances round to the same number,
+        # the nearer one.
         for length in sorted(near, key=lambda length: abs(length - own)):
             if total == max_size:
                 break

@@ -158,7 +158,10 @@ def with_own_exceptions(answers: list[Any]) -> list[Any]:
 
 
 def exception_for(error: BaseException, name: str, position: int, size: int, *, on_loop: bool) -> BaseException:
-    """Return a wrapper of ``error``, a copy with it as the cause and a note of the position, or ``error`` itself."""
+    """Return the exception for one caller: a wrapper of ``error``, or a copy with a note of the position.
+
+    ``error`` is its cause. An error that cannot be copied is returned itself.
+    """
     wrapper = translate_exception(error, name, on_loop=on_loop)
     if wrapper is not error:
         return wrapper

@@ -61,7 +61,7 @@ class Slots:
         self._flush_reason = ""
 
     if TYPE_CHECKING:
-        # What the queues add. The number of calls that wait:
+        # Members that the queues define. The number of calls that wait:
         @property
         def waiting(self) -> int: ...
         # The number of items that ever arrived, which is the next ticket.

@@ -101,7 +101,7 @@ Required: TypeAlias = Callable[Concatenate[list[T], P], B]
 RequiredM: TypeAlias = Callable[Concatenate[Never, list[T], P], B]
 OfClass: TypeAlias = Callable[Concatenate[type[Any], list[T], P], B]
 
-# Each name ends with the number of columns. The options ``P`` are ``...`` if any are taken.
+# Each name ends with the number of columns. ``P`` is ``...`` for a function that takes any options.
 SyncFunction1: TypeAlias = SyncFunction[Concatenate[T, P], R, T, P]
 SyncFunction2: TypeAlias = SyncFunction[Concatenate[T, T2, P], R, tuple[T, T2], P]
 SyncMethod1: TypeAlias = SyncMethod[Concatenate[T, P], R, T, P]

@@ -131,8 +131,9 @@ class Round:
 class Workload:
     """The calls of a function whose options, such as a group or a weight, make items different for the queue."""
 
-    # One for each item, and whether the queue needs them.
+    # The entries of the items.
     entries: Sequence[Entry] = ()
+    # Whether the queue needs them.
     is_grouped: bool = False
     # All other options that the queue needs.
     limits: Limits = field(default_factory=Limits)

@@ -127,7 +127,7 @@ def _figures(stats: BatchStats) -> Figures:
 
     calls = {"pending": stats.pending, "running": stats.running}
     for name in (*CALL_OUTCOMES, "isolation_runs"):
-        # Most calls are answered, and the other numbers are mostly zero.
+        # The other counts are shown only if they are not zero.
         if name != "answered_items" and (number := getattr(stats, name)):
             calls[name.removesuffix("_items").replace("_", " ")] = number
     return Figures(

@@ -33,7 +33,7 @@ class Total:
 
 
 class Totals:
-    """Adds up the counters of ``sources`` by name, which together count every call once. Any thread may read."""
+    """Adds up the counters of ``sources`` by name. Together, they count every call once. Any thread may read."""
 
     def __init__(self, sources: Callable[[], Iterable[tuple[str, Stats]]]) -> None:
         self._sources = sources

@@ -157,7 +157,7 @@ class SyncMicrobatcher(Batcher[T, R]):
                 mark, places = queue.mark, queue.places
                 places += (item, waiter, monotonic())
                 seconds = engine.arrived(queue, mark, waiter) if len(places) >= queue.wake_length else -1
-                while not waiter.acquire(True, seconds):  # noqa: FBT003  # the names would take longer than the rest
+                while not waiter.acquire(True, seconds):  # noqa: FBT003  # naming the arguments costs more than this
                     seconds = engine.arrived(queue, mark, waiter)
             answer, waiter.value, waiter.is_busy = waiter.value, None, False
         except BaseException:

@@ -46,7 +46,7 @@ class Worker:
     """One thread of an engine, with the number of its slot: how it waits and is woken."""
 
     thread: Thread
-    # The end of the thread. After a refusal, it is another one.
+    # The end of the thread. A thread that refuses to end gets a new one.
     ended: ThreadEnd
 
     def __init__(self, engine: Any, slot: int, lifespan: Lifespan | None = None) -> None:
