@@ -46,6 +46,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def look_for_loop() -> Any:
+    """Return the event loop that runs in this thread, or ``None``. None runs before asyncio is loaded."""
+    global running_loop  # noqa: PLW0603  # each call asks for the loop, and asyncio's own function takes less time
+    # asyncio lacks the function while another thread imports it.
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", look_for_loop)
+    return None if running_loop is look_for_loop else running_loop()
+
+
+running_loop: Callable[[], Any] = look_for_loop
+
+
 class SyncMicrobatcher(Batcher[T, R]):
     """Run a batch function for items that threads submit one at a time.
 
@@ -138,9 +149,7 @@ class SyncMicrobatcher(Batcher[T, R]):
             BatchResultError: the batch function did not return one result for each item.
             BaseException: the error of the batch function, as this caller's own exception object.
         """
-        # asyncio lacks the function while another thread imports it; then this thread runs no loop.
-        running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if running_loop is not None and running_loop() is not None:
+        if running_loop() is not None:
             self._warn_on_loop("")
         engine, waiter = self._engine or self._ensure_engine(), kept.waiter
         if waiter is None or waiter.is_busy:
@@ -150,7 +159,7 @@ class SyncMicrobatcher(Batcher[T, R]):
         queue = engine.plain
         waiter.is_busy = True
         try:
-            if queue is None or engine.reentered() or engine.line.is_interrupted():
+            if queue is None or engine.reentered() or engine.is_interrupted():
                 engine.enter(item, waiter)
                 waiter.acquire()
             else:
@@ -359,8 +368,7 @@ def _leave_if_cancelled(weak: ref[ThreadEngine], mark: int, future: Future[Any])
 
 def warn_on_loop(name: str, use: str) -> None:
     """Warn, in the debug mode of asyncio, of a call that blocks the event loop of its own thread."""
-    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-    loop = None if running_loop is None else running_loop()
+    loop = running_loop()
     if loop is not None and loop.get_debug():
         msg = f"{name}() blocks the event loop that it is called from; use: {use}"
         # The warning is about the first frame outside of this package.

@@ -131,6 +131,7 @@ class ThreadEngine:
         # After an error, the interrupted code still holds the engine.
         self.deferred = DeferredActions(self._lock, self.reentered, lambda: weak().recover())
         self.line = Line(config, stats)
+        self.is_interrupted = self.line.is_interrupted
         self.name = config.name
         self._prepare = entry_factory(config)
         self.closed = False
@@ -193,7 +194,7 @@ class ThreadEngine:
         """
         if current():
             self.line.check_reentrancy()
-        if self.reentered() or self.line.is_interrupted():
+        if self.reentered() or self.is_interrupted():
             raise errors.ReentrantCallError(errors.interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
         with self.deferred, self._lock:

@@ -18,6 +18,7 @@ from batchify._batcher.line import Line
 from batchify._batcher.live import configure_lock
 from batchify._core.queue import PlainQueue
 from batchify._threads import workers
+from batchify._threads.batcher import look_for_loop
 from batchify._threads.engine import DeferredActions, ThreadEngine
 from batchify._threads.waiters import FutureWaiter, new_waiter
 from tests.kit.columns import in_time
@@ -335,6 +336,7 @@ def test_the_error_of_an_interrupted_call_reaches_no_later_call():
 
 def test_a_call_while_another_thread_imports_asyncio(monkeypatch):
     """The module may exist without its functions yet; then the calling thread runs no loop."""
+    monkeypatch.setattr("batchify._threads.batcher.running_loop", look_for_loop)
     monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
     double = microbatch(doubled)
     assert (2, [4], 6) == (double(1), double.map([2]), double.submit(3).result(PATIENCE))
