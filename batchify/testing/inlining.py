@@ -20,6 +20,7 @@ from batchify._batcher.lifespan import Lifespan
 from batchify._batcher.live import registered
 from batchify._clock import monotonic
 from batchify._core.entries import Entry
+from batchify._core.outcome import call_captured
 from batchify._threads.batcher import SyncMicrobatcher
 from batchify._threads.engine import ThreadEngine
 from batchify._threads.workers import Worker
@@ -118,6 +119,9 @@ class CallerEngine(ThreadEngine):
 
 class OnLoop(ThreadOffload):
     """Run a ``def`` batch function on the loop itself."""
+
+    async def _run(self, fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+        return call_captured(fn, items)
 
     async def _in_thread(self, slot: Any, call: Callable[[], Any]) -> Any:  # noqa: ARG002  # the loop has none
         return call()

@@ -321,10 +321,10 @@ def test_reports_name_the_executor(pool):
 
 
 def test_inline_does_not_use_the_executor(pool):
-    """With ``inline()``, the caller runs its item, and the executor runs nothing."""
-    fn = microbatch(doubled, executor=pool)
+    """With ``inline()``, the caller or its loop runs an item, and the executor runs nothing."""
+    fn, on_loop = microbatch(doubled, executor=pool), AsyncMicrobatcher(doubled, executor=pool)
     with inline():
-        assert 2 == fn(1)
+        assert (2, 4) == (fn(1), asyncio.run(on_loop.submit(2)))
     assert 0 == pool.calls
 
 
