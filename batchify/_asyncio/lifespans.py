@@ -70,6 +70,11 @@ class LoopLifespan:
                 raise
 
 
+def _forget(by_slot: dict[int, LoopLifespan], lifespan: LoopLifespan, _: object = None) -> None:
+    for slot in [slot for slot, other in by_slot.items() if other is lifespan]:
+        del by_slot[slot]
+
+
 class LoopLifespans:
     """The lifespans of all slots of an engine, made as batches need them."""
 
@@ -88,13 +93,15 @@ class LoopLifespans:
         is_new = lifespan is None
         if lifespan is None:
             lifespan = self._by_slot[slot] = self._make()
+            # The end of a loop ends it, and then nothing may hold the loop.
+            lifespan.task.add_done_callback(partial(_forget, self._by_slot, lifespan))
         # This does not cancel the future if the batch is cancelled.
         await asyncio.wait([lifespan.entered, lifespan.task], return_when=asyncio.FIRST_COMPLETED)
         # An interrupt may have ended the task before it began.
         outcome: Future[Any] = lifespan.entered if lifespan.entered.done() else lifespan.task
         if outcome.cancelled() or outcome.exception() is not None:
             # The next batch tries again.
-            del self._by_slot[slot]
+            _forget(self._by_slot, lifespan)
         return outcome.result(), is_new
 
     def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:
@@ -106,6 +113,7 @@ class LoopLifespans:
 
     # The engine is gone, because nothing refers to the function any more.
     def __del__(self) -> None:
-        for lifespan in self._by_slot.values():
+        # A copy, because the loop may run in another thread, and forgets those that end.
+        for lifespan in [*self._by_slot.values()]:
             with suppress(RuntimeError):
                 lifespan.task.get_loop().call_soon_threadsafe(lifespan.end)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.thread import _global_shutdown_lock
 from contextlib import asynccontextmanager, contextmanager
@@ -454,6 +455,52 @@ def test_a_loop_closed_with_a_lifespan_logs_nothing(caplog):
     del loop
     gc.collect()
     assert [] == caplog.records
+
+
+def test_a_loop_that_has_ended_is_freed():
+    """A function with a lifespan keeps nothing of a loop after ``asyncio.run()``, also if its lifespan has failed."""
+    errors = [OSError(NO_DEVICE)]
+
+    @asynccontextmanager
+    async def lifespan():
+        if errors:
+            raise errors.pop()
+        yield "state"
+
+    @microbatch(lifespan=lifespan)
+    async def fn(items):
+        return [current_batch().state for _ in items]
+
+    async def call():
+        answers = await asyncio.gather(fn(1), return_exceptions=True)
+        return repr(answers[0]), weakref.ref(asyncio.get_running_loop())
+
+    for expected in (f"OSError('{NO_DEVICE}')", "'state'"):
+        answer, loop = asyncio.run(call())
+        assert expected == answer
+        gc.collect()
+        assert loop() is None
+
+
+async def test_a_slot_whose_lifespan_was_cancelled_enters_it_again():
+    """Code that cancels all tasks of a loop ends a lifespan, and the next batch enters it again."""
+    entered = []
+
+    @asynccontextmanager
+    async def lifespan():
+        entered.append(len(entered))
+        yield entered[-1]
+
+    @microbatch(lifespan=lifespan)
+    async def fn(items):
+        return [current_batch().state for _ in items]
+
+    assert 0 == await fn(1)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert 1 == await fn(1)
 
 
 def test_a_drain_waits_for_the_exits_of_all_slots(kit, resource):
