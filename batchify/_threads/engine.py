@@ -422,8 +422,9 @@ class ThreadEngine:
             kind.admit(entry.waiter)
             if kind.is_open(entry.waiter):
                 kind.answer_all([entry.waiter], [Failed(error, self.name)])
-        with self.deferred, self._lock, self:
-            self._notifying -= len(expired)
+        if expired:
+            with self.deferred, self._lock, self:
+                self._notifying -= len(expired)
 
     def waiting(self) -> list[BatchItem]:
         self._enter_crossings()
