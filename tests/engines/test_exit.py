@@ -107,7 +107,10 @@ INTERRUPTING = """
     def interrupt():
         while not double.batch_stats.pending:
             pass
-        os.kill(os.getpid(), signal.SIGINT)
+        # CPython notices a signal that arrives just before a lock waits only after the wait.
+        while threading.main_thread().is_alive():
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.main_thread().join(1)
 
     threading.Thread(target=interrupt).start()
 """
