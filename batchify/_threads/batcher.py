@@ -152,11 +152,14 @@ class SyncMicrobatcher(Batcher[T, R]):
         if running_loop() is not None:
             self._warn_on_loop("")
         engine, waiter = self._engine or self._ensure_engine(), kept.waiter
+        queue = engine.plain
         if waiter is None or waiter.is_busy:
             engine.check_blocking()
+            if waiter is not None:
+                # A signal handler may have interrupted the call that times the window. A worker does so instead.
+                queue = None
             waiter = new_waiter()
         wait = Wait(engine.line.queue, engine.name) if current() else None
-        queue = engine.plain
         waiter.is_busy = True
         try:
             if queue is None or engine.reentered() or engine.is_interrupted():

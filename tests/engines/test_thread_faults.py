@@ -342,6 +342,25 @@ def test_a_call_while_another_thread_imports_asyncio(monkeypatch):
     assert (2, [4], 6) == (double(1), double.map([2]), double.submit(3).result(PATIENCE))
 
 
+def test_a_call_that_interrupts_one_that_times_its_window(monkeypatch):
+    """A signal handler makes a call in the thread that keeps the time of a window. Both calls are answered."""
+    batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=0.01)
+    assert 2 == batcher.submit(1)
+    arrived, answers = ThreadEngine.arrived, []
+
+    def interrupted(engine, *arguments):
+        seconds = arrived(engine, *arguments)
+        if seconds > 0 and not answers:
+            answers.append("interrupted")
+            answers.append(batcher.submit(2))
+        return seconds
+
+    monkeypatch.setattr(ThreadEngine, "arrived", interrupted)
+    assert 6 == in_time(lambda: batcher.submit(3))
+    assert ["interrupted", 4] == answers
+    batcher.stop()
+
+
 def test_options_changed_while_another_thread_changes_them():
     """A change never waits for the engine, so a signal handler may make one, and the last change applies."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=HOUR)
