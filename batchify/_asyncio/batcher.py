@@ -34,7 +34,7 @@ from batchify.errors import BatcherClosedError, closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
     from typing_extensions import Self, Unpack
 
@@ -284,8 +284,11 @@ class AsyncMicrobatcher(Batcher[T, R]):
                 starter.exception()
 
     # Streams replace these two.
-    def _result_of(self, call: Any) -> Awaitable[Any]:
-        return call  # type: ignore[no-any-return]  # a future
+    async def _result_of(self, call: Any) -> Any:
+        if not current() or call.done():
+            return await call
+        with Wait(call.engine.line.queue, self.name):
+            return await call
 
     def _cancel(self, call: Any) -> None:
         if not call.cancel() and not call.cancelled():

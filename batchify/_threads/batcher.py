@@ -285,7 +285,11 @@ class SyncMicrobatcher(Batcher[T, R]):
 
     # Streams replace these two.
     def _await_result(self, call: Any) -> Any:
-        return call.result()
+        if not current() or call.done():
+            return call.result()
+        engine = self._ensure_engine()
+        with Wait(engine.line.queue, engine.name):
+            return call.result()
 
     def _cancel(self, call: Any) -> None:
         call.cancel()

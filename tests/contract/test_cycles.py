@@ -58,6 +58,44 @@ def bridged(cycle, place):
     return batch
 
 
+def mapping(cycle, place):
+    """Return a batch function that calls the next function with ``map()``."""
+
+    def batch(items):
+        return cycle.next(place).map([items[0] + 1]) if items[0] + 1 < cycle.depth else ["end"]
+
+    return batch
+
+
+def mapping_on_loop(cycle, place):
+    """Return an ``async def`` batch function that awaits ``map()`` of the next function."""
+
+    async def batch(items):
+        return await cycle.next(place).map([items[0] + 1]) if items[0] + 1 < cycle.depth else ["end"]
+
+    return batch
+
+
+def iterating(cycle, place):
+    """Return a batch function that iterates over the results of the next function."""
+
+    def batch(items):
+        return [*cycle.next(place).imap([items[0] + 1])] if items[0] + 1 < cycle.depth else ["end"]
+
+    return batch
+
+
+def iterating_on_loop(cycle, place):
+    """Return an ``async def`` batch function that iterates over the results of the next function."""
+
+    async def batch(items):
+        if items[0] + 1 == cycle.depth:
+            return ["end"]
+        return [result async for result in cycle.next(place).imap([items[0] + 1])]
+
+    return batch
+
+
 def outcome_of_call(function):
     """Call a function from outside all batches; return its answer or its ``ReentrantCallError``."""
 
@@ -70,7 +108,9 @@ def outcome_of_call(function):
         return error
 
 
-KINDS = pytest.mark.parametrize("kind", [blocking, on_loop, bridged])
+KINDS = pytest.mark.parametrize(
+    "kind", [blocking, on_loop, bridged, mapping, mapping_on_loop, iterating, iterating_on_loop]
+)
 
 
 @KINDS
