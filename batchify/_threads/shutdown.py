@@ -46,21 +46,23 @@ def _alive() -> list[Batcher[Any, Any]]:
 def _flush() -> None:
     for batcher in _alive():
         batcher.flush()
-    # A child of multiprocessing ends without the hooks of atexit.
+    # A child of multiprocessing ends without the hooks of atexit. Its other threads may still call.
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
-        _drain()
+        for batcher in _alive():
+            batcher._drain()
 
 
-def _drain() -> None:
+def _close() -> None:
     for batcher in _alive():
         batcher.close()
 
 
+# Other threads may still call here too.
 def _drain_executors() -> None:
     for batcher in _alive():
         if batcher._config.executor is not None:
-            batcher.close()
+            batcher._drain()
 
 
 # The interpreter calls this hook before it joins its threads, some of which may be blocked in a call for the length of
@@ -68,4 +70,4 @@ def _drain_executors() -> None:
 _register_atexit = getattr(threading, "_register_atexit", atexit.register)
 _register_atexit(_flush)
 # The interpreter calls this hook when all other threads have ended, and before it stops daemons.
-atexit.register(_drain)
+atexit.register(_close)

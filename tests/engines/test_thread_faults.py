@@ -519,6 +519,7 @@ FORK = "__import__('warnings').simplefilter('ignore') or os.fork()"
 CHILD = """
 import multiprocessing
 import sys
+import threading
 from batchify import microbatch
 
 @microbatch(timeout=3600)
@@ -529,8 +530,17 @@ def double(items):
 def submit():
     double.submit(1)
 
+def call():
+    threading.main_thread().join()
+    double(2)
+
+def leave_a_thread():
+    double.configure(timeout=0)
+    double(1)
+    threading.Thread(target=call).start()
+
 if __name__ == "__main__":
-    child = multiprocessing.get_context(sys.argv[1]).Process(target=submit)
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=globals()[sys.argv[2]])
     child.start()
     child.join()
 """
@@ -538,7 +548,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_a_child_process_runs_what_it_submitted(method, tmp_path):
-    """A child of multiprocessing ends without the hooks of atexit, but not before its items have run."""
+    """A child of multiprocessing ends without the hooks of atexit, but not before its items and threads have run."""
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    assert "ran [1]\n" == printed(str(script), method)
+    assert "ran [1]\n" == printed(str(script), method, "submit")
+    assert "ran [1]\nran [2]\n" == printed(str(script), method, "leave_a_thread")
