@@ -178,8 +178,8 @@ class ThreadEngine:
                 waiter.renew_lock()
 
     def _is_in_worker(self) -> bool:
-        """Return whether this thread runs batches or callbacks of futures."""
-        workers = [*self.workers.all, *self._deadline_workers.all]
+        """Return whether this thread runs batches or callbacks of futures, or exits a lifespan."""
+        workers = [*self.workers.all, *self.workers.ending, *self._deadline_workers.all]
         return get_ident() in [worker.thread.ident for worker in workers]
 
     def check_blocking(self) -> None:

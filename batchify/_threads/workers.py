@@ -116,7 +116,7 @@ class Workers(Generic[E]):
         self.all: dict[Worker, None] = {}
         self.idle: dict[Worker, None] = {}
         # The threads that no longer belong to it, but may still be exiting their lifespans.
-        self._ending: dict[Worker, None] = {}
+        self.ending: dict[Worker, None] = {}
         # Wakes an idle thread, if there is one; raises a ``RuntimeError`` if it is woken already. A function of C:
         # neither a signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
         self.wake_idle: Callable[[], object] = tuple
@@ -170,7 +170,7 @@ class Workers(Generic[E]):
 
     def remove(self, worker: Worker) -> None:
         """Note that a thread is about to end."""
-        self._ending[worker] = None
+        self.ending[worker] = None
         self.all.pop(worker, None)
         self.idle.pop(worker, None)
 
@@ -179,7 +179,7 @@ class Workers(Generic[E]):
         leaving = [worker for worker in self.all if worker.batch not in running]
         for worker in leaving:
             worker.is_leaving = True
-        ends = [worker.ended for worker in (*self._ending, *leaving)]
+        ends = [worker.ended for worker in (*self.ending, *leaving)]
         self.wake_all(engine)
         return ends
 
@@ -202,7 +202,7 @@ class Workers(Generic[E]):
         finally:
             if worker.lifespan is not None:
                 worker.lifespan.exit()
-            self._ending.pop(worker, None)
+            self.ending.pop(worker, None)
             worker.ended.set()
 
 

@@ -516,6 +516,46 @@ def test_a_drain_waits_for_the_exits_of_all_slots(kit, resource):
     assert ["enter", "enter", "exit", "exit"] == resource.log
 
 
+@pytest.mark.parametrize("end", ["drain", "close"])
+def test_the_exit_of_a_lifespan_ends_its_own_function(end):
+    """On a worker, a ``drain()`` or ``close()`` in the exit of a context manager does not wait for that exit."""
+    ended = threading.Event()
+
+    @contextmanager
+    def lifespan():
+        yield
+        getattr(fn, end)()
+        ended.set()
+
+    fn = microbatch(doubled, lifespan=lifespan)
+    assert 2 == fn(1)
+    in_time(fn.drain)
+    assert ended.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(("end", "instead"), [("drain", "adrain"), ("close", "aclose")])
+def test_a_blocking_end_on_the_loop_that_has_to_exit_a_lifespan(end, instead):
+    """``drain()`` and ``close()`` would block the loop that has to exit the context manager, and say so."""
+
+    @asynccontextmanager
+    async def lifespan():
+        yield "state"
+
+    @microbatch(lifespan=lifespan)
+    async def fn(items):
+        return items
+
+    async def main():
+        assert 1 == await fn(1)
+        with pytest.raises(RuntimeError, match=f"would block the event loop .*; use: await {instead}"):
+            getattr(fn, end)()
+        await getattr(fn, instead)()
+        # Nothing is left to exit.
+        getattr(fn, end)()
+
+    in_time(lambda: asyncio.run(main()))
+
+
 async def test_a_drain_while_the_loop_ends():
     """``asyncio.run()`` cancels all tasks at once. One of them may then drain the function."""
     log = []
