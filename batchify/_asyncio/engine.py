@@ -274,7 +274,7 @@ class AsyncEngine:
         if self.line.is_interrupted():
             self._call_soon(self.drop_queued)
             return
-        for future in self.line.fail_all():
+        for future in self.line.fail_unstarted():
             if not future.done():
                 future.set_exception(BatcherClosedError(dropped(self.line.name)))
         if self.running_loop is not None:

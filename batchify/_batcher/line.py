@@ -19,6 +19,7 @@ An engine holds one ``Line`` and uses it in this way:
     line.admit()                         items may have room now: returns their waiters
     line.leave(mark, waiter)             a caller left: returns its entry if it was queued, otherwise None
     line.fail_all()                      no batch can run: returns all waiters of the queue, which then fail
+    line.fail_unstarted()                the same at the end of a close(), also for items that wait in an executor
     line.expire(now)                     the entries that missed their deadlines
     line.configure(config)               the options changed
     line.drain(drain, now)               the queued items leave as soon as slots are free
@@ -197,6 +198,16 @@ class Line:
             entries = self.queue.withdraw_all()
             self.stats.dropped(len(entries), self)
         return [waiter for _, (_, waiter, _) in entries]
+
+    def fail_unstarted(self) -> list[Any]:
+        """Do the same, also for the items that wait in an executor."""
+        waiters = self.fail_all()
+        with self.stats.lock:
+            for batch in self.queue.running:
+                dropped = [waiter for _, waiter in self._withdraw(batch, batch.waiters)]
+                self.stats.dropped(len(dropped))
+                waiters += dropped
+        return waiters
 
     @property
     def has_full(self) -> bool:

@@ -324,7 +324,7 @@ class ThreadEngine:
         with self.deferred, self._lock, self:
             # Drop nothing if the engine was opened again in the meantime.
             if self.closed:
-                self._fail_soon(self.line.fail_all(), errors.BatcherClosedError(errors.dropped(self.name)))
+                self._fail_soon(self.line.fail_unstarted(), errors.BatcherClosedError(errors.dropped(self.name)))
 
     def recover(self) -> None:
         """Complete a step that an exception interrupted, in a worker if possible: no signal handler interrupts that."""

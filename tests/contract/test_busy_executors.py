@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 
 import pytest
 
-from batchify import AsyncMicrobatcher, DeadlineError, microbatch
+from batchify import AsyncMicrobatcher, BatcherClosedError, DeadlineError, microbatch
 from batchify._clock import monotonic
 from tests.kit.columns import in_time
 from tests.kit.engines import HOUR, PATIENCE, doubled, wait_until
@@ -130,6 +130,35 @@ def test_deadlines_pass_while_a_function_drains(executor, end):
     calls = [double.options(deadline=deadline).submit(1) for deadline in (SOON, 3 * SOON)]
     in_time(getattr(double, end))
     assert [DeadlineError] * 2 == [type(call.exception(0)) for call in calls]
+    executor.start()
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["thread", "process"])
+def test_a_close_that_times_out_drops_what_has_not_started(executor, pickled):
+    """At the end of its timeout, ``close()`` also fails the items of a batch that waits in the executor."""
+    double = microbatch(doubled, executor=executor, max_size=2, timeout=HOUR, concurrency=3)
+    running, *waiting = [double.submit(item) for item in range(5)]
+    wait_until(lambda: len(executor.calls) == 2)
+    started = executor.calls.pop(0)
+    answers = started[0]()
+    in_time(lambda: double.close(timeout=0))
+    assert [BatcherClosedError] * 3 == [type(call.exception(PATIENCE)) for call in waiting[1:]]
+    started[1].set_result(answers)
+    executor.start(pickled=pickled)
+    assert (0, 2) == (running.result(PATIENCE), waiting[0].result(PATIENCE))
+    wait_until(lambda: not double.batch_stats.running)
+    stats = double.batch_stats
+    assert (2, 3, 0, 1) == (stats.answered_items, stats.failed_items, stats.pending, stats.total_batches)
+
+
+async def test_an_aclose_that_times_out_drops_what_has_not_started(executor):
+    """On an event loop, it is the same."""
+    batcher = AsyncMicrobatcher(doubled, 1, executor=executor)
+    call = asyncio.ensure_future(batcher.submit(1))
+    await asyncio.to_thread(wait_until, lambda: executor.calls)
+    await batcher.aclose(0)
+    await asyncio.wait([call], timeout=PATIENCE)
+    assert BatcherClosedError is type(call.exception())
     executor.start()
 
 
