@@ -366,7 +366,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
 
     def _check_may_block(self, member: str, instead: str) -> None:
         here = asyncio._get_running_loop()
-        if any(loop is here and not engine.line.idle for loop, engine in self._reachable()):
+        if any(loop is here and engine.needs_loop for loop, engine in self._reachable()):
             reason = "would block the event loop that has to run its batches"
             msg = f"{self.name}.{member}() {reason}; use: {instead}"
             raise RuntimeError(msg)

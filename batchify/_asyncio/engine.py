@@ -19,6 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
+from batchify._asyncio.lifespans import LoopLifespans
 from batchify._asyncio.waiters import (
     ItemFuture,
     TaskWaiter,
@@ -406,6 +407,12 @@ class AsyncEngine:
             return ()
         busy = {batch.slot for batch in self.line.queue.running}
         return self.lifespans.end(lambda slot: slot not in busy and slot not in slots)
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the loop has to run batches, or to exit lifespans."""
+        exits = isinstance(self.lifespans, LoopLifespans) and self.lifespans.are_entered
+        return exits or not self.line.idle
 
     @property
     def kept_slots(self) -> Container[int]:
