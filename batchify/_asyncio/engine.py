@@ -243,7 +243,7 @@ class AsyncEngine:
             # A copy, because a finalizer may call meanwhile.
             for batch in [*self.line.queue.running]:
                 if batch.is_abandoned(self.is_open) and batch.task is not None:
-                    batch.task.cancel()
+                    batch.task.end()
 
     def flush(self, reason: str) -> None:
         if self.line.is_interrupted():
@@ -595,14 +595,18 @@ class BatchTask(Task[None]):
     engine: AsyncEngine
     loop_ends = False
 
-    def cancel(self, msg: Any = None) -> bool:
+    def end(self, msg: Any = None) -> bool:
+        """Cancel the batch alone, which no caller waits for."""
         for batch in [batch for batch in self.engine.line.queue.running if batch.task is self]:
             self.engine.line.seal(batch)
+        return super().cancel(msg)
+
+    def cancel(self, msg: Any = None) -> bool:
         if not self.get_loop().is_running():
             # asyncio.run() does not cancel the task of the next batch, which this one would create at its end.
             self.engine.abort()
             self.loop_ends = True
-        return super().cancel(msg)
+        return self.end(msg)
 
 
 class NextStep:

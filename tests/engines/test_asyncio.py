@@ -901,6 +901,21 @@ def test_a_call_counts_once_while_its_loop_ends(monkeypatch):
     assert (2, [2]) == (echo.batch_stats.cancelled_items, seen)
 
 
+def test_a_caller_that_leaves_while_its_loop_is_stopped():
+    """A caller of a running batch that is cancelled between two runs of the loop does not fail the queued calls."""
+    echo, _ = recorder(max_size=1, seconds=1)
+    with closing_loop(VirtualLoop()) as loop:
+
+        async def submit():
+            calls = [echo.submit(item) for item in (1, 2, 3)]
+            await asyncio.sleep(0.5)
+            return calls
+
+        leaving, *others = loop.run_until_complete(submit())
+        leaving.cancel()
+        assert [2, 3] == loop.run_until_complete(asyncio.gather(*others))
+
+
 def test_a_batcher_that_is_dropped_needs_no_collector():
     """A batcher is freed with its last reference, whatever loops it was used on."""
     echo, _ = recorder()
