@@ -608,6 +608,22 @@ class TestPlugin:
         assert "RuntimeError: hang: no timer, thread or file is going to wake the event loop" in done.stdout
         assert "1 failed" in done.stdout
 
+    @pytest.mark.parametrize("mode", ["asyncio_mode=auto", None])
+    def test_parameters_need_not_be_fixtures(self, mode, tmp_path):
+        """A test in virtual time may have parameters with defaults and parameters that ``mock.patch`` passes."""
+        path = tmp_path / "test_parameters.py"
+        path.write_text(
+            "import os\n"
+            "from unittest.mock import patch\n"
+            "@patch('os.getcwd')\n"
+            "async def test_patch(getcwd, batchify_virtual_time):\n"
+            "    assert os.getcwd is getcwd\n"
+            "async def test_default(batchify_virtual_time, n=3):\n"
+            "    assert n == 3\n",
+            encoding="utf-8",
+        )
+        assert "2 passed" in pytest_run(path, mode).stdout
+
     @pytest.mark.parametrize("mode", ["asyncio_mode=strict", "asyncio_mode=auto"])
     def test_other_tests_keep_their_loop(self, mode, tmp_path):
         """A test that does not ask for virtual time runs on its usual event loop."""
