@@ -283,6 +283,11 @@ class BatchedView(Batched):
         self._self_base = base
         self._self_urgency = priority, deadline
 
+    # A proxy compares what it wraps. That is the same for all views of a function, whose calls differ.
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+
     def options(self, *, priority: float = 0, deadline: float | None = None) -> BatchedView:
         return self._self_base.options(priority=priority, deadline=deadline)
 

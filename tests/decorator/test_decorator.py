@@ -19,6 +19,7 @@ from functools import partial
 from inspect import Parameter
 
 import pytest
+from wrapt import BaseObjectProxy
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, batchers, microbatch
 from tests.kit.engines import PATIENCE, adoubled, doubled
@@ -499,6 +500,20 @@ def test_functions_compare_by_identity():
     assert [1, 2, 3] == [functions[fn] for fn in (tokenize, embed, Model.scale)]
     assert tokenize != embed
     assert tokenize.__wrapped__ in functions
+
+
+@pytest.mark.parametrize("fn", [tokenize, Model.scale, Model.make])
+def test_views_compare_by_identity(fn):
+    """A view is equal to itself and to a proxy of it, but not to its function or to another view."""
+    view = fn.options(deadline=1)
+    for same in view, BaseObjectProxy(view):
+        assert (True, True) == (view == same, same == view)
+        assert (False, False) == (view != same, same != view)
+        assert hash(view) == hash(same)
+    for other in fn, fn.__wrapped__, fn.options(deadline=1), *copies(view)[1:]:
+        assert (False, False) == (view == other, other == view)
+        assert (True, True) == (view != other, other != view)
+        assert 2 == len({view, other})
 
 
 def test_bound_methods_are_equal_if_their_instance_is_the_same():
