@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ForwardRef, Union, cast, get_args, get_or
 from batchify._batcher.executors import only_items, run_in
 from batchify._batcher.functions import is_generator
 from batchify._batcher.requests import Request
-from batchify._core.outcome import Done
+from batchify._core.outcome import NOT_SEQUENCES, Done
 from batchify._decorator.call_options import CallOptions
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Call:
         return lambda item: row(*((item,) if is_one else self._elements(item)), *args, **options)
 
     def _elements(self, item: Any) -> Iterable[Any]:
-        if isinstance(item, (str, bytes)) or not hasattr(item, "__iter__"):
+        if issubclass(type(item), NOT_SEQUENCES) or not hasattr(item, "__iter__"):
             msg = (
                 f"map() and imap() of {self._name}() take one tuple ({', '.join(self.columns)}) for each item, got a "
                 f"{type(item).__name__}; call them for a method on an instance, and put @microbatch above @classmethod"
