@@ -331,8 +331,6 @@ class AsyncMicrobatcher(Batcher[T, R]):
 
     def _accept(self) -> None:
         self._closed = False
-        for loop, engine in self._present():
-            _call_on(loop, AsyncEngine.open, engine)
 
     def _drains(self, reason: str) -> list[Drain]:
         if reason == "close":

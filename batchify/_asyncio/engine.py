@@ -114,8 +114,6 @@ class AsyncEngine:
         # The lifespans of the slots, and the threads of a ``def`` function; ``None`` if there is neither.
         self.lifespans = lifespans
         self._fn: BatchFunction | None = None
-        # Whether a slot that becomes free exits its lifespan.
-        self.is_closed = False
         self.clock = monotonic
         # Creates the future that a call awaits; ``None`` while the engine is idle, or if calls await a ``TaskWaiter``.
         self.future: Callable[[], Future[Any]] | None = None
@@ -266,16 +264,11 @@ class AsyncEngine:
 
     def drain(self, drain: Drain) -> None:
         """Start the queued items now; ``drain`` ends when all calls so far are answered."""
-        if drain.reason == "close":
-            self.is_closed = True
         if self.running_loop is None:
             drain.set()
         else:
             self.line.drain(drain, self.clock())
             self.start_or_schedule()
-
-    def open(self) -> None:
-        self.is_closed = False
 
     def drop_queued(self) -> None:
         """Fail all calls whose items have not started."""
@@ -424,7 +417,7 @@ class AsyncEngine:
     @property
     def kept_slots(self) -> Container[int]:
         """The slots whose lifespans go on when their batches end."""
-        return range(0 if self.is_closed else self.line.config.concurrency)
+        return range(self.line.config.concurrency)
 
     def end_workers(self, end: End) -> None:
         """End the idle lifespans and threads. Set ``end`` after that."""

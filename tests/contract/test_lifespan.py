@@ -556,33 +556,6 @@ def test_a_blocking_end_on_the_loop_that_has_to_exit_a_lifespan(end, instead):
     in_time(lambda: asyncio.run(main()))
 
 
-async def test_a_slot_that_is_busy_until_after_a_close_exits_its_lifespan():
-    """A slot exits the context manager after its batch, and after ``open()``, it keeps the next one."""
-    log = []
-
-    @asynccontextmanager
-    async def lifespan():
-        log.append("enter")
-        yield
-        log.append("exit")
-
-    @microbatch(lifespan=lifespan)
-    async def fn(items):
-        await asyncio.sleep(1)
-        return items
-
-    call = fn.submit(1)
-    await asyncio.sleep(0.5)
-    await fn.aclose(timeout=0)
-    assert 1 == await call
-    await asyncio.sleep(0.5)
-    assert ["enter", "exit"] == log
-    fn.open()
-    assert [2, 3] == [await fn(2), await fn(3)]
-    assert ["enter", "exit", "enter"] == log
-    await fn.aclose()
-
-
 async def test_a_drain_while_the_loop_ends():
     """``asyncio.run()`` cancels all tasks at once. One of them may then drain the function."""
     log = []
