@@ -240,10 +240,14 @@ class AsyncEngine:
         if entry is not None:
             self.start_or_schedule()
         else:
-            # A copy, because a finalizer may call meanwhile.
-            for batch in [*self.line.queue.running]:
-                if batch.is_abandoned(self.is_open) and batch.task is not None:
-                    batch.task.end()
+            self._end_abandoned()
+
+    def _end_abandoned(self) -> None:
+        """Cancel the batches that no caller waits for."""
+        # A copy, because a finalizer may call meanwhile.
+        for batch in [*self.line.queue.running]:
+            if batch.is_abandoned(self.is_open) and batch.task is not None:
+                batch.task.end()
 
     def flush(self, reason: str) -> None:
         if self.line.is_interrupted():
@@ -278,6 +282,7 @@ class AsyncEngine:
         for future in self.line.fail_unstarted():
             if not future.done():
                 future.set_exception(BatcherClosedError(dropped(self.line.name)))
+        self._end_abandoned()
         if self.running_loop is not None:
             self.start_or_schedule()
 
@@ -596,7 +601,7 @@ class BatchTask(Task[None]):
     loop_ends = False
 
     def end(self, msg: Any = None) -> bool:
-        """Cancel the batch alone, which no caller waits for."""
+        """Cancel this batch, which no caller waits for, and leave the queue as it is."""
         for batch in [batch for batch in self.engine.line.queue.running if batch.task is self]:
             self.engine.line.seal(batch)
         return super().cancel(msg)

@@ -151,15 +151,20 @@ def test_a_close_that_times_out_drops_what_has_not_started(executor, pickled):
     assert (2, 3, 0, 1) == (stats.answered_items, stats.failed_items, stats.pending, stats.total_batches)
 
 
-async def test_an_aclose_that_times_out_drops_what_has_not_started(executor):
-    """On an event loop, it is the same."""
-    batcher = AsyncMicrobatcher(doubled, 1, executor=executor)
-    call = asyncio.ensure_future(batcher.submit(1))
+@pytest.mark.parametrize("options", [{}, {"dedupe": "running"}, {"isolate_errors": True}], ids=" ".join)
+async def test_an_aclose_that_times_out_drops_what_has_not_started(executor, options):
+    """On an event loop, it is the same, and the batch without callers ends at once."""
+    batcher = AsyncMicrobatcher(doubled, 2, executor=executor, **options)
+    calls = [asyncio.ensure_future(batcher.submit(item)) for item in range(3)]
     await asyncio.to_thread(wait_until, lambda: executor.calls)
     await batcher.aclose(0)
-    await asyncio.wait([call], timeout=PATIENCE)
-    assert BatcherClosedError is type(call.exception())
-    executor.start()
+    await asyncio.wait(calls, timeout=PATIENCE)
+    assert [BatcherClosedError] * 3 == [type(call.exception()) for call in calls]
+    await batcher.drain()
+    [(_, future)] = executor.calls
+    assert future.cancelled()
+    stats = batcher.stats
+    assert (3, 0, 0) == (stats.failed_items, stats.pending, stats.running)
 
 
 async def test_a_caller_leaves_a_batch_whose_submit_failed(executor):
