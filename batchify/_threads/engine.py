@@ -178,8 +178,8 @@ class ThreadEngine:
                 waiter.renew_lock()
 
     def _is_in_worker(self) -> bool:
-        """Return whether this thread runs batches or callbacks of futures, or exits a lifespan."""
-        workers = [*self.workers.all, *self.workers.ending, *self._deadline_workers.all]
+        """Return whether this thread runs batches or callbacks of futures."""
+        workers = [*self.workers.all, *self._deadline_workers.all]
         return get_ident() in [worker.thread.ident for worker in workers]
 
     def check_blocking(self) -> None:
@@ -488,7 +488,7 @@ class ThreadEngine:
 
     def drain(self, drain: Drain) -> None:
         """Start the queued items now; ``drain`` ends when all calls so far are answered. To close, refuse new ones."""
-        if self.reentered() or self._is_in_worker():
+        if self.reentered() or self._is_in_worker() or self.workers.is_ending():
             # The caller would wait for itself.
             drain.set()
         if self.reentered():
@@ -510,7 +510,7 @@ class ThreadEngine:
 
     def end_workers(self) -> list[ThreadEnd]:
         """Ask the workers that run no batch to end, and return their ends. Inside a worker, return none."""
-        if self.reentered() or self._is_in_worker():
+        if self.reentered() or self._is_in_worker() or self.workers.is_ending():
             return []
         with self.deferred, self._lock, self:
             ends = self.workers.end_idle(self, self.line.queue.running)

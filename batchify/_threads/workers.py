@@ -14,7 +14,7 @@ belongs to the engine only from ``start()`` on, and one that does not belong to 
 from __future__ import annotations
 
 from math import inf
-from threading import TIMEOUT_MAX, Lock, Thread
+from threading import TIMEOUT_MAX, Lock, Thread, get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
@@ -116,7 +116,7 @@ class Workers(Generic[E]):
         self.all: dict[Worker, None] = {}
         self.idle: dict[Worker, None] = {}
         # The threads that no longer belong to it, but may still be exiting their lifespans.
-        self.ending: dict[Worker, None] = {}
+        self._ending: dict[Worker, None] = {}
         # Wakes an idle thread, if there is one; raises a ``RuntimeError`` if it is woken already. A function of C:
         # neither a signal handler nor the depth of the stack can interrupt it. A caller first sets ``waker``.
         self.wake_idle: Callable[[], object] = tuple
@@ -170,16 +170,20 @@ class Workers(Generic[E]):
 
     def remove(self, worker: Worker) -> None:
         """Note that a thread is about to end."""
-        self.ending[worker] = None
+        self._ending[worker] = None
         self.all.pop(worker, None)
         self.idle.pop(worker, None)
+
+    def is_ending(self) -> bool:
+        """Return whether this thread is about to end, and may be exiting its lifespan."""
+        return get_ident() in [worker.thread.ident for worker in [*self._ending]]
 
     def end_idle(self, engine: E, running: Container[Any]) -> list[ThreadEnd]:
         """Ask the threads that run none of the ``running`` batches to end, and return the ends of all that do."""
         leaving = [worker for worker in self.all if worker.batch not in running]
         for worker in leaving:
             worker.is_leaving = True
-        ends = [worker.ended for worker in (*self.ending, *leaving)]
+        ends = [worker.ended for worker in (*self._ending, *leaving)]
         self.wake_all(engine)
         return ends
 
@@ -202,7 +206,7 @@ class Workers(Generic[E]):
         finally:
             if worker.lifespan is not None:
                 worker.lifespan.exit()
-            self.ending.pop(worker, None)
+            self._ending.pop(worker, None)
             worker.ended.set()
 
 

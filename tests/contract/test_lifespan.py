@@ -524,13 +524,32 @@ def test_the_exit_of_a_lifespan_ends_its_own_function(end):
     @contextmanager
     def lifespan():
         yield
-        getattr(fn, end)()
-        ended.set()
+        if not ended.is_set():
+            getattr(fn, end)()
+            ended.set()
 
     fn = microbatch(doubled, lifespan=lifespan)
     assert 2 == fn(1)
     in_time(fn.drain)
     assert ended.wait(PATIENCE)
+
+
+def test_the_exit_of_a_lifespan_calls_its_own_function():
+    """A call in the exit of a context manager on a worker runs on another worker."""
+    answers = []
+
+    @contextmanager
+    def lifespan():
+        yield
+        if not answers:
+            answers.append("exit")
+            answers.append(fn(2))
+
+    fn = microbatch(doubled, lifespan=lifespan)
+    assert 2 == fn(1)
+    in_time(fn.drain)
+    in_time(fn.drain)
+    assert ["exit", 4] == answers
 
 
 @pytest.mark.parametrize(("end", "instead"), [("drain", "adrain"), ("close", "aclose")])
