@@ -155,9 +155,8 @@ class SyncMicrobatcher(Batcher[T, R]):
         queue = engine.plain
         if waiter is None or waiter.is_busy:
             engine.check_blocking()
-            if waiter is not None:
-                # A signal handler may have interrupted the call that times the window. A worker does so instead.
-                queue = None
+            # A signal handler may have interrupted the call that times the window. A worker does so instead.
+            queue = queue if waiter is None else None
             waiter = new_waiter()
         wait = Wait(engine.line.queue, engine.name) if current() else None
         waiter.is_busy = True
@@ -175,7 +174,8 @@ class SyncMicrobatcher(Batcher[T, R]):
         except BaseException:
             # Ctrl-C, an error of another signal handler, or the limit of recursion. These may interrupt any call here,
             # and the rest is left to a worker. The waiter is not reused: a worker may still wake it.
-            kept.waiter = None
+            if kept.waiter is waiter:
+                kept.waiter = None
             waiter.left = True
             engine.abandoned += (waiter,)
             engine.workers.waker = engine

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from batchify import ReentrantCallError, SyncMicrobatcher, microbatch
+from batchify import BatcherClosedError, ReentrantCallError, SyncMicrobatcher, microbatch
 from batchify._batcher.line import Line
 from batchify._batcher.live import configure_lock
 from batchify._core.queue import PlainQueue
@@ -346,12 +346,16 @@ def test_a_call_that_interrupts_one_that_times_its_window(monkeypatch):
     """A signal handler makes a call in the thread that keeps the time of a window. Both calls are answered."""
     batcher = SyncMicrobatcher(doubled, batch_wait_timeout_s=0.01)
     assert 2 == batcher.submit(1)
+    closed = SyncMicrobatcher(doubled)
+    closed.close()
     arrived, answers = ThreadEngine.arrived, []
 
     def interrupted(engine, *arguments):
         seconds = arrived(engine, *arguments)
         if seconds > 0 and not answers:
             answers.append("interrupted")
+            with pytest.raises(BatcherClosedError):
+                closed.submit(1)
             answers.append(batcher.submit(2))
         return seconds
 
