@@ -93,7 +93,7 @@ class LoopLifespans:
         is_new = lifespan is None
         if lifespan is None:
             lifespan = self._by_slot[slot] = self._make()
-            # The end of a loop ends it, and then nothing may hold the loop.
+            # The end of a loop ends the task, which would keep the loop alive.
             lifespan.task.add_done_callback(partial(_forget, self._by_slot, lifespan))
         # This does not cancel the future if the batch is cancelled.
         await asyncio.wait([lifespan.entered, lifespan.task], return_when=asyncio.FIRST_COMPLETED)

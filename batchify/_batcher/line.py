@@ -200,7 +200,7 @@ class Line:
         return [waiter for _, (_, waiter, _) in entries]
 
     def fail_unstarted(self) -> list[Any]:
-        """Do the same, also for the items that wait in an executor."""
+        """Empty the queue, drop the items that wait in an executor, and return the waiters, which get an error."""
         waiters = self.fail_all()
         with self.stats.lock:
             for batch in self.queue.running:

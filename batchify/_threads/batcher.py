@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 
 def look_for_loop() -> Any:
-    """Return the event loop that runs in this thread, or ``None``. None runs before asyncio is loaded."""
+    """Return the event loop that runs in this thread, or ``None``. No loop runs before asyncio is loaded."""
     global running_loop  # noqa: PLW0603  # each call asks for the loop, and asyncio's own function takes less time
     # asyncio lacks the function while another thread imports it.
     running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", look_for_loop)

@@ -46,7 +46,7 @@ def _alive() -> list[Batcher[Any, Any]]:
 def _flush() -> None:
     for batcher in _alive():
         batcher.flush()
-    # A child of multiprocessing ends without the hooks of atexit. Its other threads may still call.
+    # A child of multiprocessing ends without the hooks of atexit. Its other threads may still make calls.
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         for batcher in _alive():
@@ -58,7 +58,7 @@ def _close() -> None:
         batcher.close()
 
 
-# Other threads may still call here too.
+# Other threads may still make calls at this point, so this does not close.
 def _drain_executors() -> None:
     for batcher in _alive():
         if batcher._config.executor is not None:
