@@ -396,7 +396,7 @@ class AsyncEngine:
         if batch.slot is None:
             return True
         try:
-            batch.state, is_new = await lifespans.enter(batch.slot)
+            batch.state, is_new = await lifespans.enter(batch.slot, batch)
         except BaseException as error:
             if self._ends_task((batch,), batch, error):
                 raise

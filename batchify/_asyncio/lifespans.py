@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, Event, Future, Task
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from batchify._batcher.current import entering
 from batchify._batcher.lifespan import log_exit, manager_of
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Sequence
+
+    from batchify._core.batch import Batch
 
     # Ends with the exit of a context manager.
     EndOfLifespan: TypeAlias = Task[None] | concurrent.futures.Future[None]
@@ -30,28 +33,32 @@ class Lifespans(Protocol):
 
     @property
     def are_entered(self) -> bool: ...
-    async def enter(self, slot: int) -> tuple[Any, bool]: ...
+    async def enter(self, slot: int, batch: Batch) -> tuple[Any, bool]: ...
     def end(self, chosen: Callable[[int], bool]) -> Sequence[EndOfLifespan]: ...
 
 
 class LoopLifespan:
     """The context manager of one slot. All methods are for the thread of the loop."""
 
-    def __init__(self, function: Callable[[], Any], name: str) -> None:
+    def __init__(self, function: Callable[[], Any], name: str, batch: Batch) -> None:
         self._name = name
         self.entered: Future[Any] = Future()
         self._ended = Event()
         self.end = self._ended.set
         # In an empty context, and as a plain task, like those of batches.
-        self.task = Context().run(Task, self._run(function), name=name)
+        self.task = Context().run(Task, self._run(function, batch), name=name)
         # A loop that closes without the end of its tasks leaves it pending for good.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         # The loop itself raises a ``SystemExit``, so asyncio need not log it.
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _run(self, function: Callable[[], Any]) -> None:
+    async def _run(self, function: Callable[[], Any], batch: Batch) -> None:
         try:
-            async with manager_of(function, self._name, "__aenter__") as state:
+            async with AsyncExitStack() as stack:
+                with entering(batch):
+                    state = await stack.enter_async_context(manager_of(function, self._name, "__aenter__"))
+                # The rest must not keep its items alive.
+                del batch
                 self.entered.set_result(state)
                 # The end of ``asyncio.run()`` is a usual end.
                 with suppress(CancelledError):
@@ -79,7 +86,7 @@ class LoopLifespans:
     """The lifespans of all slots of an engine, made as batches need them."""
 
     def __init__(self, function: Callable[[], Any], name: str) -> None:
-        self._make: Callable[[], LoopLifespan] = partial(LoopLifespan, function, name)
+        self._make: Callable[[Batch], LoopLifespan] = partial(LoopLifespan, function, name)
         self._by_slot: dict[int, LoopLifespan] = {}
 
     @property
@@ -87,12 +94,12 @@ class LoopLifespans:
         """Whether any context manager is entered, or about to be."""
         return bool(self._by_slot)
 
-    async def enter(self, slot: int) -> tuple[Any, bool]:
-        """Return the value of the context manager of ``slot``, and whether it was entered only now."""
+    async def enter(self, slot: int, batch: Batch) -> tuple[Any, bool]:
+        """Return the value of the context manager of ``slot``, and whether it was entered only now, for ``batch``."""
         lifespan = self._by_slot.get(slot)
         is_new = lifespan is None
         if lifespan is None:
-            lifespan = self._by_slot[slot] = self._make()
+            lifespan = self._by_slot[slot] = self._make(batch)
             # The end of a loop ends the task, which would keep the loop alive.
             lifespan.task.add_done_callback(partial(_forget, self._by_slot, lifespan))
         # This does not cancel the future if the batch is cancelled.

@@ -64,12 +64,12 @@ class ThreadOffload:
     def are_entered(self) -> bool:
         return self.config.lifespan is not None and bool(self._threads)
 
-    async def enter(self, slot: int) -> tuple[Any, bool]:
-        """Return the value of the context manager of ``slot``, and whether it was entered only now."""
+    async def enter(self, slot: int, batch: Batch) -> tuple[Any, bool]:
+        """Return the value of the context manager of ``slot``, and whether it was entered only now, for ``batch``."""
         lifespan = self._thread_of(slot).lifespan
         if lifespan is None:
             return None, False
-        is_new = await self._in_thread(slot, lambda: call_captured(Lifespan.enter, lifespan))
+        is_new = await self._in_thread(slot, lambda: call_captured(lifespan.enter, batch))
         return lifespan.state, is_new
 
     def end(self, chosen: Callable[[int], bool]) -> list[EndOfLifespan]:

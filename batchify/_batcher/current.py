@@ -6,6 +6,7 @@ A batch function runs in a context with only the current batch set, and sees no 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from batchify._batcher.requests import item_of
 from batchify._core.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ observers: list[Callable[[str, Sequence[Any], str], None]] = []
 def current_batch() -> CurrentBatch | None:
     """Return the batch that the running code belongs to, or ``None`` outside of batch functions.
 
-    Tasks and contexts that were created inside a batch belong to it too.
+    While a lifespan is being entered, this is the batch that waits for it. Tasks and contexts that were created inside
+    a batch belong to it too.
     """
     batch = current()
     if batch is None or isinstance(batch, CurrentBatch):
@@ -78,6 +80,16 @@ def run_remote(batch: CurrentBatch | None, fn: Callable[..., Any], *args: Any, *
     context = Context()
     context.run(_current.set, batch)
     return context.run(fn, *args, **kwargs)
+
+
+@contextmanager
+def entering(batch: Batch) -> Generator[None]:
+    """Make ``batch`` the current one while its lifespan is being entered. No observer sees it before it runs."""
+    token = _current.set(batch)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def batch_context(batch: Batch) -> Context:

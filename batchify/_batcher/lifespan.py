@@ -14,8 +14,12 @@ import logging
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from batchify._batcher.current import entering
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batchify._core.batch import Batch
 
 log = logging.getLogger("batchify")
 
@@ -29,12 +33,13 @@ class Lifespan:
         self._stack: ExitStack | None = None
         self.state: Any = None
 
-    def enter(self) -> bool:
-        """Enter the context manager unless it is entered already; return whether this call has entered it."""
+    def enter(self, batch: Batch) -> bool:
+        """Enter the context manager unless it is entered already; return whether ``batch`` is the first."""
         if self._stack is not None:
             return False
         stack = ExitStack()
-        self.state = stack.enter_context(manager_of(self._function, self._name, "__enter__"))
+        with entering(batch):
+            self.state = stack.enter_context(manager_of(self._function, self._name, "__enter__"))
         self._stack = stack
         return True
 

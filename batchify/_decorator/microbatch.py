@@ -112,10 +112,10 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
             instance of a method, once for each of the ``concurrency`` slots. The context manager is entered before the
             first batch of the slot, on the worker's own thread or the event loop, and exited when the worker ends:
             after ``drain()`` or ``close()``, a lower ``concurrency``, the end of the loop or the process. In a batch,
-            ``current_batch().state`` is its value, and ``current_batch().slot`` the number of the slot. An error on
-            entering is the error of that batch, and the next batch tries again; an error on exit is logged. A
-            context manager that refers to an instance keeps the instance alive until its exit. The child of a fork
-            enters one of its own. It does not work with ``executor``.
+            ``current_batch().state`` is its value. ``current_batch().slot`` is the number of the slot, also while the
+            context manager is being entered. An error on entering is the error of that batch, and the next batch tries
+            again; an error on exit is logged. A context manager that refers to an instance keeps the instance alive
+            until its exit. The child of a fork enters one of its own. It does not work with ``executor``.
         capture_context: keep the context of each caller for ``current_batch().contexts``; with ``dedupe``, that of the
             first caller of each item.
         on_batch: function that is called with a ``BatchReport`` after each batch, once its callers have their answers,

@@ -678,7 +678,7 @@ class ThreadEngine:
     def _enter(self, lifespan: Lifespan, batch: Batch, kind: Kind) -> bool:
         """Enter the lifespan before the first batch; return whether the batch can run."""
         try:
-            if lifespan.enter():
+            if lifespan.enter(batch):
                 # Entering is not run time, and the first run after it is slow.
                 batch.departed, batch.run_cost = monotonic(), None
         except BaseException as error:  # noqa: BLE001  # as in ``run()``

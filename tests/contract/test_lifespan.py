@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from batchify import AsyncMicrobatcher, SyncMicrobatcher, current_batch, microbatch
+from batchify.errors import ReentrantCallError
 from batchify.testing import inline
 from batchify.testing.virtual_time import closing_loop
 from tests.kit.columns import in_time
@@ -101,6 +102,37 @@ def test_each_slot_has_its_own_lifespan(kit, resource):
     assert (0, slots[0]) == kit.call(fn, 1).result(PATIENCE)
     in_time(fn.drain)
     assert 3 == resource.log.count("exit")
+
+
+def test_a_lifespan_belongs_to_its_first_batch_while_it_is_entered(kit, resource):
+    """The context manager sees its slot on entering, to choose a device, and no batch on its exit."""
+    seen = []
+    resource.enter = lambda: seen.append(current_batch())
+    resource.exit = lambda: seen.append(current_batch())
+    fn, _ = kit.decorate(states, lifespan=resource.lifespan)
+    assert (0, None) == kit.call(fn, 1).result(PATIENCE)
+    in_time(fn.drain)
+    entering, exiting = seen
+    assert (1, 0, None) == (entering.size, entering.slot, entering.state)
+    assert exiting is None
+
+
+def test_entering_a_lifespan_calls_its_own_function(kit, resource):
+    """The call would wait for the batch that waits for the context manager, so it is refused."""
+
+    @contextmanager
+    def on_thread():
+        fn(1)
+        yield
+
+    @asynccontextmanager
+    async def on_loop():
+        await fn(1)
+        yield
+
+    fn, _ = kit.decorate(states, lifespan=on_loop if kit.name == "asyncio" else on_thread, concurrency=2)
+    with pytest.raises(ReentrantCallError):
+        kit.call(fn, 1).result(PATIENCE)
 
 
 def test_a_busy_worker_above_a_lower_concurrency_ends_after_its_batch(kit, resource):
@@ -329,6 +361,7 @@ async def test_a_def_function_on_a_loop_has_its_lifespan_on_its_thread(executor)
     def lifespan():
         thread = threading.current_thread().name
         log.append(thread)
+        assert 0 == current_batch().slot
         yield "state"
         log.append(threading.current_thread().name == thread)
 
