@@ -131,13 +131,16 @@ def _bench(args: Namespace) -> int:
         args.concurrency or config.concurrency,
     )
     loads: list[tuple[float, float, Sequence[Simulation], Load]] = []
+    try:
+        fn.configure(**asdict(setting))
+    except ValueError as error:
+        raise CommandError(error) from None
     with closing_loop(PreciseLoop()) as loop, _shown(args, lambda: wording.comparison(loads)) as parts:
         target = loading.make_target(fn, loading.load_items(args.items, loop))
         meter = Meter(target, loop, setting.concurrency)
         output.progress("trying items", meter.try_items(MEASURE_SECONDS))
         before = _measured(meter, setting)
         rates = args.rate or default_rates(Cost.of(before, target.workload).capacity(setting))
-        fn.configure(**asdict(setting))
         for rate in rates:
             load, rounds = Load(arrivals(rate, args.seconds, args.seed)), before
             try:

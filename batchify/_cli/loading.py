@@ -17,7 +17,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher.admission import Admission
-from batchify._batcher.functions import is_async
+from batchify._batcher.functions import is_async, is_generator
 from batchify._decorator.methods import BatchedMethod, UnboundMethod
 from batchify._decorator.microbatch import microbatch
 from batchify._decorator.proxy import Batched
@@ -45,7 +45,8 @@ class Target:
     is_async: bool
     # The batch function as a function of a list of rows.
     run: Callable[[list[Any]], Any]
-    lifespan: Callable[[], Any] | None
+    # The options of the function that a measurement needs.
+    options: dict[str, Any]
     # For each item, its row and a call to await.
     rows: list[Any]
     calls: list[Callable[[], Any]]
@@ -64,6 +65,9 @@ def load_function(named: str, *, plain: bool = False) -> Batched:
         except TypeError as error:
             msg = f"{named} is not a batch function: {error}"
             raise CommandError(msg) from None
+    if is_generator(fn.__wrapped__):
+        msg = f"{named} is a generator function; only functions that return all results of a batch at once are measured"
+        raise CommandError(msg)
     if isinstance(fn, UnboundMethod):
         example = f"module:instance.{named.rpartition('.')[2]}"
         msg = f"{named} is a method; name the method of an instance, for example {example}"
@@ -84,7 +88,8 @@ def make_target(fn: Batched, items: list[Any]) -> Target:
     admission = Admission(config)
     entries = [_entry(admission, index, row) for index, row in enumerate(rows)]
     workload = Workload(entries, config.is_grouped, config)
-    return Target(config.name, is_async(function), call.batch(function), lifespan, rows, calls, workload)
+    options = {"name": config.name, "lifespan": lifespan, "keyed": config.keyed, "sizes": config.sizes}
+    return Target(config.name, is_async(function), call.batch(function), options, rows, calls, workload)
 
 
 def load_items(named: str, loop: AbstractEventLoop) -> list[Any]:
@@ -112,8 +117,12 @@ def _row(fn: Batched, index: int, item: Any) -> Any:
     try:
         return fn._self_call.converter({})(item)
     except TypeError:
-        call = f"{fn._self_config.name}{fn._self_call.signature}"
+        signature = fn._self_call.signature
+        call = f"{fn._self_config.name}{signature}"
         msg = f"items[{index}] does not fit {call}: it must have one element for each column"
+        for option in signature.parameters.values():
+            if option.kind is option.KEYWORD_ONLY and option.default is option.empty:
+                msg = f"{call} needs a default for {option.name}, because a measurement passes only items"
         raise CommandError(msg) from None
 
 

@@ -62,7 +62,7 @@ class Meter:
         # For each run of the function since the last calls, its start and its duration.
         self._function_runs: list[tuple[float, float]] = []
         timed = self._timed_async if target.is_async else self._timed
-        self._call = microbatch(timed, timeout=HOUR, lifespan=target.lifespan, name=target.name)
+        self._call: Any = microbatch(timed, timeout=HOUR, **target.options)
 
     def costs(self) -> list[Cost]:
         return Cost.resampled(self.rounds, self._target.workload)
@@ -82,7 +82,7 @@ class Meter:
         # By size: the time of a batch, and a full batch for rounds that draw none, because items are too heavy.
         times: dict[int, float] = {}
         full: dict[int, list[int]] = {}
-        for size in doubling(largest):
+        for size in (sizes := self._sizes(largest)):
             full[size] = self._cut(self._draw(size), 0, size)
             if len(full[size]) < size:
                 break
@@ -91,7 +91,7 @@ class Meter:
             yield min(passed / seconds, 1.0)
             if passed > FIRST_ROUND * seconds:
                 break
-        if len(times) < min(2, largest):
+        if len(times) == 1 < len(sizes):
             msg = (
                 f"only batches of one item of {self._target.name}() could be measured, which says nothing about larger "
                 f"ones; measure for longer: --seconds {4 * seconds:g}"
@@ -108,6 +108,17 @@ class Meter:
             self.rounds.append(done)
             if number + 1 >= MIN_ROUNDS and self.loop.time() - start > seconds:
                 return
+
+    def _sizes(self, largest: int) -> list[int]:
+        """Return the sizes to measure: powers of two, or those that the function is always called with."""
+        sizes = self._target.workload.limits.sizes
+        if sizes is None:
+            return [*doubling(largest)]
+        return sorted({1, sizes[0], *(size for size in sizes if size <= largest)})
+
+    def _configure(self, size: int, slots: int) -> None:
+        # Not ``configure()``, which refuses a size below the last of ``sizes``.
+        self._call._self_scope.change({"max_size": size, "concurrency": slots})
 
     def _affordable(self, times: dict[int, float], seconds: float) -> int:
         """Return the number of items for which a round takes ``seconds``, or twice the least time if that is longer."""
@@ -134,7 +145,7 @@ class Meter:
 
     def _alone(self, chosen: Sequence[int]) -> Run:
         """Run a batch after a pause."""
-        self._call.configure(max_size=len(chosen), concurrency=1)
+        self._configure(len(chosen), 1)
         times = self._run(self._after_pause(chosen), chosen)
         return Run(self._function_runs[0][1], *times)
 
@@ -153,7 +164,7 @@ class Meter:
 
         Callers repeat their calls at once, so calls and answers slow down the running batches, as in production.
         """
-        self._call.configure(max_size=len(batches[0]), concurrency=slots)
+        self._configure(len(batches[0]), slots)
         repeated = islice(cycle(batches), max(len(batches), slots) + 2 * slots)
         rows = iter([self._target.rows[index] for batch in repeated for index in batch])
 
@@ -199,7 +210,7 @@ class Meter:
             raise CommandError(self._explain(error, chosen)) from None
 
     def _explain(self, error: Exception, chosen: Iterable[int]) -> str:
-        self._call.configure(max_size=1, concurrency=1)
+        self._configure(1, 1)
         name = self._target.name
         for index in sorted(chosen):
             try:

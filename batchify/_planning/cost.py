@@ -234,7 +234,8 @@ class Cost:
         def run_time(batch: Batch) -> float:
             nonlocal busy_until
             typical = after_pause if batch.departed > busy_until else loaded
-            seconds = typical[batch.size] * rng.choice(ratios[batch.size])
+            size = batch.size + batch.padding
+            seconds = typical[size] * rng.choice(ratios[size])
             busy_until = max(busy_until, batch.departed + seconds)
             return seconds
 

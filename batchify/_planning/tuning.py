@@ -72,7 +72,8 @@ def recommend(costs: Sequence[Cost], rates: Sequence[float] | None = None, slo: 
     The default rates are ``LOADS`` of the capacity.
     """
     cost = costs[0]
-    settings = [Setting(size, None, slots) for slots in cost.loaded for size in cost.function]
+    sizes = cost.workload.limits.sizes or cost.function
+    settings = [Setting(size, None, slots) for slots in cost.loaded for size in cost.function if size in sizes]
     setting = max(settings, key=cost.capacity)
     most = _capacity(costs, setting)
     if carried := [rate for rate in rates or default_rates(most.value) if rate < most.value]:

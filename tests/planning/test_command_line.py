@@ -136,6 +136,25 @@ FUNCTIONS = dedent(
         await asyncio.sleep(0.001)
         return items
 
+    @microbatch(keyed=True)
+    async def price(items):
+        await asyncio.sleep(0.002)
+        return {item: item for item in items}
+
+    @microbatch(sizes=(4, 16))
+    async def graph(items):
+        assert len(items) in (4, 16)
+        await asyncio.sleep(0.001 * len(items))
+        return items
+
+    @microbatch
+    def ask(items, *, model):
+        return items
+
+    @microbatch
+    async def count(items):
+        yield items
+
     stop = 40
 
     async def brief(items):
@@ -323,6 +342,31 @@ def test_tune_takes_methods_and_columns(command, named):
     code, output, _ = command(f"tune {named} --items shop:{items} --max-size 2 --seconds 0.2 --rate 100")
     assert 0 == code
     assert "Batching pays" in output
+
+
+def test_tune_takes_results_by_key(command):
+    """A function with ``keyed`` is measured like any other."""
+    code, output, _ = command("tune shop:price --items shop:numbers --max-size 2 --seconds 0.2 --rate 100")
+    assert 0 == code
+    assert "Batching pays" in output
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(256, ["1", "4", "16"]), (2, ["1", "4"])])
+def test_tune_pads_batches(command, largest, sizes):
+    """A function with ``sizes`` is measured in these sizes, and one is recommended. One item takes as long as four."""
+    line = "tune shop:graph --items shop:numbers --seconds 0.5 --rate 10"
+    code, output, _ = command(f"{line} --max-size {largest}")
+    assert 0 == code
+    rows = cells(output)
+    assert sizes == [row[0] for row in rows[: len(sizes)]]
+    assert ["4.00 ms", "4.00 ms"] == [row[1] for row in rows[:2]]
+    assert "max_size=4" in output
+
+
+def test_bench_predicts_padded_batches(command):
+    """A batch of five items takes as long as the sixteen that it is padded to."""
+    [predicted, measured, _] = cells(command("bench shop:graph --items shop:numbers --seconds 2 --rate 700")[1])
+    assert predicted[3] == measured[3]
 
 
 class Page(HTMLParser):
@@ -581,6 +625,21 @@ MEASURED = "argument --measured: must be pairs of size and seconds, at least two
         (
             "tune shop:add --items short.jsonl",
             "items[1] does not fit add(left, right, *, more=0): it must have one element for each column",
+        ),
+        (
+            "tune shop:ask --items shop:numbers",
+            "ask(items, *, model) needs a default for model, because a measurement passes only items",
+        ),
+        (
+            "tune shop:count --items shop:numbers",
+            (
+                "shop:count is a generator function; "
+                "only functions that return all results of a batch at once are measured"
+            ),
+        ),
+        (
+            "bench shop:graph --items shop:numbers --max-size 8",
+            "the last of sizes must be max_size, 8, got (4, 16)",
         ),
         ("tune shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 41"),
         ("bench shop:picky --items shop:numbers", "items[13] makes picky() fail: KeyError at shop.py, line 41"),
