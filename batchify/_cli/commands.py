@@ -144,7 +144,7 @@ def _bench(args: Namespace) -> int:
         for rate in rates:
             load, rounds = Load(arrivals(rate, args.seconds, args.seed)), before
             try:
-                output.progress(f"{rate:,.0f} calls/s", [0.0])
+                output.progress(f"{wording.as_rate(rate)} calls/s", [0.0])
                 loop.run_until_complete(run_load(load, target.calls, args.seed))
                 before = _measured(meter, setting)
                 rounds += before

@@ -56,10 +56,16 @@ Part: TypeAlias = "str | Table"
 PREDICTED = ("load", "p50", "p99", "answered/s", "batch")
 # The cost of items is said to differ from this standard deviation on, as a share of the mean.
 UNEQUAL = 0.2
+# Rates below this have two digits.
+MANY = 10
 # A function that uses this share of all cores leaves none to the loop that calls it.
 ALL_CORES = 0.8
 # Seconds below which waking up a thread and a loop takes a large part of the time of a call.
 SHORT = 0.001
+
+
+def as_rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= MANY else f"{rate:.2g}"
 
 
 def cost_tables(costs: Sequence[Cost]) -> Iterator[Table]:
@@ -130,7 +136,7 @@ def verdict(costs: Sequence[Cost]) -> Iterator[str]:
 
 
 def uncertainty(costs: Sequence[Cost], advice: Advice) -> str:
-    capacity = Figure(advice.capacity, "{:,.0f}".format)
+    capacity = Figure(advice.capacity, as_rate)
     return (
         f"No recommendation: the measurements vary too much. With {advice.setting}, the capacity is {capacity} calls a "
         f"second, and all predictions depend on it. {_help(costs)}"
@@ -150,7 +156,7 @@ def recommendation(advice: Advice) -> Iterator[Part]:
     setting = advice.setting
     adaptive = ": no window was clearly better than adaptive timing" if setting.timeout is None else ""
     yield f"Use @microbatch({setting}){adaptive}."
-    capacity = Figure(advice.capacity, "{:,.0f}".format)
+    capacity = Figure(advice.capacity, as_rate)
     heads = (*asdict(setting), "capacity in calls/s")
     yield Table("Recommended options", heads, [(*asdict(setting).values(), capacity)])
     rows = [(_rate(rate), *_prediction(rate, advice.capacity.value, each)) for rate, each in advice.forecasts.items()]
@@ -197,10 +203,10 @@ def comparison(loads: Sequence[tuple[float, float, Sequence[Simulation], Load]])
 def _remarks(rate: float, load: Load) -> Iterator[str]:
     if load.errors:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in load.errors.items())
-        yield f"At {rate:,.0f} calls/s, {load.errors.total():,} of the calls failed: {kinds}."
+        yield f"At {as_rate(rate)} calls/s, {load.errors.total():,} of the calls failed: {kinds}."
     if load.answered and load.delay_ms.p99 > next(load.outcomes())[0] / 2:
         yield (
-            f"At {rate:,.0f} calls/s, some calls were made late (99 of 100 within {as_time(load.delay_ms.p99)}), "
+            f"At {as_rate(rate)} calls/s, some calls were made late (99 of 100 within {as_time(load.delay_ms.p99)}), "
             "because the event loop or the machine was busy. Latency counts from the time at which a call was due."
         )
 
@@ -226,15 +232,15 @@ def _time(values: Iterable[float]) -> Figure:
 
 
 def _rate(*values: float) -> Figure:
-    return Figure.of(values, "{:,.0f}".format)
+    return Figure.of(values, as_rate)
 
 
 def _target(advice: Advice, slo: float, max_rate: Estimate) -> str:
     target = f"99 of 100 calls within {as_time(1000 * slo)}"
-    highest = Figure(max_rate, "{:,.0f}".format)
+    highest = Figure(max_rate, as_rate)
     if not advice.missed_rates:
         return f"{target}: yes, up to {highest} calls a second."
     nearest = as_time(min(prediction.latency_ms.p99 for prediction in advice.carried.values()))
-    missed = " and ".join(f"{rate:,.0f}" for rate in advice.missed_rates)
+    missed = " and ".join(map(as_rate, advice.missed_rates))
     met = f"but up to {highest}" if max_rate.value else "nor at any other rate"
     return f"{target}: not at {missed} calls a second, {met}. The lowest 99th percentile is {nearest}."

@@ -262,7 +262,8 @@ def _checked_trace(trace: Iterable[float]) -> list[float]:
         if not (isfinite(after) and before <= after):
             msg = f"trace must be finite times in order, got {after!r} after {before!r}"
             raise ValueError(msg)
-    return arrivals
+    # From the first one on, because large numbers, as of nanoseconds since 1970, have no fractions.
+    return [time - arrivals[0] for time in arrivals]
 
 
 def interpolate(run_time: Mapping[int, float], largest: int) -> list[float]:

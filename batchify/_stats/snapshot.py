@@ -129,7 +129,7 @@ def _figures(stats: BatchStats) -> Figures:
     for name in (*CALL_OUTCOMES, "isolation_runs"):
         # The other counts are shown only if they are not zero.
         if name != "answered_items" and (number := getattr(stats, name)):
-            calls[name.removesuffix("_items").replace("_", " ")] = number
+            calls[name.partition("_")[0]] = number
     return Figures(
         title=stats.name,
         totals={

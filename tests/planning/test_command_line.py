@@ -877,7 +877,7 @@ def test_an_interrupted_simulation_shows_finished_rows(command, monkeypatch):
     monkeypatch.setattr("batchify._cli.commands.simulate", simulate)
     code, output, _ = command("simulate --cost 1 --rate 0.1 0.2 --calls 10")
     assert 130 == code
-    assert ["0"] == [row[0] for row in cells(output)]
+    assert ["0.1"] == [row[0] for row in cells(output)]
 
 
 # In a separate process.

@@ -167,6 +167,11 @@ def test_a_maximum_size_above_the_number_of_calls_takes_no_time():
     assert 1 == traced(0.0, max_size=10**12).batches
 
 
+def test_a_trace_of_large_numbers():
+    """Only the distances of arrivals count, so a trace may be of seconds or nanoseconds since 1970."""
+    assert (2, 2.0) == (traced(1.8e18, 1.8e18, timeout=1.0).calls, traced(1.8e18, 1.8e18, timeout=1.0).duration_s)
+
+
 def test_calls_arrive_at_the_rate():
     """Over many calls, the mean rate is the given one, and gaps vary like those of a Poisson process."""
     outcome = simulate(run_time={1: 1e-9}, rate=50.0, calls=5000, seed=4)

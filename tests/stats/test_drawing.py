@@ -122,7 +122,8 @@ def test_calls_without_an_answer_are_listed_before_any_batch_ends() -> None:
     )
     rows = dict(line[32:].rsplit(maxsplit=1) for line in str(stats).splitlines()[3:10])
     calls = {"failed": "1", "cancelled": "2", "expired": "3", "rejected": "4,000", "deduped": "5"}
-    assert calls | {"padded": "6", "isolation runs": "7"} == rows
+    assert calls | {"padded": "6", "isolation": "7"} == rows
+    assert 60 == max(map(len, str(stats).splitlines()))
 
 
 def test_text_of_large_numbers_fits_a_terminal() -> None:
