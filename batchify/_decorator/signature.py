@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature
 from types import BuiltinMethodType, UnionType
-from typing import TYPE_CHECKING, Any, ForwardRef, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Union, cast, get_args, get_origin
 
 from batchify._batcher.executors import only_items, run_in
 from batchify._batcher.functions import is_generator
@@ -227,8 +227,21 @@ def _signature_of(fn: Callable[..., Any]) -> Signature:
     return signature
 
 
+def _expanded(annotation: Any) -> Any:
+    """Return the type that ``Annotated`` or an alias stands for."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _expanded(inner[0])
+    try:
+        value = annotation.__value__
+    except Exception:  # noqa: BLE001  # most types are no alias, and the value of an alias may raise anything
+        return annotation
+    return _expanded(value[inner] if inner else value)
+
+
 def _element(annotation: Any) -> Any:
     """Return ``X`` for ``list[X]``, ``Sequence[X]`` and the like, otherwise ``Parameter.empty``."""
+    annotation = _expanded(annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
     if isinstance(origin, type) and issubclass(origin, Iterable) and inner and (len(inner) == 1 or inner[1:] == (...,)):
         return inner[0]
@@ -237,6 +250,7 @@ def _element(annotation: Any) -> Any:
 
 def _result(annotation: Any) -> Any:
     """Return the type of an element, or of a value of a mapping, without exceptions and ``DONE``, which end a call."""
+    annotation = _expanded(annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
     is_mapping = inspect.isclass(origin) and issubclass(origin, Mapping)
     element = inner[-1] if is_mapping and inner else _element(annotation)
@@ -248,6 +262,7 @@ def _result(annotation: Any) -> Any:
 
 def _stream(annotation: Any) -> Any:
     """Return the type of a stream of ``X`` for an iterator of lists of ``X``, otherwise ``Parameter.empty``."""
+    annotation = _expanded(annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
     element = _result(inner[0]) if inner else Parameter.empty
     if not isinstance(origin, type) or element is Parameter.empty:

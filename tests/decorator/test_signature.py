@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
-from typing import Any, Optional, Union
+from typing import Annotated, Any, Optional, TypeVar, Union
 from weakref import ref
 
 import pytest
+from typing_extensions import TypeAliasType
 
 from batchify import Done
 from batchify._batcher.functions import is_async, is_generator, name_of
@@ -20,6 +21,9 @@ from tests.kit.errors import message_of
 from tests.kit.misbehaving import Incomparable
 
 EMPTY = Parameter.empty
+T = TypeVar("T")
+Texts = TypeAliasType("Texts", list[str])
+Items = TypeAliasType("Items", Annotated[list[T], "several"], type_params=(T,))
 
 
 def sync(texts: list[str]) -> list[int]: ...
@@ -488,6 +492,10 @@ def element(annotation):
         (list[Any], Any),
         ("list[str]", str),
         ("Sequence[Model]", Model),
+        (Annotated[list[str], "short"], str),
+        ("Annotated[Texts, 'short']", str),
+        (Texts, str),
+        (Items[int], int),
     ],
 )
 def test_the_type_of_one_item_is_the_element_type(annotation, expected):
@@ -507,6 +515,8 @@ def test_the_type_of_one_item_is_the_element_type(annotation, expected):
         (list[list[int] | ValueError], list[int]),
         (dict[str, int | ValueError], int),
         (Mapping[str, bytes], bytes),
+        (Annotated[dict[str, bytes], "by name"], bytes),
+        (Items[int | ValueError], int),
     ],
 )
 def test_the_type_of_a_result_excludes_exceptions(returned, expected):
@@ -524,7 +534,7 @@ def test_the_type_of_a_stream_excludes_exceptions_and_done():
     def fn(items):
         yield []
 
-    fn.__annotations__ = {"return": Iterator[list[int | ValueError | Done]]}
+    fn.__annotations__ = {"return": Annotated[Iterator[Items[int | ValueError | Done]], "slow"]}
 
     assert Iterator[int] == Call(fn, "f").signature.return_annotation
 
