@@ -78,10 +78,13 @@ def for_each(
     step: Callable[[Batcher[Any, Any], float | None], None],
     timeout: float | None,
 ) -> None:
-    """Drain or close ``several`` batchers, one after the other, within ``timeout`` seconds."""
+    """Drain or close ``several`` batchers within ``timeout`` seconds.
+
+    All start their queued items at once. They end one after the other, so that batches of one can call the next.
+    """
     left = time_left(timeout)
     errors: list[Exception] = []
-    for batcher in several:
+    for batcher in flushed(several):
         try:
             step(batcher, left())
         except (RuntimeError, TimeoutError) as error:  # noqa: PERF203  # the others are not spared
@@ -99,10 +102,17 @@ async def for_each_async(
 
     left = time_left(timeout, asyncio.get_running_loop().time)
     errors: list[TimeoutError] = []
-    for batcher in several:
+    for batcher in flushed(several):
         try:
             await step(batcher, left())
         except TimeoutError as error:  # noqa: PERF203  # as above
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def flushed(several: Iterable[Batcher[Any, Any]]) -> list[Batcher[Any, Any]]:
+    first_to_last = [*several]
+    for later in first_to_last[1:]:
+        later.flush()
+    return first_to_last

@@ -28,6 +28,9 @@ class Batcher(base.Batcher):
     def __repr__(self):
         return self.name
 
+    def flush(self):
+        self.log.append(f"{self.name} flushed")
+
     def close(self, timeout=None):
         self.log.append(f"{self.name} closed")
 
@@ -123,11 +126,11 @@ def test_sources_have_no_parent():
 
 
 def test_close_all_closes_all_oldest_first():
-    """``close_all()`` closes every live batcher, in the order in which they were made."""
+    """``close_all()`` closes every live batcher, in the order in which they were made. The later ones start at once."""
     log = []
     made = [Batcher("first", log), Batcher("second", log)]
     close_all()
-    assert [f"{batcher} closed" for batcher in made] == log
+    assert ["second flushed", *(f"{batcher} closed" for batcher in made)] == log
 
 
 async def test_aclose_all_closes_all_oldest_first():
@@ -135,7 +138,7 @@ async def test_aclose_all_closes_all_oldest_first():
     log = []
     made = [Batcher("first", log), Batcher("second", log)]
     await aclose_all()
-    assert [f"{batcher} closed on the loop" for batcher in made] == log
+    assert ["second flushed", *(f"{batcher} closed on the loop" for batcher in made)] == log
 
 
 def test_a_fork_resets_everything():

@@ -427,6 +427,20 @@ def test_all_batchers_drain(kit, drain_all):
     assert [6] == kit.results(late)
 
 
+@pytest.mark.parametrize("end_all", [batchify.drain_all, lambda: asyncio.run(batchify.aclose_all())])
+def test_all_batchers_start_their_items_at_once(kit, end_all):
+    """A batcher need not wait for the end of those before it, which may take as long as the timeout."""
+    held, gate = kit.held()
+    later, _ = kit.decorate(timeout=HOUR)
+    callers = kit.call_waiting(later, 1)
+    ending = threading.Thread(target=end_all)
+    ending.start()
+    assert [2] == kit.results(callers)
+    assert 1 == held.batch_stats.running
+    gate.open()
+    in_time(ending.join)
+
+
 async def test_functions_on_a_loop_share_one_time_limit(moment):
     """``adrain_all()`` ends after its time limit by the clock of the loop, however many functions do not drain."""
 
