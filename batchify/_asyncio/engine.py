@@ -422,7 +422,9 @@ class AsyncEngine:
     @property
     def kept_slots(self) -> Container[int]:
         """The slots whose lifespans go on when their batches end."""
-        return range(self.line.config.concurrency)
+        # A close that does not wait for the last batches leaves these lifespans to be ended.
+        is_left = any(drain.reason == "close" and drain.done() for drain in self.line.drains)
+        return () if is_left and not self.line.waiting else range(self.line.config.concurrency)
 
     def end_workers(self, end: End) -> None:
         """End the idle lifespans and threads. Set ``end`` after that."""

@@ -608,6 +608,33 @@ def test_a_blocking_end_on_the_loop_that_has_to_exit_a_lifespan(end, instead):
     in_time(lambda: asyncio.run(main()))
 
 
+@pytest.mark.parametrize("ends", ["in time", "inside"])
+async def test_a_close_that_does_not_wait_for_a_batch_leaves_no_lifespan(ends, moment):
+    """After a timeout, or if it comes from inside the batch, the context manager is exited once the batch has ended."""
+    exits = []
+
+    @asynccontextmanager
+    async def lifespan():
+        yield
+        exits.append(moment())
+
+    @microbatch(lifespan=lifespan)
+    async def fn(items):
+        if ends == "inside":
+            await fn.aclose()
+        await asyncio.sleep(5)
+        return items
+
+    call = asyncio.ensure_future(fn(1))
+    if ends == "in time":
+        await asyncio.sleep(1)
+        await fn.aclose(timeout=1)
+        assert ([], 2.0) == (exits, moment())
+    assert 1 == await call
+    await asyncio.sleep(1)
+    assert [5.0] == exits
+
+
 async def test_a_drain_while_the_loop_ends():
     """``asyncio.run()`` cancels all tasks at once. One of them may then drain the function."""
     log = []
