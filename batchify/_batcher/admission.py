@@ -18,6 +18,7 @@ from batchify._batcher.interning import InternedKey, Interner, is_hashable
 from batchify._batcher.requests import Request
 from batchify._core.entries import Entry
 from batchify._core.grouped import GroupedQueue
+from batchify._core.outcome import type_in_words
 from batchify._core.queue import PlainQueue
 from batchify._core.run_cost import LONGEST
 
@@ -126,13 +127,13 @@ class Admission:
         except TypeError:
             if is_hashable(key):
                 raise
-            msg = f"group_by of {config.name}() must return something hashable, got a {type(key).__name__}"
+            msg = f"group_by of {config.name}() must return something hashable, got {type_in_words(key)}"
             raise TypeError(msg) from None
 
     def _number(self, option: str, value: Any, verb: str, limit: str, most: float | None) -> float:
         name = self._config.name
         if isinstance(value, bool) or not isinstance(value, Real):
-            msg = f"{option} of {name}() must return a number, got a {type(value).__name__}"
+            msg = f"{option} of {name}() must return a number, got {type_in_words(value)}"
             raise TypeError(msg)
         try:
             number = float(value)

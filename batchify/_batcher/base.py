@@ -185,7 +185,8 @@ class Batcher(Generic[T, R]):
     def _undrained(self) -> str:
         stats = self.stats
         calls = stats.pending + stats.running
-        return f"{self.name} still had {calls} unanswered calls at the end of its timeout; allow drain() more time"
+        left = f"{calls} unanswered call{'' if calls == 1 else 's'}" if calls else "workers to end"
+        return f"{self.name} still had {left} at the end of its timeout; allow drain() more time"
 
     def _patient(self, row: Any) -> Any:
         """Return the row of a call that waits for room, whatever ``on_full`` is."""

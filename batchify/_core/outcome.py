@@ -51,24 +51,30 @@ class Done(Enum):
 DONE: Final = Done.DONE
 
 
+def type_in_words(value: object) -> str:
+    """Return the type of ``value`` in words, for a message."""
+    kind = type(value).__name__
+    return "None" if value is None else f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
+
+
 def results(name: str, size: int, returned: Any, verb: str = "return") -> list[Any]:
     """Return the results for a batch of ``size`` items as a new list. ``verb`` is ``"return"`` or ``"yield"``.
 
     Raises:
         BatchResultError: ``returned`` is not one result for each item, in order.
     """
-    kind = type(returned).__name__
+    kind = type_in_words(returned)
     if hasattr(type(returned), "__dataframe__"):  # pyright: ignore[reportUnknownArgumentType]  # the type of anything
         # Its length is that of its rows, but it yields the names of its columns. The attribute is the interchange
         # protocol of pandas, polars and others.
-        frame = f'a {kind}, whose elements are its columns ({verb} frame.to_dict("records") instead)'
+        frame = f'{kind}, whose elements are its columns ({verb} frame.to_dict("records") instead)'
         raise BatchResultError(_wrong(name, size, frame, verb))
     if returned is None or isinstance(returned, NOT_SEQUENCES):
-        raise BatchResultError(_wrong(name, size, "None" if returned is None else f"a {kind}", verb))
+        raise BatchResultError(_wrong(name, size, kind, verb))
     try:
         count = len(returned)
     except TypeError:
-        raise BatchResultError(_wrong(name, size, f"a {kind}, which has no length", verb)) from None
+        raise BatchResultError(_wrong(name, size, f"{kind}, which has no length", verb)) from None
     answers = list(returned)
     if not count == len(answers) == size:
         raise BatchResultError(_wrong(name, size, f"{len(answers)} result{'' if len(answers) == 1 else 's'}", verb))
@@ -87,7 +93,7 @@ def keyed_results(name: str, items: list[Any], returned: Any) -> list[Any]:
         BatchResultError: ``returned`` is not a mapping.
     """
     if not isinstance(returned, Mapping):
-        kind = "None" if returned is None else f"a {type(returned).__name__}"
+        kind = type_in_words(returned)
         msg = f"{name}() returned {kind}; with keyed=True, it must return a mapping from each item to its result"
         raise BatchResultError(msg)
     return [_result_of(name, item, returned) for item in items]  # pyright: ignore[reportUnknownArgumentType]  # of anything

@@ -10,6 +10,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.interning import InternedKey, Interner, is_hashable
+from batchify._core.outcome import type_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ class CallOptions:
                 if not is_hashable(value):
                     msg = (
                         f"{self._name}() compares options to find the calls that may share a batch, so they must be "
-                        f"hashable; {name} is a {type(value).__name__}"
+                        f"hashable; {name} is {type_in_words(value)}"
                     )
                     raise TypeError(msg) from error
             raise

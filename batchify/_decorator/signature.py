@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Union, cast, get_a
 from batchify._batcher.executors import only_items, run_in
 from batchify._batcher.functions import is_generator
 from batchify._batcher.requests import Request
-from batchify._core.outcome import NOT_SEQUENCES, Done
+from batchify._core.outcome import NOT_SEQUENCES, Done, type_in_words
 from batchify._decorator.call_options import CallOptions
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class Call:
     def _elements(self, item: Any) -> Iterable[Any]:
         if issubclass(type(item), NOT_SEQUENCES) or not hasattr(item, "__iter__"):
             msg = (
-                f"map() and imap() of {self._name}() take one tuple ({', '.join(self.columns)}) for each item, got a "
-                f"{type(item).__name__}; call them for a method on an instance, and put @microbatch above @classmethod"
+                f"map() and imap() of {self._name}() take one tuple ({', '.join(self.columns)}) for each item, got "
+                f"{type_in_words(item)}; call them for a method on an instance, and put @microbatch above @classmethod"
             )
             raise TypeError(msg)
         return item  # type: ignore[no-any-return]

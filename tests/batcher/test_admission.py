@@ -103,10 +103,13 @@ def test_a_weight_may_be_any_number_up_to_the_maximum(weight):
     assert float(weight) == entry_of(1, **weighing(weight)).weight
 
 
-@pytest.mark.parametrize("weight", [True, "3", None, Decimal(1)])
-def test_a_weight_that_is_no_number_is_refused(weight):
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [(True, "a bool"), ("3", "a str"), (None, "None"), (Decimal(1), "a Decimal"), (OSError(), "an OSError")],
+)
+def test_a_weight_that_is_no_number_is_refused(weight, kind):
     """Other weights raise ``TypeError`` to the caller."""
-    expected = f"weigh of score() must return a number, got a {type(weight).__name__}"
+    expected = f"weigh of score() must return a number, got {kind}"
     assert expected == refusal(TypeError, **weighing(weight))
 
 

@@ -256,7 +256,7 @@ WRONG = {
     "a bytearray": (lambda items: bytearray(b"ab"), "a bytearray"),
     "a generator": (lambda items: (item for item in items), "a generator, which has no length"),
     "an iterator": (iter, "a list_iterator, which has no length"),
-    "a number": (lambda items: 2, "a int, which has no length"),
+    "a number": (lambda items: 2, "an int, which has no length"),
     "an array without dimensions": (lambda items: NoLength(), "a NoLength, which has no length"),
     "a class": (lambda items: list, "a type, which has no length"),
 }

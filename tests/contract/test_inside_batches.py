@@ -414,7 +414,7 @@ async def awaiting_invalid_object(column):
 @table.row("batch returns an awaitable", "The engine does not await it, and refuses it as a result.")
 async def returning_awaitable(column):
     column.build(Awaitable)
-    expected = "double() was given 2 items and returned a Awaitable, which has no length"
+    expected = "double() was given 2 items and returned an Awaitable, which has no length"
     for error in await column.errors(await column.call(1, 2)):
         assert (BatchResultError, expected) == (type(error), str(error).partition(";")[0])
 

@@ -96,6 +96,8 @@ def test_a_drain_does_not_wait_for_later_calls(kit, drain):
 def test_a_drain_that_takes_too_long_raises(kit, drain):
     """After its timeout, a drain raises an error, and the calls go on."""
     double, gate = kit.held()
+    with pytest.raises(TimeoutError, match="double still had 1 unanswered call at the end of its timeout"):
+        in_time(lambda: drain(double, 0))
     callers = kit.call_waiting(double, 1, 2)
     for timeout in (0, 0.001):
         with pytest.raises(TimeoutError, match="double still had 3 unanswered calls at the end of its timeout"):

@@ -549,6 +549,23 @@ def test_a_drain_waits_for_the_exits_of_all_slots(kit, resource):
     assert ["enter", "enter", "exit", "exit"] == resource.log
 
 
+def test_a_drain_that_takes_too_long_for_the_exit_of_a_lifespan():
+    """After its timeout, a drain that waits only for the end of a worker raises an error that says so."""
+    gate = threading.Event()
+
+    @contextmanager
+    def lifespan():
+        yield
+        assert gate.wait(PATIENCE)
+
+    fn = microbatch(doubled, lifespan=lifespan)
+    assert 2 == fn(1)
+    with pytest.raises(TimeoutError, match="doubled still had workers to end at the end of its timeout"):
+        fn.drain(0.001)
+    gate.set()
+    in_time(fn.drain)
+
+
 @pytest.mark.parametrize("end", ["drain", "close"])
 def test_the_exit_of_a_lifespan_ends_its_own_function(end):
     """On a worker, a ``drain()`` or ``close()`` in the exit of a context manager does not wait for that exit."""

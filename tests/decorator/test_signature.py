@@ -425,10 +425,19 @@ def test_rows_takes_a_tuple_for_each_item_of_several_columns():
     assert [("q", "d"), ("r", "e")] == list(Call(pairs, "f").rows([("q", "d"), ["r", "e"]], {}))
 
 
-@pytest.mark.parametrize("item", ["qd", b"qd", 5, {"docs": "d", "queries": "q"}, {"q", "d"}])
-def test_rows_refuses_an_item_without_one_element_for_each_column(item):
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        ("qd", "a str"),
+        (b"qd", "a bytes"),
+        (5, "an int"),
+        ({"docs": "d", "queries": "q"}, "a dict"),
+        ({"q", "d"}, "a set"),
+    ],
+)
+def test_rows_refuses_an_item_without_one_element_for_each_column(item, kind):
     """``rows()`` does not split strings, bytes, dicts or sets into columns, and its error states the expected form."""
-    expected = f" one tuple (queries, docs) for each item, got a {type(item).__name__};"
+    expected = f" one tuple (queries, docs) for each item, got {kind};"
     with pytest.raises(TypeError, match=re.escape(expected)):
         list(Call(pairs, "f").rows([item], {}))
 
