@@ -33,12 +33,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     The class is a loop factory for ``asyncio.Runner(loop_factory=VirtualLoop)``, ``asyncio.run(..., loop_factory=...)``
     and pytest-asyncio. ``run()`` works without a loop factory.
 
-    Work outside the loop takes real time. The clock waits for ``run_in_executor()`` and ``asyncio.to_thread()``. It
-    does not wait for other threads, sockets and processes, so a timeout ends before they answer. A ``def`` function
-    that is awaited with ``acall()`` runs in such a thread, except inside ``inline()``.
+    Work outside the loop takes real time. The clock waits for ``run_in_executor()`` and ``asyncio.to_thread()``, at
+    most for ``patience`` seconds. It does not wait for other threads, sockets and processes, so a timeout ends before
+    they answer. A ``def`` function that is awaited with ``acall()`` runs in such a thread, except inside ``inline()``.
 
     Args:
-        patience: seconds of real time that the loop waits for a thread, a socket or a process when it has no timer.
+        patience: seconds of real time after which the loop goes on to its next timer without its own threads. Without a
+            timer, it waits as long for any thread, socket or process before it reports a hang.
     """
 
     def __init__(self, patience: float = 5.0) -> None:
@@ -94,7 +95,10 @@ class _VirtualClock(selectors.DefaultSelector):
             return events
         if timeout is None:
             waiting = ", ".join(sorted(map(_location, asyncio.all_tasks()))) or "no task"
-            msg = f"hang: no timer, thread or file is going to wake the event loop; waiting: {waiting}"
+            reason = "no timer, thread or file is going to wake the event loop"
+            if is_patient:
+                reason = f"nothing has woken the event loop in the {self._patience:g} s of its patience"
+            msg = f"hang: {reason}; waiting: {waiting}"
             raise RuntimeError(msg)
         # Rounded to the nanosecond, so that ten tenths make a second, but never down: a loop runs timers that are less
         # than a nanosecond away, so a task that waits until the time of a timer would wait again forever.

@@ -501,6 +501,18 @@ class TestVirtualTime:
             loop.run_forever()
         loop.close()
 
+    def test_a_thread_that_takes_too_long_is_a_hang(self):
+        """After its patience, a loop without timers gives up, and its error does not deny the thread."""
+        loop = VirtualLoop(patience=0.01)
+        gate = threading.Event()
+        with pytest.raises(
+            RuntimeError, match=r"hang: nothing has woken the event loop in the 0.01 s of its patience;"
+        ):
+            loop.run_until_complete(loop.run_in_executor(None, gate.wait, 5))
+        gate.set()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
     def test_threads_may_wake_the_loop(self):
         """A loop without timers waits for other threads."""
         loop = VirtualLoop()
