@@ -10,7 +10,7 @@ import copy
 import inspect
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchify._batcher.functions import METHOD_KINDS, name_of
 from batchify._decorator.instances import Instances, InstanceScope
@@ -81,9 +81,9 @@ class UnboundMethod(Batched):
     """A decorated method as an attribute of its class: a call passes the instance first."""
 
     def __init__(self, function: BatchedFunction) -> None:
-        scope, route = function._self_scope, function._self_route
-        bound = _bound_ways(partial(BatchedMethod, function))
-        super().__init__(function.__wrapped__, function._self_config, function._self_call, scope, route, bound)
+        fn, config, scope = function.__wrapped__, function._self_config, function._self_scope
+        route, bound = Route(partial(_refuse, config.name)), _bound_ways(partial(BatchedMethod, function))
+        super().__init__(fn, config, function._self_call, scope, route, bound)
         self._self_function = function
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -123,6 +123,11 @@ def _bound_ways(bind: Callable[[Any], Batched]) -> Ways:
 
 def _call_bound(bind: Callable[[Any], Batched], name: str, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
     return getattr(bind(instance), name)(*args, **kwargs)
+
+
+def _refuse(name: str) -> NoReturn:
+    msg = f"{name}() is a method, so map() and imap() need an instance: instance.{name.rpartition('.')[2]}.map(items)"
+    raise TypeError(msg)
 
 
 def _passed_on(function: BatchedFunction, name: str, way: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import pickle
+import re
 import sys
 import threading
 import weakref
@@ -365,6 +366,17 @@ async def test_a_coroutine_keeps_its_instance_alive(begin, expected):
     assert expected == result
 
 
+@pytest.mark.parametrize("member", ["map", "imap"])
+@pytest.mark.parametrize(
+    "read", [lambda: Scaler.scale, lambda: Scaler.scale.options(priority=1)], ids=["method", "view"]
+)
+def test_many_items_need_an_instance(member, read):
+    """On the class, ``map()`` and ``imap()`` would pass lists of instances as ``self``. They are refused."""
+    expected = "Scaler.scale() is a method, so map() and imap() need an instance: instance.scale.map(items)"
+    with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
+        getattr(read(), member)([(Scaler(2), 3)])
+
+
 @pytest.mark.parametrize("limits", [{}, {"max_pending": 8}], ids=["plain", "bounded"])
 async def test_a_call_in_a_window_keeps_its_instance_alive(limits):
     """A call of a temporary instance is answered at the end of its window; then the instance is freed."""
@@ -557,9 +569,9 @@ def test_an_instance_freed_during_a_reading_counts_once(name):
             wait_until(lambda: is_freed(dead[1]))
             return 0
 
-    fn._self_route.find()._counters.follow(last := Last())
+    fn._self_function._self_route.find()._counters.follow(last := Last())
     assert [(2, 0)] * 2 == [(fn.batch_stats.answered_items, fn.batch_stats.pending) for _ in range(2)]
-    fn._self_route.find()._counters.retire(last)
+    fn._self_function._self_route.find()._counters.retire(last)
 
 
 @pytest.mark.parametrize("read", [lambda model: model.double, lambda model: type(model).double], ids=["own", "class"])

@@ -1003,7 +1003,7 @@ def test_a_fork_while_counters_are_read():
         held, forked = threading.Event(), threading.Event()
 
         def hold():
-            with Model.run._self_route.find()._counters.lock, totals._lock:
+            with Model.run._self_function._self_route.find()._counters.lock, totals._lock:
                 held.set()
                 forked.wait()
 
