@@ -154,15 +154,15 @@ def test_all_instances_share_what_is_learnt():
         def double(self, items):
             return doubled(items)
 
-    models = Model(), Model()
+    models, double = (Model(), Model()), vars(Model)["double"]
     costs = {costs_of(model.double) for model in models}
-    assert costs == {costs_of(Model.double)}
+    assert costs == {costs_of(double)}
     with ThreadPoolExecutor(1) as pool:
         Model.double.configure(max_size=3)
-        assert costs == {costs_of(Model.double)}
+        assert costs == {costs_of(double)}
         Model.double.configure(executor=pool)
-        assert costs_of(Model.double) not in costs
-        assert costs_of(models[0].double) == costs_of(Model.double)
+        assert costs_of(double) not in costs
+        assert costs_of(models[0].double) == costs_of(double)
         in_time(Model.double.close)
 
 

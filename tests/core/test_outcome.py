@@ -147,6 +147,9 @@ def test_a_table_is_refused(verb):
         ((n for n in (1, 2, 3)), "a generator"),
         (map(str, [1, 2, 3]), "a map"),
         (3.0, "a float"),
+        (3, "an int"),
+        (OSError(), "an OSError"),
+        (type("Xylophone", (), {})(), "a Xylophone"),
     ],
 )
 def test_a_value_without_a_length_is_refused(returned, shown):
