@@ -117,7 +117,8 @@ class Crossing:
         # The mark of the first call in the queue, and the number of calls that left before they were there.
         self.mark: int | None = None
         self._dropped = 0
-        # The marks of the calls that entered one by one. By id, since a frame of a caller must not refer to its waiter.
+        # The marks of the calls that entered one by one, by the id of the waiter: the frame of a caller refers to this
+        # object, and must not refer to its waiter.
         self._marks: dict[int, int] = {}
         # First, because an interrupt must leave no crossing that nothing finishes.
         loop.call_soon(self._finish)
@@ -129,11 +130,11 @@ class Crossing:
     def waiting(self) -> int:
         return len(self.calls) // WIDTH
 
-    # The engine has those.
+    # A crossing holds waiting calls only. The other levels are those of the line.
     running_calls = slots = room = 0
 
     def _finish(self, most: float = inf) -> None:
-        """Queue the calls at the end of their loop iteration, and again after interrupts while that leaves fewer."""
+        """Queue the calls at the end of their loop iteration. After an interrupt, try again if fewer calls are left."""
         try:
             self._engine.enter_all(self)
             if self.calls:
@@ -169,7 +170,7 @@ class Crossing:
         return is_on_the_way
 
     def leave(self, length: int, waiter: AsyncWaiter) -> None:
-        """Drop a caller that has no answer yet, with which the list of calls had this length."""
+        """Drop a caller that has no answer yet. ``length`` is that of the list of calls just after its arrival."""
         if not _cancelled(waiter):
             return
         engine, stats = self._engine, self._engine.line.stats

@@ -242,7 +242,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
         keep: object = None,  # noqa: ARG002  # as above
     ) -> AsyncGenerator[Any]:
         room, ready = Semaphore(self._ahead(ahead)), Event()
-        # The task that starts them follows the last call.
+        # The started calls in order. The task that starts them is appended after the last one.
         calls: deque[Any] = deque()
 
         async def start_each() -> None:
@@ -360,7 +360,8 @@ class AsyncMicrobatcher(Batcher[T, R]):
         return ends
 
     def _drop_queued(self) -> None:
-        # Drop nothing if the batcher was opened again in the meantime. Asked here, because a loop may be slow.
+        # Drop nothing if the batcher was opened again in the meantime. Checked here, because a slow loop may run this
+        # only after a later ``open()``.
         for loop, engine in self._reachable() if self._closed else ():
             _call_on(loop, AsyncEngine.drop_queued, engine)
 

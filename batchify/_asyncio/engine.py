@@ -134,7 +134,7 @@ class AsyncEngine:
         if not self._is_monotonic:
             self.clock = loop.time
         self.future = future_factory(loop)
-        # Last, because an interrupted call leaves an idle engine.
+        # After the clock and the futures, so that an interrupt before this line leaves an idle engine.
         self.running_loop = loop
         if self._is_threaded:
             self.threaded = loop
@@ -351,7 +351,9 @@ class AsyncEngine:
         # A plain task, since the loop's task factory belongs to the application and may start or wrap the coroutine.
         task = Context().run(BatchTask, run, loop=loop, name=self.line.name)
         if batch is not None:
-            batch.slot, batch.task = self._free_slot() if batch.slot is None else batch.slot, task
+            if batch.slot is None:
+                batch.slot = self._free_slot()
+            batch.task = task
         task.engine = self
         # A loop that closes leaves the task pending for good. The callers report that, so the task need not.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

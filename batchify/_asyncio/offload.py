@@ -134,7 +134,7 @@ async def _ended(done: Future[Any], cancel: Callable[[], bool]) -> None:
         try:
             await wait([done])
         except CancelledError as error:  # noqa: PERF203  # most calls end in the first round
-            # No code reads an error that the call raises now.
+            # No code will read an error of the call, so this reads it. Otherwise asyncio would log it.
             done.add_done_callback(lambda done: done.cancelled() or done.exception())
             if cancel() or cast("BatchTask", current_task()).loop_ends:
                 raise

@@ -78,7 +78,7 @@ class TaskWaiter:
     get_loop: Callable[[], Any]
     # The result; ``PENDING`` until there is one, or if there is an error.
     answer: Any
-    # Wakes the task; ``None`` before the task suspends, and from the time that it is called.
+    # Wakes the task; ``None`` before the task suspends, and again once it has been called.
     callback: Callback | None
     # The context in which the callback runs.
     _context: Context
@@ -209,7 +209,7 @@ class ItemFuture(Future[Any]):
         """Remove a callback, and return how often it was there."""
         removed = super().remove_done_callback(callback)
         if self.callback is not None and self.callback[0] == callback and not self.done():
-            # Any function, so that later callbacks come after those that there are.
+            # A placeholder without effect: the present callbacks must still precede later ones.
             self.callback = id, self.callback[1]
             removed += 1
         return removed

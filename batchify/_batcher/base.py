@@ -5,12 +5,12 @@ Must not know: how a call waits, how an engine runs batches.
 
 A subclass is a shell. It creates its engines, puts calls into them, and has these members:
 
-    _drains(reason)                  start the queued items of all engines; one ``Drain`` for each with unanswered calls
+    _drains(reason)                  start the queued items of all engines, and return the drains to wait for
     _end_workers()                   let idle worker threads end; one ``End`` for each
     _drop_queued()                   fail the items that have not started
     _accept()                        take calls, also after the batcher was closed
     _takes_requests                  whether calls may have priorities and deadlines
-    _check_may_block(member, ...)    refuse to block an event loop that has to run the batches
+    _check_may_block(member, ...)    refuse to block the loop that has to run the batches; on threads, only warn
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def flag(option: str, value: object) -> bool:
 
 def equal_items(option: str, value: object) -> bool | str:
     if isinstance(value, str):
-        return one_of(option, value, choices=("waiting", "running")) == "waiting" or "running"
+        chosen = one_of(option, value, choices=("waiting", "running"))
+        return True if chosen == "waiting" else chosen
     return flag(option, value)
 
 

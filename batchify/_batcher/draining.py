@@ -39,12 +39,12 @@ class End(SafeFuture[None]):
 
     def set(self) -> None:
         """Wake the threads and tasks that wait for the end. Several threads may do this, also after a cancellation."""
-        # Not a look beforehand, because another thread may set or cancel it in between.
+        # No check beforehand: another thread may set or cancel it in between.
         with suppress(InvalidStateError):
             self.set_result(None)
 
     def join(self) -> None:
-        """Wait for what little remains to happen once the end is over."""
+        """Wait for the last steps that follow the end, if there are any."""
 
     @property
     def is_over(self) -> bool:
@@ -52,7 +52,7 @@ class End(SafeFuture[None]):
 
 
 class Drain(End):
-    """The end of all calls that a line has got so far, which run on ``loop``, or on threads if that is ``None``.
+    """The end of all calls that a line has received so far. They run on ``loop``, or on threads if that is ``None``.
 
     A batch that drains its own line, or one whose batches wait for this batch, would wait for itself. It does not wait.
     """

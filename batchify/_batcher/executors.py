@@ -6,8 +6,8 @@ Must not know: engines, the queue, the kinds of executors.
 1. An executor gets a call without arguments, which runs the batch function in the context of its batch.
 2. The batch starts when the executor runs this call, or pickles it. Until then, tasks may leave and deadlines pass, and
    their items are dropped.
-3. Another process finds the batch function by its name. Pickle cannot do that, because the name stands for the
-   decorated function, so the other process unwraps the object of that name. It must be importable there.
+3. Another process imports the batch function by its name, which must be importable there. Pickle alone cannot do that,
+   because the name stands for the decorated function. So the other process unwraps the object that it finds.
 4. Items never appear in a representation of a call, because an executor may log it.
 """
 
@@ -57,7 +57,7 @@ class BatchExecutor:
         return self.type.__name__
 
     def send(self, call: LocalCall) -> Future[Any]:
-        # The executor would never answer.
+        # In the child of a fork, the executor would never answer.
         if getpid() != self._process:
             msg = (
                 f"the {self.kind} belongs to the process that this one was forked from, and runs nothing here; pass a "
@@ -119,7 +119,7 @@ class LocalCall:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # If the executor failed, so that no caller leaves the batch before it gets the error.
+        # The executor may have failed without this. From now on, no caller may leave before it gets the error.
         self.start()
 
     def start(self) -> list[Any]:

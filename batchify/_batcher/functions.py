@@ -29,8 +29,8 @@ def is_async(fn: object) -> bool:
     return any(map(inspect.iscoroutinefunction, _called(fn)))
 
 
-# Of either kind.
 def is_generator(fn: object) -> bool:
+    """Return whether ``fn`` is a generator function, ``def`` or ``async def``."""
     return is_async_generator(fn) or any(map(inspect.isgeneratorfunction, _called(fn)))
 
 

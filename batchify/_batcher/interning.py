@@ -1,4 +1,4 @@
-"""One object for all equal keys: equality is tested once, by the caller, and is identity from then on.
+"""One object for all equal keys. The caller tests equality once; from then on, keys are compared by identity.
 
 Hashing and comparing keys is user code that may be slow, raise, or call back. Nothing is queued or locked meanwhile.
 """

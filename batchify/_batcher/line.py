@@ -9,8 +9,8 @@ An engine holds one ``Line`` and uses it in this way:
     line.drop(batch, gone, now)          some callers left meanwhile; returns whether any stay
     runs = line.runs(batch)              the batch, and later its halves if an error is isolated
     line.answers(part, returned)         the batch function returned: one answer for each caller of the part
-    line.ended(runs, error)              the batch function raised: the parts that this ends
-    line.count(part, now, ...)           all callers of a part have their answers
+    line.ended(runs, part, error, ...)   the batch function raised: the parts that this ends
+    line.count(part, now, ...)           the answers of a part are known, and are counted
     line.end(part, now)                  a part ended; the slot is free after the last one
 
     line.join(data, waiter)              an item arrived: returns whether its caller shares an equal one that runs

@@ -65,7 +65,7 @@ class Channel(Waiter):
     def leave(self) -> None:
         """Remove the item if it is still queued; otherwise drop all further values."""
         self.left = True
-        # For another reader.
+        # If another thread or task is reading the stream, it must not wait forever.
         self.put(EndOfStream())
 
     # A finalizer runs on any thread.

@@ -43,7 +43,7 @@ class Batch:
     # The weight of each item.
     weights: list[float] | None = None
     parent: Batch | None = None
-    # The entries of a grouped queue, one for each waiter. They keep items alive for which equal ones stand.
+    # The entries of a grouped queue, one for each waiter. They keep the items alive that equal items replace.
     entries: Sequence[Entry] = ()
     # The earliest deadline of an item, while the batch may wait in an executor.
     expires_at = inf
@@ -57,8 +57,8 @@ class Batch:
     call: Any = None
     # All waiters before this one are known not to want an answer any more.
     _first_open = 0
-    # A shell sets these: the name of the batcher, the task that runs the batch on a loop, the context of each item's
-    # caller if contexts are captured, and the number of the slot with the state of its lifespan.
+    # ``Line`` sets the name of the batcher, and the context of each item's caller if contexts are captured. A shell
+    # sets the task that runs the batch on a loop, and the number of the slot with the state of its lifespan.
     name = ""
     task: Any = None
     contexts: tuple[Any, ...] = ()
@@ -131,7 +131,7 @@ class Batch:
         return self.parent or self
 
     def is_abandoned(self, is_open: Callable[[Any], bool]) -> bool:
-        """Return whether no caller wants an answer any more. Asking after each departure of a caller takes linear time.
+        """Return whether no caller wants an answer any more. Checks after each departure take linear time in total.
 
         ``is_open`` returns whether a waiter still wants an answer; once it does not, it never will.
         """

@@ -8,11 +8,14 @@ Rules
 1. The rules and the use are those of ``queue``. The caller of ``add()`` makes the ``Entry`` beforehand, because that
    runs user code.
 2. A batch has items of one group, at most ``max_size``, with a total weight of at most ``max_weight``.
-3. The first of these groups that may leave is the next to leave: that whose first entry has the lowest rank of all,
-   that of the oldest entry of all, the full one whose first entry has the lowest rank, and that of the entry with the
-   earliest deadline. So no group starves.
-4. A group may leave if it has a full batch, or at the time that its oldest entry may leave. A group of the last kind
-   may leave only when that deadline is near.
+3. Four groups are asked in this order, and the first that may leave is the next to leave. So no group starves.
+
+   a. the group whose first entry has the lowest rank of all;
+   b. the group of the oldest entry;
+   c. of the groups with a full batch, the one whose first entry has the lowest rank;
+   d. the group of the entry with the earliest deadline.
+4. Groups a to c may leave if they have a full batch, or when their oldest entry may leave. Group d may leave only when
+   that deadline is near.
 5. A new entry waits in the *overflow* until ``admit_waiting()`` finds room for it. Without room, a batch does not wait
    for more items, because none can arrive.
 6. With lengths, the first entry of a group is the head of its batch, or an entry whose deadline is near. Such an entry

@@ -183,9 +183,9 @@ def exception_for(error: BaseException, name: str, position: int, size: int, *, 
 
 
 def copied(error: BaseException) -> BaseException:
-    for copied in (copy.copy, _rebuilt):
+    for make_copy in (copy.copy, _rebuilt):
         try:
-            twin = copied(error)
+            twin = make_copy(error)
             if twin is not error and type(twin) is type(error):
                 # A constructor that formats its message would format it twice.
                 BaseException.__setattr__(twin, "args", error.args)

@@ -16,7 +16,7 @@ A batch is a slice of the list. The head is an index that advances as batches le
 caller can leave from the middle: its places become empty. Empty places before the head are removed now and then.
 
 A *ticket* is the number of an arrival. A call need not know its own: it remembers the ``mark``, a ticket that is at
-most ``SPAN`` arrivals old, and a caller that leaves is searched from there. So a call costs no memory for a ticket,
+most ``SPAN`` arrivals old, and a search for a caller that leaves starts there. So a call costs no memory for a ticket,
 and a departure from the queue at most ``SPAN`` comparisons, however long the queue is.
 
 A shell uses a queue in this way:
@@ -27,10 +27,10 @@ A shell uses a queue in this way:
     queue.finish(batch, now)                 the batch ended, with or without an error
     queue.withdraw(mark, waiter)             the caller left while its item was queued: returns its entry, or None
 
-A shell repeats ``take()`` until it returns ``None``, at the time that ``plan()`` returns. It makes a new plan after
-each of the above, but of the arrivals only after one with which ``places`` reaches ``wake_length``. This is the first
-that can change the plan: the first in an empty queue, or the one that fills a batch. After the end of a batch,
-``wake_length`` is 0, so the next arrival asks for a plan, and a shell need not make one while the queue is empty.
+At the time that ``plan()`` returns, a shell repeats ``take()`` until it returns ``None``. It calls ``plan()`` again
+after each of the steps above. After an arrival, it does so only if ``places`` has reached ``wake_length``: no earlier
+arrival can change the plan, because it neither is the first in an empty queue nor fills a batch. After the end of a
+batch, ``wake_length`` is 0. Then the next arrival makes a plan, and a shell need not make one while the queue is empty.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class PlainQueue(Slots):
     def plan(self) -> float | None:
         """Return when the next batch may leave, if it is known, and find the next arrival that matters.
 
-        Without any other, it is the one after which the mark must be renewed.
+        If none of the next ``SPAN`` arrivals matters, it is the one after which the mark must be renewed.
         """
         places = self.places
         length, head, running = len(places), self._head, len(self.running)

@@ -74,11 +74,11 @@ def microbatch(fn: Any = NO_FUNCTION, /, **options: Unpack[Options]) -> Any:
         on_full: behaviour of a call that finds no room: ``"wait"``, or ``"raise"`` a ``QueueFullError`` at once.
         weigh: function that returns the weight of an item, a number of at least 0, such as its number of tokens. Order
             is kept: no item overtakes another. Needs ``max_weight``.
-        max_weight: maximum total weight of a batch. A heavier item is a ``ValueError`` for its own caller.
+        max_weight: maximum total weight of a batch. A heavier item raises a ``ValueError`` to its own caller.
         length: function that returns the length of an item, a number of at least 0, such as its number of tokens or
-            pixels, if the batch function pads every item to the longest of its batch. A batch has the first item of
-            the queue and the queued items nearest to it in length. It excludes items that would be cheaper to run in a
-            batch of their own. The costs of a run and of padding are learnt from run times. Every item becomes the
+            pixels, if the batch function pads every item to the longest of its batch. A batch consists of the first
+            item of the queue and the queued items nearest to it in length, without those that would be cheaper to run
+            in a batch of their own. The costs of a run and of padding are learnt from run times. Every item becomes the
             first one in its turn, so none starves. Inside a batch, items are in order of arrival. It does not work with
             ``weigh``, nor for generator functions.
         max_padded: maximum of the number of items in a batch times the longest length. A longer item is a

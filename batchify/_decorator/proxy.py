@@ -105,8 +105,8 @@ class Batched(Proxy):
         """Return an iterator of the results for ``items`` in order, for an input of any length.
 
         It is asynchronous for an ``async def`` function, whose ``items`` may be asynchronous too. It takes no item
-        before it is first read, and then only ``ahead`` more than were read. If the queue is full, it waits, whatever
-        ``on_full`` is. For a generator function, the result for an item is the list of all its values.
+        before its first read, and after that at most ``ahead`` items more than were read. If the queue is full, it
+        waits, whatever ``on_full`` is. For a generator function, the result for an item is the list of all its values.
 
         An error is raised in place of the result of its item. After an error, or if the iterator is closed early, the
         calls ahead are cancelled and an asynchronous input is closed.
@@ -252,7 +252,7 @@ class Batched(Proxy):
 
     @property
     def __annotate__(self) -> Callable[[int], dict[str, Any]]:
-        # What ``functools.wraps`` copies from Python 3.14 on.
+        # From Python 3.14 on, ``functools.wraps`` copies this instead of ``__annotations__``.
         return lambda _format: self.__annotations__
 
     def __copy__(self) -> Self:

@@ -66,7 +66,8 @@ class Stats:
         self._parent = parent
         # It is reentrant, because a signal handler or a finalizer may read or count in the middle of an update.
         self.lock = RLock() if parent is None else parent.lock
-        # Weak references. As for the queues, a dict is copied in one step while a finalizer changes it.
+        # Weak references. Both are dicts, because ``list()`` copies a dict in one step, even while a finalizer changes
+        # it.
         self._children: dict[ref[Any], None] = {}
         self._queues: dict[Queue, None] = {}
         # All counts until the last reset.
@@ -109,7 +110,7 @@ class Stats:
             self._queues.pop(queue, None)
 
     def left(self, count: int = 1, queue: Withdrawals | None = None) -> None:
-        """Count callers that left while their items were queued, and which ``queue`` has not counted yet."""
+        """Count callers that left while their items were queued. ``queue`` notes that they are counted."""
         self._count("cancelled_items", count, queue)
 
     def dropped(self, count: int, queue: Withdrawals | None = None) -> None:

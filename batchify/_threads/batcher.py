@@ -1,7 +1,7 @@
 """The batcher on threads, for callers in any thread and, through the bridge, on any event loop.
 
 Decides: how a caller waits.
-Must not know: batches, event loops, decorators.
+Must not know: batches, decorators, or more about event loops than whether one runs in this thread.
 """
 
 from __future__ import annotations

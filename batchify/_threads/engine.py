@@ -7,7 +7,7 @@ Workers are daemon threads. The engine starts at most ``concurrency`` of them, e
 more to watch deadlines from the first call that has one. A worker ends
 
 * when the engine is gone,
-* when the engine is closed and no item is queued,
+* when ``drain()`` or ``close()`` asks idle workers to end, or the engine is closed, and no item is queued,
 * when ``concurrency`` is lowered and the worker is idle,
 * with the process, after all submitted calls are answered.
 """
@@ -119,8 +119,8 @@ class ThreadEngine:
     def __init__(self, source: Callable[[BatchExecutor | None], BatchFunction], config: Config, stats: Stats) -> None:
         self._source = source
         self._process = getpid()
-        # Guards all attributes below, and the line. No user code runs under it except finalizers and signal handlers,
-        # so it is reentrant, and its owner is known.
+        # Guards the line and most attributes. ``configure()``, interrupted calls and the bridge write some without
+        # it. No user code runs under it except finalizers and signal handlers, so it is reentrant.
         self._lock = RLock()
         # Whether the running code interrupted its own thread inside the engine. threading.Condition relies on it too.
         self.reentered = cast("Callable[[], bool]", self._lock._is_owned)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -207,7 +207,7 @@ class ThreadEngine:
                 if leave is None:
                     mark = self._add(data, waiter)
                 else:
-                    # One step for a reader of the counters.
+                    # A reader of the counters must see the call move in one step.
                     with self.line.stats.lock:
                         mark = self._add(data, waiter) if leave() else 0
                 self._start_or_schedule()
@@ -254,7 +254,7 @@ class ThreadEngine:
             self.enter_all(crossing)
 
     def arrived(self, queue: PlainQueue, mark: int, waiter: Any) -> float:
-        """React to an arrival in ``plain`` that matters, or to the end of the window that its blocked caller times.
+        """React to an arrival in ``plain`` that matters, or to the end of a window, which a blocked caller times.
 
         Return the seconds after which the caller is to call this again, or -1 if it need not.
         """
@@ -636,7 +636,7 @@ class ThreadEngine:
         self._release_if_done()
 
     def _release_if_done(self) -> None:
-        """Do the same for a caller that holds the batch function itself."""
+        """Do the same if the code that calls this keeps the batch function alive by a reference of its own."""
         if self._notifying:
             return
         if self.line.drains:

@@ -7,8 +7,9 @@ A thread repeats one step of its engine. Between two steps it waits at its own l
 signal that wakes it passes the engine along. When the engine is gone, the weak reference of each worker wakes its
 thread, and the thread ends.
 
-An exception of a signal handler may leave ``Thread.start()`` at any point, before or after the thread runs. So a thread
-belongs to the engine only from ``start()`` on, and one that does not belong to it ends with its first step.
+An exception of a signal handler may leave ``Thread.start()`` at any point, before or after the thread runs. So a worker
+is registered before ``start()`` and removed again if that raises. A thread without a registered worker ends at its
+first step.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ E = TypeVar("E")
 
 
 class ThreadEnd(End):
-    """The end of a thread, or its refusal to end. Then ``thread`` is ``None``."""
+    """The end of a thread. If the thread refuses to end, this is set too, and ``thread`` is ``None``."""
 
     def __init__(self, thread: Thread) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Worker:
     def __init__(self, engine: Any, slot: int, lifespan: Lifespan | None = None) -> None:
         self.slot = slot
         self.lifespan = lifespan
-        # The engine, kept alive until the thread has stopped waiting, and until it has noticed a signal.
+        # The engine, if it must live until the wait of the thread ends: before the first step, and while items wait.
         self.kept = engine
         self._engine: Any = None
         # The batch that the thread took last, while it runs.
@@ -96,7 +97,9 @@ class Worker:
 
 
 class Workers(Generic[E]):
-    """Threads that repeat one step of an engine. All but ``wake_idle`` and ``waker`` need the engine's lock.
+    """Threads that repeat one step of an engine.
+
+    The members need the engine's lock, except ``run()``, ``is_ending()``, ``wake_idle`` and ``waker``.
 
     A step returns the seconds until it is due again, or ``None`` to end the thread. ``new_lifespan`` makes the lifespan
     of a thread.

@@ -55,19 +55,19 @@ def inline() -> Generator[None]:
     SyncMicrobatcher._engine_kind = CallerEngine
     AsyncMicrobatcher._engine_kind = TaskEngine
     AsyncMicrobatcher._offload_kind = OnLoop
-    _reset_after_fork()
+    _start_afresh()
     try:
         yield
     finally:
         SyncMicrobatcher._engine_kind = ThreadEngine
         AsyncMicrobatcher._engine_kind = AsyncEngine
         AsyncMicrobatcher._offload_kind = ThreadOffload
-        _reset_after_fork()
+        _start_afresh()
         for batcher, state in before:
             batcher.__dict__.update(state)
 
 
-def _reset_after_fork() -> None:
+def _start_afresh() -> None:
     for batcher, _ in registered():
         batcher._reset_after_fork()
 
