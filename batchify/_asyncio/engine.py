@@ -430,17 +430,7 @@ class AsyncEngine:
 
     def end_workers(self, end: End) -> None:
         """End the idle lifespans and threads. Set ``end`` after that."""
-        ends = {*self._end_lifespans(())}
-        if not ends:
-            end.set()
-
-        def one_ended(one: Any) -> None:
-            ends.discard(one)
-            if not ends:
-                end.set()
-
-        for one in [*ends]:
-            one.add_done_callback(one_ended)
+        end.set_after(self._end_lifespans(()))
 
     def _is_raised_by_task(self, error: BaseException) -> bool:
         """End the rest of the batch of a task that ends with ``error``. Return whether the task raises it."""

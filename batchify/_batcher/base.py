@@ -165,15 +165,8 @@ class Batcher(Generic[T, R]):
             self._closing = done
         try:
             drains += self._drains(reason)
-
             # Not at the end of this generator, because ``open()`` may block the loop that would continue it.
-            def end_if_drained(_: object) -> None:
-                if all(drain.done() for drain in drains):
-                    done.set()
-
-            end_if_drained(None)
-            for drain in drains:
-                drain.add_done_callback(end_if_drained)
+            done.set_after(drains)
             yield from drains
             yield from self._end_workers()
         finally:

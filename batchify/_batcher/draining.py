@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchify._batcher.cycles import begin_wait
 from batchify._batcher.futures import SafeFuture
@@ -24,7 +24,7 @@ from batchify._core.limits import seconds
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from asyncio import Future as AsyncFuture
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from batchify._core.slots import Slots
 
@@ -42,6 +42,17 @@ class End(SafeFuture[None]):
         # No check beforehand: another thread may set or cancel it in between.
         with suppress(InvalidStateError):
             self.set_result(None)
+
+    def set_after(self, parts: Sequence[Any]) -> None:
+        """Set the end once all ``parts``, tasks or futures, are done."""
+
+        def set_if_done(_: object = None) -> None:
+            if all(part.done() for part in parts):
+                self.set()
+
+        set_if_done()
+        for part in parts:
+            part.add_done_callback(set_if_done)
 
     def join(self) -> None:
         """Wait for the last steps that follow the end, if there are any."""
