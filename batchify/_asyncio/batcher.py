@@ -26,7 +26,7 @@ from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.base import Batcher
 from batchify._batcher.config import ENGINE_OPTIONS, engine_config, shows_options
 from batchify._batcher.current import current
-from batchify._batcher.cycles import Wait
+from batchify._batcher.cycles import Wait, check_reentrancy
 from batchify._batcher.draining import Drain, End
 from batchify._batcher.functions import is_async
 from batchify._batcher.live import register
@@ -197,7 +197,7 @@ class AsyncMicrobatcher(Batcher[T, R]):
             find_loop(self.name)
             raise
         if current():
-            engine.line.check_reentrancy()
+            check_reentrancy(engine.line.queue, self.name)
         future = engine.item_future(loop=engine.running_loop) if LOOKUP_IS_SLOW else engine.item_future()
         future.engine, future.callback = engine, None
         queue = engine.plain

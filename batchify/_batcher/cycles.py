@@ -42,12 +42,10 @@ class Wait:
     __slots__ = ("end",)
 
     def __init__(self, queue: Slots, name: str) -> None:
-        batch = local_batch()
-        if batch in queue.running:
-            raise ReentrantCallError(reentrant(name))
+        check_reentrancy(queue, name)
         end = begin_wait(queue)
         if end is None:
-            raise ReentrantCallError(circular(name, cast("Batch", batch).name))
+            raise ReentrantCallError(circular(name, cast("Batch", local_batch()).name))
         self.end = end
 
     def __enter__(self) -> Self:
@@ -55,6 +53,11 @@ class Wait:
 
     def __exit__(self, *error: object) -> None:
         self.end()
+
+
+def check_reentrancy(queue: Slots, name: str) -> None:
+    if local_batch() in queue.running:
+        raise ReentrantCallError(reentrant(name))
 
 
 def begin_wait(queue: Slots, *, is_drained: bool = False) -> Callable[[], object] | None:

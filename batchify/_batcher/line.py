@@ -42,11 +42,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchify._batcher import requests
 from batchify._batcher.admission import as_entry, item_of, make_queue, mended, reconfigured
-from batchify._batcher.current import local_batch
 from batchify._core import outcome
 from batchify._core.queue import EMPTY, WIDTH, PlainQueue
 from batchify._core.reruns import Reruns
-from batchify.errors import QueueFullError, ReentrantCallError, full, reentrant, unshared
+from batchify.errors import QueueFullError, full, unshared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -126,14 +125,6 @@ class Line:
     def entries(self) -> list[tuple[Any, Any, float]]:
         """The item, waiter and time of arrival of each call in the queue."""
         return [(item_of(data, self.config), waiter, arrived) for data, waiter, arrived in self.queue.entries]
-
-    def is_inside(self) -> bool:
-        """Return whether the running code belongs to a batch of this line."""
-        return local_batch() in self.queue.running
-
-    def check_reentrancy(self) -> None:
-        if self.is_inside():
-            raise ReentrantCallError(reentrant(self.name))
 
     def add(self, data: Any, waiter: Any, now: float) -> int:
         """Queue ``data``, from ``entry_factory()``, and return the mark for ``leave()``.

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from batchify import errors
 from batchify._batcher.admission import entry_factory, grouped_entry_factory
 from batchify._batcher.current import batch_context, current
+from batchify._batcher.cycles import check_reentrancy
 from batchify._batcher.lifespan import Lifespan
 from batchify._batcher.line import Line
 from batchify._batcher.report import report
@@ -193,7 +194,7 @@ class ThreadEngine:
         If the call is counted elsewhere, ``leave`` removes it there, and returns whether its caller still waits.
         """
         if current():
-            self.line.check_reentrancy()
+            check_reentrancy(self.line.queue, self.name)
         if self.reentered() or self.is_interrupted():
             raise errors.ReentrantCallError(errors.interrupting(self.name))
         data = item if self._prepare is None else self._prepare(item)
