@@ -221,9 +221,9 @@ class Line:
         return [] if isinstance(self.queue, PlainQueue) else self.queue.admitted
 
     @property
-    def expires_at(self) -> float | None:
-        """The time of the next deadline, at which ``expire()`` is due."""
-        return None if isinstance(self.queue, PlainQueue) else _next_deadline(self.queue)
+    def expires_at(self) -> float:
+        """The time of the next deadline, at which ``expire()`` is due; infinite without one."""
+        return inf if isinstance(self.queue, PlainQueue) else _next_deadline(self.queue)
 
     def expire(self, now: float) -> Sequence[Entry]:
         if isinstance(self.queue, PlainQueue):
@@ -432,13 +432,10 @@ def _plan_grouped(queue: GroupedQueue, lock: RLock) -> float | None:
     """Return the time of the next departure or deadline. Unlike that of a plain queue, this plan needs the lock."""
     with lock:
         at, expires_at = queue.plan(), _next_deadline(queue)
-    if at is None or expires_at is None:
-        return expires_at if at is None else at
-    return min(at, expires_at)
-
-
-def _next_deadline(queue: GroupedQueue) -> float | None:
-    queued = queue.expires_at
-    # A batch may also wait in an executor.
-    at = min(inf if queued is None else queued, *(batch.expires_at for batch in queue.running), inf)
+    at = expires_at if at is None else min(at, expires_at)
     return None if at == inf else at
+
+
+def _next_deadline(queue: GroupedQueue) -> float:
+    # A batch may also wait in an executor.
+    return min([queue.expires_at, *(batch.expires_at for batch in queue.running)])

@@ -110,9 +110,10 @@ class GroupedQueue(Slots):
         return due if urgent is None else min(due, urgent.latest_departure)
 
     @property
-    def expires_at(self) -> float | None:
+    def expires_at(self) -> float:
+        """The next deadline; infinite without one."""
         urgent = self._deadlines.first
-        return None if urgent is None else urgent.deadline
+        return inf if urgent is None else urgent.deadline
 
     @property
     def is_full(self) -> bool:

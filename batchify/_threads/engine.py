@@ -290,10 +290,9 @@ class ThreadEngine:
             kind_of(waiter).is_open(waiter)
             return 0
         now = monotonic()
-        if isinstance(data, Entry) and data.time_limit is not None:
-            expires_at = self.line.expires_at
-            if expires_at is None or now + data.time_limit < expires_at:
-                self._deadline_workers.wake_one(self, 1)
+        limit = data.time_limit if isinstance(data, Entry) else None
+        if limit is not None and now + limit < self.line.expires_at:
+            self._deadline_workers.wake_one(self, 1)
         mark = self.line.add(data, waiter, now)
         self._admit_waiting()
         return mark
@@ -401,13 +400,13 @@ class ThreadEngine:
         self._expire()
         with self.deferred, self._lock:
             workers, expires_at = self._deadline_workers, self.line.expires_at
-            if not workers.begin(worker, 1) or (expires_at is None and self._may_end(worker)):
+            if not workers.begin(worker, 1) or (expires_at == inf and self._may_end(worker)):
                 workers.remove(worker)
                 return None
-            if expires_at is not None:
+            if expires_at < inf:
                 worker.stay()
             workers.rest(worker)
-            return inf if expires_at is None else expires_at - monotonic()
+            return expires_at - monotonic()
 
     def _expire(self) -> None:
         """Drop overdue items and notify their callers."""

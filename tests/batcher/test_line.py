@@ -363,7 +363,7 @@ def test_calls_expire():
     assert 9.0 == line.expires_at
 
 
-@pytest.mark.parametrize(("executor", "expected"), [(object(), 2.0), (None, None)], ids=["executor", "no executor"])
+@pytest.mark.parametrize(("executor", "expected"), [(object(), 2.0), (None, math.inf)], ids=["executor", "no executor"])
 def test_the_deadline_of_a_batch_that_departs(executor, expected):
     """The deadline of a batch stays the next one while its executor may not have started it."""
     line = new(takes_requests=True, executor=executor)
@@ -377,7 +377,7 @@ def test_a_deadline_that_passes_as_a_batch_is_handed_over():
     line = new(takes_requests=True, executor=object())
     urgent(line, "a", 2.0)
     line.take(0.0)
-    assert ([], None, {"running": 1}) == ([*line.expire(2.0)], line.expires_at, counted(line))
+    assert ([], math.inf, {"running": 1}) == ([*line.expire(2.0)], line.expires_at, counted(line))
 
 
 @KINDS
@@ -385,7 +385,7 @@ def test_calls_without_deadlines_do_not_expire(options):
     """A call without a deadline does not expire, however long it waits."""
     line = new(**options)
     arrive(line, "a")
-    assert (None, 0, {"pending": 1}) == (line.expires_at, len(line.expire(math.inf)), counted(line))
+    assert (math.inf, 0, {"pending": 1}) == (line.expires_at, len(line.expire(math.inf)), counted(line))
 
 
 def test_the_next_decision_is_a_departure_or_a_deadline():

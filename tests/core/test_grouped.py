@@ -411,7 +411,7 @@ def test_withdrawing_all_returns_the_entries():
     arrive(queue, "ab", group=1)
     urgent(queue, "c", group=2, time_limit=5.0)
     assert [(0, "A"), (1, "B"), (2, "C")] == [(ticket, entry.waiter) for ticket, entry in queue.withdraw_all()]
-    assert (0, [], None, None) == (queue.waiting, queue.admit_waiting(), queue.plan(), queue.expires_at)
+    assert (0, [], None, inf) == (queue.waiting, queue.admit_waiting(), queue.plan(), queue.expires_at)
     arrive(queue, "d")
     assert ["d"] == [entry.item for entry in queue.entries]
 
@@ -653,7 +653,7 @@ def test_an_item_is_dropped_at_its_deadline():
     assert ["C"] == [entry.waiter for entry in queue.expire(1.0)]
     assert 2.0 == queue.expires_at
     assert ["ab"] == leave(queue, 1.5)
-    assert None is queue.expires_at
+    assert inf == queue.expires_at
 
 
 def test_a_batch_has_the_earliest_deadline_of_its_callers():
@@ -912,7 +912,7 @@ class GroupsMachine(RuleBasedStateMachine):
         assert due == (at is not None and at <= self.now)
         assert {entry["group"] for entry in self.model.waiting} == set(self.queue._groups)
         deadlines = [entry["deadline"] for entry in self.model.waiting + self.model.overflow]
-        assert min(deadlines, default=inf) == (inf if self.queue.expires_at is None else self.queue.expires_at)
+        assert min(deadlines, default=inf) == self.queue.expires_at
 
 
 TestGroupsMachine = pytest.mark.untraced(GroupsMachine.TestCase)
