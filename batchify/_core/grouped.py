@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 class GroupedQueue(Slots):
     def __init__(self, limits: Limits) -> None:
+        # A group without entries is removed.
+        self._groups: dict[Any, Group] = {}
         super().__init__(limits)
         self._max_weight = inf if limits.max_weight is None else limits.max_weight
         self._max_padded = inf if limits.max_padded is None else limits.max_padded
@@ -56,8 +58,6 @@ class GroupedQueue(Slots):
         self._overflow: OrderedDict[int, Entry] = OrderedDict()
         # The entries of all groups, by ticket, in order of arrival.
         self._admitted: OrderedDict[int, Entry] = OrderedDict()
-        # A group without entries is removed.
-        self._groups: dict[Any, Group] = {}
         # All groups, and those that have a full batch, by the rank of their first entry.
         self._heads = LazyHeap[Group]()
         self._full = LazyHeap[Group]()
@@ -105,7 +105,9 @@ class GroupedQueue(Slots):
         full = self._full.first
         if self.is_full or full is not None:
             return oldest.arrived if full is None else full.oldest.arrived
-        due = self._leaves_at(oldest.ticket, oldest.arrived)
+        due = oldest.arrived
+        if oldest.ticket >= self._flush_before:
+            due = self._timing.due(due, len(self.running))
         urgent = self._deadlines.first
         return due if urgent is None else min(due, urgent.latest_departure)
 
@@ -120,13 +122,10 @@ class GroupedQueue(Slots):
         """Whether a new call finds no room."""
         return len(self._admitted) >= self._room
 
-    def _apply(self, limits: Limits) -> None:
-        super()._apply(limits)
-        self._padded_sizes = limits.padded_sizes
-        self._run_cost = limits.run_cost
-
     def change(self, limits: Limits) -> None:
         super().change(limits)
+        self._padded_sizes = limits.padded_sizes
+        self._run_cost = limits.run_cost
         for group in self._groups.values():
             self._update_heaps(group)
 

@@ -52,7 +52,7 @@ class Slots:
         self.taken = 0
         # The length of ``places`` from which an arrival may change the answer of take(). At 0, every arrival may.
         self.wake_length = 0
-        self._apply(limits)
+        self.change(limits)
         # The time at which a slot was freed while all were taken, and the first ticket that had not arrived by then.
         self._freed_at = float("-inf")
         self._freed_before = 0
@@ -94,10 +94,6 @@ class Slots:
         # Of a copy, made in one step, because any thread may ask.
         return sum(batch.unanswered for batch in [*self.running])
 
-    def change(self, limits: Limits) -> None:
-        """Apply new limits. Running batches keep the old ones, and the policy forgets the learnt run times."""
-        self._apply(limits)
-
     def adopt_slots(self, other: Slots) -> None:
         self.running, self.taken = other.running, other.taken
         self._freed_at, self._freed_before = other._freed_at, other._freed_before
@@ -120,16 +116,13 @@ class Slots:
         self._flush_reason = reason
         self._flush_before = self.arrivals
 
-    def _apply(self, limits: Limits) -> None:
+    def change(self, limits: Limits) -> None:
+        """Apply new limits. Running batches keep the old ones, and the policy forgets the learnt run times."""
         self._max_size = limits.max_size
         self.padding = limits.padding
         self._concurrency = limits.concurrency
         self._timing = policy(limits.timeout, limits.concurrency)
         self._learner = self._timing if isinstance(self._timing, Adaptive) else None
-
-    def _leaves_at(self, head: int, arrived: float) -> float:
-        """Return when the head, with this ticket and time of arrival, may leave in a batch that is not full."""
-        return arrived if head < self._flush_before else self._timing.due(arrived, len(self.running))
 
     def _reason(self, head: int, arrived: float, now: float) -> str | None:
         if head < self._flush_before:
