@@ -16,7 +16,7 @@ A subclass is a shell. It creates its engines, puts calls into them, and has the
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from batchify._batcher.draining import Drain, End, wait_for, wait_for_async
 from batchify._batcher.live import register
@@ -38,6 +38,8 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
+    # Whether the end of the process waits for its calls.
+    drains_at_exit: ClassVar[bool] = False
     # The batcher that counts the calls of this one too.
     _parent: Batcher[Any, Any] | None = None
     _config: Config

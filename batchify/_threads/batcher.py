@@ -25,7 +25,7 @@ from batchify._batcher.live import configure_lock, register
 from batchify._batcher.waiters import Failed
 from batchify._clock import monotonic
 from batchify._threads.engine import ThreadEngine
-from batchify._threads.shutdown import drain_at_exit, drain_before_exit_of
+from batchify._threads.shutdown import drain_before_exit_of
 from batchify._threads.waiters import FutureWaiter, held_lock, kept, new_waiter
 from batchify.errors import ReentrantCallError, interrupting
 
@@ -80,6 +80,7 @@ class SyncMicrobatcher(Batcher[T, R]):
     _engine: ThreadEngine | None = None
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
+    drains_at_exit = True
     # How a task asks for the answer of ``acall()``.
     _awaited: ClassVar[str] = "await "
     # The module for calls from event loops. The first such call loads it, so programs without loops skip asyncio.
@@ -115,7 +116,6 @@ class SyncMicrobatcher(Batcher[T, R]):
             with configure_lock:
                 if self._engine is None:
                     register(self)
-                    drain_at_exit(self)
                     engine = self._engine_kind(self._source, self._config, self._counters)
                     # No call in between: a signal handler may have made the first call meanwhile.
                     if self._engine is None:

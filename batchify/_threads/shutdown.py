@@ -11,21 +11,17 @@ import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import WeakSet
+
+from batchify._batcher.registry import batchers
 
 if TYPE_CHECKING:
     from batchify._batcher.base import Batcher
     from batchify._batcher.executors import BatchExecutor
 
 
-# Keyed by itself: a dict of weak references can be copied in one step while other threads add to it.
-_batchers: dict[ref[Batcher[Any, Any]], None] = {}
 # The types of executors whose shutdown first drains the batchers with an executor.
 _executors: WeakSet[type] = WeakSet()
-
-
-def drain_at_exit(batcher: Batcher[Any, Any]) -> None:
-    _batchers[ref(batcher, lambda gone: _batchers.pop(gone, None))] = None
 
 
 def drain_before_exit_of(executor: BatchExecutor | None) -> None:
@@ -40,7 +36,7 @@ def drain_before_exit_of(executor: BatchExecutor | None) -> None:
 
 
 def _alive() -> list[Batcher[Any, Any]]:
-    return [batcher for known in list(_batchers) if (batcher := known()) is not None]
+    return [batcher for batcher in batchers() if batcher.drains_at_exit]
 
 
 def _flush() -> None:
