@@ -96,10 +96,8 @@ class AsyncEngine:
         self.loop = ref(loop)
         # The loop while the engine is active: from an arrival until it is idle.
         self.running_loop: AbstractEventLoop | None = None
-        # The same loop if it knows the thread that runs it.
+        # The same loop if it is one of asyncio's own, which know the thread that runs them.
         self.threaded: Any = UnknownThread
-        # Whether this is one of asyncio's own loops, which knows the thread that runs it.
-        self._is_threaded = isinstance(loop, BaseEventLoop)
         # Whether the clock of the loop counts whole milliseconds of ``monotonic()``, as its timers do.
         self._is_coarse = type(loop).__module__ == "uvloop"
         # Whether the engine can use ``monotonic()`` itself, which takes less time and is exact.
@@ -136,7 +134,7 @@ class AsyncEngine:
         self.future = future_factory(loop)
         # After the clock and the futures, so that an interrupt before this line leaves an idle engine.
         self.running_loop = loop
-        if self._is_threaded:
+        if isinstance(loop, BaseEventLoop):
             self.threaded = loop
 
     def waiting(self) -> list[BatchItem]:
@@ -319,10 +317,8 @@ class AsyncEngine:
             timer.cancel()
 
     def _go_idle_if_done(self) -> None:
-        if self._starting is None and self.line.idle:
-            self._go_idle()
-
-    def _go_idle(self) -> None:
+        if self._starting is not None or not self.line.idle:
+            return
         self._cancel_timer()
         # First, because a call that finds the loop there does not look it up.
         self.threaded = UnknownThread

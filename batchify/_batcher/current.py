@@ -15,7 +15,7 @@ from batchify._batcher.requests import item_of
 from batchify._core.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ _current: ContextVar[Batch | CurrentBatch | None] = ContextVar("current_batch", 
 current = _current.get
 
 # Called with the name, items and reason of each batch that is about to run. For tests only, as items may be private.
-observers: list[Callable[[str, Sequence[Any], str], None]] = []
+observers: list[Callable[[str, tuple[Any, ...], str], None]] = []
 
 
 def current_batch() -> CurrentBatch | None:
@@ -94,10 +94,8 @@ def entering(batch: Batch) -> Generator[None]:
 
 def batch_context(batch: Batch) -> Context:
     context = Context()
-    if observers:
-        context.run(set_current, batch)
-    else:
-        context.run(_current.set, batch)
+    set_batch: Any = set_current if observers else _current.set
+    context.run(set_batch, batch)
     return context
 
 

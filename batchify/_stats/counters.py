@@ -90,8 +90,7 @@ class Stats:
     def reset(self) -> None:
         """Set all counters to zero, also in the children, except those of waiting and running calls."""
         with self.lock:
-            before = Counts(self._before)
-            before.update(self._complete_counts())
+            before = self.all_counts()
             counts, sums = dict.fromkeys(DIRECT, 0), Sums()
             # Rule 5.
             self._before, self._counts, self._sums, self.is_new = before, counts, sums, True

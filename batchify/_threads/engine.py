@@ -345,7 +345,7 @@ class ThreadEngine:
         """Let another worker continue after one died of an error, such as a MemoryError."""
         with self.deferred, self._lock:
             self._is_torn = True
-            self._mend_if_torn()
+            self._mend()
 
     def _mend_if_torn(self) -> None:
         # Steps on the hot path inline this condition.
