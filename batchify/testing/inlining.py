@@ -77,6 +77,12 @@ def _alone(config: Config) -> Config:
     return replace(config, max_size=1, concurrency=maxsize, executor=None, max_pending=config.max_pending and maxsize)
 
 
+def _run_alone(data: Any) -> None:
+    # Each call runs by itself, and at once, so it meets any deadline.
+    if isinstance(data, Entry):
+        data.duplicate_of = data.time_limit = None
+
+
 class CallerEngine(ThreadEngine):
     """An engine without workers: the caller that enters an item runs it."""
 
@@ -106,9 +112,7 @@ class CallerEngine(ThreadEngine):
         pass
 
     def _add(self, data: Any, waiter: Any) -> int:
-        # The caller runs the item at once and by itself, so it meets any deadline.
-        if isinstance(data, Entry):
-            data.duplicate_of = data.time_limit = None
+        _run_alone(data)
         return super()._add(data, waiter)
 
     def _wake_worker(self) -> None:
@@ -131,9 +135,7 @@ class TaskEngine(AsyncEngine):
     """An engine that runs each item in a task of its own."""
 
     def enter(self, data: Any, waiter: AsyncWaiter) -> int:
-        # Each call runs by itself, and at once, so it meets any deadline.
-        if isinstance(data, Entry):
-            data.duplicate_of = data.time_limit = None
+        _run_alone(data)
         return super().enter(data, waiter)
 
     def __init__(self, loop: Any, source: Any, lifespans: Any, config: Config, stats: Stats) -> None:

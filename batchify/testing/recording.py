@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchify._batcher.current import observers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Recorder:
 
     batches: list[RecordedBatch] = field(default_factory=list[RecordedBatch])
 
-    def _note(self, name: str, items: Sequence[Any], reason: str) -> None:
+    def _note(self, name: str, items: tuple[Any, ...], reason: str) -> None:
         """Add a batch; any thread may call it."""
-        self.batches.append(RecordedBatch(name, tuple(items), reason))
+        self.batches.append(RecordedBatch(name, items, reason))
 
     def __str__(self) -> str:
         return "\n".join(f"{batch.name}: {batch.size}, {batch.reason}: {batch.items!r}" for batch in self.batches)

@@ -394,8 +394,8 @@ class TestRecord:
     def test_it_shows_itself(self):
         """``repr`` shows code that creates the record, and ``print`` shows one batch on each line."""
         recorder = Recorder()
-        recorder._note("double", [1, 2], "full")
-        recorder._note("halve", [3], "idle")
+        recorder._note("double", (1, 2), "full")
+        recorder._note("halve", (3,), "idle")
         assert repr(recorder) == (
             "Recorder(batches=[RecordedBatch(name='double', items=(1, 2), reason='full'), "
             "RecordedBatch(name='halve', items=(3,), reason='idle')])"
