@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 class Batcher(Generic[T, R]):
     # Whether the end of the process waits for its calls.
-    drains_at_exit: ClassVar[bool] = False
+    _drains_at_exit: ClassVar[bool] = False
     # The batcher that counts the calls of this one too.
     _parent: Batcher[Any, Any] | None = None
     _config: Config

@@ -80,7 +80,7 @@ class SyncMicrobatcher(Batcher[T, R]):
     _engine: ThreadEngine | None = None
     # ``testing.inline()`` replaces it.
     _engine_kind: ClassVar[type[ThreadEngine]] = ThreadEngine
-    drains_at_exit = True
+    _drains_at_exit = True
     # How a task asks for the answer of ``acall()``.
     _awaited: ClassVar[str] = "await "
     # The module for calls from event loops. The first such call loads it, so programs without loops skip asyncio.

@@ -36,7 +36,7 @@ def drain_before_exit_of(executor: BatchExecutor | None) -> None:
 
 
 def _alive() -> list[Batcher[Any, Any]]:
-    return [batcher for batcher in batchers() if batcher.drains_at_exit]
+    return [batcher for batcher in batchers() if batcher._drains_at_exit]
 
 
 def _flush() -> None:
